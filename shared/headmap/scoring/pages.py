@@ -1,0 +1,321 @@
+"""Made-up pages: pictures of text whose words, boxes and answers are known.
+
+A page is drawn from `(seed, index)` alone and has the same pixels on any machine: random numbers come from
+`random.Random(str).random()` and SHAKE-256, glyphs from a small atlas in the package (not from the font library at hand),
+and all pixel arithmetic is on integers.
+
+A page is a grid of 16 x 16 px cells, one character to a cell. Lines read `KEY:VALUE`; a filled square after the last
+character marks the end of the page. The square is no word.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from PIL import Image
+
+CELL = 16
+"""Side of a cell in pixels."""
+
+LETTERS = "ABCDEFGHJKLMNPQRSTUVWXYZ"
+"""Letters on pages: without I and O, as on number plates, since they look like 1 and 0."""
+
+CHARACTERS = LETTERS + "0123456789"
+ATLAS_CHARACTERS = CHARACTERS + ":"
+"""The columns of `glyphs.png`, from left to right."""
+
+FONT_SIZES = (14, 15, 16)
+"""The rows of `glyphs.png`, from top to bottom, in pixels."""
+
+MIN_CELLS, MAX_CELLS = 200, 500
+MIN_TEXT_SHARE, MAX_TEXT_SHARE = 0.25, 0.45
+MAX_QUESTIONS = 4
+TRANSCRIBE_PROMPT = "Provide all the OCR results of this image."
+
+INDEX_FILE = "pages.jsonl"
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Word:
+    """A whitespace-separated piece of the page's text."""
+
+    text: str
+    box: tuple[int, int, int, int]
+    """`x0, y0, x1, y1` in pixels of the page; `x1` and `y1` are exclusive."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question that the page answers."""
+
+    question: str
+    answer: str
+
+
+@dataclass(frozen=True)
+class Page:
+    """A picture with everything known about it; words are in reading order."""
+
+    image: Image.Image
+    words: tuple[Word, ...]
+    questions: tuple[Question, ...]
+
+    @property
+    def text(self) -> str:
+        """The true transcription: words of a line joined by a space, lines by a newline."""
+        lines: list[list[Word]] = []
+        for word in self.words:
+            same_line = bool(lines) and word.box[1] < lines[-1][-1].box[3] and word.box[0] >= lines[-1][-1].box[2]
+            if same_line:
+                lines[-1].append(word)
+            else:
+                lines.append([word])
+        return "\n".join(" ".join(word.text for word in line) for line in lines)
+
+
+def make_page(seed: int, index: int) -> Page:
+    """Draw page `index` of the series `seed`."""
+    return draw_page(f"page/{int(seed)}/{int(index)}", min_lines=8, max_lines=14)
+
+
+def draw_page(
+    stream: str,
+    min_lines: int,
+    max_lines: int,
+    min_cells: int = MIN_CELLS,
+    max_cells: int = MAX_CELLS,
+) -> Page:
+    """Draw the page that belongs to a named stream of random numbers.
+
+    Args:
+        stream: name of the stream; `make_page` uses `page/SEED/INDEX`, so other names never give its pages.
+        min_lines: fewest lines of text; `max_lines` the most.
+        min_cells: fewest cells of 16 x 16 px on the page; `max_cells` the most.
+    """
+    draw = _Draw(stream)
+    entries = _entries(draw, draw.integer(min_lines, max_lines))
+    texts = [f"{key}:{value}" for key, value in entries]
+    layout = _layout(draw, texts, min_cells, max_cells)
+    places = [(layout.top + number * layout.pitch, layout.left) for number in range(len(texts))]
+    pixels = _render(draw, layout, texts, places, stream)
+    words = tuple(
+        Word(text, (col * CELL + 1, row * CELL + 1, (col + len(text)) * CELL - 1, (row + 1) * CELL - 1))
+        for text, (row, col) in zip(texts, places, strict=True)
+    )
+    asked = draw.sample(entries, min(MAX_QUESTIONS, len(entries)))
+    questions = tuple(Question(f"What is the value of {key}?", value) for key, value in asked)
+    return Page(Image.fromarray(pixels), words, questions)
+
+
+def write_pages(out: Path, count: int, seed: int, on_page: Callable[[int], None] | None = None) -> None:
+    """Write pages 0 to `count - 1` of a series as `NNNN.png` and `pages.jsonl`.
+
+    `on_page` is called after each page with the number of pages written so far.
+    """
+    if count < 1:
+        raise ValueError(f"count must be at least 1, not {count}")
+    out = Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    with (out / INDEX_FILE).open("w", encoding="utf-8") as lines:
+        for index in range(count):
+            page = make_page(seed, index)
+            name = f"{index:04d}.png"
+            page.image.save(out / name)
+            record = {
+                "file": name,
+                "width": page.image.width,
+                "height": page.image.height,
+                "words": [{"text": word.text, "box": list(word.box)} for word in page.words],
+                "questions": [{"question": q.question, "answer": q.answer} for q in page.questions],
+            }
+            lines.write(json.dumps(record, ensure_ascii=False) + "\n")
+            if on_page is not None:
+                on_page(index + 1)
+
+
+def read_pages(folder: Path) -> Iterator[Page]:
+    """Read what `write_pages` wrote, one page at a time.
+
+    Raises:
+        ValueError: naming the file, the line and the field that is missing or wrong.
+    """
+    folder = Path(folder)
+    index = folder / INDEX_FILE
+    if not index.is_file():
+        raise ValueError(f"{index}: no such file")
+    with index.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, start=1):
+            if line.strip():
+                yield _read_record(folder, line, f"{index}, line {number}")
+
+
+# Reading ---------------------------------------------------------------------------------------------------------------
+
+
+def _read_record(folder: Path, line: str, where: str) -> Page:
+    try:
+        record = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{where}: not JSON ({error})") from error
+    name = _field(record, "file", str, where)
+    if Path(name).name != name:
+        raise ValueError(f"{where}: field 'file' must be a plain file name, not {name!r}")
+    size = (_field(record, "width", int, where), _field(record, "height", int, where))
+    try:
+        with Image.open(folder / name) as opened:
+            image = opened.convert("RGB")
+    except OSError as error:
+        raise ValueError(f"{where}: field 'file': cannot read {name!r} ({error})") from error
+    if image.size != size:
+        raise ValueError(f"{where}: fields 'width' and 'height' say {size}, {name} has {image.size}")
+    words = tuple(
+        Word(_field(word, "text", str, f"{where}, words[{i}]"), _box(word, size, f"{where}, words[{i}]"))
+        for i, word in enumerate(_field(record, "words", list, where))
+    )
+    questions = tuple(
+        Question(_field(item, "question", str, f"{where}, questions[{i}]"), _field(item, "answer", str, f"{where}, questions[{i}]"))
+        for i, item in enumerate(_field(record, "questions", list, where))
+    )
+    return Page(image, words, questions)
+
+
+def _field(record: Any, name: str, kind: type[T], where: str) -> T:
+    if not isinstance(record, dict):
+        raise ValueError(f"{where}: must be an object, not {type(record).__name__}")
+    if name not in record:
+        raise ValueError(f"{where}: field '{name}' is missing")
+    value = record[name]
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise ValueError(f"{where}: field '{name}' must be of type {kind.__name__}, not {type(value).__name__}")
+    return value
+
+
+def _box(record: Any, size: tuple[int, int], where: str) -> tuple[int, int, int, int]:
+    box = _field(record, "box", list, where)
+    if len(box) != 4 or not all(isinstance(side, int) and not isinstance(side, bool) for side in box):
+        raise ValueError(f"{where}: field 'box' must hold four whole numbers, not {box}")
+    x0, y0, x1, y1 = box
+    if not (0 <= x0 < x1 <= size[0] and 0 <= y0 < y1 <= size[1]):
+        raise ValueError(f"{where}: field 'box' must lie inside the page of {size[0]} x {size[1]} px, not {box}")
+    return x0, y0, x1, y1
+
+
+# Drawing ---------------------------------------------------------------------------------------------------------------
+
+
+class _Draw:
+    """Random choices made of `random()` alone, the one method that is promised to stay the same over Python versions."""
+
+    def __init__(self, stream: str) -> None:
+        self._random = random.Random(stream)
+
+    def integer(self, low: int, high: int) -> int:
+        """A whole number from `low` to `high`, both included."""
+        return low + int(self._random.random() * (high - low + 1))
+
+    def string(self, alphabet: str, low: int, high: int) -> str:
+        return "".join(alphabet[self.integer(0, len(alphabet) - 1)] for _ in range(self.integer(low, high)))
+
+    def sample(self, items: list[T], count: int) -> list[T]:
+        left = list(items)
+        return [left.pop(self.integer(0, len(left) - 1)) for _ in range(count)]
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """Everything in cells; `pitch` is the distance of two lines."""
+
+    rows: int
+    cols: int
+    top: int
+    left: int
+    pitch: int
+
+
+def _entries(draw: _Draw, count: int) -> list[tuple[str, str]]:
+    """Keys and values; no key is the end of another, so that a key names one line."""
+    entries: list[tuple[str, str]] = []
+    endings: set[str] = set()
+    while len(entries) < count:
+        key = draw.string(LETTERS, 3, 4)
+        if key[-3:] not in endings:
+            endings.add(key[-3:])
+            entries.append((key, draw.string(CHARACTERS, 4, 7)))
+    return entries
+
+
+def _layout(draw: _Draw, texts: list[str], min_cells: int, max_cells: int) -> _Layout:
+    """Draw margins until the page has the wanted size and density."""
+    longest = max(map(len, texts))
+    inked = sum(map(len, texts))
+    while True:
+        pitch = draw.integer(1, 2)
+        top, bottom, left, right = draw.integer(0, 4), draw.integer(0, 4), draw.integer(0, 8), draw.integer(1, 8)
+        rows = top + (len(texts) - 1) * pitch + 1 + bottom
+        cols = left + longest + right
+        dense_enough = MIN_TEXT_SHARE <= inked / (rows * cols) <= MAX_TEXT_SHARE
+        if min_cells <= rows * cols <= max_cells and dense_enough:
+            return _Layout(rows, cols, top, left, pitch)
+
+
+@lru_cache(maxsize=1)
+def _atlas() -> np.ndarray:
+    """Glyph coverage `[size, character, CELL, CELL]`, 0 to 255."""
+    with files(__package__).joinpath("glyphs.png").open("rb") as file, Image.open(file) as image:
+        flat = np.asarray(image.convert("L"), dtype=np.int32)
+    return flat.reshape(len(FONT_SIZES), CELL, len(ATLAS_CHARACTERS), CELL).transpose(0, 2, 1, 3).copy()
+
+
+def _render(
+    draw: _Draw, layout: _Layout, texts: list[str], places: list[tuple[int, int]], stream: str
+) -> np.ndarray:
+    """Pixels `[height, width, 3]`, uint8."""
+    height, width = layout.rows * CELL, layout.cols * CELL
+    ink = np.zeros((height + 2, width + 2), dtype=np.int32)  # one pixel of room on each side for the jitter
+    glyphs = _atlas()[draw.integer(0, len(FONT_SIZES) - 1)]
+    for text, (row, col) in zip(texts, places, strict=True):
+        x, y = col * CELL + 1 + draw.integer(-1, 1), row * CELL + 1 + draw.integer(-1, 1)
+        for offset, character in enumerate(text):
+            glyph = glyphs[ATLAS_CHARACTERS.index(character)]
+            spot = ink[y : y + CELL, x + offset * CELL : x + (offset + 1) * CELL]
+            np.maximum(spot, glyph, out=spot)
+    end_row, end_col = places[-1][0], places[-1][1] + len(texts[-1])
+    y, x = end_row * CELL + 1, end_col * CELL + 1
+    ink[y + 4 : y + 12, x + 4 : x + 12] = 255
+    ink = ink[1:-1, 1:-1]
+
+    paper = _paper(draw, height, width, stream)
+    shade = draw.integer(0, 80)
+    pixels = np.empty((height, width, 3), dtype=np.uint8)
+    for channel in range(3):
+        tinted = paper + draw.integer(-8, 8)
+        dark = shade + draw.integer(0, 20)
+        pixels[..., channel] = np.clip((tinted * (255 - ink) + dark * ink + 127) // 255, 0, 255)
+    return pixels
+
+
+def _paper(draw: _Draw, height: int, width: int, stream: str) -> np.ndarray:
+    """Grey levels `[height, width]` of the background: a slope, some soft patches of shade and light noise."""
+    down, across = draw.integer(-16, 16), draw.integer(-16, 16)
+    slope = (np.arange(height, dtype=np.int32) * down // height)[:, None] + (np.arange(width, dtype=np.int32) * across // width)
+    paper = draw.integer(195, 240) + slope
+    for _ in range(draw.integer(1, 4)):
+        y, x, radius = draw.integer(0, height), draw.integer(0, width), draw.integer(40, 120)
+        depth = draw.integer(-24, 12)
+        rows = np.maximum(radius - np.abs(np.arange(height, dtype=np.int32) - y), 0)
+        cols = np.maximum(radius - np.abs(np.arange(width, dtype=np.int32) - x), 0)
+        paper = paper + depth * rows[:, None] * cols // (radius * radius)
+    strength = draw.integer(2, 6)
+    noise = np.frombuffer(hashlib.shake_256(stream.encode()).digest(height * width), dtype=np.uint8)
+    return paper + noise.reshape(height, width).astype(np.int32) % (2 * strength + 1) - strength
