@@ -1,0 +1,164 @@
+"""Every error a caller can cause or must know of: one tree, each leaf with a stable code and an HTTP status.
+
+    HeadmapError
+    ├── BadRequest 422        InvalidParameter, InvalidImage, EmptyPrompt, BudgetTooSmall, UnknownMethod,
+    │                         PromptTooLong, NoImage, InvalidScores, UnsupportedModel
+    ├── NotFound 404          ModelNotFound, JobNotFound, MapNotFound
+    ├── Conflict 409          JobEnded, NoMapForModel, IdempotencyConflict, MapMismatch
+    ├── PayloadTooLarge 413   ImageTooLarge
+    ├── Unauthorized 401
+    ├── QueueFull 429         with retry_after
+    └── Unavailable 503       ShuttingDown, OutOfMemory
+
+Services turn them into problem documents (RFC 9457) in one handler; nothing else sets a status.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class HeadmapError(Exception):
+    """An error with a stable `code`, an HTTP `status` and a `detail` that names the field and the value at fault."""
+
+    code: ClassVar[str] = "internal_error"
+    status: ClassVar[int] = 500
+    title: ClassVar[str] = "Internal error"
+
+    def __init__(self, detail: str, *, param: str | None = None) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.param = param
+
+    def problem(self) -> dict[str, object]:
+        """The RFC 9457 document of this error."""
+        document: dict[str, object] = {
+            "type": "about:blank",
+            "title": self.title,
+            "status": self.status,
+            "detail": self.detail,
+            "code": self.code,
+        }
+        if self.param is not None:
+            document["param"] = self.param
+        return document
+
+
+class BadRequest(HeadmapError):
+    code, status, title = "invalid_request", 422, "Invalid request"
+
+
+class InvalidParameter(BadRequest):
+    code, title = "invalid_parameter", "Invalid parameter"
+
+
+class InvalidImage(BadRequest):
+    code, title = "invalid_image", "Invalid image"
+
+
+class NoImage(BadRequest):
+    code, title = "no_image", "No image"
+
+
+class EmptyPrompt(BadRequest):
+    code, title = "empty_prompt", "Empty prompt"
+
+
+class PromptTooLong(BadRequest):
+    code, title = "prompt_too_long", "Prompt too long"
+
+
+class BudgetTooSmall(BadRequest):
+    code, title = "budget_too_small", "Budget too small"
+
+
+class UnknownMethod(BadRequest):
+    code, title = "unknown_method", "Unknown method"
+
+
+class InvalidScores(BadRequest):
+    code, title = "invalid_scores", "Invalid head scores"
+
+
+class UnsupportedModel(BadRequest):
+    code, title = "unsupported_model", "Unsupported model"
+
+
+class RequestTooLarge(BadRequest):
+    """The request's KV cache can never fit the memory there is."""
+
+    code, title = "request_too_large", "Request too large"
+
+
+class NotFound(HeadmapError):
+    code, status, title = "not_found", 404, "Not found"
+
+
+class ModelNotFound(NotFound):
+    code, title = "model_not_found", "Model not found"
+
+
+class JobNotFound(NotFound):
+    code, title = "job_not_found", "Job not found"
+
+
+class MapNotFound(NotFound):
+    code, title = "map_not_found", "Map not found"
+
+
+class Conflict(HeadmapError):
+    code, status, title = "conflict", 409, "Conflict"
+
+
+class JobEnded(Conflict):
+    code, title = "job_ended", "Job has ended"
+
+
+class NoMapForModel(Conflict):
+    code, title = "no_map_for_model", "No head map for this model"
+
+
+class MapMismatch(Conflict):
+    code, title = "map_mismatch", "Map does not fit the model"
+
+
+class IdempotencyConflict(Conflict):
+    code, title = "idempotency_conflict", "Idempotency key used with another request"
+
+
+class PayloadTooLarge(HeadmapError):
+    code, status, title = "payload_too_large", 413, "Payload too large"
+
+
+class ImageTooLarge(PayloadTooLarge):
+    code, title = "image_too_large", "Image too large"
+
+
+class Unauthorized(HeadmapError):
+    code, status, title = "unauthorized", 401, "Unauthorized"
+
+
+class QueueFull(HeadmapError):
+    """Overload; try again after `retry_after` seconds."""
+
+    code, status, title = "queue_full", 429, "Too many requests"
+
+    def __init__(self, detail: str, *, retry_after: int = 1) -> None:
+        super().__init__(detail)
+        self.retry_after = retry_after
+
+
+class Unavailable(HeadmapError):
+    code, status, title = "unavailable", 503, "Unavailable"
+
+
+class RegistryUnavailable(Unavailable):
+    code, title = "registry_unavailable", "Registry unavailable"
+
+
+class ShuttingDown(Unavailable):
+    code, title = "shutting_down", "Shutting down"
+
+
+class OutOfMemory(Unavailable):
+    code, title = "out_of_memory", "Out of memory"

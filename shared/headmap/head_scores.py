@@ -1,0 +1,165 @@
+"""Head scores: how much each attention head of a model looks at the picture (SparseMM, arXiv 2506.05344, section 3.1)."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+
+from headmap.errors import InvalidScores
+
+_HEAD = re.compile(r"(\d{1,5})-(\d{1,5})")
+
+
+@dataclass(frozen=True, eq=False)
+class HeadScores:
+    """Scores of every query head, at least 0 and summing to 1.
+
+    `matrix`: (num_layers, num_heads) float64. `num_kv_heads` divides num_heads; query heads of one KV head are neighbours.
+    Raises InvalidScores for a wrong shape, a negative or non-finite score, or scores that are all 0.
+    """
+
+    matrix: npt.NDArray[np.float64]
+    num_kv_heads: int
+
+    def __post_init__(self) -> None:
+        matrix = np.array(self.matrix, dtype=np.float64)
+        if matrix.ndim != 2 or 0 in matrix.shape:
+            raise InvalidScores(f"scores: a layers x heads matrix is needed, got shape {matrix.shape}", param="scores")
+        bad = np.argwhere(~np.isfinite(matrix) | (matrix < 0))
+        if len(bad):
+            layer, head = map(int, bad[0])
+            raise InvalidScores(
+                f"scores[{layer}-{head}]: must be a finite number >= 0, got {matrix[layer, head]}", param="scores"
+            )
+        if self.num_kv_heads < 1 or matrix.shape[1] % self.num_kv_heads:
+            raise InvalidScores(
+                f"num_kv_heads: {self.num_kv_heads} does not divide {matrix.shape[1]} heads", param="num_kv_heads"
+            )
+        peak = matrix.max()
+        if peak == 0:
+            raise InvalidScores("scores: every score is 0; a map needs at least one hit", param="scores")
+        matrix /= peak  # first by the peak: the sum of huge scores would overflow
+        matrix /= matrix.sum()
+        matrix.setflags(write=False)
+        object.__setattr__(self, "matrix", matrix)
+
+    @property
+    def num_layers(self) -> int:
+        return self.matrix.shape[0]
+
+    @property
+    def num_heads(self) -> int:
+        return self.matrix.shape[1]
+
+    def per_kv_head(self) -> npt.NDArray[np.float64]:
+        """(num_layers, num_kv_heads) float64, summing to 1: the scores of a KV head's query heads added."""
+        return self.matrix.reshape(self.num_layers, self.num_kv_heads, -1).sum(-1)
+
+    def top_heads(self, share: float) -> list[tuple[int, int]]:
+        """The `share` (0 to 1] of heads that score highest, at least one, as (layer, head), highest first."""
+        order = np.argsort(-self.matrix, axis=None, kind="stable")[: self._count(share)]
+        return [(int(i) // self.num_heads, int(i) % self.num_heads) for i in order]
+
+    def top_share(self, share: float) -> float:
+        """The part of the whole score that the top `share` of the heads hold."""
+        return float(np.sort(self.matrix, axis=None)[::-1][: self._count(share)].sum())
+
+    def _count(self, share: float) -> int:
+        return max(1, round(share * self.matrix.size))
+
+    def checksum(self) -> str:
+        """SHA-256 over the KV head count and the matrix, bit for bit."""
+        digest = hashlib.sha256(f"{self.num_layers}x{self.num_heads}/{self.num_kv_heads}:".encode())
+        digest.update(np.ascontiguousarray(self.matrix, dtype="<f8").tobytes())
+        return digest.hexdigest()
+
+    @classmethod
+    def from_sparsemm(cls, scores: Mapping[str, float | Sequence[float]], num_kv_heads: int) -> Self:
+        """Read the public JSON form: {"layer-head": score or [score per page, ...]}.
+
+        Pages are averaged. Raises InvalidScores naming the key for a malformed key, a missing head or a bad value.
+        """
+        means: dict[tuple[int, int], float] = {}
+        for key, value in scores.items():
+            match = _HEAD.fullmatch(key)
+            if match is None:
+                raise InvalidScores(f'scores: key {key!r} is not "layer-head"', param="scores")
+            means[int(match[1]), int(match[2])] = _mean(key, value)
+        if not means:
+            raise InvalidScores("scores: no heads in it", param="scores")
+        layers, heads = (1 + max(index) for index in zip(*means, strict=True))
+        if len(means) != layers * heads:
+            missing = next((la, h) for la in range(layers) for h in range(heads) if (la, h) not in means)
+            raise InvalidScores(
+                f"scores: {layers} layers x {heads} heads need {layers * heads} entries, got {len(means)}; "
+                f'"{missing[0]}-{missing[1]}" is missing',
+                param="scores",
+            )
+        matrix = np.array([[means[layer, head] for head in range(heads)] for layer in range(layers)])
+        return cls(matrix, num_kv_heads)
+
+    def to_sparsemm(self) -> dict[str, list[float]]:
+        """The public JSON form, one (mean, normalised) score a head."""
+        return {
+            f"{layer}-{head}": [float(self.matrix[layer, head])]
+            for layer in range(self.num_layers)
+            for head in range(self.num_heads)
+        }
+
+
+def _mean(key: str, value: float | Sequence[float]) -> float:
+    values = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value]
+    if not values:
+        raise InvalidScores(f"scores[{key}]: no score in it", param="scores")
+    for item in values:
+        if isinstance(item, bool) or not isinstance(item, int | float) or not math.isfinite(item) or item < 0:
+            raise InvalidScores(f"scores[{key}]: must be finite numbers >= 0, got {item!r}", param="scores")
+    return math.fsum(values) / len(values)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How alike two maps of one shape are. All figures but `spearman` (-1 to 1) lie in 0 to 1."""
+
+    spearman: float
+    top5pct_overlap: float
+    top10pct_overlap: float
+    total_variation: float
+
+
+def compare(a: HeadScores, b: HeadScores) -> Comparison:
+    """Compare two maps. Raises InvalidScores when their shapes differ."""
+    if a.matrix.shape != b.matrix.shape:
+        raise InvalidScores(f"maps of different shapes: {a.matrix.shape} and {b.matrix.shape}")
+    return Comparison(
+        spearman=_spearman(a.matrix.ravel(), b.matrix.ravel()),
+        top5pct_overlap=_overlap(a, b, 0.05),
+        top10pct_overlap=_overlap(a, b, 0.10),
+        total_variation=float(np.abs(a.matrix - b.matrix).sum() / 2),
+    )
+
+
+def _overlap(a: HeadScores, b: HeadScores, share: float) -> float:
+    ours, theirs = set(a.top_heads(share)), set(b.top_heads(share))
+    return len(ours & theirs) / len(ours)
+
+
+def _spearman(a: npt.NDArray[np.float64], b: npt.NDArray[np.float64]) -> float:
+    ranks = np.stack([_ranks(a), _ranks(b)])
+    if (ranks.std(axis=1) == 0).any():
+        return 1.0 if np.array_equal(ranks[0], ranks[1]) else 0.0
+    return float(np.corrcoef(ranks)[0, 1])
+
+
+def _ranks(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Ranks with ties sharing their mean rank: most heads of a map score exactly 0."""
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    last = np.cumsum(counts)
+    return (last - (counts - 1) / 2)[inverse]

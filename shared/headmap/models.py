@@ -1,0 +1,167 @@
+"""Which models are here, and what their config.json says: names to folders, without torch.
+
+A model is the bundled one, a local folder, or a Hub id that lies in the local Hub cache. Folders named in requests are
+taken only where the settings list them; `headmap score FOLDER` and `headmap up --model FOLDER` list theirs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from headmap.errors import ModelNotFound, UnsupportedModel
+from headmap.settings import DEMO_MODEL, Settings
+
+DEMO_FOLDER = Path(__file__).parent / "demo" / "model"
+
+# model_type of config.json -> the name of its family, a module of headmap.families
+FAMILIES = {"qwen2_vl": "qwen2_vl", "llava_next": "llava_next"}
+
+_SAMPLE = 1 << 16
+_SAMPLES_PER_FILE = 64
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """A model's place and shape, as its config.json has them."""
+
+    name: str
+    folder: Path
+    revision: str
+    """The Hub's commit, or `sha256:...`, a fingerprint of the local folder."""
+    architecture: str
+    family: str
+    num_layers: int
+    num_heads: int
+    num_kv_heads: int
+    max_positions: int
+
+
+def find_model(name: str, settings: Settings, revision: str | None = None) -> ModelInfo:
+    """The model called `name`. Raises ModelNotFound, or UnsupportedModel for a model of no family."""
+    folder = _folder(name, settings, revision)
+    if folder is None:
+        known = ", ".join(sorted(_names(settings))) or "none"
+        raise ModelNotFound(f"model: {name!r} is not here; here are {known}", param="model")
+    info = read_model(name, folder)
+    if revision is not None and revision != info.revision and not _is_hub_snapshot(folder):
+        raise ModelNotFound(f"revision: {name!r} is here as {info.revision}, not as {revision!r}", param="revision")
+    return info
+
+
+def list_models(settings: Settings) -> list[ModelInfo]:
+    """Every model that is here and of a family we serve, by name."""
+    found = []
+    for name in sorted(_names(settings)):
+        folder = _folder(name, settings, None)
+        if folder is None:
+            continue
+        try:
+            found.append(read_model(name, folder))
+        except UnsupportedModel:
+            continue
+    return found
+
+
+def read_model(name: str, folder: Path) -> ModelInfo:
+    """Read `folder`/config.json. Raises UnsupportedModel where it is no model of a family in FAMILIES."""
+    try:
+        config = json.loads((folder / "config.json").read_text())
+    except (OSError, ValueError) as error:
+        raise UnsupportedModel(f"model: {name!r} has no readable config.json ({error})", param="model") from error
+    model_type = config.get("model_type")
+    if model_type not in FAMILIES:
+        raise UnsupportedModel(
+            f"model: {name!r} is of type {model_type!r}; served are {', '.join(sorted(FAMILIES))}", param="model"
+        )
+    text: dict[str, Any] = config.get("text_config") or config
+    heads = int(text.get("num_attention_heads", 0))
+    layers = int(text.get("num_hidden_layers", 0))
+    if heads < 1 or layers < 1:
+        raise UnsupportedModel(f"model: {name!r} does not say its layers and heads in config.json", param="model")
+    return ModelInfo(
+        name=name,
+        folder=folder,
+        revision=folder.name if _is_hub_snapshot(folder) else fingerprint(folder),
+        architecture=(config.get("architectures") or [model_type])[0],
+        family=FAMILIES[model_type],
+        num_layers=layers,
+        num_heads=heads,
+        num_kv_heads=int(text.get("num_key_value_heads") or heads),
+        max_positions=int(text.get("max_position_embeddings", 4096)),
+    )
+
+
+def fingerprint(folder: Path) -> str:
+    """`sha256:` and 16 hex digits over a folder's JSON files and evenly spaced samples of its weights.
+
+    Sampled, so that 15 GB are not read to name a model: an edit between the samples that keeps every size goes unseen.
+    """
+    digest = hashlib.sha256()
+    files = [path for path in folder.iterdir() if path.suffix in (".json", ".jinja", ".safetensors", ".model", ".txt")]
+    for path in sorted(files):
+        if path.name == "evaluation.json":
+            continue
+        size = path.stat().st_size
+        digest.update(f"{path.name}:{size}:".encode())
+        with path.open("rb") as file:
+            if size <= _SAMPLE * _SAMPLES_PER_FILE:
+                digest.update(file.read())
+                continue
+            for index in range(_SAMPLES_PER_FILE):
+                file.seek((size - _SAMPLE) * index // (_SAMPLES_PER_FILE - 1))
+                digest.update(file.read(_SAMPLE))
+    return f"sha256:{digest.hexdigest()[:16]}"
+
+
+def _names(settings: Settings) -> set[str]:
+    return {DEMO_MODEL, *settings.models, *(name for name, _ in _in_model_dirs(settings))}
+
+
+def _in_model_dirs(settings: Settings) -> Iterator[tuple[str, Path]]:
+    for parent in settings.model_dirs:
+        if parent.is_dir():
+            yield from ((path.name, path) for path in sorted(parent.iterdir()) if (path / "config.json").is_file())
+
+
+def _folder(name: str, settings: Settings, revision: str | None) -> Path | None:
+    if name == DEMO_MODEL:
+        return DEMO_FOLDER
+    for found, path in _in_model_dirs(settings):
+        if name in (found, str(path)):
+            return path
+    if name not in settings.models:
+        return None
+    local = Path(name).expanduser()
+    if (local / "config.json").is_file():
+        return local.absolute()
+    return _hub_snapshot(name, revision)
+
+
+def _hub_cache() -> Path:
+    home = Path(os.environ.get("HF_HOME", "~/.cache/huggingface"))
+    return Path(os.environ.get("HF_HUB_CACHE", home / "hub")).expanduser()
+
+
+def _hub_snapshot(name: str, revision: str | None) -> Path | None:
+    """The snapshot folder of a Hub id in the local cache (layout: models--ORG--NAME/{refs,snapshots})."""
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", name) or ".." in name:
+        return None
+    repo = _hub_cache() / f"models--{name.replace('/', '--')}"
+    revision = revision or "main"
+    if not re.fullmatch(r"[\w.-]+", revision) or ".." in revision:
+        return None
+    ref = repo / "refs" / revision
+    commit = ref.read_text().strip() if ref.is_file() else revision
+    folder = repo / "snapshots" / commit
+    return folder if (folder / "config.json").is_file() else None
+
+
+def _is_hub_snapshot(folder: Path) -> bool:
+    return folder.parent.name == "snapshots" and folder.parent.parent.name.startswith("models--")

@@ -1,0 +1,63 @@
+"""Settings of every process: read once from HEADMAP_* variables, then frozen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+DEMO_MODEL = "headmap/demo-ocr"
+
+
+class Settings(BaseSettings):
+    """What a deployment can choose. Lists are given as JSON, e.g. HEADMAP_MODELS='["headmap/demo-ocr"]'."""
+
+    model_config = SettingsConfigDict(env_prefix="HEADMAP_", frozen=True, extra="ignore")
+
+    data_dir: Path = Path("headmap-data")
+    database_url: str | None = Field(None, description="SQLAlchemy URL; SQLite under data_dir when unset")
+    broker_url: str | None = Field(None, description="Celery broker; folders under data_dir when unset")
+
+    models: tuple[str, ...] = Field((DEMO_MODEL,), description="Hub ids or local folders that inference serves")
+    model_dirs: tuple[Path, ...] = Field((), description="folders whose subfolders are models by name")
+    device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+
+    api_keys: tuple[SecretStr, ...] = Field((), description="none means open, and the start-up log says so")
+    no_map_policy: Literal["uniform", "error"] = "uniform"
+    map_refresh_seconds: float = Field(2.0, gt=0)
+
+    kv_memory_bytes: int | None = Field(None, gt=0, description="for all sequences' KV; from free memory when unset")
+    max_running: int = Field(32, ge=1, description="sequences decoded together")
+    max_waiting: int = Field(128, ge=0, description="requests queued before 429")
+    default_max_new_tokens: int = Field(128, ge=1)
+    max_prompt_tokens: int = Field(131_072, ge=1)
+
+    image_url_hosts: tuple[str, ...] = Field((), description="hosts whose image URLs are fetched; none by default")
+    max_image_bytes: int = Field(20 * 2**20, ge=1)
+    max_image_pixels: int = Field(40_000_000, ge=1)
+    max_images: int = Field(16, ge=1)
+    max_body_bytes: int = Field(64 * 2**20, ge=1)
+
+    shard_pages: int = Field(8, ge=1, description="pages per shard of a scoring job")
+    lease_seconds: float = Field(120.0, gt=0, description="a shard not renewed this long is due again")
+    sweep_seconds: float = Field(5.0, gt=0)
+    max_attempts: int = Field(5, ge=1, description="attempts per shard before its job fails")
+    scoring_batch: int = Field(4, ge=1, description="pages generated together")
+
+    log_level: str = "INFO"
+
+    @field_validator("data_dir")
+    @classmethod
+    def _absolute(cls, value: Path) -> Path:
+        return value.expanduser().absolute()
+
+    @property
+    def sql_url(self) -> str:
+        return self.database_url or f"sqlite:///{self.data_dir / 'registry.sqlite3'}"
+
+    @property
+    def celery_broker_url(self) -> str:
+        return self.broker_url or "filesystem://"
