@@ -1,0 +1,26 @@
+"""Cache methods by name: one file each."""
+
+from __future__ import annotations
+
+from headmap.errors import UnknownMethod
+from headmap.kvcache.methods.adakv import AdaKV
+from headmap.kvcache.methods.base import Method
+from headmap.kvcache.methods.full import Full
+from headmap.kvcache.methods.pyramidkv import PyramidKV
+from headmap.kvcache.methods.random_scores import RandomScores
+from headmap.kvcache.methods.snapkv import SnapKV
+from headmap.kvcache.methods.sparsemm import SparseMM
+
+METHODS: dict[str, type[Method]] = {
+    method.name: method for method in (Full, SparseMM, SnapKV, PyramidKV, AdaKV, RandomScores)
+}
+
+
+def get_method(name: str) -> Method:
+    """The method called `name`. Raises UnknownMethod naming those there are."""
+    if name not in METHODS:
+        raise UnknownMethod(f"kv.method: {name!r} is none of {', '.join(METHODS)}", param="kv.method")
+    return METHODS[name]()
+
+
+__all__ = ["METHODS", "Method", "get_method"]

@@ -1,0 +1,29 @@
+"""AdaKV (arXiv 2407.11550): a layer's tokens go to the heads whose attention stands highest, decided per prompt."""
+
+from __future__ import annotations
+
+import torch
+
+from headmap.budgets import BudgetRule, Ints, uniform_budgets, water_fill
+from headmap.head_scores import HeadScores
+from headmap.kvcache.methods.base import Method
+from headmap.kvcache.plan import CacheShape
+
+SAFEGUARD = 0.2
+"""The share of the average budget that every head keeps whatever its attention (section 3.3)."""
+
+
+class AdaKV(Method):
+    name = "adakv"
+
+    def budgets(self, shape: CacheShape, rule: BudgetRule, prompt_tokens: int, scores: HeadScores | None) -> Ints:
+        return uniform_budgets(shape.num_layers, shape.num_kv_heads, rule.budget, prompt_tokens)
+
+    def head_budgets(self, attention: torch.Tensor, budgets: torch.Tensor) -> torch.Tensor:
+        heads, candidates = attention.shape
+        total = int(budgets.sum())
+        top = attention.flatten().topk(min(total, attention.numel())).indices
+        wins = torch.bincount(top // candidates, minlength=heads).double()
+        wanted = (1 - SAFEGUARD) * wins + SAFEGUARD * total / heads
+        shares = water_fill(wanted.cpu().numpy(), total, cap=candidates)
+        return torch.from_numpy(shares).to(budgets.device)

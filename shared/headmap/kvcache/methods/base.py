@@ -1,0 +1,41 @@
+"""The contract of a cache method: budgets in integers first, then a choice of tokens layer by layer."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, ClassVar
+
+from headmap.budgets import BudgetRule, Ints
+from headmap.head_scores import HeadScores
+from headmap.kvcache.plan import CacheShape
+
+if TYPE_CHECKING:
+    import torch
+
+
+class Method(ABC):
+    """A way to size the heads' caches. Stateless: one instance serves every request.
+
+    A method overrides `budgets`, and `head_budgets` where attention itself decides how a layer's tokens are shared.
+    """
+
+    name: ClassVar[str]
+    needs_budget: ClassVar[bool] = True
+    needs_scores: ClassVar[bool] = False
+
+    @abstractmethod
+    def budgets(self, shape: CacheShape, rule: BudgetRule, prompt_tokens: int, scores: HeadScores | None) -> Ints:
+        """(num_layers, num_kv_heads) int64: tokens to keep per head, window included.
+
+        Called only where `rule.budget` is below the prompt. With `exact` allocation the sum is exactly
+        rule.budget x layers x heads and no head is above the prompt.
+        """
+
+    def head_budgets(self, attention: torch.Tensor, budgets: torch.Tensor) -> torch.Tensor:
+        """Share a layer's tokens over its heads, once the attention is known.
+
+        `attention`: (num_kv_heads, candidates) float32, pooled, of the tokens before the window. `budgets`:
+        (num_kv_heads,) int64 without the window. Returns budgets of the same sum; the default leaves them as planned.
+        """
+        del attention
+        return budgets

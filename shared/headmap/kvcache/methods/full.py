@@ -1,0 +1,18 @@
+"""Every token of every head: the reference."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from headmap.budgets import BudgetRule, Ints
+from headmap.head_scores import HeadScores
+from headmap.kvcache.methods.base import Method
+from headmap.kvcache.plan import CacheShape
+
+
+class Full(Method):
+    name = "full"
+    needs_budget = False
+
+    def budgets(self, shape: CacheShape, rule: BudgetRule, prompt_tokens: int, scores: HeadScores | None) -> Ints:
+        return np.full((shape.num_layers, shape.num_kv_heads), prompt_tokens, dtype=np.int64)

@@ -1,0 +1,26 @@
+"""PyramidKV (arXiv 2406.02069): early layers keep many tokens, late layers few, the same within a layer."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from headmap.budgets import BudgetRule, Ints, water_fill
+from headmap.head_scores import HeadScores
+from headmap.kvcache.methods.base import Method
+from headmap.kvcache.plan import CacheShape
+
+BETA = 20
+"""The last layer keeps 1/BETA of the average beside its window (section 4.2)."""
+
+
+class PyramidKV(Method):
+    """Budgets fall linearly over the layers. Heads of a layer differ by one token at most, so that totals are exact."""
+
+    name = "pyramidkv"
+
+    def budgets(self, shape: CacheShape, rule: BudgetRule, prompt_tokens: int, scores: HeadScores | None) -> Ints:
+        per_layer = np.linspace(2 - 1 / BETA, 1 / BETA, shape.num_layers) if shape.num_layers > 1 else np.ones(1)
+        weights = np.repeat(per_layer, shape.num_kv_heads)
+        total = (rule.budget - rule.window) * weights.size
+        tokens = water_fill(weights, total, cap=prompt_tokens - rule.window)
+        return rule.window + tokens.reshape(shape.num_layers, shape.num_kv_heads)
