@@ -15,6 +15,7 @@ SAFEGUARD = 0.2
 
 class AdaKV(Method):
     name = "adakv"
+    decides_per_prompt = True
 
     def budgets(self, shape: CacheShape, rule: BudgetRule, prompt_tokens: int, scores: HeadScores | None) -> Ints:
         return uniform_budgets(shape.num_layers, shape.num_kv_heads, rule.budget, prompt_tokens)

@@ -16,12 +16,14 @@ if TYPE_CHECKING:
 class Method(ABC):
     """A way to size the heads' caches. Stateless: one instance serves every request.
 
-    A method overrides `budgets`, and `head_budgets` where attention itself decides how a layer's tokens are shared.
+    A method overrides `budgets`, and `head_budgets` (with `decides_per_prompt`) where attention itself decides how a
+    layer's tokens are shared.
     """
 
     name: ClassVar[str]
     needs_budget: ClassVar[bool] = True
     needs_scores: ClassVar[bool] = False
+    decides_per_prompt: ClassVar[bool] = False
 
     @abstractmethod
     def budgets(self, shape: CacheShape, rule: BudgetRule, prompt_tokens: int, scores: HeadScores | None) -> Ints:

@@ -1,0 +1,103 @@
+"""What differs between model families: prompt, positions, and where visual tokens lie on the picture.
+
+A new family is one module with one subclass of `Family`, named in `headmap.models.FAMILIES`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+from transformers import PretrainedConfig, PreTrainedModel
+
+
+@dataclass(frozen=True)
+class Axis:
+    """Pixels of a picture's width (or height) to columns (or rows) of its token grid: cell = pixel x scale + offset."""
+
+    cells: int
+    scale: float
+    offset: float = 0.0
+
+    def span(self, start: float, end: float) -> slice:
+        """The cells from the one that holds pixel `start` up to and including the one that holds `end`."""
+        first = min(max(int(np.floor(start * self.scale + self.offset)), 0), self.cells - 1)
+        last = min(max(int(np.floor(end * self.scale + self.offset)), first), self.cells - 1)
+        return slice(first, last + 1)
+
+
+@dataclass(frozen=True)
+class VisualTokens:
+    """One picture's tokens: `count` in the prompt; `grid` (rows, cols) int64, which of them shows each cell."""
+
+    count: int
+    grid: npt.NDArray[np.int64]
+    x: Axis
+    y: Axis
+
+    def region(self, box: Sequence[float]) -> npt.NDArray[np.int64]:
+        """Tokens, counted from the picture's first, whose cells overlap `box` = x0, y0, x1, y1 in page pixels."""
+        x0, y0, x1, y1 = box
+        return self.grid[self.y.span(y0, y1), self.x.span(x0, x1)].ravel()
+
+
+@dataclass(frozen=True)
+class PreparedPrompt:
+    """A prompt as the model takes it, for one sequence of n tokens.
+
+    inputs: input_ids (1, n) and the pictures' tensors. position_ids: (1, n) or, with M-RoPE, (3, 1, n).
+    next_position: the position of the first generated token. images: tokens of each picture, and image_starts, the
+    index in the prompt of its first.
+    """
+
+    inputs: Mapping[str, torch.Tensor]
+    position_ids: torch.Tensor
+    next_position: int
+    images: tuple[VisualTokens, ...]
+    image_starts: tuple[int, ...]
+
+    @property
+    def prompt_tokens(self) -> int:
+        return int(self.inputs["input_ids"].shape[1])
+
+    @property
+    def image_tokens(self) -> int:
+        return sum(image.count for image in self.images)
+
+
+class Family(ABC):
+    """The contract of a model family. Stateless."""
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def image_token_id(self, config: PretrainedConfig) -> int:
+        """The token that stands in the prompt for a picture, once before and `count` times after expansion."""
+
+    @abstractmethod
+    def image_inputs(
+        self, config: PretrainedConfig, image_processor: Any, images: Sequence[Image.Image]
+    ) -> tuple[dict[str, torch.Tensor], tuple[VisualTokens, ...]]:
+        """Preprocess pictures (RGB): the model's tensors, and each picture's tokens."""
+
+    def positions(
+        self, model: PreTrainedModel, input_ids: torch.Tensor, inputs: Mapping[str, torch.Tensor]
+    ) -> tuple[torch.Tensor, int]:
+        """Position ids of the prompt and the position of the token after it. The default counts tokens."""
+        del model, inputs
+        n = input_ids.shape[1]
+        return torch.arange(n)[None], n
+
+    def decode_positions(self, positions: torch.Tensor) -> torch.Tensor:
+        """Position ids for one token of each sequence. `positions`: (S,) int64; the default returns (S, 1)."""
+        return positions[:, None]
+
+    def text_model(self, model: PreTrainedModel) -> torch.nn.Module:
+        """The decoder that takes input_ids or embeddings, positions and a cache."""
+        return model.model.language_model

@@ -1,0 +1,67 @@
+"""LLaVA-NeXT (Vicuna, Llama and Mistral text models): a small whole picture, then high-resolution tiles.
+
+The first (size / patch)^2 tokens show the whole picture. Then come the tiles of the best-fitting resolution, put
+together, freed of padding, row by row with a newline token after each row.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from transformers import PretrainedConfig
+from transformers.image_processing_utils import select_best_resolution
+
+from headmap.families.base import Axis, Family, VisualTokens
+
+
+class LlavaNext(Family):
+    name = "llava_next"
+
+    def image_token_id(self, config: PretrainedConfig) -> int:
+        return int(config.image_token_id)
+
+    def image_inputs(
+        self, config: PretrainedConfig, image_processor: Any, images: Sequence[Image.Image]
+    ) -> tuple[dict[str, torch.Tensor], tuple[VisualTokens, ...]]:
+        features = image_processor(images=list(images), return_tensors="pt")
+        tokens = tuple(visual_tokens(config, image.width, image.height) for image in images)
+        return {key: features[key] for key in ("pixel_values", "image_sizes")}, tokens
+
+
+def visual_tokens(config: PretrainedConfig, width: int, height: int) -> VisualTokens:
+    """Where the tokens of a picture of `width` x `height` pixels lie; regions are looked up in the tiles."""
+    tile, patch = int(config.vision_config.image_size), int(config.vision_config.patch_size)
+    side = tile // patch
+    best_height, best_width = select_best_resolution((height, width), config.image_grid_pinpoints)
+    x = _axis(width, height, best_width, best_height, tile, side)
+    y = _axis(height, width, best_height, best_width, tile, side)
+    base = side * side + _class_token(config)
+    grid = base + np.arange(y.cells * (x.cells + 1), dtype=np.int64).reshape(y.cells, x.cells + 1)[:, :-1]
+    return VisualTokens(base + y.cells * (x.cells + 1), grid, x, y)
+
+
+def _class_token(config: PretrainedConfig) -> int:
+    return 0 if config.vision_feature_select_strategy == "default" else 1
+
+
+def _axis(length: int, other: int, best: int, best_other: int, tile: int, side: int) -> Axis:
+    """One axis: the picture is scaled to fit `best`, centred on it, cut into patches, and padding rows are dropped.
+
+    The processor pads in pixels and the model unpads in patches; both roundings are followed.
+    """
+    patches = best // tile * side
+    scale = min(best / length, best_other / other)
+    resized = min(math.ceil(length * scale), best) if best / length > best_other / other else best
+    pad_pixels = (best - resized) // 2
+    dropped = 0
+    other_patches = best_other // tile * side
+    if length / other <= patches / other_patches:
+        kept = int(round(length * (other_patches / other), 7))
+        dropped = (patches - kept) // 2
+    per_patch = tile / side
+    return Axis(patches - 2 * dropped, resized / length / per_patch, pad_pixels / per_patch - dropped)

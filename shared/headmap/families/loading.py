@@ -1,0 +1,179 @@
+"""Load a model of any family: weights from safetensors, no remote code, attention switched to ours."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from PIL import Image
+from transformers import (
+    AutoImageProcessor,
+    AutoModelForImageTextToText,
+    AutoTokenizer,
+    GenerationConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from headmap.errors import InvalidParameter, UnsupportedModel
+from headmap.families.base import Family, PreparedPrompt
+from headmap.families.llava_next import LlavaNext
+from headmap.families.qwen2_vl import Qwen2VL
+from headmap.kvcache.attention import use_headmap_attention
+from headmap.kvcache.plan import CacheShape
+from headmap.models import ModelInfo
+
+_FAMILIES: dict[str, type[Family]] = {family.name: family for family in (Qwen2VL, LlavaNext)}
+
+Message = dict[str, Any]
+"""A chat message: {"role", "content": text or [{"type": "image"} or {"type": "text", "text": ...}, ...]}."""
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model ready to run: weights, tokenizer, picture processor and what its family knows."""
+
+    info: ModelInfo
+    family: Family
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    image_processor: Any
+    chat_template: str
+    eos_token_ids: frozenset[int]
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.device
+
+    @property
+    def cache_shape(self) -> CacheShape:
+        text = self.model.config.get_text_config()
+        head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+        return CacheShape(
+            num_layers=self.info.num_layers,
+            num_kv_heads=self.info.num_kv_heads,
+            head_dim=head_dim,
+            itemsize=self.model.dtype.itemsize,
+        )
+
+    def render(self, messages: Sequence[Message]) -> str:
+        """The prompt of a conversation, ending where the model speaks.
+
+        Raises InvalidParameter where a text holds one of the tokenizer's control tokens: they would not be text.
+        """
+        for number, message in enumerate(messages):
+            content = message["content"]
+            parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
+            for part in parts:
+                self._refuse_control_tokens(part.get("text", ""), number)
+        rendered = self.tokenizer.apply_chat_template(
+            list(messages), chat_template=self.chat_template, add_generation_prompt=True, tokenize=False
+        )
+        return str(rendered)
+
+    def _refuse_control_tokens(self, text: str, number: int) -> None:
+        for token in self.tokenizer.all_special_tokens:
+            if token in text:
+                raise InvalidParameter(f"messages[{number}]: the text holds the control token {token!r}", param="inputs")
+
+    def prepare(self, messages: Sequence[Message], images: Sequence[Image.Image]) -> PreparedPrompt:
+        """Tokenize a conversation and preprocess its pictures (RGB, one for each image part, in order).
+
+        Raises InvalidParameter for control tokens in a text or another number of pictures than image parts.
+        """
+        image_token = self.family.image_token_id(self.model.config)
+        token_ids = self.tokenizer(self.render(messages), add_special_tokens=self._adds_bos)["input_ids"]
+        found = token_ids.count(image_token)
+        if found != len(images):
+            raise InvalidParameter(f"images: the prompt has {found} places for pictures, got {len(images)}")
+        inputs, tokens = ({}, ()) if not images else self._image_inputs(images)
+        expanded: list[int] = []
+        starts: list[int] = []
+        for token in token_ids:
+            if token == image_token:
+                starts.append(len(expanded))
+                expanded.extend([image_token] * tokens[len(starts) - 1].count)
+            else:
+                expanded.append(token)
+        input_ids = torch.tensor([expanded])
+        position_ids, next_position = self.family.positions(self.model, input_ids, inputs)
+        return PreparedPrompt(
+            inputs={"input_ids": input_ids, **inputs},
+            position_ids=position_ids,
+            next_position=next_position,
+            images=tokens,
+            image_starts=tuple(starts),
+        )
+
+    def _image_inputs(self, images: Sequence[Image.Image]) -> tuple[dict[str, torch.Tensor], tuple[Any, ...]]:
+        return self.family.image_inputs(self.model.config, self.image_processor, images)
+
+    @property
+    def _adds_bos(self) -> bool:
+        """Templates that write the first token themselves must not get it twice."""
+        bos = self.tokenizer.bos_token
+        return not (bos and bos in self.chat_template)
+
+
+def load_model(info: ModelInfo, *, device: str = "auto", dtype: str = "auto") -> LoadedModel:
+    """Load what `info` names. Raises UnsupportedModel where files are missing or broken."""
+    where = _device(device)
+    try:
+        model = AutoModelForImageTextToText.from_pretrained(
+            info.folder, dtype=_dtype(dtype, where), attn_implementation="sdpa", use_safetensors=True
+        )
+        tokenizer = AutoTokenizer.from_pretrained(info.folder)
+        image_processor = AutoImageProcessor.from_pretrained(info.folder)
+    except (OSError, ValueError, ImportError) as error:
+        raise UnsupportedModel(f"model: {info.name!r} cannot be loaded: {error}", param="model") from error
+    return wrap_model(info, model.to(where).eval(), tokenizer, image_processor)
+
+
+def wrap_model(
+    info: ModelInfo, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, image_processor: Any
+) -> LoadedModel:
+    """Make a LoadedModel of parts at hand; switches the model's text attention to ours."""
+    use_headmap_attention(model)
+    return LoadedModel(
+        info=info,
+        family=_FAMILIES[info.family](),
+        model=model,
+        tokenizer=tokenizer,
+        image_processor=image_processor,
+        chat_template=_chat_template(info, tokenizer),
+        eos_token_ids=_eos(model.generation_config, tokenizer),
+    )
+
+
+def _device(name: str) -> torch.device:
+    return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
+
+
+def _dtype(name: str, device: torch.device) -> torch.dtype:
+    if name != "auto":
+        return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[name]
+    return torch.bfloat16 if device.type == "cuda" else torch.float32
+
+
+def _chat_template(info: ModelInfo, tokenizer: PreTrainedTokenizerBase) -> str:
+    """The processor's template where the model has one of its own, else the tokenizer's."""
+    jinja, wrapped = info.folder / "chat_template.jinja", info.folder / "chat_template.json"
+    if jinja.is_file():
+        return jinja.read_text()
+    if wrapped.is_file():
+        return str(json.loads(wrapped.read_text())["chat_template"])
+    if isinstance(tokenizer.chat_template, str):
+        return tokenizer.chat_template
+    raise UnsupportedModel(f"model: {info.name!r} has no chat template", param="model")
+
+
+def _eos(config: GenerationConfig | None, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+    ids = config.eos_token_id if config is not None else None
+    if ids is None:
+        ids = tokenizer.eos_token_id
+    if ids is None:
+        return frozenset()
+    return frozenset(ids if isinstance(ids, list) else [ids])

@@ -1,0 +1,48 @@
+"""Run a model on the ragged cache: one prompt at a time in, one token of every running sequence out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from headmap.families.base import PreparedPrompt
+from headmap.families.loading import LoadedModel
+from headmap.kvcache.cache import RaggedCache
+from headmap.kvcache.plan import KeepPlan
+
+
+class ModelRunner:
+    """Touches tensors and decides nothing: who runs, and with which budget, is settled by the caller."""
+
+    def __init__(self, loaded: LoadedModel, cache: RaggedCache) -> None:
+        self.loaded = loaded
+        self.cache = cache
+
+    @torch.inference_mode()
+    def prefill(self, slot: int, plan: KeepPlan, prompt: PreparedPrompt) -> torch.Tensor:
+        """Run a whole prompt, keeping what `plan` says. Returns the next token's logits, (vocab,) float32."""
+        model, device = self.loaded.model, self.loaded.device
+        inputs = {
+            key: value.to(device, model.dtype) if value.is_floating_point() else value.to(device)
+            for key, value in prompt.inputs.items()
+        }
+        output = model.model(
+            **inputs,
+            position_ids=prompt.position_ids.to(device),
+            past_key_values=self.cache.prefill(slot, plan),
+            use_cache=True,
+        )
+        return model.lm_head(output.last_hidden_state[0, -1]).float()
+
+    @torch.inference_mode()
+    def decode(self, slots: Sequence[int], tokens: Sequence[int], positions: Sequence[int]) -> torch.Tensor:
+        """Run one token of each sequence at its position. Returns logits, (len(slots), vocab) float32."""
+        family, device = self.loaded.family, self.loaded.device
+        output = family.text_model(self.loaded.model)(
+            input_ids=torch.tensor(tokens, device=device)[:, None],
+            position_ids=family.decode_positions(torch.tensor(positions, device=device)),
+            past_key_values=self.cache.decode(slots),
+            use_cache=True,
+        )
+        return self.loaded.model.lm_head(output.last_hidden_state[:, -1]).float()

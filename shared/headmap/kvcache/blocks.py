@@ -1,0 +1,168 @@
+"""The ragged cache's bookkeeping: which block belongs to which (sequence, KV head). Integers only, no tensors.
+
+A layer's keys and values lie in blocks of `block_size` token slots. Each block belongs to one row, a (sequence, KV
+head) pair; a row holds as many blocks as its own length needs. Row 0 stands for blocks that are free, so that a kernel
+can run over a store as it lies; the row of sequence slot s and KV head h is 1 + s x num_kv_heads + h.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from headmap.budgets import Ints
+from headmap.errors import OutOfMemory
+from headmap.kvcache.plan import CacheShape, KeepPlan
+
+FREE = 0
+
+
+@dataclass(frozen=True)
+class Assigned:
+    """Blocks given to rows in one layer: `blocks` and `rows` are (n,) int64."""
+
+    blocks: Ints
+    rows: Ints
+
+
+class BlockTables:
+    """Lengths, blocks and reservations of all sequences. Not thread-safe: one engine thread owns it.
+
+    `capacity_blocks` bounds the blocks reserved over all layers; None means no bound.
+    """
+
+    def __init__(self, shape: CacheShape, block_size: int, capacity_blocks: int | None = None) -> None:
+        self.shape = shape
+        self.block_size = block_size
+        self.capacity_blocks = capacity_blocks
+        self.owner: list[Ints] = [np.zeros(0, dtype=np.int64) for _ in range(shape.num_layers)]
+        self.lengths = np.zeros((shape.num_layers, 0, shape.num_kv_heads), dtype=np.int64)
+        self._write_at = np.zeros_like(self.lengths)
+        self._reserved: list[int | None] = []
+
+    # ---- admission
+
+    def blocks_for(self, plan: KeepPlan, new_tokens: int) -> int:
+        """Blocks that a sequence of this plan holds at most, once `new_tokens` have been appended to every head."""
+        if plan.method.decides_per_prompt and not plan.keeps_all:
+            # Only the layers' sums are known: each head may waste all but one slot of its last block.
+            slack = self.shape.num_kv_heads * (new_tokens + self.block_size - 1)
+            return int(((plan.tokens.sum(1) + slack) // self.block_size).sum())
+        return int((-(-(plan.tokens + new_tokens) // self.block_size)).sum())
+
+    @property
+    def reserved_blocks(self) -> int:
+        return sum(blocks or 0 for blocks in self._reserved)
+
+    def fits(self, blocks: int) -> bool:
+        """Whether `blocks` more can be reserved now."""
+        return self.capacity_blocks is None or self.reserved_blocks + blocks <= self.capacity_blocks
+
+    def admit(self, blocks: int) -> int:
+        """Reserve `blocks` and return the sequence's slot. Raises OutOfMemory where they do not fit."""
+        if not self.fits(blocks):
+            raise OutOfMemory(f"{blocks} KV blocks do not fit beside {self.reserved_blocks} of {self.capacity_blocks}")
+        if None in self._reserved:
+            slot = self._reserved.index(None)
+            self._reserved[slot] = blocks
+        else:
+            slot = len(self._reserved)
+            self._reserved.append(blocks)
+            room = np.zeros((self.shape.num_layers, 1, self.shape.num_kv_heads), dtype=np.int64)
+            self.lengths = np.concatenate([self.lengths, room], axis=1)
+            self._write_at = np.concatenate([self._write_at, room], axis=1)
+        self.lengths[:, slot] = 0
+        return slot
+
+    def release(self, slot: int) -> None:
+        """Give a sequence's blocks back."""
+        first = 1 + slot * self.shape.num_kv_heads
+        for owner in self.owner:
+            owner[(owner >= first) & (owner < first + self.shape.num_kv_heads)] = FREE
+        self.lengths[:, slot] = 0
+        self._reserved[slot] = None
+        keep = len(self._reserved)
+        while keep and self._reserved[keep - 1] is None:
+            keep -= 1
+        del self._reserved[keep:]
+        self.lengths, self._write_at = self.lengths[:, :keep].copy(), self._write_at[:, :keep].copy()
+
+    # ---- rows and blocks
+
+    @property
+    def num_slots(self) -> int:
+        return len(self._reserved)
+
+    @property
+    def num_rows(self) -> int:
+        """Rows there are, the free row 0 included."""
+        return 1 + self.num_slots * self.shape.num_kv_heads
+
+    def used_blocks(self, layer_idx: int) -> int:
+        return int(np.count_nonzero(self.owner[layer_idx]))
+
+    def place_prompt(self, layer_idx: int, slot: int, lengths: Ints) -> tuple[Ints, Assigned]:
+        """Assign blocks for the tokens a layer keeps of a prompt.
+
+        `lengths`: (num_kv_heads,) int64. Returns the token slots to write to, (sum of lengths,) int64, head by head in
+        order, and the blocks assigned.
+        """
+        size = self.block_size
+        counts = -(-lengths // size)
+        rows = 1 + slot * self.shape.num_kv_heads + np.repeat(np.arange(len(lengths)), counts)
+        assigned = self._assign(layer_idx, rows)
+        index = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+        first_block = np.repeat(np.cumsum(counts) - counts, lengths)
+        places = assigned.blocks[first_block + index // size] * size + index % size
+        self.lengths[layer_idx, slot] = lengths
+        filled = lengths > 0
+        self._write_at[layer_idx, slot, filled] = places[np.cumsum(lengths)[filled] - 1] + 1
+        return places, assigned
+
+    def append(self, slots: Ints) -> tuple[Ints, dict[int, Assigned]]:
+        """Make room for one token in every head of `slots`.
+
+        Returns the token slots, (num_layers, len(slots), num_kv_heads) int64, and the blocks assigned by layer.
+        """
+        full = self.lengths[:, slots] % self.block_size == 0
+        assigned: dict[int, Assigned] = {}
+        for layer_idx in np.flatnonzero(full.any(axis=(1, 2))).tolist():
+            sequence, head = np.nonzero(full[layer_idx])
+            rows = 1 + slots[sequence] * self.shape.num_kv_heads + head
+            assigned[layer_idx] = self._assign(layer_idx, rows)
+            self._write_at[layer_idx, slots[sequence], head] = assigned[layer_idx].blocks * self.block_size
+        places = self._write_at[:, slots]
+        self._write_at[:, slots] += 1
+        self.lengths[:, slots] += 1
+        return places, assigned
+
+    def _assign(self, layer_idx: int, rows: Ints) -> Assigned:
+        """Lowest free blocks first, so that a store stays dense at its front."""
+        owner = self.owner[layer_idx]
+        free = np.flatnonzero(owner == FREE)[: len(rows)]
+        if len(free) < len(rows):
+            missing = len(rows) - len(free)
+            grown = max(missing, len(owner) // 2)
+            free = np.concatenate([free, np.arange(len(owner), len(owner) + missing)])
+            self.owner[layer_idx] = owner = np.concatenate([owner, np.zeros(grown, dtype=np.int64)])
+        owner[free] = rows
+        return Assigned(free, rows)
+
+    def compact(self, layer_idx: int) -> Ints | None:
+        """Move a layer's used blocks to the front where more than half lie free.
+
+        Returns the former indices of the blocks that stay, in their new order, or None where nothing moves.
+        """
+        owner = self.owner[layer_idx]
+        stay = np.flatnonzero(owner != FREE)
+        if 2 * len(stay) >= len(owner):
+            return None
+        moved = np.zeros(len(owner), dtype=np.int64)
+        moved[stay] = np.arange(len(stay))
+        self.owner[layer_idx] = owner[stay]
+        partly = self.lengths[layer_idx] % self.block_size != 0
+        places = self._write_at[layer_idx]
+        blocks, offsets = np.divmod(places[partly], self.block_size)
+        places[partly] = moved[blocks] * self.block_size + offsets
+        return stay

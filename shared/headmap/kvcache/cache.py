@@ -1,0 +1,199 @@
+"""The ragged cache: for every sequence and KV head as many tokens as its budget says, and room to grow.
+
+Prefill hands each layer's full keys and values to attention, keeps what the plan says, and drops the rest before the
+next layer runs; so at no time does more than one layer hold its full keys. Decoding appends one token to every head of
+every running sequence and attends over the blocks as they lie; nothing is re-copied.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from headmap.kvcache.attention import LayerAttention, causal_attention
+from headmap.kvcache.backends import blocked
+from headmap.kvcache.blocks import BlockTables
+from headmap.kvcache.plan import CacheShape, KeepPlan
+from headmap.kvcache.selection import keep_tokens
+from headmap.kvcache.store import LayerStore
+
+Attend = Callable[[torch.Tensor, LayerStore, float], torch.Tensor]
+
+BLOCK_SIZE = 32
+
+
+class RaggedCache:
+    """Keys and values of all running sequences. Not thread-safe: one engine thread owns it.
+
+    `memory_bytes` bounds what `admit` hands out over all sequences; None means no bound.
+    """
+
+    def __init__(
+        self,
+        shape: CacheShape,
+        *,
+        dtype: torch.dtype,
+        device: torch.device,
+        block_size: int = BLOCK_SIZE,
+        memory_bytes: int | None = None,
+        attend: Attend = blocked.attend,
+    ) -> None:
+        self.shape = shape
+        self.device = device
+        self.block_bytes = block_size * shape.token_bytes
+        blocks = None if memory_bytes is None else memory_bytes // self.block_bytes
+        self.tables = BlockTables(shape, block_size, blocks)
+        self.layers = [LayerStore(block_size, shape.head_dim, dtype, device) for _ in range(shape.num_layers)]
+        self.attend = attend
+
+    def reservation(self, plan: KeepPlan, new_tokens: int) -> int:
+        """Bytes a sequence holds at most: what it keeps of its prompt and `new_tokens` more in every head."""
+        return self.tables.blocks_for(plan, new_tokens) * self.block_bytes
+
+    def fits(self, reservation: int) -> bool:
+        return self.tables.fits(reservation // self.block_bytes)
+
+    def admit(self, reservation: int) -> int:
+        """Reserve bytes for a sequence; returns its slot. Raises OutOfMemory where they do not fit."""
+        return self.tables.admit(reservation // self.block_bytes)
+
+    @torch.inference_mode()  # the stores may hold tensors made in inference mode
+    def release(self, slot: int) -> None:
+        """Forget a sequence. Its blocks are free for others; a store more than half free shrinks."""
+        heads = self.shape.num_kv_heads
+        self.tables.release(slot)
+        for layer_idx, store in enumerate(self.layers):
+            store.free(1 + slot * heads, heads)
+            stay = self.tables.compact(layer_idx)
+            if stay is not None:
+                store.keep_blocks(stay)
+
+    def prefill(self, slot: int, plan: KeepPlan) -> PrefillCache:
+        """The cache to run a whole prompt with, as `past_key_values`."""
+        return PrefillCache(self, slot, plan)
+
+    def decode(self, slots: Sequence[int]) -> DecodeCache:
+        """The cache to run one token of each of `slots` with, as `past_key_values`; makes room for the tokens."""
+        order = np.asarray(slots, dtype=np.int64)
+        places, assigned = self.tables.append(order)
+        for layer_idx, given in assigned.items():
+            self.layers[layer_idx].resize(len(self.tables.owner[layer_idx]))
+            self.layers[layer_idx].assign(given)
+        device_places = torch.from_numpy(places.reshape(self.shape.num_layers, -1)).to(self.device)
+        return DecodeCache(self, torch.from_numpy(order).to(self.device), device_places)
+
+    def tokens(self, slot: int) -> int:
+        """Tokens held for a sequence, over all layers and KV heads."""
+        return int(self.tables.lengths[:, slot].sum())
+
+    @property
+    def reserved_bytes(self) -> int:
+        return self.tables.reserved_blocks * self.block_bytes
+
+    @property
+    def capacity_bytes(self) -> int | None:
+        blocks = self.tables.capacity_blocks
+        return None if blocks is None else blocks * self.block_bytes
+
+    @property
+    def allocated_bytes(self) -> int:
+        """Bytes of the key and value tensors that exist now."""
+        return sum(store.keys.nbytes + store.values.nbytes for store in self.layers)
+
+
+@dataclass(frozen=True)
+class PrefillCache:
+    """`past_key_values` for one sequence's whole prompt."""
+
+    cache: RaggedCache
+    slot: int
+    plan: KeepPlan
+
+    def update(
+        self, keys: torch.Tensor, values: torch.Tensor, layer_idx: int, *_: object, **__: object
+    ) -> tuple[LayerAttention, LayerAttention]:
+        layer = _PrefillLayer(self, keys, values, layer_idx)
+        return layer, layer
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        return 0
+
+    def store(self, layer_idx: int, keys: torch.Tensor, values: torch.Tensor, keep: torch.Tensor | None) -> None:
+        """Put what a layer keeps into blocks. `keys`, `values`: (num_kv_heads, n, d); `keep`: (num_kv_heads, n)."""
+        heads, n, d = keys.shape
+        if keep is None:
+            lengths = np.full(heads, n, dtype=np.int64)
+            kept_keys, kept_values = keys.reshape(-1, d), values.reshape(-1, d)
+        else:
+            lengths = keep.sum(1).cpu().numpy()
+            kept_keys, kept_values = keys[keep], values[keep]
+        tables, store = self.cache.tables, self.cache.layers[layer_idx]
+        places, assigned = tables.place_prompt(layer_idx, self.slot, lengths)
+        store.resize(len(tables.owner[layer_idx]))
+        store.assign(assigned)
+        store.write(torch.from_numpy(places).to(self.cache.device), kept_keys, kept_values)
+
+
+@dataclass(frozen=True)
+class _PrefillLayer(LayerAttention):
+    prefill: PrefillCache
+    keys: torch.Tensor
+    values: torch.Tensor
+    layer_idx: int
+
+    def attend(self, queries: torch.Tensor, scaling: float) -> torch.Tensor:
+        plan = self.prefill.plan
+        if len(queries) != 1 or self.keys.shape[2] != plan.prompt_tokens:
+            raise ValueError(
+                f"a plan for one prompt of {plan.prompt_tokens} tokens, got {len(queries)} x {self.keys.shape[2]}"
+            )
+        output = causal_attention(queries, self.keys, self.values, scaling)
+        keep = None
+        if not plan.keeps_all:
+            budgets = torch.from_numpy(plan.tokens[self.layer_idx]).to(queries.device)
+            last = queries[0, :, -max(plan.window, 1) :]
+            keep = keep_tokens(plan.method, last, self.keys[0], scaling, budgets, plan.window)
+        self.prefill.store(self.layer_idx, self.keys[0], self.values[0], keep)
+        return output
+
+
+@dataclass(frozen=True)
+class DecodeCache:
+    """`past_key_values` for one token of each running sequence. slots: (S,); places: (num_layers, S x num_kv_heads)."""
+
+    cache: RaggedCache
+    slots: torch.Tensor
+    places: torch.Tensor
+
+    def update(
+        self, keys: torch.Tensor, values: torch.Tensor, layer_idx: int, *_: object, **__: object
+    ) -> tuple[LayerAttention, LayerAttention]:
+        """`keys`, `values`: (S, num_kv_heads, 1, d)."""
+        if keys.shape[2] != 1:
+            raise ValueError(f"decoding takes one token a sequence, got {keys.shape[2]}")
+        store = self.cache.layers[layer_idx]
+        store.write(self.places[layer_idx], keys.reshape(-1, keys.shape[-1]), values.reshape(-1, values.shape[-1]))
+        layer = _DecodeLayer(self, store)
+        return layer, layer
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        raise NotImplementedError("sequences differ in length; decoding gives every token its position")
+
+
+@dataclass(frozen=True)
+class _DecodeLayer(LayerAttention):
+    decode: DecodeCache
+    store: LayerStore
+
+    def attend(self, queries: torch.Tensor, scaling: float) -> torch.Tensor:
+        sequences, num_heads, _, d = queries.shape
+        cache = self.decode.cache
+        heads = cache.shape.num_kv_heads
+        rows = queries.new_zeros((cache.tables.num_rows, num_heads // heads, d))
+        by_slot = rows[1:].view(-1, heads, num_heads // heads, d)
+        by_slot[self.decode.slots] = queries.view(sequences, heads, -1, d)
+        output = cache.attend(rows, self.store, scaling)[1:].view_as(by_slot)
+        return output[self.decode.slots].view(sequences, 1, num_heads, d)

@@ -1,0 +1,62 @@
+"""One layer's keys and values, in blocks of token slots."""
+
+from __future__ import annotations
+
+import torch
+
+from headmap.budgets import Ints
+from headmap.kvcache.blocks import Assigned
+
+
+class LayerStore:
+    """Tensors of one layer.
+
+    keys, values: (blocks, block_size, head_dim). owner: (blocks,) int64, the row each block belongs to, 0 where free.
+    bias: (blocks, block_size) float32, 0 where a slot holds a token and -inf where it does not: added to the logits, it
+    masks free slots without any length being looked up.
+    """
+
+    def __init__(self, block_size: int, head_dim: int, dtype: torch.dtype, device: torch.device) -> None:
+        self.keys = torch.empty((0, block_size, head_dim), dtype=dtype, device=device)
+        self.values = torch.empty_like(self.keys)
+        self.owner = torch.zeros(0, dtype=torch.int64, device=device)
+        self.bias = torch.empty((0, block_size), dtype=torch.float32, device=device)
+
+    def resize(self, blocks: int) -> None:
+        """Make room for `blocks` blocks; what is there stays."""
+        more = blocks - len(self.owner)
+        if more <= 0:
+            return
+        self.keys = torch.cat([self.keys, self.keys.new_zeros((more, *self.keys.shape[1:]))])
+        self.values = torch.cat([self.values, self.values.new_zeros((more, *self.values.shape[1:]))])
+        self.owner = torch.cat([self.owner, self.owner.new_zeros(more)])
+        self.bias = torch.cat([self.bias, self.bias.new_full((more, self.bias.shape[1]), -torch.inf)])
+
+    def assign(self, assigned: Assigned) -> None:
+        blocks = self._index(assigned.blocks)
+        self.owner[blocks] = self._index(assigned.rows)
+        self.bias[blocks] = -torch.inf
+        # A masked slot weighs 0, but 0 x NaN is NaN: what a former owner left must not reach this one.
+        self.keys[blocks] = 0
+        self.values[blocks] = 0
+
+    def write(self, places: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> None:
+        """Put tokens into slots. `places`: (n,) int64; `keys` and `values`: (n, head_dim)."""
+        self.keys.view(-1, self.keys.shape[-1]).index_copy_(0, places, keys)
+        self.values.view(-1, self.values.shape[-1]).index_copy_(0, places, values)
+        self.bias.view(-1).index_fill_(0, places, 0.0)
+
+    def free(self, first_row: int, rows: int) -> None:
+        """Mark the blocks of `rows` rows from `first_row` on as free."""
+        gone = (self.owner >= first_row) & (self.owner < first_row + rows)
+        self.owner[gone] = 0
+        self.bias[gone] = -torch.inf
+
+    def keep_blocks(self, blocks: Ints) -> None:
+        """Keep only these blocks, in this order; the memory of the others goes back."""
+        index = self._index(blocks)
+        self.keys, self.values = self.keys[index], self.values[index]
+        self.owner, self.bias = self.owner[index], self.bias[index]
+
+    def _index(self, values: Ints) -> torch.Tensor:
+        return torch.from_numpy(values).to(self.owner.device)
