@@ -45,6 +45,8 @@ class Settings(BaseSettings):
     lease_seconds: float = Field(120.0, gt=0, description="a shard not renewed this long is due again")
     sweep_seconds: float = Field(5.0, gt=0)
     max_attempts: int = Field(5, ge=1, description="attempts per shard before its job fails")
+    retry_seconds: float = Field(2.0, ge=0, description="wait before a shard's second attempt; doubles with each")
+    shard_time_limit: int = Field(3600, ge=61, description="seconds after which a prefork worker kills a shard")
     scoring_batch: int = Field(4, ge=1, description="pages generated together")
 
     log_level: str = "INFO"

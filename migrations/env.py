@@ -1,0 +1,29 @@
+"""Alembic's entry: on the connection `headmap.registry.migrations.migrate` hands over, or one of its own."""
+
+from __future__ import annotations
+
+from alembic import context
+from headmap.registry.session import open_engine
+from headmap.registry.tables import Base
+from headmap.settings import Settings
+from sqlalchemy import Connection
+
+
+def run(connection: Connection) -> None:
+    context.configure(
+        connection=connection,
+        target_metadata=Base.metadata,
+        render_as_batch=connection.dialect.name == "sqlite",
+        transactional_ddl=True,
+    )
+    with context.begin_transaction():
+        context.run_migrations()
+
+
+given = context.config.attributes.get("connection")
+if given is not None:
+    run(given)
+else:
+    with open_engine(Settings().sql_url).connect() as own:
+        run(own)
+        own.commit()

@@ -1,0 +1,194 @@
+"""The Celery application: one task, JSON only, acknowledged when done, no results kept.
+
+The API process builds it to send; a worker builds it to work, with a runtime that opens the registry and the model
+only after the fork. On one machine the broker is a folder (`folders.py`), in a cluster it is Redis; same task.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import threading
+import uuid
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from celery import Celery, bootsteps, signals
+from kombu import Queue
+from kombu.exceptions import ChannelError, OperationalError
+
+from headmap.errors import RegistryUnavailable
+from headmap.jobs.folders import transport_options
+from headmap.jobs.leases import release
+from headmap.jobs.runner import run_shard
+from headmap.jobs.sweeper import SweeperThread
+from headmap.jobs.work import ShardScorer
+from headmap.registry.session import Database, open_database
+from headmap.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+QUEUE = "headmap-scoring"
+TASK = "headmap.score_shard"
+
+ScorerFactory = Callable[[Settings], ShardScorer]
+"""Makes the scorer of a worker process; called once in each, after the fork, so it may import torch."""
+
+
+class WorkerRuntime:
+    """What a worker process holds: the registry and the scorer, opened on first use and again in a forked child."""
+
+    def __init__(self, settings: Settings, scorer_factory: ScorerFactory) -> None:
+        self.settings = settings
+        self.name = f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}"
+        """Of the worker with all its children: their owner names begin with it."""
+        self._factory = scorer_factory
+        self._lock = threading.Lock()
+        self._opened: tuple[int, Database, ShardScorer | None] | None = None
+
+    def database(self) -> Database:
+        return self._open()[1]
+
+    def scorer(self) -> ShardScorer:
+        pid, database, scorer = self._open()
+        if scorer is None:
+            scorer = self._factory(self.settings)
+            self._opened = (pid, database, scorer)
+        return scorer
+
+    def score_shard(self, job_id: str, number: int) -> str:
+        owner = f"{self.name}/{os.getpid()}"
+        return run_shard(self.database(), self.settings, self.scorer, job_id, number, owner=owner)
+
+    def release(self) -> None:
+        """Hand back what this worker and its children lease; they notice within a second and stop."""
+        database = open_database(self.settings)
+        try:
+            with database.write() as session:
+                count = release(session, f"{self.name}/")
+            logger.info("worker stops: %d shards handed back", count)
+        except RegistryUnavailable as error:
+            logger.warning("worker stops; its leases will run out: %s", error)
+        finally:
+            database.close()
+
+    def _open(self) -> tuple[int, Database, ShardScorer | None]:
+        with self._lock:
+            if self._opened is None or self._opened[0] != os.getpid():
+                self._opened = (os.getpid(), open_database(self.settings), None)
+            return self._opened
+
+
+class CeleryBroker:
+    """The `Broker` of a Celery application. Raises OSError when the broker does not answer."""
+
+    def __init__(self, app: Celery) -> None:
+        self._app = app
+
+    def enqueue(self, shards: Iterable[tuple[str, int]]) -> None:
+        try:
+            with self._app.connection_for_write() as connection:
+                for job_id, number in shards:
+                    self._app.send_task(TASK, args=(job_id, number), queue=QUEUE, connection=connection, retry=False)
+        except self._errors() as error:
+            raise OSError(f"the broker does not answer: {error}") from error
+
+    def waiting(self) -> int:
+        try:
+            with self._app.connection_for_write() as connection:
+                return int(connection.default_channel.queue_declare(QUEUE, passive=True).message_count)
+        except ChannelError:
+            return 0  # Redis has no list where there is no message
+        except self._errors() as error:
+            raise OSError(f"the broker does not answer: {error}") from error
+
+    def _errors(self) -> tuple[type[BaseException], ...]:
+        connection = self._app.connection_for_write()
+        return OperationalError, *connection.connection_errors, *connection.channel_errors
+
+
+class WorkerSteps(bootsteps.StartStopStep):  # type: ignore[misc]  # celery is untyped
+    """Sweeps while the worker runs, and hands its leases back when it is told to stop."""
+
+    requires = ("celery.worker.components:Pool",)
+
+    def start(self, parent: Any) -> None:
+        runtime: WorkerRuntime = parent.app.headmap_runtime
+        self._runtime = runtime
+        self._database = open_database(runtime.settings)
+        self._sweeper = SweeperThread(self._database, CeleryBroker(parent.app), runtime.settings)
+        self._sweeper.start()
+        signals.worker_shutting_down.connect(self._shutting_down)
+
+    def stop(self, parent: Any) -> None:
+        self._sweeper.stop()
+        self._database.close()
+
+    def _shutting_down(self, **_: Any) -> None:
+        # This is a signal handler, which may have interrupted a transaction of ours: work beside it.
+        threading.Thread(target=self._runtime.release, name="release", daemon=True).start()
+
+
+def create_celery(settings: Settings, scorer_factory: ScorerFactory | None = None) -> Celery:
+    """The Celery application of one process; a worker's needs `scorer_factory`, a sender's does not."""
+    app = Celery("headmap", broker=settings.celery_broker_url, set_as_current=False)
+    embedded = settings.broker_url is None
+    hard = settings.shard_time_limit
+    if embedded:
+        options = transport_options(settings)
+    else:
+        options = {
+            # above the hard limit: Redis must not hand out again what is still being worked on
+            "visibility_timeout": hard + 600,
+            "socket_timeout": 10,
+            "socket_connect_timeout": 5,
+            "socket_keepalive": True,
+            "health_check_interval": 30,
+        }
+    app.conf.update(
+        broker_transport="headmap.jobs.folders:Transport" if embedded else None,
+        broker_transport_options=options,
+        broker_connection_retry_on_startup=True,
+        broker_connection_max_retries=None,
+        task_serializer="json",
+        accept_content=["json"],
+        task_ignore_result=True,
+        result_backend=None,
+        task_default_queue=QUEUE,
+        task_queues=[Queue(QUEUE)],
+        task_acks_late=True,
+        task_reject_on_worker_lost=False,  # the lease decides, not the broker
+        task_publish_retry=False,
+        task_time_limit=hard,
+        task_soft_time_limit=max(1, hard - 60),
+        worker_prefetch_multiplier=1,
+        worker_hijack_root_logger=False,
+        worker_redirect_stdouts=False,
+        worker_enable_remote_control=not embedded,
+        worker_send_task_events=False,
+        worker_cancel_long_running_tasks_on_connection_loss=False,
+        worker_soft_shutdown_timeout=10.0,
+        worker_proc_alive_timeout=60.0,
+        enable_utc=True,
+    )
+    if scorer_factory is not None:
+        runtime = WorkerRuntime(settings, scorer_factory)
+        app.headmap_runtime = runtime
+        app.task(runtime.score_shard, name=TASK, ignore_result=True)
+        app.steps["worker"].add(WorkerSteps)
+    return app
+
+
+def worker_arguments(*, pool: str = "solo", concurrency: int = 1, log_level: str = "INFO") -> list[str]:
+    """The arguments of `Celery.worker_main`: `solo` on one machine, `prefork` in a cluster (hard limits need it)."""
+    return [
+        "worker",
+        f"--pool={pool}",
+        f"--concurrency={concurrency}",
+        f"--loglevel={log_level}",
+        f"--queues={QUEUE}",
+        "--without-gossip",
+        "--without-mingle",
+        "--hostname=scoring@%h",
+    ]

@@ -1,0 +1,231 @@
+"""Leases on shards: who works on what, for how long, and whose results count.
+
+A lease is an owner, an attempt number and an expiry. Only the newest attempt of a running shard may renew it, write its
+result or fail it: what a worker writes that was thought dead is refused. All changes of a shard's state hold the lock
+on its job's row (`headmap.registry.jobs.lock_job`), so the last shard is the last for everyone.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import numpy as np
+from sqlalchemy import func, or_, select, update
+from sqlalchemy.orm import Session
+
+from headmap.errors import UnsupportedModel
+from headmap.jobs.fold import fold
+from headmap.jobs.work import Floats, ShardResult, ShardSpec
+from headmap.registry.jobs import end_job, lock_job
+from headmap.registry.session import utc_now
+from headmap.registry.tables import Job, JobState, Shard, ShardState
+
+MAX_BACK_OFF = 300.0
+
+
+@dataclass(frozen=True)
+class Lease:
+    """The right to work on a shard, until it is not renewed in time."""
+
+    spec: ShardSpec
+    owner: str
+    attempt: int
+
+
+def acquire(session: Session, job_id: str, number: int, *, owner: str, seconds: float) -> Lease | None:
+    """Lease a shard that is due, or whose lease ran out; None when there is nothing to do for it.
+
+    The first lease of a job makes it `running`.
+    """
+    job = lock_job(session, job_id)
+    if job is None or JobState(job.state).ended:
+        return None
+    now = utc_now(session)
+    shard = session.get(Shard, (job_id, number), populate_existing=True)
+    if shard is None:
+        return None
+    ran_out = shard.state == ShardState.RUNNING and shard.lease_until is not None and shard.lease_until < now
+    if not ran_out and (shard.state != ShardState.QUEUED or shard.due_at > now):
+        return None
+    if ran_out:
+        shard.failures += 1
+    shard.state = ShardState.RUNNING
+    shard.attempt += 1
+    shard.owner = owner
+    shard.lease_until = now + timedelta(seconds=seconds)
+    shard.pages_done = 0
+    if job.state == JobState.QUEUED:
+        job.state = JobState.RUNNING
+        job.started_at = now
+    session.flush()
+    spec = ShardSpec(
+        job_id=job_id,
+        number=number,
+        model=job.model,
+        revision=job.revision,
+        dataset=job.dataset,
+        rule=job.rule,
+        seed=job.seed,
+        first=shard.first,
+        count=shard.count,
+        max_new_tokens=job.max_new_tokens,
+    )
+    return Lease(spec, owner, shard.attempt)
+
+
+def renew(session: Session, lease: Lease, *, seconds: float, pages_done: int) -> bool:
+    """Prolong a lease and write its progress; False when it is lost: taken over, cancelled or handed back."""
+    values = {"lease_until": utc_now(session) + timedelta(seconds=seconds), "pages_done": pages_done}
+    renewed = update(Shard).where(*_held(lease)).values(**values).execution_options(synchronize_session=False)
+    return bool(session.execute(renewed).rowcount)
+
+
+def complete(session: Session, lease: Lease, result: ShardResult) -> bool:
+    """Write a shard's result, and fold the job when it was the last; False when the lease is lost.
+
+    Writing it a second time, after a commit whose answer was lost, changes nothing and is True. Raises
+    UnsupportedModel for a result that is not of the job's layers and heads.
+    """
+    job = lock_job(session, lease.spec.job_id)
+    if job is None:
+        return False
+    shape = (job.num_layers, job.num_heads)
+    if result.sums.shape != shape or result.squares.shape != shape:
+        raise UnsupportedModel(f"model: scores of shape {result.sums.shape} for a model of {shape} layers and heads")
+    done = (
+        update(Shard)
+        .where(*_held(lease))
+        .values(
+            state=ShardState.DONE,
+            lease_until=None,
+            pages_done=result.pages,
+            error=None,
+            tokens_seen=result.tokens_seen,
+            tokens_matched=result.tokens_matched,
+            hits=result.hits,
+            sums=_dump(result.sums),
+            squares=_dump(result.squares),
+        )
+        .execution_options(synchronize_session=False)
+    )
+    if not session.execute(done).rowcount:
+        ours = (Shard.attempt == lease.attempt, Shard.state == ShardState.DONE)
+        return session.scalar(select(Shard.number).where(*_of(lease.spec), *ours)) is not None
+    left = select(func.count()).where(Shard.job_id == job.id, Shard.state != ShardState.DONE)
+    if job.state == JobState.RUNNING and session.scalar(left) == 0:
+        fold(session, job)
+    return True
+
+
+def fail(session: Session, lease: Lease, reason: str, *, permanent: bool, max_attempts: int, back_off: float) -> bool:
+    """End an attempt badly: again after a back-off, or its job fails with the reason. False when the lease is lost."""
+    job = lock_job(session, lease.spec.job_id)
+    shard = session.get(Shard, (lease.spec.job_id, lease.spec.number), populate_existing=True)
+    if job is None or shard is None or shard.attempt != lease.attempt or shard.state != ShardState.RUNNING:
+        return False
+    _failed(session, job, shard, reason, permanent=permanent, max_attempts=max_attempts, back_off=back_off)
+    return True
+
+
+def expire(session: Session, job_id: str, number: int, *, max_attempts: int, back_off: float) -> bool:
+    """Take back a shard whose lease ran out; False when it did not (any more)."""
+    job = lock_job(session, job_id)
+    shard = session.get(Shard, (job_id, number), populate_existing=True)
+    if job is None or shard is None or shard.state != ShardState.RUNNING or shard.lease_until is None:
+        return False
+    if shard.lease_until >= utc_now(session):
+        return False
+    reason = f"worker {shard.owner} did not renew its lease"
+    _failed(session, job, shard, reason, permanent=False, max_attempts=max_attempts, back_off=back_off)
+    return True
+
+
+def release(session: Session, owner_prefix: str) -> int:
+    """Hand back the shards of owners so named, as a worker does that is going; returns how many. No failure counts."""
+    now = utc_now(session)
+    mine = (Shard.state == ShardState.RUNNING, Shard.owner.startswith(owner_prefix, autoescape=True))
+    handed_back = session.execute(
+        update(Shard)
+        .where(*mine)
+        .values(state=ShardState.QUEUED, owner=None, lease_until=None, due_at=now, enqueued_at=None, pages_done=0)
+        .execution_options(synchronize_session=False)
+    )
+    return int(handed_back.rowcount)
+
+
+def _failed(
+    session: Session, job: Job, shard: Shard, reason: str, *, permanent: bool, max_attempts: int, back_off: float
+) -> None:
+    shard.failures += 1
+    shard.owner = None
+    shard.lease_until = None
+    shard.pages_done = 0
+    shard.error = reason
+    if permanent or shard.failures >= max_attempts:
+        shard.state = ShardState.FAILED
+        session.flush()
+        pages = f"pages {shard.first} to {shard.first + shard.count - 1}"
+        times = "" if permanent else f" after {shard.failures} attempts"
+        if not JobState(job.state).ended:
+            end_job(session, job, JobState.FAILED, error=f"{pages} failed{times}: {reason}")
+        return
+    delay = min(back_off * 2 ** (shard.failures - 1), MAX_BACK_OFF)
+    shard.state = ShardState.QUEUED
+    shard.due_at = utc_now(session) + timedelta(seconds=delay)
+    shard.enqueued_at = None
+    session.flush()
+
+
+def due_leases(session: Session, limit: int) -> list[tuple[str, int]]:
+    """Shards whose lease ran out, as (job id, number)."""
+    query = select(Shard.job_id, Shard.number).where(
+        Shard.state == ShardState.RUNNING, Shard.lease_until < utc_now(session)
+    )
+    return [(row.job_id, row.number) for row in session.execute(query.limit(limit))]
+
+
+def claim_unannounced(session: Session, *, wait: float, limit: int, waiting: int) -> list[tuple[str, int]]:
+    """Due shards that no worker took within `wait` seconds of being enqueued, or that never were: enqueue them.
+
+    `waiting`: messages the broker still holds; that many shards are only waiting their turn. Marks what it returns,
+    so that another sweeper leaves it alone.
+    """
+    now = utc_now(session)
+    query = (
+        select(Shard)
+        .join(Job)
+        .where(
+            Shard.state == ShardState.QUEUED,
+            Shard.due_at <= now,
+            or_(Shard.enqueued_at.is_(None), Shard.enqueued_at < now - timedelta(seconds=wait)),
+            Job.state.in_((JobState.QUEUED, JobState.RUNNING)),
+        )
+        .order_by(Shard.enqueued_at.asc().nulls_first(), Shard.due_at, Shard.job_id, Shard.number)
+        .limit(max(0, limit - waiting))
+        .with_for_update(skip_locked=True, of=Shard)
+    )
+    never, before = [], []
+    for shard in session.scalars(query):
+        (never if shard.enqueued_at is None else before).append(shard)
+    # Of those enqueued before, as many as messages are left still have theirs.
+    chosen = never + before[: max(0, len(before) - waiting)]
+    for shard in chosen:
+        shard.enqueued_at = now
+    session.flush()
+    return [(shard.job_id, shard.number) for shard in chosen]
+
+
+def _of(spec: ShardSpec) -> tuple[Any, ...]:
+    return Shard.job_id == spec.job_id, Shard.number == spec.number
+
+
+def _held(lease: Lease) -> tuple[Any, ...]:
+    return *_of(lease.spec), Shard.state == ShardState.RUNNING, Shard.attempt == lease.attempt
+
+
+def _dump(values: Floats) -> str:
+    """JSON with Python's shortest exact floats: what is read back is the same to the bit."""
+    return json.dumps(np.asarray(values, dtype=np.float64).tolist())

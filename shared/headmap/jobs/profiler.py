@@ -1,0 +1,47 @@
+"""The scorer that does the real work: a model of this machine, loaded once per worker process."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from headmap.jobs.work import OnPage, ShardResult, ShardSpec
+from headmap.models import find_model
+from headmap.settings import Settings
+
+
+class ProfilerScorer:
+    """Scores shards with `headmap.scoring.profile.Profiler`. Holds one model; another job's model takes its place."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._loaded: tuple[tuple[str, str], Any] | None = None
+
+    def __call__(self, spec: ShardSpec, on_page: OnPage) -> ShardResult:
+        result = self._profiler(spec).score(
+            seed=spec.seed,
+            first=spec.first,
+            count=spec.count,
+            rule=spec.rule,
+            max_new_tokens=spec.max_new_tokens,
+            on_page=on_page,
+        )
+        return ShardResult(
+            pages=result.pages,
+            tokens_seen=result.tokens_seen,
+            tokens_matched=result.tokens_matched,
+            hits=result.hits,
+            sums=result.sums,
+            squares=result.squares,
+        )
+
+    def _profiler(self, spec: ShardSpec) -> Any:
+        key = (spec.model, spec.revision)
+        if self._loaded is None or self._loaded[0] != key:
+            from headmap.scoring.profile import Profiler  # torch: only in a worker, after its fork
+
+            self._loaded = None  # frees the former model first
+            info = find_model(spec.model, self._settings, spec.revision)
+            settings = self._settings
+            profiler = Profiler(info, device=settings.device, dtype=settings.dtype, batch=settings.scoring_batch)
+            self._loaded = (key, profiler)
+        return self._loaded[1]

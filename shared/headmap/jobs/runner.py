@@ -1,0 +1,124 @@
+"""Run one shard: lease it, score it, write the result; the body of the Celery task, without Celery."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
+
+from headmap.errors import HeadmapError, RegistryUnavailable
+from headmap.jobs.leases import Lease, acquire, complete, fail, renew
+from headmap.jobs.work import ShardAborted, ShardScorer
+from headmap.registry.session import Database
+from headmap.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+_BEAT_SECONDS = 1.0
+
+
+class Heartbeat:
+    """Renews a lease once a second, with the progress, while the work goes on in the thread that made it."""
+
+    def __init__(self, database: Database, lease: Lease, settings: Settings) -> None:
+        self._database, self._lease, self._seconds = database, lease, settings.lease_seconds
+        self._beat = min(_BEAT_SECONDS, settings.lease_seconds / 3)
+        self._pages_done = 0
+        self._lost = threading.Event()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
+
+    def on_page(self, pages_done: int) -> None:
+        """Note the progress. Raises ShardAborted once the lease is lost."""
+        self._pages_done = pages_done
+        if self._lost.is_set():
+            raise ShardAborted
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._stop.wait(self._beat):
+            try:
+                with self._database.write() as session:
+                    kept = renew(session, self._lease, seconds=self._seconds, pages_done=self._pages_done)
+            except RegistryUnavailable as error:
+                # Nobody can take the lease over either while the registry is away: keep working, keep asking.
+                logger.warning("lease not renewed: %s", error)
+                continue
+            except Exception:
+                logger.exception("lease not renewed")
+                continue
+            if not kept:
+                self._lost.set()
+                return
+
+
+def run_shard(
+    database: Database,
+    settings: Settings,
+    scorer: Callable[[], ShardScorer],
+    job_id: str,
+    number: int,
+    *,
+    owner: str,
+) -> str:
+    """Do one shard if it is there to be done, and return what became of it.
+
+    `scorer` gives the process's scorer; it is asked under the lease, so a scorer that cannot be made fails the attempt.
+    Outcomes: `skipped` (nothing to do, or another has it), `done`, `lost` (someone else has it now, or the job was
+    cancelled), `retry` (again after a back-off) or `failed`. A registry that goes away is waited for, then RegistryUnavailable is
+    raised: the lease runs out and another attempt follows.
+    """
+    with database.write() as session:
+        lease = acquire(session, job_id, number, owner=owner, seconds=settings.lease_seconds)
+    if lease is None:
+        return "skipped"
+    context = {"job_id": job_id, "shard": number, "attempt": lease.attempt}
+    started = time.monotonic()
+    try:
+        with Heartbeat(database, lease, settings) as heartbeat:
+            result = scorer()(lease.spec, heartbeat.on_page)
+        if not database.patiently(lambda session: complete(session, lease, result), seconds=settings.lease_seconds):
+            raise ShardAborted
+    except ShardAborted:
+        logger.info("shard lost", extra=context)
+        return "lost"
+    except RegistryUnavailable:
+        raise
+    except Exception as error:
+        return _give_up(database, settings, lease, error)
+    logger.info("shard done", extra={**context, "seconds": round(time.monotonic() - started, 3)})
+    return "done"
+
+
+def _give_up(database: Database, settings: Settings, lease: Lease, error: Exception) -> str:
+    permanent = isinstance(error, HeadmapError) and 400 <= error.status < 500
+    context = {"job_id": lease.spec.job_id, "shard": lease.spec.number, "attempt": lease.attempt}
+    logger.warning("shard failed", exc_info=error, extra=context)
+    reason = error.detail if isinstance(error, HeadmapError) else f"{type(error).__name__}: {error}"
+    reason = reason.replace("\0", "")[:1000]  # PostgreSQL stores no NUL
+    held = database.patiently(
+        lambda session: fail(
+            session,
+            lease,
+            reason,
+            permanent=permanent,
+            max_attempts=settings.max_attempts,
+            back_off=settings.retry_seconds,
+        ),
+        seconds=settings.lease_seconds,
+    )
+    if not held:
+        return "lost"
+    return "failed" if permanent else "retry"

@@ -1,0 +1,64 @@
+"""The sweeper: puts right what broker and workers lose. Every worker runs one; any number at once do no harm."""
+
+from __future__ import annotations
+
+import logging
+import threading
+
+from headmap.errors import HeadmapError
+from headmap.jobs.broker import Broker
+from headmap.jobs.leases import claim_unannounced, due_leases, expire
+from headmap.jobs.submit import ANNOUNCE
+from headmap.registry.jobs import forget_idempotency_keys
+from headmap.registry.session import Database
+from headmap.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+_BATCH = 100
+
+
+def sweep(database: Database, broker: Broker, settings: Settings) -> int:
+    """Take back shards whose lease ran out, enqueue those that are due and not on their way; returns how many.
+
+    Each step is a conditional change under a row lock, so several sweepers do the work of one. Raises
+    RegistryUnavailable, and OSError when the broker does not answer.
+    """
+    with database.read() as session:
+        late = due_leases(session, _BATCH)
+    for job_id, number in late:
+        with database.write() as session:
+            if expire(session, job_id, number, max_attempts=settings.max_attempts, back_off=settings.retry_seconds):
+                logger.warning("shard %d of job %s: its worker is gone", number, job_id)
+    waiting = broker.waiting()
+    with database.write() as session:
+        forget_idempotency_keys(session)
+        due = claim_unannounced(session, wait=settings.sweep_seconds, limit=ANNOUNCE, waiting=waiting)
+    broker.enqueue(due)
+    return len(due)
+
+
+class SweeperThread:
+    """Sweeps every `settings.sweep_seconds` until stopped; outlives an absent registry or broker."""
+
+    def __init__(self, database: Database, broker: Broker, settings: Settings) -> None:
+        self._database, self._broker, self._settings = database, broker, settings
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="sweeper", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stop.set()
+        self._thread.join(timeout=5)
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            try:
+                sweep(self._database, self._broker, self._settings)
+            except (HeadmapError, OSError) as error:
+                logger.warning("sweep: %s", error)
+            except Exception:
+                logger.exception("sweep")  # the next one may do better; without a sweeper nothing is put right
+            self._stop.wait(self._settings.sweep_seconds)

@@ -1,0 +1,60 @@
+"""What a shard's work is: the seam between jobs, which know no model, and the profiler, which knows no job."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+
+
+class ShardAborted(Exception):
+    """Raised by `on_page`: the lease is lost, the job cancelled or the worker going; what was done is dropped."""
+
+
+@dataclass(frozen=True)
+class ShardSpec:
+    """Pages `first` to `first + count - 1` of a job, and all that decides their scores."""
+
+    job_id: str
+    number: int
+    model: str
+    revision: str
+    dataset: str
+    rule: str
+    seed: int
+    first: int
+    count: int
+    max_new_tokens: int
+
+
+@dataclass(frozen=True)
+class ShardResult:
+    """The scores of some pages.
+
+    `sums`, `squares`: (num_layers, num_heads) float64, page scores added, and their squares added.
+    """
+
+    pages: int
+    tokens_seen: int
+    tokens_matched: int
+    hits: int
+    sums: Floats
+    squares: Floats
+
+
+OnPage = Callable[[int], None]
+"""Called with the pages of this shard that are done; more often does no harm. Raises ShardAborted to stop the work."""
+
+
+class ShardScorer(Protocol):
+    """Scores one shard. The same spec gives the same result to the bit, whoever runs it.
+
+    A HeadmapError of status 4xx ends the job; any other error is tried again.
+    """
+
+    def __call__(self, spec: ShardSpec, on_page: OnPage) -> ShardResult: ...

@@ -1,0 +1,231 @@
+"""Job and shard rows: made, found, listed, counted and cancelled. What workers do to them is in headmap.jobs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import uuid
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import ColumnElement, Select, delete, func, insert, select, update
+from sqlalchemy.orm import Session
+
+from headmap.errors import IdempotencyConflict, JobEnded, JobNotFound
+from headmap.models import ModelInfo
+from headmap.registry.paging import Page, after, page_of
+from headmap.registry.session import utc_now
+from headmap.registry.tables import IdempotencyKey, Job, JobState, Map, Shard, ShardState
+
+
+@dataclass(frozen=True)
+class JobParams:
+    """What decides a job's pages and scores, beside the model."""
+
+    dataset: str
+    pages: int
+    rule: str
+    seed: int
+    max_new_tokens: int
+
+
+@dataclass(frozen=True)
+class JobRecord:
+    """A job as its readers see it. `attempts` is the most that any one of its shards took."""
+
+    id: str
+    state: JobState
+    model: str
+    revision: str
+    params: JobParams
+    done: int
+    total: int
+    map_id: str | None
+    error: str | None
+    attempts: int
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+
+
+def request_hash(info: ModelInfo, params: JobParams) -> str:
+    """The same for equal requests: model, revision and parameters."""
+    text = json.dumps([info.name, info.revision, asdict(params)], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def add_job(
+    session: Session,
+    info: ModelInfo,
+    params: JobParams,
+    *,
+    shard_pages: int,
+    announce: int,
+    force: bool = False,
+    idempotency_key: str | None = None,
+) -> tuple[str, list[int], bool]:
+    """Write a job and its shards, or find the one that stands for an equal request.
+
+    Returns (job id, numbers of the first `announce` shards, which the caller enqueues after the commit, whether it is
+    new). Raises IdempotencyConflict for a key that came with another request, and sqlalchemy's IntegrityError when an
+    equal request is being written at this moment: run it again in a new transaction.
+    """
+    key = request_hash(info, params)
+    body = hashlib.sha256(f"{key}:{force}".encode()).hexdigest()
+    if idempotency_key is not None:
+        seen = session.get(IdempotencyKey, idempotency_key)
+        if seen is not None and seen.request_hash != body:
+            raise IdempotencyConflict(
+                f"Idempotency-Key: {idempotency_key!r} was used with another request", param="Idempotency-Key"
+            )
+        if seen is not None:
+            return seen.job_id, [], False
+    now = utc_now(session)
+    job_id = None if force else session.scalar(select(Job.id).where(Job.active_key == key))
+    created = job_id is None
+    numbers: list[int] = []
+    if job_id is None:
+        session.execute(update(Job).where(Job.active_key == key).values(active_key=None))
+        job_id = uuid.uuid4().hex
+        job = Job(id=job_id, state=JobState.QUEUED, active_key=key, created_at=now, **asdict(params))
+        for name in ("revision", "architecture", "num_layers", "num_heads", "num_kv_heads"):
+            setattr(job, name, getattr(info, name))
+        job.model = info.name
+        session.add(job)
+        session.flush()
+        rows = list(_shard_rows(job_id, params.pages, shard_pages, announce, now))
+        session.execute(insert(Shard), rows)
+        numbers = [row["number"] for row in rows[:announce]]
+    if idempotency_key is not None:
+        session.add(IdempotencyKey(key=idempotency_key, request_hash=body, job_id=job_id, created_at=now))
+        session.flush()
+    return job_id, numbers, created
+
+
+def _shard_rows(job_id: str, pages: int, shard_pages: int, announce: int, now: datetime) -> Iterable[dict[str, Any]]:
+    for number, first in enumerate(range(0, pages, shard_pages)):
+        yield {
+            "job_id": job_id,
+            "number": number,
+            "first": first,
+            "count": min(shard_pages, pages - first),
+            "state": ShardState.QUEUED,
+            "attempt": 0,
+            "failures": 0,
+            "pages_done": 0,
+            "due_at": now,
+            "enqueued_at": now if number < announce else None,
+        }
+
+
+def get_job(session: Session, job_id: str) -> JobRecord:
+    """Raises JobNotFound."""
+    row = session.execute(_jobs().where(Job.id == job_id)).one_or_none()
+    if row is None:
+        raise JobNotFound(f"job: there is no job {job_id!r}", param="job_id")
+    return _record(row)
+
+
+def list_jobs(
+    session: Session,
+    *,
+    model: str | None = None,
+    state: JobState | None = None,
+    limit: int = 50,
+    cursor: str | None = None,
+) -> Page[JobRecord]:
+    """Jobs, newest first. Raises InvalidParameter for a malformed cursor."""
+    query = _jobs().order_by(Job.created_at.desc(), Job.id.desc()).limit(limit + 1)
+    if model is not None:
+        query = query.where(Job.model == model)
+    if state is not None:
+        query = query.where(Job.state == state)
+    if cursor is not None:
+        query = query.where(after(cursor, Job.created_at, Job.id))
+    records = [_record(row) for row in session.execute(query)]
+    return page_of(records, limit, lambda record: (record.created_at, record.id))
+
+
+def count_jobs(session: Session) -> dict[JobState, int]:
+    """How many jobs are in each state."""
+    counts = dict.fromkeys(JobState, 0)
+    for state, count in session.execute(select(Job.state, func.count()).group_by(Job.state)):
+        counts[JobState(state)] = count
+    return counts
+
+
+def lock_job(session: Session, job_id: str) -> Job | None:
+    """The job's row, locked to the end of the transaction, None where there is none.
+
+    Every transaction that changes a job or the state of its shards takes this lock first: so the last two shards to
+    finish see each other, and no two transactions wait for each other. SQLite locks the whole file anyway.
+    """
+    query = select(Job).where(Job.id == job_id).with_for_update().execution_options(populate_existing=True)
+    return session.scalar(query)
+
+
+def end_job(session: Session, job: Job, state: JobState, *, error: str | None = None) -> None:
+    """End a locked job: its open shards are cancelled, and unless it succeeded an equal request starts a new one."""
+    job.state = state
+    job.error = error
+    job.finished_at = utc_now(session)
+    if state is not JobState.SUCCEEDED:
+        job.active_key = None
+    open_states = (ShardState.QUEUED, ShardState.RUNNING)
+    session.execute(
+        update(Shard)
+        .where(Shard.job_id == job.id, Shard.state.in_(open_states))
+        .values(state=ShardState.CANCELLED, owner=None, lease_until=None)
+        .execution_options(synchronize_session=False)
+    )
+    session.flush()
+
+
+def cancel_job(session: Session, job_id: str) -> None:
+    """Cancel a job; workers on it notice within seconds. Raises JobNotFound, or JobEnded when it has ended."""
+    job = lock_job(session, job_id)
+    if job is None:
+        raise JobNotFound(f"job: there is no job {job_id!r}", param="job_id")
+    if JobState(job.state).ended:
+        raise JobEnded(f"job: {job_id!r} has ended as {job.state!r}", param="job_id")
+    end_job(session, job, JobState.CANCELLED)
+
+
+def forget_idempotency_keys(session: Session, older_than: timedelta = timedelta(days=1)) -> int:
+    """Drop keys older than a day, by when no client repeats a request; returns how many."""
+    cutoff = utc_now(session) - older_than
+    return session.execute(delete(IdempotencyKey).where(IdempotencyKey.created_at < cutoff)).rowcount
+
+
+def _of_shards(value: ColumnElement[Any]) -> ColumnElement[int]:
+    return select(func.coalesce(value, 0)).where(Shard.job_id == Job.id).correlate(Job).scalar_subquery()
+
+
+def _jobs() -> Select[Any]:
+    return select(
+        Job,
+        _of_shards(func.sum(Shard.pages_done)).label("done"),
+        _of_shards(func.max(Shard.attempt)).label("attempts"),
+        select(Map.id).where(Map.job_id == Job.id).correlate(Job).scalar_subquery().label("map_id"),
+    )
+
+
+def _record(row: Any) -> JobRecord:
+    job: Job = row.Job
+    return JobRecord(
+        id=job.id,
+        state=JobState(job.state),
+        model=job.model,
+        revision=job.revision,
+        params=JobParams(**{field.name: getattr(job, field.name) for field in fields(JobParams)}),
+        done=int(row.done),
+        total=job.pages,
+        map_id=row.map_id,
+        error=job.error,
+        attempts=int(row.attempts),
+        created_at=job.created_at,
+        started_at=job.started_at,
+        finished_at=job.finished_at,
+    )

@@ -1,0 +1,231 @@
+"""Head maps and their aliases: every question asked of them, and the only ways to write them.
+
+Maps are immutable and numbered per model; only aliases move. `default` is the alias a model is served with: it goes to
+the first map of a model, and moves to the map of every profile that finishes, since whoever profiled a model wants it
+served so. An import takes it only where there is none; PUT /maps/{id}/aliases/default moves it by hand.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from dataclasses import dataclass, fields
+from datetime import datetime
+from typing import Literal
+
+import numpy as np
+from sqlalchemy import func, select, update
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+import headmap
+from headmap.errors import MapNotFound, Unavailable
+from headmap.head_scores import HeadScores
+from headmap.registry.paging import Page, after, page_of
+from headmap.registry.session import utc_now
+from headmap.registry.tables import Alias, Map
+
+DEFAULT_ALIAS = "default"
+Match = Literal["exact", "revision"]
+
+_VERSION_TRIES = 100
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where a map comes from. What an import does not tell is None."""
+
+    model: str
+    revision: str | None
+    architecture: str | None
+    dataset: str
+    pages: int | None = None
+    hits: int | None = None
+    tokens_seen: int | None = None
+    tokens_matched: int | None = None
+    rule: str | None = None
+    seed: int | None = None
+    max_new_tokens: int | None = None
+    job_id: str | None = None
+
+
+@dataclass(frozen=True)
+class MapRecord:
+    """A map without its scores; `get_scores` fetches those."""
+
+    id: str
+    model: str
+    version: int
+    revision: str | None
+    architecture: str | None
+    num_layers: int
+    num_heads: int
+    num_kv_heads: int
+    pages: int | None
+    hits: int | None
+    tokens_seen: int | None
+    tokens_matched: int | None
+    rule: str | None
+    dataset: str
+    seed: int | None
+    max_new_tokens: int | None
+    job_id: str | None
+    code_version: str
+    checksum: str
+    created_at: datetime
+    aliases: tuple[str, ...]
+
+
+_COLUMNS = [field.name for field in fields(MapRecord) if field.name != "aliases"]
+
+
+def add_map(
+    session: Session,
+    provenance: Provenance,
+    scores: HeadScores,
+    *,
+    raw: np.ndarray | None = None,
+    standard_errors: np.ndarray | None = None,
+    move_default: bool,
+) -> str:
+    """File a map under the model's next version and return its id.
+
+    `raw`: (num_layers, num_heads) float64, the scores before normalising where they are known; what is stored is read
+    back and checked, so that the checksum is that of the scores every reader gets. `standard_errors`: the same shape,
+    in units of the normalised scores. Raises Unavailable when other writers took the version each time.
+    """
+    stored = (scores.matrix if raw is None else raw).tolist()
+    served = HeadScores(np.array(stored), scores.num_kv_heads)
+    now = utc_now(session)
+    for _ in range(_VERSION_TRIES):
+        newest = session.scalar(select(func.max(Map.version)).where(Map.model == provenance.model))
+        row = Map(
+            **vars(provenance),
+            id=uuid.uuid4().hex,
+            version=(newest or 0) + 1,
+            num_layers=served.num_layers,
+            num_heads=served.num_heads,
+            num_kv_heads=served.num_kv_heads,
+            code_version=headmap.__version__,
+            checksum=served.checksum(),
+            scores=json.dumps(stored),
+            standard_errors=None if standard_errors is None else json.dumps(standard_errors.tolist()),
+            created_at=now,
+        )
+        try:
+            with session.begin_nested():
+                session.add(row)
+        except IntegrityError:
+            continue  # another transaction took this version; the next look sees it
+        _point(session, provenance.model, DEFAULT_ALIAS, row.id, now, move=move_default)
+        return row.id
+    raise Unavailable(f"model: too many maps of {provenance.model!r} are being written at once")
+
+
+def get_map(session: Session, map_id: str) -> MapRecord:
+    """Raises MapNotFound."""
+    row = session.execute(select(*_selected()).where(Map.id == map_id)).one_or_none()
+    if row is None:
+        raise MapNotFound(f"map: there is no map {map_id!r}", param="map_id")
+    return _records(session, [row])[0]
+
+
+def get_scores(session: Session, map_id: str) -> HeadScores:
+    """A map's scores, the same to the bit each time. Raises MapNotFound."""
+    row = session.execute(select(Map.scores, Map.num_kv_heads).where(Map.id == map_id)).one_or_none()
+    if row is None:
+        raise MapNotFound(f"map: there is no map {map_id!r}", param="map_id")
+    return HeadScores(np.array(json.loads(row.scores), dtype=np.float64), row.num_kv_heads)
+
+
+def get_standard_errors(session: Session, map_id: str) -> np.ndarray | None:
+    """(num_layers, num_heads) float64 in units of the normalised scores, None for an import. Raises MapNotFound."""
+    row = session.execute(select(Map.standard_errors).where(Map.id == map_id)).one_or_none()
+    if row is None:
+        raise MapNotFound(f"map: there is no map {map_id!r}", param="map_id")
+    return None if row.standard_errors is None else np.array(json.loads(row.standard_errors), dtype=np.float64)
+
+
+def list_maps(
+    session: Session, *, model: str | None = None, limit: int = 50, cursor: str | None = None
+) -> Page[MapRecord]:
+    """Maps, newest first. Raises InvalidParameter for a malformed cursor."""
+    query = select(*_selected()).order_by(Map.created_at.desc(), Map.id.desc()).limit(limit + 1)
+    if model is not None:
+        query = query.where(Map.model == model)
+    if cursor is not None:
+        query = query.where(after(cursor, Map.created_at, Map.id))
+    return page_of(
+        _records(session, session.execute(query).all()), limit, lambda record: (record.created_at, record.id)
+    )
+
+
+def set_alias(session: Session, map_id: str, alias: str) -> MapRecord:
+    """Point `alias` of the map's model at the map. Raises MapNotFound."""
+    record = get_map(session, map_id)
+    _point(session, record.model, alias, map_id, utc_now(session), move=True)
+    return get_map(session, map_id)
+
+
+def resolve_map(
+    session: Session, model: str, revision: str | None = None, alias: str | None = None
+) -> tuple[MapRecord, Match]:
+    """The map to serve `model` with, and how well it fits: `exact`, or `revision` when it is another revision's.
+
+    With an alias, the map it points at. Without, `default` if it is of this revision, else the newest of this
+    revision, else `default`. Without a revision there is none to differ from. Raises MapNotFound.
+    """
+    map_id = session.scalar(select(Alias.map_id).where(Alias.model == model, Alias.alias == (alias or DEFAULT_ALIAS)))
+    if map_id is None:
+        wanted = f"alias {alias!r} of model {model!r}" if alias else f"map of model {model!r}"
+        raise MapNotFound(f"there is no {wanted}", param="alias" if alias else "model")
+    record = get_map(session, map_id)
+    if revision is None or record.revision == revision:
+        return record, "exact"
+    if alias is None:
+        newest = session.scalar(
+            select(Map.id).where(Map.model == model, Map.revision == revision).order_by(Map.version.desc()).limit(1)
+        )
+        if newest is not None:
+            return get_map(session, newest), "exact"
+    return record, "revision"
+
+
+def find_map(session: Session, model: str, name: str, revision: str | None = None) -> tuple[MapRecord, Match]:
+    """The map called `name`, an id or an alias of `model`, and how well it fits. Raises MapNotFound."""
+    record = session.scalar(select(Map.id).where(Map.id == name, Map.model == model))
+    if record is None:
+        return resolve_map(session, model, revision, name)
+    found = get_map(session, record)
+    return found, "exact" if revision is None or found.revision == revision else "revision"
+
+
+def _selected() -> list[object]:
+    return [getattr(Map, name) for name in _COLUMNS]
+
+
+def _records(session: Session, rows: list) -> list[MapRecord]:
+    aliases: dict[str, list[str]] = {row.id: [] for row in rows}
+    for map_id, alias in session.execute(
+        select(Alias.map_id, Alias.alias).where(Alias.map_id.in_(aliases)).order_by(Alias.alias)
+    ):
+        aliases[map_id].append(alias)
+    return [MapRecord(**row._mapping, aliases=tuple(aliases[row.id])) for row in rows]
+
+
+def _point(session: Session, model: str, alias: str, map_id: str, now: datetime, *, move: bool) -> None:
+    """Point an alias at a map; with `move` false, only where the alias does not exist."""
+    there = (Alias.model == model, Alias.alias == alias)
+    moved = (
+        update(Alias).where(*there).values(map_id=map_id, updated_at=now).execution_options(synchronize_session=False)
+    )
+    if move and session.execute(moved).rowcount:
+        return
+    if not move and session.scalar(select(Alias.map_id).where(*there)) is not None:
+        return
+    try:
+        with session.begin_nested():
+            session.add(Alias(model=model, alias=alias, map_id=map_id, updated_at=now))
+    except IntegrityError:
+        if move:  # another transaction made it meanwhile
+            session.execute(moved)

@@ -1,0 +1,131 @@
+"""Open the registry: SQLite in one file, or PostgreSQL 15 and newer. One `with` is one transaction."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+from sqlalchemy import Connection, Engine, create_engine, event, exc, func, make_url, select
+from sqlalchemy.orm import Session
+
+from headmap.errors import RegistryUnavailable
+from headmap.settings import Settings
+
+T = TypeVar("T")
+
+_READ = "headmap_read"
+# A stopped process must not hold a row for ever; no query of ours takes this long.
+_POSTGRES_OPTIONS = "-c lock_timeout=15s -c statement_timeout=60s -c idle_in_transaction_session_timeout=20s"
+_AWAY = (exc.OperationalError, exc.InterfaceError, exc.TimeoutError)
+
+
+class Database:
+    """The registry's connections. Open one per process, after a fork: connections do not survive it.
+
+    Every method raises RegistryUnavailable when the database cannot be reached, is locked for too long or lacks its
+    tables.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.engine = open_engine(url)
+        self._readers = self.engine.execution_options(**{_READ: True})
+
+    @contextmanager
+    def read(self) -> Iterator[Session]:
+        """A session that only reads: on SQLite it waits for no writer."""
+        with _translated(), Session(self._readers) as session:
+            yield session
+
+    @contextmanager
+    def write(self) -> Iterator[Session]:
+        """A session whose transaction commits at the end of the block, or rolls back when the block raises."""
+        with _translated(), Session(self.engine, expire_on_commit=False) as session, session.begin():
+            yield session
+
+    def patiently(self, work: Callable[[Session], T], *, seconds: float = 30.0) -> T:
+        """Run `work` in a write transaction; while the registry is away, again, for up to `seconds`.
+
+        `work` must be repeatable: a commit whose answer was lost is run a second time.
+        """
+        deadline = time.monotonic() + seconds
+        delay = 0.1
+        while True:
+            try:
+                with self.write() as session:
+                    return work(session)
+            except RegistryUnavailable:
+                if time.monotonic() + delay > deadline:
+                    raise
+                time.sleep(delay * (0.5 + random.random()))
+                delay = min(2 * delay, 3.0)
+
+    def close(self) -> None:
+        self.engine.dispose()
+
+
+def open_database(settings: Settings) -> Database:
+    """The registry that the settings name; makes the data directory for SQLite."""
+    if settings.database_url is None:
+        settings.data_dir.mkdir(parents=True, exist_ok=True)
+    return Database(settings.sql_url)
+
+
+def open_engine(url: str, **options: Any) -> Engine:
+    """An engine for `url`, with SQLite's WAL, foreign keys and waiting writers, or psycopg 3 for PostgreSQL."""
+    parsed = make_url(url)
+    if parsed.drivername in ("postgresql", "postgres"):
+        parsed = parsed.set(drivername="postgresql+psycopg")
+    if parsed.get_backend_name() == "postgresql":
+        # autocommit off and no server-side prepared statements kept: nothing outlives a pooled connection
+        arguments = {"connect_timeout": 5, "options": _POSTGRES_OPTIONS, "application_name": "headmap"}
+        return create_engine(parsed, connect_args=arguments, pool_pre_ping=True, pool_timeout=10, **options)
+    engine = create_engine(parsed, connect_args={"timeout": 30}, **options)
+    event.listen(engine, "connect", _prepare_sqlite)
+    event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def utc_now(session: Session | Connection) -> datetime:
+    """The time by the database's clock, so that leases do not depend on the workers' clocks agreeing."""
+    bind = session.get_bind() if isinstance(session, Session) else session
+    if bind.dialect.name == "sqlite":
+        return datetime.now(UTC)
+    now: datetime = session.execute(select(func.clock_timestamp())).scalar_one()
+    return now.astimezone(UTC)
+
+
+def _prepare_sqlite(connection: Any, _record: object) -> None:
+    connection.isolation_level = None  # the driver begins nothing by itself; _begin_sqlite does
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA journal_mode=WAL")
+    cursor.execute("PRAGMA synchronous=NORMAL")
+    cursor.execute("PRAGMA foreign_keys=ON")
+    cursor.close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    """Writers take the write lock at once: a reader that turns writer halfway would be refused without waiting."""
+    reads = connection.get_execution_options().get(_READ, False)
+    connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except _AWAY as error:
+        raise RegistryUnavailable(f"the registry does not answer: {_reason(error)}") from error
+    except exc.DBAPIError as error:
+        if not error.connection_invalidated:
+            raise
+        raise RegistryUnavailable(f"the registry went away: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    """The driver's first line, which names no password and no statement."""
+    original = getattr(error, "orig", None) or error
+    return str(original).strip().split("\n")[0][:200]

@@ -1,0 +1,187 @@
+"""The registry's tables. Times are UTC; scores are JSON text, so that every float comes back bit for bit."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from enum import StrEnum
+
+from sqlalchemy import (
+    BigInteger,
+    DateTime,
+    Dialect,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Text,
+    TypeDecorator,
+    UniqueConstraint,
+)
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+
+class JobState(StrEnum):
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def ended(self) -> bool:
+        return self in (JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED)
+
+
+class ShardState(StrEnum):
+    QUEUED = "queued"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """An aware UTC datetime. SQLite keeps no zone, so it is taken off on the way in and put back on the way out."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError("registry times carry their zone")
+        value = value.astimezone(UTC)
+        return value.replace(tzinfo=None) if dialect.name == "sqlite" else value
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+class Base(DeclarativeBase):
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+
+
+class Job(Base):
+    """A request to profile a model. Its map, once there is one, points back at it."""
+
+    __tablename__ = "jobs"
+    __table_args__ = (Index(None, "created_at", "id"), Index(None, "state"))
+
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    state: Mapped[str] = mapped_column(String(16))
+    active_key: Mapped[str | None] = mapped_column(String(64), unique=True)
+    """Hash of the request while it stands for it: empty once failed, cancelled or replaced by a forced one."""
+
+    model: Mapped[str] = mapped_column(String(512))
+    revision: Mapped[str] = mapped_column(String(128))
+    architecture: Mapped[str] = mapped_column(String(128))
+    num_layers: Mapped[int] = mapped_column(Integer)
+    num_heads: Mapped[int] = mapped_column(Integer)
+    num_kv_heads: Mapped[int] = mapped_column(Integer)
+
+    dataset: Mapped[str] = mapped_column(String(64))
+    pages: Mapped[int] = mapped_column(Integer)
+    rule: Mapped[str] = mapped_column(String(32))
+    seed: Mapped[int] = mapped_column(BigInteger)
+    max_new_tokens: Mapped[int] = mapped_column(Integer)
+
+    error: Mapped[str | None] = mapped_column(Text)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    started_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    finished_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+
+
+class Shard(Base):
+    """Some consecutive pages of a job, leased by one worker at a time.
+
+    `attempt` numbers the leases and fences them: what an earlier attempt writes is refused. `failures` counts the
+    attempts that ended badly; handing a shard back at shutdown is none.
+    """
+
+    __tablename__ = "shards"
+    __table_args__ = (Index(None, "state", "due_at"),)
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    number: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    first: Mapped[int] = mapped_column(Integer)
+    count: Mapped[int] = mapped_column(Integer)
+
+    state: Mapped[str] = mapped_column(String(16))
+    attempt: Mapped[int] = mapped_column(Integer, default=0)
+    failures: Mapped[int] = mapped_column(Integer, default=0)
+    owner: Mapped[str | None] = mapped_column(String(128))
+    lease_until: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    due_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    enqueued_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    pages_done: Mapped[int] = mapped_column(Integer, default=0)
+    error: Mapped[str | None] = mapped_column(Text)
+
+    tokens_seen: Mapped[int | None] = mapped_column(BigInteger)
+    tokens_matched: Mapped[int | None] = mapped_column(BigInteger)
+    hits: Mapped[int | None] = mapped_column(BigInteger)
+    sums: Mapped[str | None] = mapped_column(Text)
+    squares: Mapped[str | None] = mapped_column(Text)
+
+
+class Map(Base):
+    """An immutable head map. `job_id` is unique: a job makes one map, whatever happens."""
+
+    __tablename__ = "maps"
+    __table_args__ = (UniqueConstraint("model", "version"), Index(None, "created_at", "id"))
+
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    model: Mapped[str] = mapped_column(String(512))
+    version: Mapped[int] = mapped_column(Integer)
+    revision: Mapped[str | None] = mapped_column(String(128))
+    architecture: Mapped[str | None] = mapped_column(String(128))
+    num_layers: Mapped[int] = mapped_column(Integer)
+    num_heads: Mapped[int] = mapped_column(Integer)
+    num_kv_heads: Mapped[int] = mapped_column(Integer)
+
+    pages: Mapped[int | None] = mapped_column(Integer)
+    hits: Mapped[int | None] = mapped_column(BigInteger)
+    tokens_seen: Mapped[int | None] = mapped_column(BigInteger)
+    tokens_matched: Mapped[int | None] = mapped_column(BigInteger)
+    rule: Mapped[str | None] = mapped_column(String(32))
+    dataset: Mapped[str] = mapped_column(String(64))
+    seed: Mapped[int | None] = mapped_column(BigInteger)
+    max_new_tokens: Mapped[int | None] = mapped_column(Integer)
+    job_id: Mapped[str | None] = mapped_column(ForeignKey("jobs.id"), unique=True)
+    code_version: Mapped[str] = mapped_column(String(64))
+    checksum: Mapped[str] = mapped_column(String(64))
+    scores: Mapped[str] = mapped_column(Text, deferred=True)
+    standard_errors: Mapped[str | None] = mapped_column(Text, deferred=True)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class Alias(Base):
+    """A name that points at one of a model's maps: the one thing about maps that moves."""
+
+    __tablename__ = "aliases"
+
+    model: Mapped[str] = mapped_column(String(512), primary_key=True)
+    alias: Mapped[str] = mapped_column(String(64), primary_key=True)
+    map_id: Mapped[str] = mapped_column(ForeignKey("maps.id"), index=True)
+    updated_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class IdempotencyKey(Base):
+    """A client's Idempotency-Key, the request it came with and the job it got."""
+
+    __tablename__ = "idempotency_keys"
+
+    key: Mapped[str] = mapped_column(String(255), primary_key=True)
+    request_hash: Mapped[str] = mapped_column(String(64))
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"))
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime, index=True)
