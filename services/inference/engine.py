@@ -6,14 +6,35 @@ decode steps; each has its own method, budget, length and generator.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
-from headmap.errors import HeadmapError
+import torch
+
+from headmap.errors import HeadmapError, OutOfMemory, PromptTooLong, RequestTooLarge, ShuttingDown, Unavailable
 from headmap.families.base import PreparedPrompt
-from headmap.generation.sampling import SamplingParams
+from headmap.families.loading import LoadedModel
+from headmap.generation.runner import ModelRunner
+from headmap.generation.sampling import Sampler, SamplingParams
+from headmap.generation.text import TextStream
 from headmap.head_scores import HeadScores
-from headmap.kvcache.plan import KVRequest
+from headmap.kvcache.cache import RaggedCache
+from headmap.kvcache.methods import get_method
+from headmap.kvcache.plan import KeepPlan, KVRequest, plan_cache
+from headmap.settings import Settings
+from services.inference.scheduler import Scheduler
+
+log = logging.getLogger(__name__)
+
+
+class Cancelled(HeadmapError):
+    """The caller went away. 499 as proxies log it; nobody is left to read it."""
+
+    code, status, title = "cancelled", 499, "Cancelled"
 
 
 @dataclass(frozen=True)
@@ -51,6 +72,8 @@ class Finished:
     queue_ms: float
     prefill_ms: float
     decode_ms_per_token: float
+    tail: str = ""
+    """Text held back until the end, the part of `generated_text` that no Token event brought."""
 
 
 @dataclass(frozen=True)
@@ -63,3 +86,320 @@ class Failed:
 Event = Token | Finished | Failed
 OnEvent = Callable[[Event], None]
 """Called on the engine's thread, in order; must not block."""
+
+
+@dataclass(frozen=True)
+class EngineStats:
+    """A look at the engine. Bytes are of KV; totals count since the start."""
+
+    alive: bool
+    running: int
+    waiting: int
+    kv_reserved_bytes: int
+    kv_capacity_bytes: int
+    prompt_tokens_total: int
+    generated_tokens_total: int
+    finished_total: int
+    failed_total: int
+
+
+@dataclass(eq=False)
+class _Sequence:
+    """A request on its way, from submission to its terminal event."""
+
+    request: EngineRequest
+    on_event: OnEvent
+    plan: KeepPlan
+    reservation: int
+    sampler: Sampler
+    stream: TextStream
+    submitted: float
+    slot: int = -1
+    position: int = 0
+    tokens: list[int] = field(default_factory=list)
+    kept_tokens: int = 0
+    queue_s: float = 0.0
+    prefill_s: float = 0.0
+    decode_s: float = 0.0
+
+    @property
+    def id(self) -> str:
+        return self.request.id
+
+
+class Engine:
+    """Serves one model. `start` it, `submit` from any thread, `stop` it.
+
+    KV memory is `settings.kv_memory_bytes`, or a share of what is free once the weights are loaded.
+    """
+
+    def __init__(self, loaded: LoadedModel, settings: Settings) -> None:
+        self.loaded = loaded
+        memory = settings.kv_memory_bytes or _spare_memory(loaded.device)
+        self._cache = RaggedCache(
+            loaded.cache_shape, dtype=loaded.model.dtype, device=loaded.device, memory_bytes=memory
+        )
+        self._runner = ModelRunner(loaded, self._cache)
+        self._scheduler: Scheduler[_Sequence] = Scheduler(settings.max_running, settings.max_waiting)
+        self._max_prompt_tokens = min(settings.max_prompt_tokens, loaded.info.max_positions)
+        self._running: list[_Sequence] = []
+        self._cancelled: set[str] = set()
+        self._wake = threading.Condition()
+        self._stop_at: float | None = None
+        self._totals = {"prompt": 0, "generated": 0, "finished": 0, "failed": 0}
+        self._thread = threading.Thread(target=self._run, name=f"engine {loaded.info.name}", daemon=True)
+
+    # ---- any thread
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def submit(self, request: EngineRequest, on_event: OnEvent) -> None:
+        """Queue a request; its events arrive on the engine's thread, the last one Finished or Failed.
+
+        Raises at once, with no event: BadRequest leaves for a request that cannot be served, QueueFull when too many
+        wait, ShuttingDown and Unavailable when the engine ends or has ended.
+        """
+        sequence = self._sequence(request, on_event)
+        with self._wake:
+            if self._stop_at is not None:
+                raise ShuttingDown("the server is shutting down")
+            if not self._thread.is_alive():
+                raise Unavailable("the engine is not running")
+            self._scheduler.add(sequence)
+            self._wake.notify()
+
+    def cancel(self, request_id: str) -> None:
+        """End a request; its cache is free before the next step. Unknown and ended ids are no error."""
+        with self._wake:
+            self._cancelled.add(request_id)
+            self._wake.notify()
+
+    def stop(self, timeout: float) -> None:
+        """Take no more requests; those at hand have `timeout` seconds to finish, the rest fail with ShuttingDown."""
+        with self._wake:
+            self._stop_at = time.monotonic() + timeout
+            self._wake.notify()
+        if self._thread.ident is not None:
+            self._thread.join(timeout + 60)
+
+    def stats(self) -> EngineStats:
+        with self._wake:
+            return EngineStats(
+                alive=self._thread.is_alive(),
+                running=len(self._running),
+                waiting=len(self._scheduler),
+                kv_reserved_bytes=self._cache.reserved_bytes,
+                kv_capacity_bytes=self._cache.capacity_bytes or 0,
+                prompt_tokens_total=self._totals["prompt"],
+                generated_tokens_total=self._totals["generated"],
+                finished_total=self._totals["finished"],
+                failed_total=self._totals["failed"],
+            )
+
+    def _sequence(self, request: EngineRequest, on_event: OnEvent) -> _Sequence:
+        prompt_tokens, new_tokens = request.prompt.prompt_tokens, request.sampling.max_new_tokens
+        if prompt_tokens > self._max_prompt_tokens:
+            raise PromptTooLong(
+                f"inputs: the prompt is {prompt_tokens} tokens long, at most {self._max_prompt_tokens} fit", param="inputs"
+            )
+        if prompt_tokens + new_tokens > self.loaded.info.max_positions:
+            raise PromptTooLong(
+                f"max_new_tokens: {prompt_tokens} prompt tokens and {new_tokens} more are above the model's context of "
+                f"{self.loaded.info.max_positions}",
+                param="max_new_tokens",
+            )
+        method = get_method(request.kv.method)
+        plan = plan_cache(request.kv, method, self._cache.shape, prompt_tokens, request.scores)
+        reservation = self._cache.reservation(plan, new_tokens)
+        capacity = self._cache.capacity_bytes
+        if capacity is not None and reservation > capacity:
+            raise RequestTooLarge(
+                f"kv: the request needs up to {reservation} bytes of KV memory, the server has {capacity}", param="kv"
+            )
+        return _Sequence(
+            request=request,
+            on_event=on_event,
+            plan=plan,
+            reservation=reservation,
+            sampler=Sampler(request.sampling, request.prompt.inputs["input_ids"][0].tolist()),
+            stream=TextStream(self.loaded.tokenizer, request.sampling.stop),
+            submitted=time.monotonic(),
+        )
+
+    # ---- the engine's thread
+
+    def _run(self) -> None:
+        try:
+            while self._wait_for_work():
+                self._end_cancelled()
+                self._admit_one()
+                self._step()
+        except BaseException:
+            log.exception("the engine of %s died", self.loaded.info.name)
+            raise
+        finally:
+            with self._wake:
+                self._stop_at = self._stop_at or time.monotonic()
+                left = [*self._running, *self._scheduler.drain()]
+            for sequence in left:
+                self._fail(sequence, ShuttingDown("the server shut down before the request was done"))
+
+    def _wait_for_work(self) -> bool:
+        """Sleep until there is something to do; False when it is time to end."""
+        with self._wake:
+            while not self._running and not len(self._scheduler) and self._stop_at is None:
+                self._cancelled.clear()
+                self._wake.wait()
+            if self._stop_at is None:
+                return True
+            busy = bool(self._running) or bool(len(self._scheduler))
+            return busy and time.monotonic() < self._stop_at
+
+    def _end_cancelled(self) -> None:
+        with self._wake:
+            ids, self._cancelled = self._cancelled, set()
+            gone = [sequence for request_id in ids if (sequence := self._scheduler.remove(request_id))]
+        gone += [sequence for sequence in self._running if sequence.id in ids]
+        for sequence in gone:
+            self._fail(sequence, Cancelled("the client went away"))
+
+    def _admit_one(self) -> None:
+        """Prefill at most one request, so that running ones wait for one prompt between two of their tokens."""
+        with self._wake:
+            sequence = self._scheduler.next(len(self._running), self._cache.fits)
+            if sequence is None:
+                return
+            self._running.append(sequence)
+        sequence.queue_s = time.monotonic() - sequence.submitted
+        try:
+            sequence.slot = self._cache.admit(sequence.reservation)
+            started = time.monotonic()
+            logits = self._runner.prefill(sequence.slot, sequence.plan, sequence.request.prompt).cpu()
+            sequence.prefill_s = time.monotonic() - started
+            sequence.position = sequence.request.prompt.next_position
+            sequence.kept_tokens = self._cache.tokens(sequence.slot)
+            self._totals["prompt"] += sequence.plan.prompt_tokens
+            if sequence.request.sampling.max_new_tokens == 0:
+                self._finish(sequence, "length")
+            else:
+                self._take(sequence, sequence.sampler.choose(logits))
+        except Exception as error:
+            self._fail(sequence, _as_headmap_error(error))
+
+    def _step(self) -> None:
+        """One token for every running sequence."""
+        running = list(self._running)
+        if not running:
+            return
+        started = time.monotonic()
+        try:
+            logits = self._runner.decode(
+                [sequence.slot for sequence in running],
+                [sequence.tokens[-1] for sequence in running],
+                [sequence.position for sequence in running],
+            ).cpu()
+        except Exception as error:
+            # The step's tokens are half written; no running sequence can go on from there.
+            for sequence in running:
+                self._fail(sequence, _as_headmap_error(error))
+            return
+        elapsed = time.monotonic() - started
+        for sequence, row in zip(running, logits, strict=True):
+            sequence.position += 1
+            sequence.decode_s += elapsed
+            try:
+                self._take(sequence, sequence.sampler.choose(row))
+            except Exception as error:
+                self._fail(sequence, _as_headmap_error(error))
+
+    def _take(self, sequence: _Sequence, token: int) -> None:
+        """Add a token to a sequence, tell its caller, and end it where it ends."""
+        sequence.tokens.append(token)
+        self._totals["generated"] += 1
+        sampling = sequence.request.sampling
+        ended = token in self.loaded.eos_token_ids and not sampling.ignore_eos
+        text = "" if ended else sequence.stream.push(token)
+        self._tell(sequence, Token(token, text))
+        if ended:
+            self._finish(sequence, "eos_token")
+        elif sequence.stream.stopped:
+            self._finish(sequence, "stop_sequence")
+        elif len(sequence.tokens) >= sampling.max_new_tokens:
+            self._finish(sequence, "length")
+
+    def _finish(self, sequence: _Sequence, reason: str) -> None:
+        tail = sequence.stream.finish()
+        self._leave(sequence)
+        self._totals["finished"] += 1
+        shape, prompt_tokens = self._cache.shape, sequence.plan.prompt_tokens
+        full_tokens = shape.full_tokens(prompt_tokens)
+        self._tell(
+            sequence,
+            Finished(
+                generated_text=sequence.stream.text,
+                finish_reason=reason,
+                token_ids=tuple(sequence.tokens),
+                kept_tokens=sequence.kept_tokens,
+                full_tokens=full_tokens,
+                kv_bytes=sequence.kept_tokens * shape.token_bytes,
+                kv_full_bytes=full_tokens * shape.token_bytes,
+                budget=sequence.plan.budget,
+                queue_ms=sequence.queue_s * 1e3,
+                prefill_ms=sequence.prefill_s * 1e3,
+                decode_ms_per_token=sequence.decode_s * 1e3 / max(len(sequence.tokens) - 1, 1),
+                tail=tail,
+            ),
+        )
+
+    def _fail(self, sequence: _Sequence, error: HeadmapError) -> None:
+        self._leave(sequence)
+        self._totals["failed"] += 1
+        if error.status >= 500:
+            log.error("request %s failed: %s", sequence.id, error.detail, exc_info=error.__cause__)
+        self._tell(sequence, Failed(error))
+
+    def _leave(self, sequence: _Sequence) -> None:
+        with self._wake:
+            if sequence in self._running:
+                self._running.remove(sequence)
+        if sequence.slot >= 0:
+            self._cache.release(sequence.slot)
+            sequence.slot = -1
+
+    @staticmethod
+    def _tell(sequence: _Sequence, event: Event) -> None:
+        try:
+            sequence.on_event(event)
+        except Exception:  # a listener's fault is not the engine's
+            log.exception("the listener of request %s failed", sequence.id)
+
+
+def _as_headmap_error(error: Exception) -> HeadmapError:
+    """What the caller gets to know of an error inside the engine."""
+    if isinstance(error, HeadmapError):
+        return error
+    out_of_memory = isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
+    kind: type[HeadmapError] = OutOfMemory if out_of_memory else HeadmapError
+    detail = "the model ran out of memory" if out_of_memory else "the model failed on this request"
+    wrapped = kind(detail)
+    wrapped.__cause__ = error
+    return wrapped
+
+
+def _spare_memory(device: torch.device) -> int:
+    """KV memory when none is set: most of a GPU's free memory, a quarter of the machine's otherwise."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return int(free * 0.8)
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 4
+
+
+def collect(events: Sequence[Event]) -> Finished:
+    """The result among a request's events. Raises the error of one that failed."""
+    last = events[-1]
+    if isinstance(last, Failed):
+        raise last.error
+    if not isinstance(last, Finished):
+        raise TypeError(f"the last event must be terminal, got {last!r}")
+    return last
