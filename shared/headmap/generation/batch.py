@@ -1,0 +1,53 @@
+"""Greedy answers to a few prompts at once, without a server: what scoring and the command line need."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from headmap.families.base import PreparedPrompt
+from headmap.families.loading import LoadedModel
+from headmap.generation.runner import ModelRunner
+from headmap.head_scores import HeadScores
+from headmap.kvcache.cache import RaggedCache
+from headmap.kvcache.methods import get_method
+from headmap.kvcache.plan import KVRequest, plan_cache
+
+
+def generate_greedy(
+    loaded: LoadedModel,
+    prompts: Sequence[PreparedPrompt],
+    *,
+    max_new_tokens: int,
+    kv: KVRequest | None = None,
+    scores: HeadScores | None = None,
+    on_step: Callable[[], None] | None = None,
+) -> list[list[int]]:
+    """The answers' tokens, the end token included where one came. All prompts decode together, at one KV request.
+
+    `on_step` is called after each step and may raise to end the work.
+    """
+    kv = kv or KVRequest("full")
+    shape = loaded.cache_shape
+    runner = ModelRunner(loaded, RaggedCache(shape, dtype=loaded.model.dtype, device=loaded.device))
+    answers: list[list[int]] = [[] for _ in prompts]
+    slots: dict[int, int] = {}
+    for number, prompt in enumerate(prompts):
+        plan = plan_cache(kv, get_method(kv.method), shape, prompt.prompt_tokens, scores)
+        slots[number] = runner.cache.admit(runner.cache.reservation(plan, max_new_tokens))
+        answers[number].append(int(runner.prefill(slots[number], plan, prompt).argmax()))
+    while True:
+        if on_step is not None:
+            on_step()
+        for number in list(slots):
+            answer = answers[number]
+            if answer[-1] in loaded.eos_token_ids or len(answer) >= max_new_tokens:
+                runner.cache.release(slots.pop(number))
+        if not slots:
+            return answers
+        logits = runner.decode(
+            list(slots.values()),
+            [answers[number][-1] for number in slots],
+            [prompts[number].next_position + len(answers[number]) - 1 for number in slots],
+        )
+        for number, token in zip(slots, logits.argmax(-1).tolist(), strict=True):
+            answers[number].append(token)

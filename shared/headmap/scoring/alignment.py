@@ -1,0 +1,95 @@
+"""Which generated tokens read which word of the page: the paper's rule, and a better-founded one.
+
+Both take the tokens' texts and the page's words, and return for each token the index of the word it read, or -1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from difflib import SequenceMatcher
+from typing import Literal
+
+Rule = Literal["aligned", "paper"]
+MIN_BLOCK = 3
+"""A run of equal characters counts from this length on, or when it is a whole word: shorter ones match by chance."""
+
+
+def match_paper(tokens: Sequence[str], words: Sequence[str]) -> list[int]:
+    """SparseMM section 3.1: a token belongs to a word when its text occurs in exactly one word of the page.
+
+    Where the paper leaves a choice: the token's text is its decoded form without surrounding blanks, and a token
+    without any text belongs to no word.
+    """
+    return [_only_word(token.strip(), words) for token in tokens]
+
+
+def _only_word(text: str, words: Sequence[str]) -> int:
+    found = [index for index, word in enumerate(words) if text in word] if text else []
+    return found[0] if len(found) == 1 else -1
+
+
+def match_aligned(tokens: Sequence[str], words: Sequence[str]) -> list[int]:
+    """Align the generated text to the page's words by characters; a token reads the word most of its characters fall on.
+
+    Words are first aligned in reading order; a word that found no place is then looked for as a whole in what is left,
+    so that columns read in another order still count. A token needs half of its visible characters on one word.
+    """
+    text = "".join(tokens)
+    word_of_char = [-1] * len(text)
+    _align_in_order(text, words, word_of_char)
+    _place_moved_words(text, words, word_of_char)
+    result = []
+    end = 0
+    for token in tokens:
+        start, end = end, end + len(token)
+        result.append(_majority(text[start:end], word_of_char[start:end]))
+    return result
+
+
+def _align_in_order(text: str, words: Sequence[str], word_of_char: list[int]) -> None:
+    page = "\n".join(words)
+    owner = [index for index, word in enumerate(words) for _ in range(len(word) + 1)][: len(page)]
+    matcher = SequenceMatcher(None, page, text, autojunk=False)
+    for place, start, size in matcher.get_matching_blocks():
+        for first, last in _runs(page, place, size):
+            whole = page[first:last] == words[owner[first]]
+            if last - first >= MIN_BLOCK or whole:
+                for offset in range(first, last):
+                    word_of_char[start + offset - place] = owner[offset]
+
+
+def _runs(page: str, place: int, size: int) -> list[tuple[int, int]]:
+    """The parts of page[place : place + size] that lie within one word."""
+    runs = []
+    first = place
+    for offset in range(place, place + size + 1):
+        if offset == place + size or page[offset] == "\n":
+            if offset > first:
+                runs.append((first, offset))
+            first = offset + 1
+    return runs
+
+
+def _place_moved_words(text: str, words: Sequence[str], word_of_char: list[int]) -> None:
+    placed = set(word_of_char)
+    for index, word in enumerate(words):
+        if index in placed or words.count(word) > 1 or len(word) < MIN_BLOCK:
+            continue
+        start = text.find(word)
+        while start >= 0:
+            span = slice(start, start + len(word))
+            if all(owner < 0 for owner in word_of_char[span]):
+                word_of_char[span] = [index] * len(word)
+                break
+            start = text.find(word, start + 1)
+
+
+def _majority(token: str, owners: Sequence[int]) -> int:
+    visible = [owner for char, owner in zip(token, owners, strict=True) if not char.isspace()]
+    on_words = [owner for owner in visible if owner >= 0]
+    if not on_words or 2 * len(on_words) < len(visible):
+        return -1
+    return max(on_words, key=lambda owner: (on_words.count(owner), -owner))
+
+
+RULES: dict[str, Callable[[Sequence[str], Sequence[str]], list[int]]] = {"aligned": match_aligned, "paper": match_paper}

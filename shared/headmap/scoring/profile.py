@@ -1,0 +1,155 @@
+"""Profile a model on a range of pages: generate with the cache, replay, score (SparseMM section 3.1)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+import numpy.typing as npt
+
+from headmap.errors import InvalidParameter
+from headmap.families.base import PreparedPrompt
+from headmap.families.loading import LoadedModel, load_model
+from headmap.generation.batch import generate_greedy
+from headmap.models import ModelInfo
+from headmap.scoring.alignment import RULES
+from headmap.scoring.pages import TRANSCRIBE_PROMPT, Page, make_page
+from headmap.scoring.probe import replay
+from headmap.scoring.visual_heads import page_scores
+
+HEARTBEAT_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class PageScores:
+    """One page's scores: (num_layers, num_heads) float64, and what they rest on."""
+
+    scores: npt.NDArray[np.float64]
+    tokens_seen: int
+    tokens_matched: int
+    hits: int
+
+
+@dataclass(frozen=True)
+class PageRangeResult:
+    """Sums over a range of pages. sums, squares: (num_layers, num_heads) float64, of page scores and their squares."""
+
+    pages: int
+    tokens_seen: int
+    tokens_matched: int
+    hits: int
+    sums: npt.NDArray[np.float64]
+    squares: npt.NDArray[np.float64]
+
+
+class Profiler:
+    """Owns one loaded model and scores pages with it, `batch` pages generating at a time."""
+
+    def __init__(self, info: ModelInfo, *, device: str = "auto", dtype: str = "auto", batch: int = 4) -> None:
+        self.loaded = load_model(info, device=device, dtype=dtype)
+        self._batch = batch
+
+    def score(
+        self, *, seed: int, first: int, count: int, rule: str, max_new_tokens: int, on_page: Callable[[int], None]
+    ) -> PageRangeResult:
+        """Score made-up pages `first` to `first + count - 1` of the series `seed`.
+
+        `on_page(done)` is called with the pages done so far after each page, and about once a second besides; it may
+        raise to end the work.
+        """
+        pages = (make_page(seed, index) for index in range(first, first + count))
+        shape = (self.loaded.info.num_layers, self.loaded.info.num_heads)
+        sums, squares = np.zeros(shape), np.zeros(shape)
+        seen = matched = hits = done = 0
+        for page in score_pages(
+            self.loaded,
+            pages,
+            rule=rule,
+            max_new_tokens=max_new_tokens,
+            batch=self._batch,
+            heartbeat=_Throttle(lambda: on_page(done)),
+        ):
+            sums += page.scores
+            squares += page.scores**2
+            seen, matched, hits = seen + page.tokens_seen, matched + page.tokens_matched, hits + page.hits
+            done += 1
+            on_page(done)
+        return PageRangeResult(done, seen, matched, hits, sums, squares)
+
+
+def score_pages(
+    loaded: LoadedModel,
+    pages: Iterable[Page],
+    *,
+    rule: str = "aligned",
+    max_new_tokens: int = 1024,
+    batch: int = 4,
+    heartbeat: Callable[[], None] | None = None,
+) -> Iterator[PageScores]:
+    """Score pages one by one, generating for `batch` of them together.
+
+    Raises InvalidParameter for an unknown rule. `heartbeat` is called after every decode step.
+    """
+    if rule not in RULES:
+        raise InvalidParameter(f"rule: {rule!r} is none of {', '.join(RULES)}", param="rule")
+    for group in _batched(pages, batch):
+        prompts = [transcription_prompt(loaded, page) for page in group]
+        answers = generate_greedy(loaded, prompts, max_new_tokens=max_new_tokens, on_step=heartbeat)
+        for page, prompt, answer in zip(group, prompts, answers, strict=True):
+            yield _score(loaded, page, prompt, answer, rule)
+
+
+def transcription_prompt(loaded: LoadedModel, page: Page) -> PreparedPrompt:
+    """The paper's prompt with the page's picture."""
+    content = [{"type": "image"}, {"type": "text", "text": TRANSCRIBE_PROMPT}]
+    return loaded.prepare([{"role": "user", "content": content}], [page.image])
+
+
+def _score(loaded: LoadedModel, page: Page, prompt: PreparedPrompt, answer: Sequence[int], rule: str) -> PageScores:
+    words = RULES[rule](token_texts(loaded, answer), [word.text for word in page.words])
+    picked = [index for index, word in enumerate(words) if word >= 0]
+    image, start = prompt.images[0], prompt.image_starts[0]
+    regions = [start + image.region(page.words[words[index]].box) for index in picked]
+    if picked:
+        scores, hits = page_scores(replay(loaded, prompt, answer, picked), regions)
+    else:
+        scores, hits = np.zeros((loaded.info.num_layers, loaded.info.num_heads)), 0
+    return PageScores(scores, len(answer), len(picked), hits)
+
+
+def token_texts(loaded: LoadedModel, answer: Sequence[int]) -> list[str]:
+    """Each token's part of the decoded text; a character spread over tokens goes to the one that completes it."""
+    texts = []
+    ids: list[int] = []
+    before = ""
+    for token in answer:
+        ids.append(token)
+        after = loaded.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        if after.endswith("\ufffd"):
+            texts.append("")
+            continue
+        texts.append(after[len(before) :])
+        before = after
+    return texts
+
+
+def _batched(pages: Iterable[Page], size: int) -> Iterator[tuple[Page, ...]]:
+    rest = iter(pages)
+    while group := tuple(islice(rest, size)):
+        yield group
+
+
+class _Throttle:
+    """Calls `action` at most once a heartbeat."""
+
+    def __init__(self, action: Callable[[], None]) -> None:
+        self._action = action
+        self._last = time.monotonic()
+
+    def __call__(self) -> None:
+        if time.monotonic() - self._last >= HEARTBEAT_SECONDS:
+            self._action()
+            self._last = time.monotonic()
