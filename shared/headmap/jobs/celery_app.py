@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from celery import Celery, bootsteps, signals
-from kombu import Queue
+from kombu.entity import Queue
 from kombu.exceptions import ChannelError, OperationalError
 
 from headmap.errors import RegistryUnavailable

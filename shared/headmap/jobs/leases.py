@@ -20,7 +20,7 @@ from headmap.errors import UnsupportedModel
 from headmap.jobs.fold import fold
 from headmap.jobs.work import Floats, ShardResult, ShardSpec
 from headmap.registry.jobs import end_job, lock_job
-from headmap.registry.session import utc_now
+from headmap.registry.session import changed, utc_now
 from headmap.registry.tables import Job, JobState, Shard, ShardState
 
 MAX_BACK_OFF = 300.0
@@ -79,8 +79,7 @@ def acquire(session: Session, job_id: str, number: int, *, owner: str, seconds: 
 def renew(session: Session, lease: Lease, *, seconds: float, pages_done: int) -> bool:
     """Prolong a lease and write its progress; False when it is lost: taken over, cancelled or handed back."""
     values = {"lease_until": utc_now(session) + timedelta(seconds=seconds), "pages_done": pages_done}
-    renewed = update(Shard).where(*_held(lease)).values(**values).execution_options(synchronize_session=False)
-    return bool(session.execute(renewed).rowcount)
+    return bool(changed(session, update(Shard).where(*_held(lease)).values(**values)))
 
 
 def complete(session: Session, lease: Lease, result: ShardResult) -> bool:
@@ -109,9 +108,8 @@ def complete(session: Session, lease: Lease, result: ShardResult) -> bool:
             sums=_dump(result.sums),
             squares=_dump(result.squares),
         )
-        .execution_options(synchronize_session=False)
     )
-    if not session.execute(done).rowcount:
+    if not changed(session, done):
         ours = (Shard.attempt == lease.attempt, Shard.state == ShardState.DONE)
         return session.scalar(select(Shard.number).where(*_of(lease.spec), *ours)) is not None
     left = select(func.count()).where(Shard.job_id == job.id, Shard.state != ShardState.DONE)
@@ -147,13 +145,8 @@ def release(session: Session, owner_prefix: str) -> int:
     """Hand back the shards of owners so named, as a worker does that is going; returns how many. No failure counts."""
     now = utc_now(session)
     mine = (Shard.state == ShardState.RUNNING, Shard.owner.startswith(owner_prefix, autoescape=True))
-    handed_back = session.execute(
-        update(Shard)
-        .where(*mine)
-        .values(state=ShardState.QUEUED, owner=None, lease_until=None, due_at=now, enqueued_at=None, pages_done=0)
-        .execution_options(synchronize_session=False)
-    )
-    return int(handed_back.rowcount)
+    queued = {"state": ShardState.QUEUED, "owner": None, "lease_until": None, "pages_done": 0}
+    return changed(session, update(Shard).where(*mine).values(**queued, due_at=now, enqueued_at=None))
 
 
 def _failed(
@@ -207,7 +200,8 @@ def claim_unannounced(session: Session, *, wait: float, limit: int, waiting: int
         .limit(max(0, limit - waiting))
         .with_for_update(skip_locked=True, of=Shard)
     )
-    never, before = [], []
+    never: list[Shard] = []
+    before: list[Shard] = []
     for shard in session.scalars(query):
         (never if shard.enqueued_at is None else before).append(shard)
     # Of those enqueued before, as many as messages are left still have theirs.

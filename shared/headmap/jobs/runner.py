@@ -77,8 +77,8 @@ def run_shard(
 
     `scorer` gives the process's scorer; it is asked under the lease, so a scorer that cannot be made fails the attempt.
     Outcomes: `skipped` (nothing to do, or another has it), `done`, `lost` (someone else has it now, or the job was
-    cancelled), `retry` (again after a back-off) or `failed`. A registry that goes away is waited for, then RegistryUnavailable is
-    raised: the lease runs out and another attempt follows.
+    cancelled), `retry` (again after a back-off) or `failed`. A registry that goes away is waited for, then
+    RegistryUnavailable is raised: the lease runs out and another attempt follows.
     """
     with database.write() as session:
         lease = acquire(session, job_id, number, owner=owner, seconds=settings.lease_seconds)

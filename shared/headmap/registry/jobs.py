@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 from headmap.errors import IdempotencyConflict, JobEnded, JobNotFound
 from headmap.models import ModelInfo
 from headmap.registry.paging import Page, after, page_of
-from headmap.registry.session import utc_now
+from headmap.registry.session import changed, is_id, utc_now
 from headmap.registry.tables import IdempotencyKey, Job, JobState, Map, Shard, ShardState
 
 
@@ -122,7 +122,7 @@ def _shard_rows(job_id: str, pages: int, shard_pages: int, announce: int, now: d
 
 def get_job(session: Session, job_id: str) -> JobRecord:
     """Raises JobNotFound."""
-    row = session.execute(_jobs().where(Job.id == job_id)).one_or_none()
+    row = session.execute(_jobs().where(Job.id == job_id)).one_or_none() if is_id(job_id) else None
     if row is None:
         raise JobNotFound(f"job: there is no job {job_id!r}", param="job_id")
     return _record(row)
@@ -174,18 +174,14 @@ def end_job(session: Session, job: Job, state: JobState, *, error: str | None = 
     if state is not JobState.SUCCEEDED:
         job.active_key = None
     open_states = (ShardState.QUEUED, ShardState.RUNNING)
-    session.execute(
-        update(Shard)
-        .where(Shard.job_id == job.id, Shard.state.in_(open_states))
-        .values(state=ShardState.CANCELLED, owner=None, lease_until=None)
-        .execution_options(synchronize_session=False)
-    )
+    open_shards = update(Shard).where(Shard.job_id == job.id, Shard.state.in_(open_states))
+    changed(session, open_shards.values(state=ShardState.CANCELLED, owner=None, lease_until=None))
     session.flush()
 
 
 def cancel_job(session: Session, job_id: str) -> None:
     """Cancel a job; workers on it notice within seconds. Raises JobNotFound, or JobEnded when it has ended."""
-    job = lock_job(session, job_id)
+    job = lock_job(session, job_id) if is_id(job_id) else None
     if job is None:
         raise JobNotFound(f"job: there is no job {job_id!r}", param="job_id")
     if JobState(job.state).ended:
@@ -196,7 +192,7 @@ def cancel_job(session: Session, job_id: str) -> None:
 def forget_idempotency_keys(session: Session, older_than: timedelta = timedelta(days=1)) -> int:
     """Drop keys older than a day, by when no client repeats a request; returns how many."""
     cutoff = utc_now(session) - older_than
-    return session.execute(delete(IdempotencyKey).where(IdempotencyKey.created_at < cutoff)).rowcount
+    return changed(session, delete(IdempotencyKey).where(IdempotencyKey.created_at < cutoff))
 
 
 def _of_shards(value: ColumnElement[Any]) -> ColumnElement[int]:

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import json
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
-from sqlalchemy import func, select, update
+from sqlalchemy import Select, func, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -22,7 +23,7 @@ import headmap
 from headmap.errors import MapNotFound, Unavailable
 from headmap.head_scores import HeadScores
 from headmap.registry.paging import Page, after, page_of
-from headmap.registry.session import utc_now
+from headmap.registry.session import changed, is_id, utc_now
 from headmap.registry.tables import Alias, Map
 
 DEFAULT_ALIAS = "default"
@@ -124,7 +125,7 @@ def add_map(
 
 def get_map(session: Session, map_id: str) -> MapRecord:
     """Raises MapNotFound."""
-    row = session.execute(select(*_selected()).where(Map.id == map_id)).one_or_none()
+    row = session.execute(_maps().where(Map.id == map_id)).one_or_none() if is_id(map_id) else None
     if row is None:
         raise MapNotFound(f"map: there is no map {map_id!r}", param="map_id")
     return _records(session, [row])[0]
@@ -132,7 +133,11 @@ def get_map(session: Session, map_id: str) -> MapRecord:
 
 def get_scores(session: Session, map_id: str) -> HeadScores:
     """A map's scores, the same to the bit each time. Raises MapNotFound."""
-    row = session.execute(select(Map.scores, Map.num_kv_heads).where(Map.id == map_id)).one_or_none()
+    row = (
+        session.execute(select(Map.scores, Map.num_kv_heads).where(Map.id == map_id)).one_or_none()
+        if is_id(map_id)
+        else None
+    )
     if row is None:
         raise MapNotFound(f"map: there is no map {map_id!r}", param="map_id")
     return HeadScores(np.array(json.loads(row.scores), dtype=np.float64), row.num_kv_heads)
@@ -140,7 +145,7 @@ def get_scores(session: Session, map_id: str) -> HeadScores:
 
 def get_standard_errors(session: Session, map_id: str) -> np.ndarray | None:
     """(num_layers, num_heads) float64 in units of the normalised scores, None for an import. Raises MapNotFound."""
-    row = session.execute(select(Map.standard_errors).where(Map.id == map_id)).one_or_none()
+    row = session.execute(select(Map.standard_errors).where(Map.id == map_id)).one_or_none() if is_id(map_id) else None
     if row is None:
         raise MapNotFound(f"map: there is no map {map_id!r}", param="map_id")
     return None if row.standard_errors is None else np.array(json.loads(row.standard_errors), dtype=np.float64)
@@ -150,7 +155,7 @@ def list_maps(
     session: Session, *, model: str | None = None, limit: int = 50, cursor: str | None = None
 ) -> Page[MapRecord]:
     """Maps, newest first. Raises InvalidParameter for a malformed cursor."""
-    query = select(*_selected()).order_by(Map.created_at.desc(), Map.id.desc()).limit(limit + 1)
+    query = _maps().order_by(Map.created_at.desc(), Map.id.desc()).limit(limit + 1)
     if model is not None:
         query = query.where(Map.model == model)
     if cursor is not None:
@@ -200,11 +205,11 @@ def find_map(session: Session, model: str, name: str, revision: str | None = Non
     return found, "exact" if revision is None or found.revision == revision else "revision"
 
 
-def _selected() -> list[object]:
-    return [getattr(Map, name) for name in _COLUMNS]
+def _maps() -> Select[Any]:
+    return select(*(getattr(Map, name) for name in _COLUMNS))
 
 
-def _records(session: Session, rows: list) -> list[MapRecord]:
+def _records(session: Session, rows: Sequence[Any]) -> list[MapRecord]:
     aliases: dict[str, list[str]] = {row.id: [] for row in rows}
     for map_id, alias in session.execute(
         select(Alias.map_id, Alias.alias).where(Alias.map_id.in_(aliases)).order_by(Alias.alias)
@@ -216,10 +221,8 @@ def _records(session: Session, rows: list) -> list[MapRecord]:
 def _point(session: Session, model: str, alias: str, map_id: str, now: datetime, *, move: bool) -> None:
     """Point an alias at a map; with `move` false, only where the alias does not exist."""
     there = (Alias.model == model, Alias.alias == alias)
-    moved = (
-        update(Alias).where(*there).values(map_id=map_id, updated_at=now).execution_options(synchronize_session=False)
-    )
-    if move and session.execute(moved).rowcount:
+    moved = update(Alias).where(*there).values(map_id=map_id, updated_at=now)
+    if move and changed(session, moved):
         return
     if not move and session.scalar(select(Alias.map_id).where(*there)) is not None:
         return
@@ -228,4 +231,4 @@ def _point(session: Session, model: str, alias: str, map_id: str, now: datetime,
             session.add(Alias(model=model, alias=alias, map_id=map_id, updated_at=now))
     except IntegrityError:
         if move:  # another transaction made it meanwhile
-            session.execute(moved)
+            changed(session, moved)

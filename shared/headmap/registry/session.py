@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 import random
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
-from sqlalchemy import Connection, Engine, create_engine, event, exc, func, make_url, select
+from sqlalchemy import (
+    Connection,
+    CursorResult,
+    Delete,
+    Engine,
+    Update,
+    create_engine,
+    event,
+    exc,
+    func,
+    make_url,
+    select,
+)
 from sqlalchemy.orm import Session
 
 from headmap.errors import RegistryUnavailable
@@ -18,6 +31,7 @@ from headmap.settings import Settings
 T = TypeVar("T")
 
 _READ = "headmap_read"
+_ID = re.compile(r"[0-9a-f]{32}")
 # A stopped process must not hold a row for ever; no query of ours takes this long.
 _POSTGRES_OPTIONS = "-c lock_timeout=15s -c statement_timeout=60s -c idle_in_transaction_session_timeout=20s"
 _AWAY = (exc.OperationalError, exc.InterfaceError, exc.TimeoutError)
@@ -87,6 +101,17 @@ def open_engine(url: str, **options: Any) -> Engine:
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
     return engine
+
+
+def changed(session: Session, statement: Update | Delete) -> int:
+    """Run an UPDATE or DELETE and return how many rows it changed; objects of the session do not see it."""
+    result = session.execute(statement.execution_options(synchronize_session=False))
+    return cast(CursorResult[Any], result).rowcount
+
+
+def is_id(text: str) -> bool:
+    """Whether `text` can be an id of ours; other strings, some of which PostgreSQL would refuse, need no look-up."""
+    return _ID.fullmatch(text) is not None
 
 
 def utc_now(session: Session | Connection) -> datetime:

@@ -1,0 +1,75 @@
+"""The scoring API. It imports no torch: workers score, this process writes rows and reads maps."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import headmap
+from fastapi import APIRouter, FastAPI, Request
+from headmap.errors import RegistryUnavailable
+from headmap.http.plumbing import Check, Checks, install, log_start
+from headmap.jobs.broker import Broker
+from headmap.jobs.celery_app import CeleryBroker, create_celery
+from headmap.registry.session import Database, open_database
+from headmap.settings import Settings
+from sqlalchemy import text
+
+from services.scoring import routes_jobs, routes_maps
+from services.scoring.deps import ScoringState
+from services.scoring.metrics import JobCollector
+
+
+def create_app(settings: Settings, *, broker: Broker | None = None) -> FastAPI:
+    """The scoring service by itself. `broker` stands in for Celery's in tests.
+
+    The registry must be migrated (`headmap.registry.migrations.migrate`); until it is, calls answer 503.
+    """
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        log_start(settings, "scoring")
+        yield
+        app.state.scoring.close()
+
+    app = FastAPI(
+        title="Headmap scoring",
+        version=headmap.__version__,
+        description="Profile a model's visual heads and keep the maps.",
+        lifespan=lifespan,
+    )
+    metrics = install(app, settings, service="scoring", checks=checks)
+    state = mount(app, settings, broker=broker)
+    metrics.registry.register(JobCollector(state.database))
+    return app
+
+
+def mount(app: FastAPI, settings: Settings, *, broker: Broker | None = None) -> ScoringState:
+    """Put the scoring routes on `app`, beside others'. The caller closes the state it returns when the app ends."""
+    state = ScoringState(settings, open_database(settings), broker or CeleryBroker(create_celery(settings)))
+    app.state.scoring = state
+    app.include_router(scoring_router())
+    return state
+
+
+def scoring_router() -> APIRouter:
+    """The routes; they need `app.state.scoring`, which `mount` sets."""
+    router = APIRouter()
+    router.include_router(routes_jobs.router)
+    router.include_router(routes_maps.router)
+    return router
+
+
+def checks(request: Request) -> Checks:
+    """Readiness: the registry answers and has its tables. A broker away delays jobs, and the sweeper catches up."""
+    state: ScoringState = request.app.state.scoring
+    return {"registry": lambda: check_registry(state.database)}
+
+
+def check_registry(database: Database) -> Check:
+    try:
+        with database.read() as session:
+            session.execute(text("SELECT 1 FROM maps WHERE 1 = 0"))
+    except RegistryUnavailable as error:
+        return Check("unavailable", error.detail)
+    return Check("ok")

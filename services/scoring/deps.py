@@ -1,0 +1,54 @@
+"""What routes depend on, as type aliases; and the state of the scoring part of an application."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends, Header, Path, Query, Request
+from headmap.jobs.broker import Broker
+from headmap.registry.session import Database
+from headmap.settings import Settings
+
+from services.scoring.schemas import AliasName, ModelName, Revision
+
+
+@dataclass(frozen=True)
+class ScoringState:
+    """Lives on `app.state.scoring`; close it when the application ends."""
+
+    settings: Settings
+    database: Database
+    broker: Broker
+
+    def close(self) -> None:
+        self.database.close()
+
+
+def scoring_state(request: Request) -> ScoringState:
+    state: ScoringState = request.app.state.scoring
+    return state
+
+
+State = Annotated[ScoringState, Depends(scoring_state)]
+
+JobId = Annotated[str, Path(description="a job's id")]
+MapId = Annotated[str, Path(description="a map's id")]
+OtherMapId = Annotated[str, Path(description="the map to compare with")]
+Alias = Annotated[AliasName, Path(description="default, stable, ...")]
+
+Limit = Annotated[int, Query(ge=1, le=200)]
+Cursor = Annotated[str | None, Query(max_length=256, description="next_cursor of the page before")]
+ModelFilter = Annotated[ModelName | None, Query(description="only of this model")]
+ModelQuery = Annotated[ModelName, Query()]
+RevisionQuery = Annotated[Revision | None, Query()]
+AliasQuery = Annotated[AliasName | None, Query()]
+
+Budget = Annotated[int, Query(ge=1, le=1_000_000, description="tokens per KV head, on average")]
+PromptTokens = Annotated[int, Query(ge=1, le=10_000_000)]
+Window = Annotated[int | None, Query(ge=0, le=1_000_000, description="min(32, budget // 2) when left out")]
+Uniform = Annotated[float, Query(ge=0, le=1, allow_inf_nan=False)]
+
+IdempotencyKey = Annotated[
+    str | None, Header(min_length=1, max_length=255, pattern=r"^[\x21-\x7e]+$", description="repeats get the same job")
+]

@@ -1,0 +1,37 @@
+"""Jobs by state, counted when Prometheus asks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from headmap.errors import RegistryUnavailable
+from headmap.registry.jobs import count_jobs
+from headmap.registry.session import Database
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+
+class JobCollector(Collector):
+    """`headmap_jobs{state}`, and `headmap_registry_up`, which is 0 while the registry does not answer."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def collect(self) -> Iterator[Metric]:
+        up = GaugeMetricFamily("headmap_registry_up", "Whether the registry answers")
+        jobs = GaugeMetricFamily("headmap_jobs", "Scoring jobs by state", labels=["state"])
+        try:
+            with self._database.read() as session:
+                counts = count_jobs(session)
+        except RegistryUnavailable:
+            up.add_metric([], 0)
+            yield up
+            return
+        up.add_metric([], 1)
+        for state, count in counts.items():
+            jobs.add_metric([state.value], count)
+        yield up
+        yield jobs
+
+    def describe(self) -> list[Metric]:
+        return []  # or registering would ask the registry

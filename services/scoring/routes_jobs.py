@@ -1,0 +1,136 @@
+"""Jobs over HTTP: start, watch, list, cancel."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Header, Query, Response
+from fastapi.concurrency import run_in_threadpool
+from headmap.errors import RegistryUnavailable
+from headmap.jobs.submit import submit
+from headmap.models import find_model
+from headmap.registry.jobs import JobParams, JobRecord, cancel_job, get_job, list_jobs
+from headmap.registry.tables import JobState
+from sse_starlette import EventSourceResponse, ServerSentEvent
+
+from services.scoring.deps import Cursor, IdempotencyKey, JobId, Limit, ModelFilter, ScoringState, State
+from services.scoring.schemas import JobBody, JobList, ScoreRequest
+
+router = APIRouter(tags=["jobs"])
+
+_POLL_SECONDS = 0.25
+_NO_JOB: dict[int | str, dict[str, Any]] = {404: {"description": "No such job"}}
+_LOCATION = {"Location": {"description": "/score/{id}", "schema": {"type": "string"}}}
+
+
+@router.post(
+    "/score",
+    status_code=202,
+    summary="Profile a model",
+    responses={
+        200: {"model": JobBody, "description": "The job that stands for an equal request", "headers": _LOCATION},
+        202: {"description": "A new job", "headers": _LOCATION},
+        404: {"description": "No such model"},
+        409: {"description": "The Idempotency-Key was used with another request"},
+    },
+)
+def start(body: ScoreRequest, state: State, response: Response, idempotency_key: IdempotencyKey = None) -> JobBody:
+    info = find_model(body.model, state.settings, body.revision)
+    params = JobParams(
+        dataset=body.dataset,
+        pages=body.pages,
+        rule=body.rule,
+        seed=body.seed,
+        max_new_tokens=body.max_new_tokens,
+    )
+    job, created = submit(
+        state.database,
+        state.broker,
+        state.settings,
+        info,
+        params,
+        force=body.force,
+        idempotency_key=idempotency_key,
+    )
+    response.status_code = 202 if created else 200
+    response.headers["Location"] = f"/score/{job.id}"
+    return JobBody.of(job)
+
+
+@router.get("/score", summary="Jobs, newest first")
+def listing(
+    state: State,
+    model: ModelFilter = None,
+    job_state: Annotated[JobState | None, Query(alias="state")] = None,
+    limit: Limit = 50,
+    cursor: Cursor = None,
+) -> JobList:
+    with state.database.read() as session:
+        page = list_jobs(session, model=model, state=job_state, limit=limit, cursor=cursor)
+    return JobList(items=[JobBody.of(job) for job in page.items], next_cursor=page.next_cursor)
+
+
+@router.get("/score/{job_id}", summary="A job", responses=_NO_JOB)
+def show(job_id: JobId, state: State) -> JobBody:
+    return JobBody.of(_job(state, job_id))
+
+
+@router.get(
+    "/score/{job_id}/events",
+    summary="The job, each time it changes, until it has ended",
+    response_class=EventSourceResponse,
+    responses={
+        **_NO_JOB,
+        200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}, "description": "Server-sent events"},
+        204: {"description": "The client has seen the end (Last-Event-ID): do not connect again"},
+    },
+)
+async def events(
+    job_id: JobId, state: State, last_event_id: Annotated[str | None, Header(max_length=64)] = None
+) -> Response:
+    job = await run_in_threadpool(_job, state, job_id)
+    if job.state.ended and last_event_id == job.state.value:
+        return Response(status_code=204)
+    return EventSourceResponse(_changes(state, job), ping=15)
+
+
+@router.delete(
+    "/score/{job_id}",
+    status_code=202,
+    summary="Cancel a job",
+    responses={
+        **_NO_JOB,
+        202: {"description": "Cancelled; workers on it stop within seconds"},
+        409: {"description": "It has ended"},
+    },
+)
+def cancel(job_id: JobId, state: State) -> JobBody:
+    with state.database.write() as session:
+        cancel_job(session, job_id)
+        return JobBody.of(get_job(session, job_id))
+
+
+def _job(state: ScoringState, job_id: str) -> JobRecord:
+    with state.database.read() as session:
+        return get_job(session, job_id)
+
+
+async def _changes(state: ScoringState, job: JobRecord) -> AsyncIterator[ServerSentEvent]:
+    """The job now, then whenever it differs, its state as the event's id; ends with the state it ends in.
+
+    A registry that goes away is waited for: the stream goes on when it is back.
+    """
+    sent: JobRecord | None = None
+    while True:
+        if job != sent:
+            yield ServerSentEvent(JobBody.of(job).model_dump_json(), id=job.state.value)
+            sent = job
+        if job.state.ended:
+            return
+        await asyncio.sleep(_POLL_SECONDS)
+        try:
+            job = await run_in_threadpool(_job, state, job.id)
+        except RegistryUnavailable:
+            continue

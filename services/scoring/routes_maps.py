@@ -1,0 +1,187 @@
+"""Maps over HTTP: import, list, read, draw, compare, budgets, aliases and the map to serve a model with."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Query, Response
+from fastapi.responses import JSONResponse
+from headmap.budgets import DEFAULT_UNIFORM, Allocation, BudgetRule, allocate_budgets, resolve_window
+from headmap.errors import BudgetTooSmall, InvalidParameter, MapMismatch, ModelNotFound, UnsupportedModel
+from headmap.head_scores import HeadScores, compare
+from headmap.heatmap import Picture, draw
+from headmap.models import ModelInfo, find_model
+from headmap.registry import repository
+from headmap.registry.repository import MapRecord, Provenance
+from headmap.settings import Settings
+
+from services.scoring import deps
+from services.scoring.deps import MapId, ScoringState, State
+from services.scoring.kv_bytes import bytes_per_token_per_head
+from services.scoring.schemas import Budgets, ComparisonBody, MapBody, MapImport, MapList, ResolvedMap
+
+router = APIRouter(tags=["maps"])
+
+_NO_MAP: dict[int | str, dict[str, Any]] = {404: {"description": "No such map"}}
+_INVALID: dict[int | str, dict[str, Any]] = {422: {"description": "Invalid request"}}
+
+
+@router.post(
+    "/maps",
+    status_code=201,
+    summary="Import a map",
+    responses={
+        201: {"headers": {"Location": {"description": "/maps/{id}", "schema": {"type": "string"}}}},
+        409: {"description": "The model is here, and of another shape"},
+    },
+)
+def import_map(body: MapImport, state: State, response: Response) -> MapBody:
+    scores = HeadScores.from_sparsemm(body.scores, body.num_kv_heads)
+    info = _model_here(body.model, state.settings)
+    if info is not None:
+        _check_shape(scores, info)
+    provenance = Provenance(
+        model=body.model,
+        revision=body.revision,
+        architecture=info.architecture if info else None,
+        dataset="import",
+    )
+    with state.database.write() as session:
+        map_id = repository.add_map(session, provenance, scores, move_default=False)
+        record = repository.get_map(session, map_id)
+    response.headers["Location"] = f"/maps/{map_id}"
+    return MapBody.of(record)
+
+
+@router.get("/maps", summary="Maps, newest first")
+def listing(
+    state: State, model: deps.ModelFilter = None, limit: deps.Limit = 50, cursor: deps.Cursor = None
+) -> MapList:
+    with state.database.read() as session:
+        page = repository.list_maps(session, model=model, limit=limit, cursor=cursor)
+    return MapList(items=[MapBody.of(record) for record in page.items], next_cursor=page.next_cursor)
+
+
+@router.get("/maps/resolve", summary="The map to serve a model with", responses=_NO_MAP)
+def resolve(
+    state: State, model: deps.ModelQuery, revision: deps.RevisionQuery = None, alias: deps.AliasQuery = None
+) -> ResolvedMap:
+    with state.database.read() as session:
+        record, match = repository.resolve_map(session, model, revision, alias)
+    return ResolvedMap(**MapBody.of(record).model_dump(), match=match)
+
+
+@router.get("/maps/{map_id}", summary="A map with its provenance", responses=_NO_MAP)
+def show(map_id: MapId, state: State) -> MapBody:
+    return MapBody.of(_load(state, map_id)[0])
+
+
+@router.get(
+    "/maps/{map_id}/scores",
+    summary="Scores of every head",
+    response_model=list[list[float]] | dict[str, list[float]],
+    responses=_NO_MAP,
+)
+def scores(
+    map_id: MapId,
+    state: State,
+    form: Annotated[Literal["matrix", "sparsemm", "standard_errors"], Query(alias="format")] = "matrix",
+) -> Response:
+    """`matrix`: layers x heads, summing to 1. `sparsemm`: the public file's shape. `standard_errors`: of the matrix."""
+    with state.database.read() as session:
+        if form == "standard_errors":
+            errors = repository.get_standard_errors(session, map_id)
+            if errors is None:
+                raise InvalidParameter("format: an imported map has no standard errors", param="format")
+            return JSONResponse(errors.tolist())
+        found = repository.get_scores(session, map_id)
+    return JSONResponse(found.to_sparsemm() if form == "sparsemm" else found.matrix.tolist())
+
+
+def _picture(media: str) -> dict[int | str, dict[str, Any]]:
+    return {**_NO_MAP, 200: {"content": {media: {}}, "description": "Layers down, heads across"}}
+
+
+@router.get("/maps/{map_id}/heatmap.svg", response_class=Response, responses=_picture("image/svg+xml"))
+def heatmap_svg(map_id: MapId, state: State) -> Response:
+    return Response(_draw(state, map_id, "svg"), media_type="image/svg+xml")
+
+
+@router.get("/maps/{map_id}/heatmap.png", response_class=Response, responses=_picture("image/png"))
+def heatmap_png(map_id: MapId, state: State) -> Response:
+    return Response(_draw(state, map_id, "png"), media_type="image/png")
+
+
+@router.get(
+    "/maps/{map_id}/budgets",
+    summary="Tokens each KV head keeps",
+    response_model_exclude_none=True,
+    responses=_NO_MAP | _INVALID,
+)
+def budgets(
+    map_id: MapId,
+    state: State,
+    budget: deps.Budget = 256,
+    prompt_tokens: deps.PromptTokens = 2880,
+    allocation: Allocation = "exact",
+    window: deps.Window = None,
+    uniform: deps.Uniform = DEFAULT_UNIFORM,
+) -> Budgets:
+    if window is not None and window >= budget:
+        raise BudgetTooSmall(f"window: must be below the budget of {budget} tokens, got {window}", param="window")
+    record, found = _load(state, map_id)
+    rule = BudgetRule(budget, resolve_window(budget, window), uniform, allocation)
+    values = allocate_budgets(found.per_kv_head(), rule, prompt_tokens)
+    info = _model_here(record.model, state.settings)
+    return Budgets(
+        budgets=values.tolist(),
+        total=int(values.sum()),
+        kept_tokens=int(values.clip(max=prompt_tokens).sum()),
+        budget=budget,
+        prompt_tokens=prompt_tokens,
+        allocation=allocation,
+        window=rule.window,
+        uniform=uniform,
+        bytes_per_token_per_head=bytes_per_token_per_head(info, state.settings) if info else None,
+    )
+
+
+@router.get("/maps/{map_id}/compare/{other_id}", summary="How alike two maps are", responses=_NO_MAP | _INVALID)
+def comparison(map_id: MapId, other_id: deps.OtherMapId, state: State) -> ComparisonBody:
+    with state.database.read() as session:
+        ours, theirs = (repository.get_scores(session, name) for name in (map_id, other_id))
+    return ComparisonBody.model_validate(compare(ours, theirs))
+
+
+@router.put("/maps/{map_id}/aliases/{alias}", summary="Point an alias of the model at this map", responses=_NO_MAP)
+def point(map_id: MapId, alias: deps.Alias, state: State) -> MapBody:
+    with state.database.write() as session:
+        return MapBody.of(repository.set_alias(session, map_id, alias))
+
+
+def _load(state: ScoringState, map_id: str) -> tuple[MapRecord, HeadScores]:
+    with state.database.read() as session:
+        return repository.get_map(session, map_id), repository.get_scores(session, map_id)
+
+
+def _draw(state: ScoringState, map_id: str, form: Literal["svg", "png"]) -> bytes:
+    record, found = _load(state, map_id)
+    return draw(found, Picture(record.model, record.version, record.pages), form)
+
+
+def _model_here(name: str, settings: Settings) -> ModelInfo | None:
+    try:
+        return find_model(name, settings)
+    except (ModelNotFound, UnsupportedModel):
+        return None
+
+
+def _check_shape(found: HeadScores, info: ModelInfo) -> None:
+    ours = (found.num_layers, found.num_heads, found.num_kv_heads)
+    models = (info.num_layers, info.num_heads, info.num_kv_heads)
+    if ours != models:
+        raise MapMismatch(
+            f"scores: {ours[0]} layers x {ours[1]} heads with {ours[2]} KV heads; model {info.name!r} has "
+            f"{models[0]} x {models[1]} with {models[2]}",
+            param="scores",
+        )

@@ -1,0 +1,13 @@
+"""The worker's side: the one task of headmap.jobs, with the scorer that loads a model."""
+
+from __future__ import annotations
+
+from celery import Celery
+from headmap.jobs.celery_app import create_celery
+from headmap.jobs.profiler import ProfilerScorer
+from headmap.settings import Settings
+
+
+def create_worker(settings: Settings) -> Celery:
+    """The Celery application of a scoring worker; torch is imported with the first shard, in the child."""
+    return create_celery(settings, ProfilerScorer)

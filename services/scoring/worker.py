@@ -1,0 +1,43 @@
+"""Run a scoring worker: `python -m services.scoring.worker --pool solo` (one machine) or `--pool prefork` (cluster).
+
+`--check` asks a running worker of this host whether it lives, for a container's health check (Redis only).
+"""
+
+from __future__ import annotations
+
+import argparse
+import socket
+import sys
+
+from celery import Celery, signals
+from headmap.http.logs import setup_logging
+from headmap.jobs.celery_app import worker_arguments
+from headmap.settings import Settings
+
+from services.scoring.tasks import create_worker
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--pool", choices=("solo", "prefork"), default="solo")
+    parser.add_argument("--concurrency", type=int, default=1, help="processes, each with a model of its own")
+    parser.add_argument("--check", action="store_true", help="only ask whether the worker of this host answers")
+    arguments = parser.parse_args(argv)
+    settings = Settings()
+    app = create_worker(settings)
+    if arguments.check:
+        name = f"scoring@{socket.gethostname()}"
+        return 0 if app.control.ping(destination=[name], timeout=5) else 1
+    run_worker(app, settings, pool=arguments.pool, concurrency=arguments.concurrency)
+    return 0
+
+
+def run_worker(app: Celery, settings: Settings, *, pool: str, concurrency: int = 1) -> None:
+    """Work until told to stop: SIGTERM hands running shards back, and ends within a page."""
+    # With a receiver here Celery leaves logging alone.
+    signals.setup_logging.connect(lambda **_: setup_logging(settings, "scoring-worker"), weak=False)
+    app.worker_main(worker_arguments(pool=pool, concurrency=concurrency, log_level=settings.log_level))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,148 @@
+"""Put the shared plumbing on a FastAPI application, and describe it truthfully in its OpenAPI document."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from fastapi import FastAPI, Request, Response
+from fastapi.concurrency import run_in_threadpool
+from fastapi.openapi.utils import get_openapi
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel
+
+from headmap.http.metrics import Metrics
+from headmap.http.middleware import OPEN_PATHS, AuthMiddleware, BodyLimitMiddleware, RequestMiddleware
+from headmap.http.problems import OPENAI_ERROR_SCHEMA, PROBLEM_SCHEMA, install_handlers
+from headmap.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+_METHODS = ("get", "post", "put", "delete", "patch")
+
+
+@dataclass(frozen=True)
+class Check:
+    """What a readiness check found. A service that is not `ready` answers 503; a degraded one still serves."""
+
+    status: Literal["ok", "degraded", "unavailable"]
+    detail: str = ""
+
+
+class CheckBody(BaseModel):
+    status: Literal["ok", "degraded", "unavailable"]
+    detail: str
+
+
+class HealthBody(BaseModel):
+    status: Literal["ok", "degraded", "unavailable"]
+    service: str
+    checks: dict[str, CheckBody]
+
+
+Checks = Mapping[str, Callable[[], Check]]
+"""Name -> a blocking function that looks; it runs in a thread and must not raise."""
+
+
+def install(app: FastAPI, settings: Settings, *, service: str, checks: Callable[[Request], Checks]) -> Metrics:
+    """Errors, keys, limits, request ids, /health*, /metrics and a truthful /openapi.json for `app`.
+
+    Call it once per application, after its routes or before. `checks` is asked at each readiness call.
+    """
+    metrics = Metrics()
+    install_handlers(app)
+    # The last added is the outermost: count and name every request, then ask for the key, then look at the body.
+    app.add_middleware(BodyLimitMiddleware, limit=settings.max_body_bytes)
+    if settings.api_keys:
+        app.add_middleware(AuthMiddleware, keys=settings.api_keys)
+    app.add_middleware(RequestMiddleware, metrics=metrics)
+    app.state.metrics = metrics
+    _add_routes(app, service, checks, metrics)
+    app.openapi = lambda: _openapi(app, bool(settings.api_keys))  # type: ignore[method-assign]  # FastAPI's own way
+    return metrics
+
+
+def log_start(settings: Settings, service: str) -> None:
+    """Say at start whether calls need a key."""
+    count = len(settings.api_keys)
+    access = f"calls need one of {count} API keys" if count else "open: no API keys are configured, anyone may call"
+    logger.info("%s starts; %s", service, access)
+
+
+def _add_routes(app: FastAPI, service: str, checks: Callable[[Request], Checks], metrics: Metrics) -> None:
+    @app.get("/health/live", tags=["health"], summary="The process answers")
+    async def live() -> HealthBody:
+        return HealthBody(status="ok", service=service, checks={})
+
+    async def ready(request: Request) -> Response:
+        found = {name: await run_in_threadpool(check) for name, check in checks(request).items()}
+        worst = max((check.status for check in found.values()), key=_severity, default="ok")
+        body = HealthBody(
+            status=worst,
+            service=service,
+            checks={name: CheckBody(status=check.status, detail=check.detail) for name, check in found.items()},
+        )
+        return JSONResponse(body.model_dump(), 503 if worst == "unavailable" else 200)
+
+    for path in ("/health/ready", "/health"):
+        app.get(
+            path,
+            tags=["health"],
+            summary="The service can do its work",
+            response_model=HealthBody,
+            responses={503: {"model": HealthBody, "description": "It cannot; the body says why"}},
+        )(ready)
+
+    @app.get(
+        "/metrics",
+        tags=["health"],
+        summary="Prometheus metrics",
+        response_class=Response,
+        responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
+    )
+    def expose() -> Response:
+        return Response(metrics.expose(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+def _severity(status: str) -> int:
+    return ("ok", "degraded", "unavailable").index(status)
+
+
+def _openapi(app: FastAPI, keys: bool) -> dict[str, Any]:
+    """FastAPI's document with the errors as they are sent, and the key where one is needed."""
+    if app.openapi_schema:
+        return app.openapi_schema
+    document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+    schemas = document.setdefault("components", {}).setdefault("schemas", {})
+    for name in ("HTTPValidationError", "ValidationError"):
+        schemas.pop(name, None)
+    schemas |= {"Problem": PROBLEM_SCHEMA, "OpenAIError": OPENAI_ERROR_SCHEMA}
+    for path, item in document["paths"].items():
+        if path in OPEN_PATHS:
+            continue
+        for method in set(item) & set(_METHODS):
+            _describe_errors(path, item[method], keys)
+    if keys:
+        document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+    app.openapi_schema = document
+    return document
+
+
+def _describe_errors(path: str, operation: dict[str, Any], keys: bool) -> None:
+    responses = operation["responses"]
+    responses.setdefault("503", {"description": "Registry or service unavailable"})
+    if "requestBody" in operation:
+        responses.setdefault("400", {"description": "The body cannot be read"})
+        responses.setdefault("413", {"description": "The body is too large"})
+        responses.setdefault("422", {"description": "Invalid request"})
+    if keys:
+        operation["security"] = [{"key": []}]
+        responses["401"] = {"description": "No valid key"}
+    openai = path.startswith("/v1/")
+    name, media = ("OpenAIError", "application/json") if openai else ("Problem", "application/problem+json")
+    for status, response in responses.items():
+        if status.startswith(("4", "5")):
+            response["description"] = response.get("description", "").replace("Validation Error", "Invalid request")
+            response["content"] = {media: {"schema": {"$ref": f"#/components/schemas/{name}"}}}

@@ -1,0 +1,164 @@
+"""Errors as documents: RFC 9457 problems, and OpenAI's shape under /v1. Nothing else sets a status."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from headmap.errors import HeadmapError, InvalidParameter, PayloadTooLarge, QueueFull, Unauthorized, Unavailable
+from headmap.http.context import request_id
+
+logger = logging.getLogger(__name__)
+
+PROBLEM_SCHEMA: dict[str, Any] = {
+    "title": "Problem",
+    "type": "object",
+    "description": "An error as RFC 9457 has it; `code` is stable, `detail` names the field and the value at fault.",
+    "properties": {
+        "type": {"type": "string"},
+        "title": {"type": "string"},
+        "status": {"type": "integer"},
+        "detail": {"type": "string"},
+        "code": {"type": "string"},
+        "param": {"type": "string"},
+    },
+    "required": ["type", "title", "status", "detail", "code"],
+}
+OPENAI_ERROR_SCHEMA: dict[str, Any] = {
+    "title": "OpenAIError",
+    "type": "object",
+    "properties": {
+        "error": {
+            "type": "object",
+            "properties": {
+                "message": {"type": "string"},
+                "type": {"type": "string"},
+                "param": {"type": ["string", "null"]},
+                "code": {"type": ["string", "null"]},
+            },
+            "required": ["message", "type", "param", "code"],
+        }
+    },
+    "required": ["error"],
+}
+
+_HTTP_CODES = {400: "invalid_request", 404: "not_found", 405: "method_not_allowed", 413: "payload_too_large"}
+_OPENAI_TYPES = {401: "authentication_error", 404: "not_found_error", 429: "rate_limit_error"}
+
+
+class ProblemResponse(JSONResponse):
+    media_type = "application/problem+json"
+
+
+def error_response(error: HeadmapError, path: str) -> JSONResponse:
+    """The document of an error: OpenAI's where `path` is under /v1, else a problem."""
+    headers: dict[str, str] = {}
+    if isinstance(error, QueueFull):
+        headers["Retry-After"] = str(error.retry_after)
+    elif isinstance(error, Unavailable):
+        headers["Retry-After"] = "1"
+    elif isinstance(error, Unauthorized):
+        headers["WWW-Authenticate"] = "Bearer"
+    return _respond(error.problem(), error.status, path, headers)
+
+
+def install_handlers(app: FastAPI) -> None:
+    """Answer every error of `app` with a document."""
+
+    @app.exception_handler(HeadmapError)
+    async def headmap_error(request: Request, error: HeadmapError) -> JSONResponse:
+        if error.status >= 500:
+            logger.warning("%s: %s", error.code, error.detail)
+        return error_response(error, request.url.path)
+
+    @app.exception_handler(RequestValidationError)
+    async def validation_error(request: Request, error: RequestValidationError) -> JSONResponse:
+        return error_response(_invalid(error.errors()), request.url.path)
+
+    @app.exception_handler(HTTPException)
+    async def http_error(request: Request, error: HTTPException) -> JSONResponse:
+        document = {
+            "type": "about:blank",
+            "title": _title(error.status_code),
+            "status": error.status_code,
+            "detail": _http_detail(request, error),
+            "code": _HTTP_CODES.get(error.status_code, "http_error"),
+        }
+        return _respond(document, error.status_code, request.url.path, error.headers or {})
+
+    @app.exception_handler(Exception)
+    async def unexpected(request: Request, error: Exception) -> JSONResponse:
+        # Starlette raises it again after this answer, so the server logs the trace.
+        return error_response(HeadmapError(f"an error of ours; request {request_id.get()}"), request.url.path)
+
+
+def too_large(limit: int) -> PayloadTooLarge:
+    return PayloadTooLarge(f"body: more than {limit} bytes", param="body")
+
+
+def _respond(document: Mapping[str, Any], status: int, path: str, headers: Mapping[str, str]) -> JSONResponse:
+    if path == "/v1" or path.startswith("/v1/"):
+        fallback = "server_error" if status >= 500 else "invalid_request_error"
+        error = {
+            "message": _printable(document["detail"]),
+            "type": _OPENAI_TYPES.get(status, fallback),
+            "param": document.get("param"),
+            "code": document["code"],
+        }
+        return JSONResponse({"error": error}, status, headers=dict(headers))
+    clean = {key: _printable(value) if isinstance(value, str) else value for key, value in document.items()}
+    return ProblemResponse(clean, status, headers=dict(headers))
+
+
+def _invalid(errors: Sequence[Any]) -> HeadmapError:
+    """One InvalidParameter for all that pydantic found, the first field as its `param`."""
+    parts, first = [], None
+    for error in list(errors)[:8]:
+        where = ".".join(str(part) for part in error["loc"] if part not in ("body", "query", "path", "header"))
+        where = where or str(error["loc"][0] if error["loc"] else "body")
+        first = first or where
+        if error["type"] == "missing":
+            parts.append(f"{where}: missing")
+        elif error["type"] == "extra_forbidden":
+            parts.append(f"{where}: unknown field")
+        elif error["type"] == "json_invalid":
+            parts.append("body: not valid JSON")
+            first = "body"
+        else:
+            parts.append(f"{where}: {_lower(error['msg'])}, got {_short(error.get('input'))}")
+    return InvalidParameter("; ".join(parts), param=first)
+
+
+def _lower(message: str) -> str:
+    return message[:1].lower() + message[1:]
+
+
+def _short(value: object) -> str:
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # an integer of thousands of digits, lists nested as deep
+        text = type(value).__name__
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _printable(text: str) -> str:
+    """`text` without lone surrogates, which JSON can carry in and UTF-8 cannot carry out."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def _title(status: int) -> str:
+    return {400: "Bad request", 404: "Not found", 405: "Method not allowed"}.get(status, "HTTP error")
+
+
+def _http_detail(request: Request, error: HTTPException) -> str:
+    if error.status_code == 404:
+        return f"there is no {request.url.path}"
+    if error.status_code == 405:
+        return f"{request.url.path} takes no {request.method}"
+    return str(error.detail)
