@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from headmap.errors import InvalidScores
 
+_MAX_SCORE = 1e300  # sums of a page's scores stay finite
 _HEAD = re.compile(r"(\d{1,5})-(\d{1,5})")
 
 
@@ -45,8 +46,11 @@ class HeadScores:
         peak = matrix.max()
         if peak == 0:
             raise InvalidScores("scores: every score is 0; a map needs at least one hit", param="scores")
-        matrix /= peak  # first by the peak: the sum of huge scores would overflow
-        matrix /= matrix.sum()
+        with np.errstate(over="ignore"):
+            normalised = math.isclose(matrix.sum(), 1.0, rel_tol=1e-12)
+        if not normalised:  # normalising twice would move last bits, and a copy of a map would lose its checksum
+            matrix /= peak  # first by the peak: the sum of huge scores would overflow
+            matrix /= matrix.sum()
         matrix.setflags(write=False)
         object.__setattr__(self, "matrix", matrix)
 
@@ -119,9 +123,14 @@ def _mean(key: str, value: float | Sequence[float]) -> float:
     if not values:
         raise InvalidScores(f"scores[{key}]: no score in it", param="scores")
     for item in values:
-        if isinstance(item, bool) or not isinstance(item, int | float) or not math.isfinite(item) or item < 0:
-            raise InvalidScores(f"scores[{key}]: must be finite numbers >= 0, got {item!r}", param="scores")
+        if isinstance(item, bool) or not isinstance(item, int | float) or not 0 <= item <= _MAX_SCORE:
+            raise InvalidScores(f"scores[{key}]: must be finite numbers >= 0, got {_short(item)}", param="scores")
     return math.fsum(values) / len(values)
+
+
+def _short(item: object) -> str:
+    text = repr(item)
+    return text if len(text) <= 40 else f"{text[:37]}..."
 
 
 @dataclass(frozen=True)
