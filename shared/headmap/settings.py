@@ -34,8 +34,14 @@ class Settings(BaseSettings):
     max_waiting: int = Field(128, ge=0, description="requests queued before 429")
     default_max_new_tokens: int = Field(128, ge=1)
     max_prompt_tokens: int = Field(131_072, ge=1)
+    default_kv_ratio: float | None = Field(
+        None, gt=0, le=1, description="requests that bring no kv: sparsemm at this share of the prompt; full when unset"
+    )
+    prepare_workers: int = Field(2, ge=1, description="threads that decode pictures and make prompts")
+    drain_seconds: float = Field(30.0, ge=0, description="SIGTERM lets running requests finish this long")
 
     image_url_hosts: tuple[str, ...] = Field((), description="hosts whose image URLs are fetched; none by default")
+    image_url_seconds: float = Field(10.0, gt=0)
     max_image_bytes: int = Field(20 * 2**20, ge=1)
     max_image_pixels: int = Field(40_000_000, ge=1)
     max_images: int = Field(16, ge=1)

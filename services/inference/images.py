@@ -1,0 +1,110 @@
+"""From what a client sends to a picture: base64 and data URLs, formats allow-listed, pixels counted before decoding."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from dataclasses import dataclass
+from io import BytesIO
+from urllib.parse import unquote_to_bytes
+
+from headmap.errors import ImageTooLarge, InvalidImage
+from headmap.settings import Settings
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+FORMATS = ("PNG", "JPEG", "WEBP")
+
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
+_DATA = re.compile(r"data:[^,]{0,256};base64,", re.IGNORECASE)
+_WHITESPACE = re.compile(r"[\t\n\r ]+")
+
+
+@dataclass(frozen=True)
+class ImageSource:
+    """A picture as it came: `text` is an http(s) URL, a data: URL or base64; `field` says where it stood."""
+
+    text: str
+    field: str
+
+    @property
+    def is_url(self) -> bool:
+        return self.text[:8].lower().startswith(("http://", "https://"))
+
+
+@dataclass(frozen=True)
+class EncodedImage:
+    """The bytes of a picture file, not yet looked at."""
+
+    data: bytes
+    field: str
+
+
+def read_inline(source: ImageSource, settings: Settings) -> EncodedImage:
+    """The bytes of a data: URL or of bare base64.
+
+    Raises InvalidImage for anything else, paths and other schemes included, and ImageTooLarge.
+    """
+    text, field = source.text, source.field
+    if (match := _DATA.match(text)) is not None:
+        payload = text[match.end() :]
+    elif _SCHEME.match(text):
+        raise InvalidImage(
+            f"{field}: must be an http(s) URL, a base64 data: URL or base64, got {_start(text)}", param=field
+        )
+    else:
+        payload = text
+    # Four characters hold three bytes; the check comes before the copy.
+    if len(payload) * 3 // 4 > settings.max_image_bytes * 1.05 + 16:
+        raise too_many_bytes(field, settings)
+    encoded = unquote_to_bytes(payload) if "%" in payload else payload.encode("utf-8", "replace")
+    encoded = _WHITESPACE.sub("", encoded.decode("latin-1")).encode("latin-1")
+    try:
+        data = base64.b64decode(encoded, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise InvalidImage(f"{field}: not base64 ({error}), got {_start(text)}", param=field) from error
+    if len(data) > settings.max_image_bytes:
+        raise too_many_bytes(field, settings)
+    if not data:
+        raise InvalidImage(f"{field}: is empty", param=field)
+    return EncodedImage(data, field)
+
+
+def decode_image(image: EncodedImage, settings: Settings) -> Image.Image:
+    """Decode one picture, upright by its EXIF orientation, as RGB. Blocks; run it in a thread.
+
+    Raises ImageTooLarge where the header says more pixels than allowed, before any is decoded, and InvalidImage for
+    other formats, animations and files that are broken or cut short.
+    """
+    field = image.field
+    try:
+        with Image.open(BytesIO(image.data), formats=FORMATS) as opened:
+            _check_header(opened, field, settings)
+            opened.load()
+            return ImageOps.exif_transpose(opened).convert("RGB")
+    except (InvalidImage, ImageTooLarge):
+        raise
+    except Image.DecompressionBombError as error:
+        raise ImageTooLarge(f"{field}: {error}", param=field) from error
+    except UnidentifiedImageError as error:
+        raise InvalidImage(f"{field}: is no {', '.join(FORMATS)} picture", param=field) from error
+    except Exception as error:  # decoders fail in many ways on hostile bytes, and each of them means a broken picture
+        raise InvalidImage(f"{field}: the picture is broken ({error})", param=field) from error
+
+
+def _check_header(opened: Image.Image, field: str, settings: Settings) -> None:
+    if opened.width * opened.height > settings.max_image_pixels:
+        raise ImageTooLarge(
+            f"{field}: {opened.width} x {opened.height} pixels; at most {settings.max_image_pixels} are allowed",
+            param=field,
+        )
+    if getattr(opened, "n_frames", 1) > 1:
+        raise InvalidImage(f"{field}: is animated; one frame is needed", param=field)
+
+
+def too_many_bytes(field: str, settings: Settings) -> ImageTooLarge:
+    return ImageTooLarge(f"{field}: more than {settings.max_image_bytes} bytes", param=field)
+
+
+def _start(text: str) -> str:
+    return repr(text if len(text) <= 40 else f"{text[:40]}...")

@@ -1,0 +1,139 @@
+"""The head maps a model is served with: resolved from the registry, again when an alias moves, kept when it is away."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Literal, TypeVar
+
+from headmap.errors import HeadmapError, MapMismatch, MapNotFound, RegistryUnavailable
+from headmap.head_scores import HeadScores
+from headmap.models import ModelInfo
+from headmap.registry.repository import MapRecord, find_map, get_scores, resolve_map
+from headmap.registry.session import Database
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+_CACHED = 64
+
+
+@dataclass(frozen=True)
+class ServedMap:
+    """A map as requests use it. `match` says whether it is of the served revision."""
+
+    id: str
+    version: int
+    match: Literal["exact", "revision"]
+    scores: HeadScores
+
+
+class MapBook:
+    """The maps of one served model. Used on the event loop; SQL runs in threads.
+
+    `default` is what sparsemm is served with where a request names no map; None while the registry has none.
+    """
+
+    def __init__(self, database: Database, info: ModelInfo) -> None:
+        self._database, self._info = database, info
+        self._scores: OrderedDict[str, HeadScores] = OrderedDict()
+        self._named: OrderedDict[str, ServedMap] = OrderedDict()
+        self.default: ServedMap | None = None
+        self.away: str | None = None
+        """Why the registry did not answer the last time it was asked; None when it did."""
+
+    async def refresh(self) -> None:
+        """Resolve the default map again. What is served stays as it is while the registry is away."""
+        try:
+            found = await asyncio.to_thread(self._look_up, None)
+        except MapNotFound:
+            found = None
+        except RegistryUnavailable as error:
+            if self.away is None:
+                logger.warning("maps of %s: %s; serving on with what is loaded", self._info.name, error.detail)
+            self.away = error.detail
+            return
+        self.away = None
+        if (found and found.id) != (self.default and self.default.id):
+            logger.info(
+                "map of %s: %s", self._info.name, f"version {found.version}, {found.id}" if found else "none any more"
+            )
+        self.default = found
+
+    async def named(self, name: str) -> ServedMap:
+        """The map with this id or alias. While the registry is away, as it was last seen.
+
+        Raises MapNotFound, MapMismatch, and RegistryUnavailable for one that was never seen.
+        """
+        try:
+            found = await asyncio.to_thread(self._look_up, name)
+        except RegistryUnavailable as error:
+            self.away = error.detail
+            if name not in self._named:
+                raise
+            return self._named[name]
+        _remember(self._named, name, found)
+        return found
+
+    def check(self, served: ServedMap) -> ServedMap:
+        """Raises MapMismatch where a map is of another shape than the model."""
+        scores, info = served.scores, self._info
+        if (scores.num_layers, scores.num_heads, scores.num_kv_heads) != (
+            info.num_layers,
+            info.num_heads,
+            info.num_kv_heads,
+        ):
+            raise MapMismatch(
+                f"kv.map: {served.id!r} has {scores.num_layers} layers x {scores.num_heads} heads "
+                f"({scores.num_kv_heads} KV heads), the model has {info.num_layers} x {info.num_heads} "
+                f"({info.num_kv_heads})",
+                param="kv.map",
+            )
+        return served
+
+    def _look_up(self, name: str | None) -> ServedMap:
+        record: MapRecord
+        match: Literal["exact", "revision"]
+        with self._database.read() as session:
+            if name is None:
+                record, match = resolve_map(session, self._info.name, self._info.revision)
+            else:
+                try:
+                    record, match = find_map(session, self._info.name, name, self._info.revision)
+                except MapNotFound as error:
+                    raise MapNotFound(
+                        f"kv.map: {name!r} is no map or alias of {self._info.name!r}", param="kv.map"
+                    ) from error
+            scores = self._scores.get(record.id)
+            if scores is None:
+                scores = get_scores(session, record.id)
+        # Maps are immutable, so the scores of an id never change. dict operations are atomic between threads.
+        _remember(self._scores, record.id, scores)
+        return ServedMap(record.id, record.version, match, scores)
+
+
+class MapRefresher:
+    """Refreshes books every `seconds` until cancelled: `run` is a task of the application."""
+
+    def __init__(self, books: list[MapBook], seconds: float) -> None:
+        self._books, self._seconds = books, seconds
+
+    async def run(self) -> None:
+        while True:
+            await asyncio.sleep(self._seconds)
+            for book in self._books:
+                try:
+                    await book.refresh()
+                except HeadmapError as error:
+                    logger.warning("maps not refreshed: %s", error.detail)
+                except Exception:
+                    logger.exception("maps not refreshed")  # the next look may do better; the loop must go on
+
+
+def _remember(cache: OrderedDict[str, T], key: str, value: T) -> None:
+    cache[key] = value
+    while len(cache) > _CACHED:
+        cache.popitem(last=False)

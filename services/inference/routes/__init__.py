@@ -1,0 +1,1 @@
+"""The routes of the inference service, one file for each kind of client."""

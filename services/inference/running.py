@@ -1,0 +1,112 @@
+"""Run a prepared request: whole, or as a stream of tokens whose last one carries the result; both are counted."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator
+
+from headmap.errors import HeadmapError
+from starlette.requests import Request
+
+from services.inference.calls import EngineCall, unless_gone
+from services.inference.deps import InferenceState
+from services.inference.engine import Finished, Token
+from services.inference.prompts import Conversation
+from services.inference.schemas import KVBody
+from services.inference.serving import ReadyRequest, SamplingAsk, ServedModel
+
+logger = logging.getLogger(__name__)
+
+
+class Run:
+    """One request from preparation to its end.
+
+    `whole` gives the result; `start` and then `tokens` the stream. A client that hangs up ends it in the engine.
+    """
+
+    def __init__(self, state: InferenceState, ready: ReadyRequest) -> None:
+        self.ready = ready
+        self._state = state
+        self._call = EngineCall(ready.served.opened.engine, ready.engine_request)
+        self._model = ready.served.info.name
+
+    @classmethod
+    async def prepare(
+        cls,
+        request: Request,
+        state: InferenceState,
+        served: ServedModel,
+        conversation: Conversation,
+        kv: KVBody | None,
+        sampling: SamplingAsk,
+    ) -> Run:
+        """Raises as `Serving.prepare`, and Cancelled when the client hangs up meanwhile."""
+        try:
+            ready = await unless_gone(request, state.serving.prepare(served, conversation, kv, sampling))
+        except HeadmapError as error:
+            state.metrics.failed(served.info.name, error.code)
+            raise
+        return cls(state, ready)
+
+    async def whole(self, request: Request) -> Finished:
+        """Raises what the engine refuses or fails with, and Cancelled when the client hangs up."""
+        self.start()
+        return await unless_gone(request, self._last())
+
+    def start(self) -> None:
+        """Submit it. Raises what the engine refuses at once, so that a stream that cannot start is a plain error."""
+        try:
+            self._call.submit()
+        except HeadmapError as error:
+            self._state.metrics.failed(self._model, error.code)
+            raise
+
+    async def tokens(self) -> AsyncGenerator[tuple[Token, Finished | None], None]:
+        """Each token as it comes, the last one with the result and the text that was held back until the end.
+
+        A token is sent at once unless it may be the last: one that ends the text, or any while stop strings are watched.
+        """
+        sampling = self.ready.sampling
+        eos = frozenset() if sampling.ignore_eos else self.ready.served.opened.eos_token_ids
+        held: Token | None = None
+        count = 0
+        async for event in self._counted():
+            if isinstance(event, Finished):
+                last = held or Token(event.token_ids[-1] if event.token_ids else 0, "")
+                yield Token(last.id, last.text + event.tail), event
+                return
+            if held is not None:
+                yield held, None
+            count += 1
+            held = event
+            if not (sampling.stop or event.id in eos or count >= sampling.max_new_tokens):
+                yield held, None
+                held = None
+
+    async def _last(self) -> Finished:
+        async for event in self._counted():
+            if isinstance(event, Finished):
+                return event
+        raise RuntimeError("the engine's events ended without a terminal one")
+
+    async def _counted(self) -> AsyncGenerator[Token | Finished, None]:
+        metrics, submitted = self._state.metrics, self._call.submitted
+        first = True
+        events = self._call.events()
+        try:
+            async for event in events:
+                if isinstance(event, Token) and first:
+                    metrics.first_token(self._model, submitted)
+                    first = False
+                if isinstance(event, Finished):
+                    metrics.finished(self.ready, event, submitted)
+                yield event
+        except HeadmapError as error:
+            metrics.failed(self._model, error.code)
+            raise
+        except (asyncio.CancelledError, GeneratorExit):
+            metrics.failed(self._model, "cancelled")
+            raise
+        finally:
+            await events.aclose()

@@ -1,0 +1,288 @@
+"""Serving: the models of this process, and how one request becomes work for an engine."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+import uuid
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from headmap.budgets import Allocation, resolve_budget
+from headmap.errors import (
+    HeadmapError,
+    InvalidImage,
+    InvalidParameter,
+    ModelNotFound,
+    NoMapForModel,
+    PromptTooLong,
+    QueueFull,
+    ShuttingDown,
+)
+from headmap.families.base import PreparedPrompt
+from headmap.generation.sampling import SamplingParams
+from headmap.head_scores import HeadScores
+from headmap.kvcache.methods import get_method
+from headmap.kvcache.plan import KVRequest
+from headmap.models import ModelInfo, find_model
+from headmap.registry.session import Database
+from headmap.settings import Settings
+
+from services.inference.engine import EngineRequest, Finished
+from services.inference.fetching import ImageFetcher
+from services.inference.images import EncodedImage, ImageSource, decode_image, read_inline
+from services.inference.maps import MapBook, MapRefresher, ServedMap
+from services.inference.opening import OpenedModel, OpenModel
+from services.inference.prompts import Conversation
+from services.inference.schemas import Details, KVBody, KVDetails, Timings
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ServedModel:
+    info: ModelInfo
+    opened: OpenedModel
+    maps: MapBook
+
+
+@dataclass(frozen=True)
+class SamplingAsk:
+    """Sampling as a request has it; None means the default, for `do_sample` that temperature, top_p or top_k decide."""
+
+    max_new_tokens: int | None = None
+    do_sample: bool | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    repetition_penalty: float | None = None
+    seed: int | None = None
+    stop: Sequence[str] = ()
+    ignore_eos: bool = False
+
+
+@dataclass(frozen=True)
+class KVChoice:
+    """What of the cache is kept and by which map; `method` is the one that runs."""
+
+    request: KVRequest
+    scores: HeadScores | None = None
+    map_id: str | None = None
+    match: Literal["exact", "revision", "none"] | None = None
+
+    @property
+    def allocation(self) -> Allocation:
+        return self.request.allocation
+
+
+@dataclass(frozen=True)
+class ReadyRequest:
+    """A request that an engine can run."""
+
+    served: ServedModel
+    engine_request: EngineRequest
+    kv: KVChoice
+
+    @property
+    def prompt(self) -> PreparedPrompt:
+        return self.engine_request.prompt
+
+    @property
+    def sampling(self) -> SamplingParams:
+        return self.engine_request.sampling
+
+    def details(self, finished: Finished) -> Details:
+        kv = KVDetails(
+            method=self.kv.request.method,
+            budget=finished.budget,
+            allocation=self.kv.allocation,
+            map_id=self.kv.map_id,
+            map_match=self.kv.match,
+            kept_tokens=finished.kept_tokens,
+            full_tokens=finished.full_tokens,
+            bytes=finished.kv_bytes,
+            full_bytes=finished.kv_full_bytes,
+        )
+        return Details.model_validate(
+            {
+                "finish_reason": finished.finish_reason,
+                "generated_tokens": len(finished.token_ids),
+                "prompt_tokens": self.prompt.prompt_tokens,
+                "image_tokens": self.prompt.image_tokens,
+                "seed": self.sampling.seed,
+                "kv": kv,
+                "timings": Timings(
+                    queue_ms=round(finished.queue_ms, 3),
+                    prefill_ms=round(finished.prefill_ms, 3),
+                    decode_ms_per_token=round(finished.decode_ms_per_token, 3),
+                ),
+            }
+        )
+
+
+@dataclass
+class Serving:
+    """The models that are served, from `start` to `stop`. Lives on `app.state.inference`; used on the event loop."""
+
+    settings: Settings
+    database: Database
+    open_model: OpenModel
+    fetcher: ImageFetcher
+    models: dict[str, ServedModel] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._pool = ThreadPoolExecutor(self.settings.prepare_workers, thread_name_prefix="prepare")
+        self._preparing = 0
+        self.started_at = int(time.time())
+        self._stopping = False
+        self._refresher: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Load every model and resolve its map. Raises ModelNotFound and UnsupportedModel."""
+        share = self.settings
+        if share.kv_memory_bytes is not None:
+            share = share.model_copy(update={"kv_memory_bytes": share.kv_memory_bytes // len(share.models)})
+        for name in dict.fromkeys(self.settings.models):
+            info = await asyncio.to_thread(find_model, name, self.settings)
+            opened = await asyncio.to_thread(self.open_model, info, share)
+            book = MapBook(self.database, info)
+            await book.refresh()
+            opened.engine.start()
+            self.models[name] = ServedModel(info, opened, book)
+            logger.info("serving %s, revision %s, on %s as %s", name, info.revision, opened.device, opened.dtype)
+        books = [served.maps for served in self.models.values()]
+        refresher = MapRefresher(books, self.settings.map_refresh_seconds)
+        self._refresher = asyncio.create_task(refresher.run(), name="map refresher")
+
+    async def stop(self) -> None:
+        """Take no more requests, let running ones finish for `settings.drain_seconds`, end everything."""
+        self._stopping = True
+        if self._refresher is not None:
+            self._refresher.cancel()
+            await asyncio.gather(self._refresher, return_exceptions=True)
+        engines = [served.opened.engine for served in self.models.values()]
+        await asyncio.gather(*(asyncio.to_thread(engine.stop, self.settings.drain_seconds) for engine in engines))
+        await self.fetcher.close()
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        self.database.close()
+
+    def model(self, name: str | None) -> ServedModel:
+        """The model called `name`, the first one for None. Raises ModelNotFound."""
+        if name is None:
+            return next(iter(self.models.values()))
+        if name not in self.models:
+            raise ModelNotFound(
+                f"model: {name!r} is not served here; served are {', '.join(self.models)}", param="model"
+            )
+        return self.models[name]
+
+    async def prepare(
+        self, served: ServedModel, conversation: Conversation, kv: KVBody | None, sampling: SamplingAsk
+    ) -> ReadyRequest:
+        """Check a request and make its prompt. Cheap checks come first; decoding happens in bounded threads.
+
+        Raises BadRequest leaves, ImageTooLarge, MapNotFound, MapMismatch, NoMapForModel, RegistryUnavailable,
+        QueueFull and ShuttingDown.
+        """
+        if self._stopping:
+            raise ShuttingDown("the server is shutting down")
+        self._check_length(served, conversation)
+        choice = await self.choose_kv(served, kv)
+        prompt = await self._prompt(served, conversation)
+        params = self._sampling(served, sampling, prompt.prompt_tokens)
+        request = EngineRequest(uuid.uuid4().hex, prompt, choice.request, params, choice.scores)
+        return ReadyRequest(served, request, choice)
+
+    async def choose_kv(self, served: ServedModel, kv: KVBody | None) -> KVChoice:
+        """Settle method and map. Raises as `prepare`."""
+        if kv is None and self.settings.default_kv_ratio is None:
+            return KVChoice(KVRequest("full"))
+        body = kv or KVBody.model_validate({})
+        method = get_method(body.method)
+        request = body.request()
+        if method.needs_budget:
+            if request.budget is None and request.ratio is None:
+                request = replace(request, ratio=self.settings.default_kv_ratio)
+            resolve_budget(1, request.budget, request.ratio)  # refuse before any picture is decoded
+        named = None if body.map is None else served.maps.check(await served.maps.named(body.map))
+        if not method.needs_scores:
+            return KVChoice(request)
+        found: ServedMap | None = named or served.maps.default
+        if found is not None:
+            served.maps.check(found)
+            return KVChoice(request, found.scores, found.id, found.match)
+        if self.settings.no_map_policy == "error":
+            raise NoMapForModel(
+                f"kv.method: {body.method} needs a head map, and {served.info.name!r} has none; POST /score makes one",
+                param="kv.method",
+            )
+        # Uniform budgets with the same selection: that is what SnapKV is, and it is told under its name.
+        return KVChoice(replace(request, method="snapkv"), match="none")
+
+    def default_kv(self) -> dict[str, Any]:
+        """What a request without `kv` gets."""
+        ratio = self.settings.default_kv_ratio
+        return {"method": "full"} if ratio is None else {"method": "sparsemm", "ratio": ratio}
+
+    def context(self, served: ServedModel) -> int:
+        """The most tokens a prompt of this model may have."""
+        return min(self.settings.max_prompt_tokens, served.info.max_positions)
+
+    def _check_length(self, served: ServedModel, conversation: Conversation) -> None:
+        """Refuse what is too long by its characters alone, before it is tokenized."""
+        least = conversation.characters // served.opened.longest_token
+        if least > self.context(served):
+            raise PromptTooLong(
+                f"inputs: {conversation.characters} characters are at least {least} tokens, at most "
+                f"{self.context(served)} fit",
+                param="inputs",
+            )
+
+    def _sampling(self, served: ServedModel, ask: SamplingAsk, prompt_tokens: int) -> SamplingParams:
+        new_tokens = ask.max_new_tokens
+        if new_tokens is None:  # nobody asked for more than fits
+            room = served.info.max_positions - prompt_tokens
+            new_tokens = max(1, min(self.settings.default_max_new_tokens, room))
+        warp: dict[str, Any] = {"temperature": ask.temperature, "top_p": ask.top_p, "top_k": ask.top_k}
+        asked = {key: value for key, value in warp.items() if value is not None}
+        rest: dict[str, Any] = {"repetition_penalty": ask.repetition_penalty, "seed": ask.seed}
+        return SamplingParams(
+            max_new_tokens=new_tokens,
+            do_sample=bool(asked) if ask.do_sample is None else ask.do_sample,
+            stop=tuple(ask.stop),
+            ignore_eos=ask.ignore_eos,
+            **asked,
+            **{key: value for key, value in rest.items() if value is not None},
+        )
+
+    async def _prompt(self, served: ServedModel, conversation: Conversation) -> PreparedPrompt:
+        limit = self.settings.max_waiting + self.settings.max_running
+        if self._preparing >= limit:
+            raise QueueFull(f"{self._preparing} requests are being prepared, the most this server takes")
+        self._preparing += 1
+        try:
+            fetched = [await self.fetcher.fetch(source) if source.is_url else source for source in conversation.images]
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(self._pool, self._make_prompt, served, conversation, fetched)
+        finally:
+            self._preparing -= 1
+
+    def _make_prompt(
+        self, served: ServedModel, conversation: Conversation, sources: Sequence[ImageSource | EncodedImage]
+    ) -> PreparedPrompt:
+        """Runs in a thread of the pool, so decoded pictures of at most `prepare_workers` requests exist at once."""
+        settings = self.settings
+        encoded = [read_inline(one, settings) if isinstance(one, ImageSource) else one for one in sources]
+        images = [decode_image(one, settings) for one in encoded]
+        try:
+            return served.opened.prompts.prepare(conversation.messages, images)
+        except HeadmapError:
+            raise
+        except ValueError as error:
+            # Picture processors refuse sizes they cannot cut into patches, for one extreme ratios of the sides.
+            if not images:
+                raise InvalidParameter(f"messages: the prompt cannot be made ({error})", param="messages") from error
+            raise InvalidImage(f"images: the model cannot take this picture ({error})", param="images") from error

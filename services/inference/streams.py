@@ -1,0 +1,44 @@
+"""Server-sent events for generations: every stream ends, and ends by itself also while the server drains."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import AsyncGenerator
+from typing import Any
+
+import anyio
+from headmap.errors import HeadmapError
+from sse_starlette import EventSourceResponse, ServerSentEvent
+
+logger = logging.getLogger(__name__)
+
+_PING_SECONDS = 15
+_SLOWEST_READER_SECONDS = 120.0
+
+OPENAPI: dict[str, Any] = {"text/event-stream": {"schema": {"type": "string"}}}
+
+
+def stream_response(events: AsyncGenerator[ServerSentEvent, None], drain_seconds: float) -> EventSourceResponse:
+    """`events` as a response. At shutdown they have `drain_seconds` to end, as plain requests do."""
+    return EventSourceResponse(
+        events,
+        sep="\n",
+        ping=_PING_SECONDS,
+        send_timeout=_SLOWEST_READER_SECONDS,
+        shutdown_event=anyio.Event(),
+        shutdown_grace_period=drain_seconds,
+        headers={"X-Accel-Buffering": "no"},
+    )
+
+
+def as_stream_error(error: Exception) -> HeadmapError:
+    """What a client gets to know of an error in the middle of a stream."""
+    if isinstance(error, HeadmapError):
+        return error
+    logger.error("a stream failed", exc_info=error)
+    return HeadmapError("an error of ours")
+
+
+def event(data: dict[str, Any], name: str | None = None) -> ServerSentEvent:
+    return ServerSentEvent(json.dumps(data, ensure_ascii=False), event=name)
