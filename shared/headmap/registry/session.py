@@ -94,9 +94,10 @@ def open_engine(url: str, **options: Any) -> Engine:
     if parsed.drivername in ("postgresql", "postgres"):
         parsed = parsed.set(drivername="postgresql+psycopg")
     if parsed.get_backend_name() == "postgresql":
-        # autocommit off and no server-side prepared statements kept: nothing outlives a pooled connection
         arguments = {"connect_timeout": 5, "options": _POSTGRES_OPTIONS, "application_name": "headmap"}
-        return create_engine(parsed, connect_args=arguments, pool_pre_ping=True, pool_timeout=10, **options)
+        if "poolclass" not in options:
+            options |= {"pool_pre_ping": True, "pool_timeout": 10, "pool_size": 10, "max_overflow": 10}
+        return create_engine(parsed, connect_args=arguments, **options)
     engine = create_engine(parsed, connect_args={"timeout": 30}, **options)
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin_sqlite)

@@ -6,7 +6,6 @@ import time
 from pathlib import Path
 
 import numpy as np
-
 from headmap.jobs.work import OnPage, ShardResult, ShardSpec
 from headmap.models import ModelInfo
 

@@ -1,0 +1,7 @@
+"""The lease contract on SQLite."""
+
+from tests.shared.jobs.contract import LeaseContract
+
+
+class TestLeasesOnSqlite(LeaseContract):
+    pass
