@@ -14,7 +14,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
-
 from headmap.errors import HeadmapError, OutOfMemory, PromptTooLong, RequestTooLarge, ShuttingDown, Unavailable
 from headmap.families.base import PreparedPrompt
 from headmap.families.loading import LoadedModel
@@ -26,6 +25,7 @@ from headmap.kvcache.cache import RaggedCache
 from headmap.kvcache.methods import get_method
 from headmap.kvcache.plan import KeepPlan, KVRequest, plan_cache
 from headmap.settings import Settings
+
 from services.inference.scheduler import Scheduler
 
 log = logging.getLogger(__name__)
@@ -201,7 +201,8 @@ class Engine:
         prompt_tokens, new_tokens = request.prompt.prompt_tokens, request.sampling.max_new_tokens
         if prompt_tokens > self._max_prompt_tokens:
             raise PromptTooLong(
-                f"inputs: the prompt is {prompt_tokens} tokens long, at most {self._max_prompt_tokens} fit", param="inputs"
+                f"inputs: the prompt is {prompt_tokens} tokens long, at most {self._max_prompt_tokens} fit",
+                param="inputs",
             )
         if prompt_tokens + new_tokens > self.loaded.info.max_positions:
             raise PromptTooLong(

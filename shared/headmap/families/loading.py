@@ -23,6 +23,7 @@ from headmap.families.base import Family, PreparedPrompt
 from headmap.families.llava_next import LlavaNext
 from headmap.families.qwen2_vl import Qwen2VL
 from headmap.kvcache.attention import use_headmap_attention
+from headmap.kvcache.generate import cache_shape
 from headmap.kvcache.plan import CacheShape
 from headmap.models import ModelInfo
 
@@ -50,14 +51,7 @@ class LoadedModel:
 
     @property
     def cache_shape(self) -> CacheShape:
-        text = self.model.config.get_text_config()
-        head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-        return CacheShape(
-            num_layers=self.info.num_layers,
-            num_kv_heads=self.info.num_kv_heads,
-            head_dim=head_dim,
-            itemsize=self.model.dtype.itemsize,
-        )
+        return cache_shape(self.model)
 
     def render(self, messages: Sequence[Message]) -> str:
         """The prompt of a conversation, ending where the model speaks.
@@ -77,7 +71,9 @@ class LoadedModel:
     def _refuse_control_tokens(self, text: str, number: int) -> None:
         for token in self.tokenizer.all_special_tokens:
             if token in text:
-                raise InvalidParameter(f"messages[{number}]: the text holds the control token {token!r}", param="inputs")
+                raise InvalidParameter(
+                    f"messages[{number}]: the text holds the control token {token!r}", param="inputs"
+                )
 
     def prepare(self, messages: Sequence[Message], images: Sequence[Image.Image]) -> PreparedPrompt:
         """Tokenize a conversation and preprocess its pictures (RGB, one for each image part, in order).

@@ -53,9 +53,7 @@ def use_headmap_attention(model: PreTrainedModel) -> None:
     model.set_attn_implementation({"text_config": ATTENTION})
 
 
-def causal_attention(
-    queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, scaling: float
-) -> torch.Tensor:
+def causal_attention(queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, scaling: float) -> torch.Tensor:
     """Causal attention of the last queries over all keys, without materialising the weights.
 
     `queries`: (batch, num_heads, q, d), the last q of n; `keys`, `values`: (batch, num_kv_heads, n, d). Returns

@@ -1,0 +1,56 @@
+"""Fixtures for all tests. Models are small, random and made once a session; nothing is fetched."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from headmap.families.loading import LoadedModel
+
+FAMILIES = ("qwen2_vl", "llava_next_llama", "llava_next_mistral")
+
+
+@pytest.fixture(scope="session")
+def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The folder of a small random model by one of the names in FAMILIES."""
+    from tests import models
+
+    made: dict[str, Path] = {}
+
+    def folder(name: str) -> Path:
+        if name not in made:
+            build = {
+                "qwen2_vl": models.qwen2_vl,
+                "llava_next_llama": models.llava_next,
+                "llava_next_mistral": lambda: models.llava_next("mistral", num_kv_heads=2),
+            }[name]
+            made[name] = models.save(build(), tmp_path_factory.mktemp(name))
+        return made[name]
+
+    return folder
+
+
+@pytest.fixture(scope="session")
+def small_model(model_folder: Callable[[str], Path]) -> Callable[[str], LoadedModel]:
+    """A small random model, loaded as the services load theirs."""
+    from headmap.families.loading import load_model
+    from headmap.models import read_model
+
+    loaded: dict[str, LoadedModel] = {}
+
+    def load(name: str) -> LoadedModel:
+        if name not in loaded:
+            loaded[name] = load_model(read_model(name, model_folder(name)), device="cpu")
+        return loaded[name]
+
+    return load
+
+
+@pytest.fixture(scope="session", params=FAMILIES)
+def any_model(request: pytest.FixtureRequest, small_model: Callable[[str], LoadedModel]) -> LoadedModel:
+    """One small model of each family in turn."""
+    return small_model(request.param)

@@ -1,0 +1,208 @@
+"""The ragged cache under real models: parity with full attention, batched equals alone, memory that is really freed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from transformers import AutoModelForImageTextToText
+
+from headmap.families.base import PreparedPrompt
+from headmap.families.loading import LoadedModel
+from headmap.generation.runner import ModelRunner
+from headmap.head_scores import HeadScores
+from headmap.kvcache.backends import blocked
+from headmap.kvcache.blocks import Assigned
+from headmap.kvcache.cache import RaggedCache
+from headmap.kvcache.generate import GenerateCache
+from headmap.kvcache.methods import METHODS, get_method
+from headmap.kvcache.plan import KVRequest, plan_cache
+from headmap.kvcache.store import LayerStore
+
+NEW_TOKENS = 8
+
+
+def picture(width: int, height: int, seed: int = 0) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 255, (height, width, 3), dtype=np.uint8))
+
+
+def ask(model: LoadedModel, text: str = "What is it?", width: int = 72, height: int = 56) -> PreparedPrompt:
+    content = [{"type": "image"}, {"type": "text", "text": text}]
+    return model.prepare([{"role": "user", "content": content}], [picture(width, height)])
+
+
+def scores_of(model: LoadedModel) -> HeadScores:
+    info = model.info
+    return HeadScores(np.random.default_rng(1).random((info.num_layers, info.num_heads)) ** 6, info.num_kv_heads)
+
+
+def ragged(model: LoadedModel, block_size: int = 8) -> RaggedCache:
+    return RaggedCache(model.cache_shape, dtype=torch.float32, device=torch.device("cpu"), block_size=block_size)
+
+
+def run(
+    model: LoadedModel, prompts: Sequence[PreparedPrompt], requests: Sequence[KVRequest]
+) -> tuple[list[list[int]], list[torch.Tensor]]:
+    """Greedy tokens and the logits of every step, all requests in one batch."""
+    cache = ragged(model)
+    runner = ModelRunner(model, cache)
+    slots, logits = [], []
+    for prompt, request in zip(prompts, requests, strict=True):
+        plan = plan_cache(
+            request, get_method(request.method), model.cache_shape, prompt.prompt_tokens, scores_of(model)
+        )
+        slot = cache.admit(cache.reservation(plan, NEW_TOKENS))
+        logits.append([runner.prefill(slot, plan, prompt)])
+        assert cache.tokens(slot) == plan.kept_tokens
+        slots.append(slot)
+    for step in range(NEW_TOKENS - 1):
+        positions = [prompt.next_position + step for prompt in prompts]
+        rows = runner.decode(slots, [int(row[-1].argmax()) for row in logits], positions)
+        for row, new in zip(logits, rows, strict=True):
+            row.append(new)
+    assert (cache.tables.lengths.sum((0, 2)) * model.cache_shape.token_bytes <= cache.reserved_bytes).all()
+    for slot in slots:
+        cache.release(slot)
+    assert cache.allocated_bytes == 0
+    stacked = [torch.stack(row) for row in logits]
+    return [row.argmax(-1).tolist() for row in stacked], stacked
+
+
+def test_full_equals_transformers_own_generation(any_model: LoadedModel) -> None:
+    prompt = ask(any_model)
+    reference = AutoModelForImageTextToText.from_pretrained(any_model.info.folder, attn_implementation="sdpa").eval()
+    inputs = dict(prompt.inputs)
+    if any_model.family.name == "qwen2_vl":
+        inputs["mm_token_type_ids"] = (inputs["input_ids"] == 4).int()
+    output = reference.generate(
+        **inputs, max_new_tokens=NEW_TOKENS, do_sample=False, eos_token_id=None, output_logits=True,
+        return_dict_in_generate=True,
+    )  # fmt: skip
+    tokens, logits = run(any_model, [prompt], [KVRequest("full")])
+    assert tokens[0] == output.sequences[0, prompt.prompt_tokens :].tolist()
+    torch.testing.assert_close(logits[0], torch.cat(output.logits), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_budget_of_the_whole_prompt_equals_full(any_model: LoadedModel, method: str) -> None:
+    prompt = ask(any_model)
+    _, full = run(any_model, [prompt], [KVRequest("full")])
+    for request in (KVRequest(method, ratio=1.0), KVRequest(method, budget=prompt.prompt_tokens + 3)):
+        _, logits = run(any_model, [prompt], [request])
+        assert torch.equal(logits[0], full[0])
+
+
+def test_batched_equals_alone_for_mixed_methods_and_lengths(any_model: LoadedModel) -> None:
+    requests = [KVRequest(method, ratio=ratio) for method in METHODS for ratio in (0.1, 0.4)]
+    requests += [KVRequest("snapkv", budget=1), KVRequest("sparsemm", budget=2), KVRequest("adakv", budget=3)]
+    requests += [KVRequest("sparsemm", budget=30, allocation="paper"), KVRequest("full")]
+    prompts = [ask(any_model, "Q" * (1 + index), 40 + 8 * index) for index in range(len(requests))]
+    tokens, logits = run(any_model, prompts, requests)
+    for index, (prompt, request) in enumerate(zip(prompts, requests, strict=True)):
+        alone, alone_logits = run(any_model, [prompt], [request])
+        assert tokens[index] == alone[0], request
+        torch.testing.assert_close(logits[index], alone_logits[0], atol=1e-4, rtol=1e-4)
+
+
+def test_eviction_changes_what_is_decoded(any_model: LoadedModel) -> None:
+    """Guards the parity tests: a cache that kept everything would pass them."""
+    prompt = ask(any_model)
+    _, full = run(any_model, [prompt], [KVRequest("full")])
+    _, small = run(any_model, [prompt], [KVRequest("snapkv", ratio=0.1)])
+    torch.testing.assert_close(small[0][0], full[0][0], atol=1e-4, rtol=1e-4)  # prefill sees everything
+    assert (small[0][1:] - full[0][1:]).abs().max() > 0.01
+
+
+def test_decode_equals_dense_attention_over_the_kept_tokens(small_model: Callable[[str], LoadedModel]) -> None:
+    """Mask what was evicted in a dense computation: the same logits, so kept keys are the right ones."""
+    torch.manual_seed(3)
+    store = LayerStore(4, 16, torch.float32, torch.device("cpu"))
+    lengths = [3, 0, 9, 4]
+    keys = [torch.randn(length, 16) for length in lengths]
+    values = [torch.randn(length, 16) for length in lengths]
+    store.resize(9)
+    owners = np.array([3, 1, 3, 4, 3])  # blocks of a row need not be neighbours
+    blocks = np.array([0, 2, 3, 5, 8])
+    store.assign(Assigned(blocks, owners))
+    for row in (1, 3, 4):
+        places = [
+            int(block) * 4 + i for block, owner in zip(blocks, owners, strict=True) if owner == row for i in range(4)
+        ]
+        index = torch.tensor(places[: lengths[row - 1]])
+        store.write(index, keys[row - 1], values[row - 1])
+    queries = torch.randn(5, 2, 16)
+    output = blocked.attend(queries, store, 0.25)
+    for row in (1, 3, 4):
+        expected = (queries[row] @ keys[row - 1].T * 0.25).softmax(-1) @ values[row - 1]
+        torch.testing.assert_close(output[row], expected, atol=1e-5, rtol=1e-5)
+
+
+def test_what_a_failed_request_left_does_not_reach_the_next(small_model: Callable[[str], LoadedModel]) -> None:
+    model = small_model("qwen2_vl")
+    prompt = ask(model)
+    cache = ragged(model)
+    runner = ModelRunner(model, cache)
+    plan = plan_cache(KVRequest("full"), get_method("full"), model.cache_shape, prompt.prompt_tokens, None)
+    bystander = cache.admit(cache.reservation(plan, 4))
+    expected = runner.prefill(bystander, plan, prompt)
+    poisoned = cache.admit(cache.reservation(plan, 4))
+    runner.prefill(poisoned, plan, prompt)
+    for store in cache.layers:
+        gone = (store.owner > model.cache_shape.num_kv_heads).nonzero()[:, 0]
+        with torch.inference_mode():
+            store.keys[gone] = store.values[gone] = torch.nan
+    cache.release(poisoned)
+    slot = cache.admit(cache.reservation(plan, 4))
+    assert torch.equal(runner.prefill(slot, plan, prompt), expected)
+    logits = runner.decode([bystander, slot], [5, 5], [prompt.next_position] * 2)
+    assert torch.isfinite(logits).all()
+    torch.testing.assert_close(logits[0], logits[1])
+
+
+def test_memory_of_evicted_tokens_is_freed(small_model: Callable[[str], LoadedModel]) -> None:
+    model = small_model("llava_next_llama")
+    prompt = ask(model, width=64, height=64)
+    sizes = {}
+    for ratio in (1.0, 0.25):
+        cache = ragged(model, block_size=1)
+        request = KVRequest("sparsemm", ratio=ratio)
+        plan = plan_cache(request, get_method("sparsemm"), model.cache_shape, prompt.prompt_tokens, scores_of(model))
+        ModelRunner(model, cache).prefill(cache.admit(cache.reservation(plan, 0)), plan, prompt)
+        sizes[ratio] = cache.allocated_bytes
+    assert sizes[1.0] == model.cache_shape.full_tokens(prompt.prompt_tokens) * model.cache_shape.token_bytes
+    assert sizes[0.25] == prompt.prompt_tokens // 4 * 12 * model.cache_shape.token_bytes
+
+
+@pytest.mark.parametrize(
+    "request_", [KVRequest("full"), KVRequest("sparsemm", ratio=0.3), KVRequest("adakv", budget=20)]
+)
+def test_the_recipe_for_transformers_generate(any_model: LoadedModel, request_: KVRequest) -> None:
+    prompt = ask(any_model)
+    cache = GenerateCache(any_model.model, request_, scores_of(any_model))
+    inputs = dict(prompt.inputs)
+    if any_model.family.name == "qwen2_vl":
+        inputs["mm_token_type_ids"] = (inputs["input_ids"] == 4).int()
+    output = any_model.model.generate(
+        **inputs, past_key_values=cache, max_new_tokens=NEW_TOKENS, do_sample=False, eos_token_id=None
+    )
+    tokens, _ = run(any_model, [prompt], [request_])
+    assert output[0, prompt.prompt_tokens :].tolist() == tokens[0]
+    heads = any_model.info.num_layers * any_model.info.num_kv_heads
+    assert cache.plan is not None
+    assert cache.kept_tokens == cache.plan.kept_tokens + (NEW_TOKENS - 1) * heads
+    assert cache.nbytes == cache.kept_tokens * any_model.cache_shape.token_bytes
+
+
+def test_the_model_refuses_to_run_without_our_cache(small_model: Callable[[str], LoadedModel]) -> None:
+    model = small_model("qwen2_vl").model
+    with pytest.raises(TypeError, match="needs a headmap cache"):
+        model(input_ids=torch.tensor([[5, 6, 7]]))
+
+
+def test_generate_cache_refuses_a_batch(small_model: Callable[[str], LoadedModel]) -> None:
+    model = small_model("qwen2_vl").model
+    with pytest.raises(ValueError, match="a batch of 2"):
+        model(input_ids=torch.tensor([[5, 6], [7, 8]]), past_key_values=GenerateCache(model, KVRequest("full")))

@@ -1,0 +1,91 @@
+"""Plans in integers: exact totals for every method, and one refusal per bad request."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from headmap.errors import BudgetTooSmall, HeadmapError, InvalidParameter, MapMismatch, NoMapForModel, UnknownMethod
+from headmap.head_scores import HeadScores
+from headmap.kvcache.methods import METHODS, get_method
+from headmap.kvcache.plan import CacheShape, KVRequest, plan_cache
+
+SHAPE = CacheShape(num_layers=5, num_kv_heads=3, head_dim=8, itemsize=2)
+SCORES = HeadScores(np.random.default_rng(0).random((5, 6)) ** 8, 3)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@given(prompt_tokens=st.integers(1, 3000), budget=st.integers(1, 4000))
+def test_totals_are_exact_and_no_head_is_above_the_prompt(method: str, prompt_tokens: int, budget: int) -> None:
+    plan = plan_cache(KVRequest(method, budget=budget), get_method(method), SHAPE, prompt_tokens, SCORES)
+    expected = prompt_tokens if method == "full" else min(budget, prompt_tokens)
+    assert plan.kept_tokens == expected * SHAPE.num_layers * SHAPE.num_kv_heads
+    assert plan.tokens.max() <= prompt_tokens
+    assert plan.tokens.min() >= min(plan.window, prompt_tokens)
+    assert plan.keeps_all == (expected == prompt_tokens)
+
+
+@given(prompt_tokens=st.integers(1, 5000), ratio=st.floats(0.001, 1))
+def test_a_ratio_is_never_exceeded(prompt_tokens: int, ratio: float) -> None:
+    plan = plan_cache(KVRequest("snapkv", ratio=ratio), get_method("snapkv"), SHAPE, prompt_tokens, None)
+    assert plan.kept_tokens <= max(ratio * prompt_tokens + 1e-6, 1) * 15
+
+
+def test_pyramidkv_falls_over_the_layers_and_is_level_within_one() -> None:
+    plan = plan_cache(KVRequest("pyramidkv", budget=100), get_method("pyramidkv"), SHAPE, 1000, None)
+    assert (np.diff(plan.tokens.sum(1)) < 0).all()
+    assert (np.ptp(plan.tokens, axis=1) <= 1).all()
+
+
+def test_random_is_the_same_every_time_and_differs_between_layers() -> None:
+    first, again = (plan_cache(KVRequest("random", budget=90), get_method("random"), SHAPE, 900, None) for _ in "ab")
+    assert (first.tokens == again.tokens).all()
+    assert len({tuple(row) for row in first.tokens.tolist()}) == SHAPE.num_layers
+
+
+def test_paper_allocation_loses_what_it_gives_above_the_prompt() -> None:
+    request = KVRequest("sparsemm", budget=400, allocation="paper")
+    plan = plan_cache(request, get_method("sparsemm"), SHAPE, 500, SCORES)
+    assert plan.tokens.max() == 500
+    assert plan.kept_tokens < 400 * 15
+
+
+@pytest.mark.parametrize(
+    ("request_", "error", "param"),
+    [
+        (KVRequest("snapkv"), InvalidParameter, "kv.budget"),
+        (KVRequest("snapkv", budget=5, ratio=0.5), InvalidParameter, "kv.budget"),
+        (KVRequest("full", budget=5, ratio=0.5), InvalidParameter, "kv.budget"),
+        (KVRequest("snapkv", budget=0), BudgetTooSmall, "kv.budget"),
+        (KVRequest("full", budget=-1), BudgetTooSmall, "kv.budget"),
+        (KVRequest("snapkv", ratio=0.0), InvalidParameter, "kv.ratio"),
+        (KVRequest("snapkv", ratio=1.01), InvalidParameter, "kv.ratio"),
+        (KVRequest("snapkv", ratio=float("nan")), InvalidParameter, "kv.ratio"),
+        (KVRequest("snapkv", budget=8, window=8), BudgetTooSmall, "kv.window"),
+        (KVRequest("snapkv", budget=8, window=-1), InvalidParameter, "kv.window"),
+        (KVRequest("sparsemm", budget=8, uniform=1.5), InvalidParameter, "kv.uniform"),
+        (KVRequest("sparsemm", budget=8, allocation="most"), InvalidParameter, "kv.allocation"),  # type: ignore[arg-type]
+    ],
+)
+def test_a_bad_request_is_refused_by_name(request_: KVRequest, error: type[HeadmapError], param: str) -> None:
+    with pytest.raises(error) as caught:
+        plan_cache(request_, get_method(request_.method), SHAPE, 100, SCORES)
+    assert caught.value.param == param
+
+
+def test_an_unknown_method_names_those_there_are() -> None:
+    with pytest.raises(UnknownMethod, match="'snap' is none of full, sparsemm"):
+        get_method("snap")
+
+
+def test_sparsemm_without_a_map_is_refused_where_it_would_evict() -> None:
+    with pytest.raises(NoMapForModel):
+        plan_cache(KVRequest("sparsemm", budget=10), get_method("sparsemm"), SHAPE, 100, None)
+
+
+def test_a_map_of_another_shape_is_refused() -> None:
+    other = HeadScores(np.ones((4, 6)), 3)
+    with pytest.raises(MapMismatch, match="4 layers x 3 KV heads do not fit a model of 5 x 3"):
+        plan_cache(KVRequest("sparsemm", budget=10), get_method("sparsemm"), SHAPE, 100, other)

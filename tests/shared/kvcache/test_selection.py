@@ -1,0 +1,72 @@
+"""Selection against a plain, dense computation; kept keys score highest."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from headmap.kvcache.methods import get_method
+from headmap.kvcache.selection import POOL, keep_tokens, window_attention
+
+
+def dense_window_attention(queries: torch.Tensor, keys: torch.Tensor, window: int) -> torch.Tensor:
+    """Every number one by one, in float64, from the definition."""
+    num_heads, q, d = queries.shape
+    num_kv_heads, n, _ = keys.shape
+    group = num_heads // num_kv_heads
+    means = torch.zeros(num_kv_heads, n, dtype=torch.float64)
+    for head in range(num_heads):
+        for row in range(q):
+            visible = n - q + row + 1
+            logits = keys[head // group, :visible].double() @ queries[head, row].double() / d**0.5
+            means[head // group, :visible] += logits.softmax(0) / (group * q)
+    pooled = torch.zeros(num_kv_heads, n - window, dtype=torch.float64)
+    for column in range(n - window):
+        first, last = max(0, column - POOL // 2), min(n - window, column + POOL // 2 + 1)
+        pooled[:, column] = means[:, first:last].sum(1) / POOL
+    return pooled
+
+
+@pytest.mark.parametrize(("num_heads", "num_kv_heads"), [(4, 4), (6, 2), (3, 1)])
+@pytest.mark.parametrize(("n", "window"), [(40, 8), (9, 8), (12, 0), (7, 1)])
+def test_window_attention_is_the_dense_computation(num_heads: int, num_kv_heads: int, n: int, window: int) -> None:
+    torch.manual_seed(n)
+    queries = torch.randn(num_heads, max(window, 1), 16)
+    keys = torch.randn(num_kv_heads, n, 16)
+    ours = window_attention(queries, keys, 16**-0.5, window)
+    torch.testing.assert_close(ours.double(), dense_window_attention(queries, keys, window), atol=1e-6, rtol=1e-4)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.data())
+def test_each_head_keeps_its_budget_its_window_and_the_highest_scores(data: st.DataObject) -> None:
+    num_kv_heads, group = data.draw(st.integers(1, 4)), data.draw(st.integers(1, 3))
+    n = data.draw(st.integers(3, 60))
+    window = data.draw(st.integers(0, min(8, n - 1)))
+    budgets = torch.tensor([data.draw(st.integers(window, n)) for _ in range(num_kv_heads)])
+    torch.manual_seed(data.draw(st.integers(0, 10_000)))
+    queries, keys = torch.randn(num_kv_heads * group, max(window, 1), 8), torch.randn(num_kv_heads, n, 8)
+    keep = keep_tokens(get_method("snapkv"), queries, keys, 8**-0.5, budgets, window)
+    assert keep.sum(1).tolist() == budgets.tolist()
+    assert keep[:, n - window :].all()
+    scores = window_attention(queries, keys, 8**-0.5, window)
+    for head in range(num_kv_heads):
+        kept, dropped = scores[head][keep[head, : n - window]], scores[head][~keep[head, : n - window]]
+        if len(kept) and len(dropped):
+            assert kept.min() >= dropped.max()
+
+
+def test_adakv_shares_a_layers_tokens_by_attention_and_keeps_the_sum() -> None:
+    attention = torch.tensor([[9.0, 8, 7, 6, 5, 4, 3, 2], [0.1] * 8])
+    shares = get_method("adakv").head_budgets(attention, torch.tensor([4, 4]))
+    assert shares.tolist() == [7, 1]  # 0.8 x 8 wins + 0.2 x 4, and 0.2 x 4, to the token
+
+
+def test_ties_go_to_the_earlier_token() -> None:
+    keep = keep_tokens(
+        get_method("snapkv"), torch.zeros(1, 1, 4), torch.zeros(1, 20, 4), 1.0, torch.tensor([6]), window=1
+    )
+    # All tokens weigh the same, but pooling sees padding at both ends, so the inner ones stand higher.
+    assert keep[0].nonzero().flatten().tolist() == [2, 3, 4, 5, 6, 19]
