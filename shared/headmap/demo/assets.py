@@ -71,11 +71,11 @@ def build_config(tokenizer: PreTrainedTokenizerFast) -> Qwen2VLConfig:
     ids = {token: tokenizer.convert_tokens_to_ids(token) for token in SPECIAL_TOKENS}
     text = {
         "vocab_size": len(tokenizer),
-        "hidden_size": 256,
-        "intermediate_size": 512,
-        "num_hidden_layers": 4,
-        "num_attention_heads": 8,
-        "num_key_value_heads": 4,
+        "hidden_size": 192,
+        "intermediate_size": 256,
+        "num_hidden_layers": 6,
+        "num_attention_heads": 6,
+        "num_key_value_heads": 3,
         "max_position_embeddings": 4096,
         "bos_token_id": None,
         "eos_token_id": ids[END],

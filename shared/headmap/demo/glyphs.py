@@ -1,6 +1,6 @@
 """How `scoring/glyphs.png` was made. Not run again in use: pages must not depend on the font library at hand.
 
-    python -m headmap.demo.glyphs OUT.png
+python -m headmap.demo.glyphs OUT.png
 """
 
 from __future__ import annotations

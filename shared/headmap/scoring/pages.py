@@ -184,7 +184,10 @@ def _read_record(folder: Path, line: str, where: str) -> Page:
         for i, word in enumerate(_field(record, "words", list, where))
     )
     questions = tuple(
-        Question(_field(item, "question", str, f"{where}, questions[{i}]"), _field(item, "answer", str, f"{where}, questions[{i}]"))
+        Question(
+            _field(item, "question", str, f"{where}, questions[{i}]"),
+            _field(item, "answer", str, f"{where}, questions[{i}]"),
+        )
         for i, item in enumerate(_field(record, "questions", list, where))
     )
     return Page(image, words, questions)
@@ -277,9 +280,7 @@ def _atlas() -> np.ndarray:
     return flat.reshape(len(FONT_SIZES), CELL, len(ATLAS_CHARACTERS), CELL).transpose(0, 2, 1, 3).copy()
 
 
-def _render(
-    draw: _Draw, layout: _Layout, texts: list[str], places: list[tuple[int, int]], stream: str
-) -> np.ndarray:
+def _render(draw: _Draw, layout: _Layout, texts: list[str], places: list[tuple[int, int]], stream: str) -> np.ndarray:
     """Pixels `[height, width, 3]`, uint8."""
     height, width = layout.rows * CELL, layout.cols * CELL
     ink = np.zeros((height + 2, width + 2), dtype=np.int32)  # one pixel of room on each side for the jitter
@@ -308,7 +309,9 @@ def _render(
 def _paper(draw: _Draw, height: int, width: int, stream: str) -> np.ndarray:
     """Grey levels `[height, width]` of the background: a slope, some soft patches of shade and light noise."""
     down, across = draw.integer(-16, 16), draw.integer(-16, 16)
-    slope = (np.arange(height, dtype=np.int32) * down // height)[:, None] + (np.arange(width, dtype=np.int32) * across // width)
+    slope = (np.arange(height, dtype=np.int32) * down // height)[:, None] + (
+        np.arange(width, dtype=np.int32) * across // width
+    )
     paper = draw.integer(195, 240) + slope
     for _ in range(draw.integer(1, 4)):
         y, x, radius = draw.integer(0, height), draw.integer(0, width), draw.integer(40, 120)

@@ -1,0 +1,172 @@
+"""Training batches: pages drawn on the fly, with labels for every cell and several turns about each picture.
+
+A picture is encoded once and then asked about in many turns. Each turn sees the picture and itself, and its positions start
+right after the picture, so to every turn the sequence looks like the single-turn prompt of real use.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerFast
+
+from headmap.demo import assets
+from headmap.demo.recipe import Stage
+from headmap.scoring.pages import ATLAS_CHARACTERS, CELL, TRANSCRIBE_PROMPT, Page, draw_page
+
+BLANK, NEWLINE, PAGE_END, PAGE_START = range(4)
+CELL_CLASSES = 4 + len(ATLAS_CHARACTERS)
+IGNORE = -100
+LOOKUPS = 6
+"""Lookups asked about each training page."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Tensors of one step. N: cells of all pages together, B: pages, P: longest picture prefix, S: longest sequence."""
+
+    patches: Tensor
+    """[N, 3 * CELL * CELL] pixels, -1 to 1: one frame of what the image processor gives."""
+    grid: Tensor
+    """[B, 3] frames, rows and columns of each picture."""
+    cells: Tensor
+    """[N, 1 + context] class of each cell and of the characters before it; IGNORE where there is none."""
+    input_ids: Tensor
+    """[B, S]; the first P places hold the picture and what stands before it, padded on the right."""
+    positions: Tensor
+    """[3, B, S] M-RoPE positions."""
+    image_at: Tensor
+    """[N] places of the visual tokens in the flattened [B * S] sequence."""
+    prefix: int
+    """P."""
+    mask: Tensor
+    """[B, 1, S - P, S] added to attention scores: 0 where a turn's token may look, else -inf."""
+    labels: Tensor
+    """[B, S] the next token where it belongs to an answer, else IGNORE."""
+    is_lookup: Tensor
+    """[B, S] true where the label belongs to a lookup and not to the transcription."""
+
+    def to(self, device: torch.device) -> Batch:
+        """The same batch on another device."""
+        moved = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in vars(self).items()}
+        return Batch(**moved)
+
+
+class BatchMaker:
+    """Makes any batch from the seed, the step and the share alone, so that a run can be resumed anywhere."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerFast, seed: int, context: int) -> None:
+        self._tokenizer = tokenizer
+        self._seed = seed
+        self._context = context
+        self._prefix = self._encode(f"{assets.START}user\n{assets.VISION_START}")
+        self._image_id = tokenizer.convert_tokens_to_ids(assets.IMAGE)
+
+    def batch(self, stage: Stage, step: int, share: int = 0) -> Batch:
+        """Draw one share of the pages of a step. Their stream is tagged `train`, so they are never pages of `make_page`."""
+        pages = [
+            draw_page(f"train/{self._seed}/{step}/{share}/{i}", stage.min_lines, stage.max_lines, 1, stage.max_cells)
+            for i in range(stage.pages)
+        ]
+        return self.from_pages(pages)
+
+    def from_pages(self, pages: list[Page]) -> Batch:
+        """Turn pages into tensors."""
+        sizes = [(page.image.height // CELL, page.image.width // CELL) for page in pages]
+        turns = [[self._turn(prompt, answer) for prompt, answer in _turns(page)] for page in pages]
+        start = len(self._prefix)
+        prefix = start + max(rows * cols for rows, cols in sizes)
+        total = prefix + max(sum(len(ids) for ids, _ in page_turns) for page_turns in turns)
+
+        count = len(pages)
+        input_ids = np.full((count, total), self._tokenizer.pad_token_id, dtype=np.int64)
+        positions = np.zeros((3, count, total), dtype=np.int64)
+        labels = np.full((count, total), IGNORE, dtype=np.int64)
+        is_lookup = np.zeros((count, total), dtype=bool)
+        owner = np.full((count, total), -2, dtype=np.int64)  # turn of each token; -1: picture, -2: padding
+        image_at = []
+        for b, ((rows, cols), page_turns) in enumerate(zip(sizes, turns, strict=True)):
+            end = start + rows * cols
+            input_ids[b, :start] = self._prefix
+            input_ids[b, start:end] = self._image_id
+            owner[b, :end] = -1
+            positions[:, b, :start] = np.arange(start)
+            grid = np.indices((rows, cols)).reshape(2, -1)
+            positions[0, b, start:end] = start
+            positions[1:, b, start:end] = start + grid
+            image_at.append(b * total + np.arange(start, end))
+            at = prefix
+            for number, (ids, answer_from) in enumerate(page_turns):
+                stop = at + len(ids)
+                input_ids[b, at:stop] = ids
+                positions[:, b, at:stop] = start + max(rows, cols) + np.arange(len(ids))
+                labels[b, at + answer_from - 1 : stop - 1] = ids[answer_from:]
+                is_lookup[b, at:stop] = number > 0
+                owner[b, at:stop] = number
+                at = stop
+        places = np.arange(total)
+        own = owner[:, prefix:, None] == owner[:, None, :]
+        mask = (own & (places[None, :] <= places[prefix:, None])) | (owner[:, None, :] == -1)
+        cells = np.concatenate([cell_labels(page, self._context) for page in pages])
+        patches = np.concatenate([_patches(page) for page in pages])
+        return Batch(
+            patches=torch.from_numpy(patches),
+            grid=torch.tensor([[1, rows, cols] for rows, cols in sizes]),
+            cells=torch.from_numpy(cells),
+            input_ids=torch.from_numpy(input_ids),
+            positions=torch.from_numpy(positions),
+            image_at=torch.from_numpy(np.concatenate(image_at)),
+            prefix=prefix,
+            mask=torch.from_numpy(np.where(mask, np.float32(0), np.float32("-inf")))[:, None],
+            labels=torch.from_numpy(labels),
+            is_lookup=torch.from_numpy(is_lookup),
+        )
+
+    def _turn(self, prompt: str, answer: str) -> tuple[list[int], int]:
+        """Token ids of a turn from the end of the picture on, and where the answer starts in them."""
+        asked = self._encode(f"{assets.VISION_END}{prompt}{assets.END}\n{assets.START}assistant\n")
+        return asked + self._encode(f"{answer}{assets.END}"), len(asked)
+
+    def _encode(self, text: str) -> list[int]:
+        return list(self._tokenizer(text)["input_ids"])
+
+
+def cell_labels(page: Page, context: int) -> np.ndarray:
+    """What each cell shows and what stands before it in reading order, `[cells, 1 + context]`, int64.
+
+    The cell after a line counts as the line's newline, the marked cell after the last line as the page's end. So going to
+    the next line and stopping at the end are found the same way as the next character: by the characters before.
+    """
+    rows, cols = page.image.height // CELL, page.image.width // CELL
+    labels = np.full((rows * cols, 1 + context), IGNORE, dtype=np.int64)
+    labels[:, 0] = BLANK
+    before = [PAGE_START] * (context - 1) + [NEWLINE]
+    for number, word in enumerate(page.words):
+        first = (word.box[1] // CELL) * cols + word.box[0] // CELL
+        after = PAGE_END if number == len(page.words) - 1 else NEWLINE
+        classes = [4 + ATLAS_CHARACTERS.index(c) for c in word.text] + [after]
+        for offset, own in enumerate(classes):
+            labels[first + offset, 0] = own
+            labels[first + offset, 1:] = before[: -context - 1 : -1]
+            before.append(own)
+    return labels
+
+
+def _turns(page: Page) -> list[tuple[str, str]]:
+    """Prompts and answers about a page: the transcription, its own questions and some more of the same kind."""
+    lookups = {q.question: q.answer for q in page.questions}
+    for word in page.words[::2] + page.words[1::2]:
+        if len(lookups) < LOOKUPS:
+            key, value = word.text.split(":")
+            lookups.setdefault(f"{assets.LOOKUP_PROMPT} {key}?", value)
+    return [(TRANSCRIBE_PROMPT, page.text), *lookups.items()]
+
+
+def _patches(page: Page) -> np.ndarray:
+    """[cells, 3 * CELL * CELL] pixels, scaled as the image processor scales them."""
+    rows, cols = page.image.height // CELL, page.image.width // CELL
+    pixels = np.asarray(page.image).reshape(rows, CELL, cols, CELL, 3).transpose(0, 2, 4, 1, 3)
+    return pixels.reshape(rows * cols, -1).astype(np.float32) / 127.5 - 1.0

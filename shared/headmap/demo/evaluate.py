@@ -1,0 +1,150 @@
+"""Measure how well a model folder reads pages that it was not trained on.
+
+    python -m headmap.demo.evaluate [--model FOLDER] [--pages 60] [--seed 9000] [--out FILE.json]
+
+Every prompt goes through the chat template and the processor, one page at a time, greedy. Intervals are 95 %: Wilson's for
+shares, a bootstrap over pages for characters.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from PIL import Image
+from rich.progress import track
+from transformers import AutoModelForImageTextToText, AutoProcessor
+
+from headmap.scoring.pages import TRANSCRIBE_PROMPT, Page, make_page
+
+MODEL_FOLDER = Path(__file__).parent / "model"
+HELD_OUT_SEED = 9000
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the model wrote, and whether it stopped by itself."""
+
+    text: str
+    stopped: bool
+
+
+@dataclass(frozen=True)
+class Transcript:
+    """A free-running transcription compared with the truth."""
+
+    edits: int
+    length: int
+    """Characters of the true text."""
+    ended_right: bool
+    """The model stopped by itself right after the last line, with as many lines as the page has."""
+
+
+@torch.inference_mode()
+def ask(model: Any, processor: Any, image: Image.Image, prompt: str, max_new_tokens: int = 320) -> Answer:
+    """Ask one question about one picture, greedy."""
+    messages = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": prompt}]}]
+    text = processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+    inputs = processor(text=[text], images=[image], return_tensors="pt").to(model.device)
+    output = model.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False)
+    new = output[0, inputs["input_ids"].shape[1] :].tolist()
+    end = processor.tokenizer.eos_token_id
+    return Answer(processor.tokenizer.decode([t for t in new if t != end]), end in new)
+
+
+def transcribe(model: Any, processor: Any, page: Page) -> Transcript:
+    """Let the model write down a page and compare."""
+    answer = ask(model, processor, page.image, TRANSCRIBE_PROMPT)
+    true_lines, lines = page.text.split("\n"), answer.text.split("\n")
+    ended_right = answer.stopped and len(lines) == len(true_lines) and lines[-1] == true_lines[-1]
+    return Transcript(edit_distance(answer.text, page.text), len(page.text), ended_right)
+
+
+def edit_distance(a: str, b: str) -> int:
+    """Fewest insertions, deletions and replacements that turn one text into the other (Levenshtein)."""
+    row = list(range(len(b) + 1))
+    for i, x in enumerate(a, start=1):
+        diagonal, row[0] = row[0], i
+        for j, y in enumerate(b, start=1):
+            diagonal, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, diagonal + (x != y))
+    return row[-1]
+
+
+def evaluate(model: Any, processor: Any, pages: Iterable[Page]) -> dict[str, Any]:
+    """All figures of a model on some pages, as a JSON-ready object."""
+    right: list[bool] = []
+    transcripts: list[Transcript] = []
+    for page in pages:
+        for question in page.questions:
+            answer = ask(model, processor, page.image, question.question, max_new_tokens=16)
+            right.append(answer.stopped and answer.text == question.answer)
+        transcripts.append(transcribe(model, processor, page))
+    return {
+        "pages": len(transcripts),
+        "lookup_exact": _share(right),
+        "transcription_characters": _characters(transcripts),
+        "transcription_exact": _share([t.edits == 0 for t in transcripts]),
+        "transcription_ends_right": _share([t.ended_right for t in transcripts]),
+    }
+
+
+def _share(values: list[bool]) -> dict[str, Any]:
+    """A share with its 95 % Wilson interval."""
+    n, z = len(values), 1.96
+    if n == 0:
+        raise ValueError("nothing to evaluate: no pages or no questions")
+    p = sum(values) / n
+    centre, half = p + z * z / (2 * n), z * (p * (1 - p) / n + z * z / (4 * n * n)) ** 0.5
+    scale = 1 + z * z / n
+    return {
+        "value": round(p, 4),
+        "interval": [round((centre - half) / scale, 4), round((centre + half) / scale, 4)],
+        "n": n,
+    }
+
+
+def _characters(transcripts: list[Transcript], draws: int = 2000) -> dict[str, Any]:
+    """1 - edits / length over all pages, with a 95 % bootstrap interval over pages."""
+
+    def accuracy(some: list[Transcript]) -> float:
+        return 1 - sum(t.edits for t in some) / sum(t.length for t in some)
+
+    rng = random.Random(0)
+    drawn = sorted(accuracy(rng.choices(transcripts, k=len(transcripts))) for _ in range(draws))
+    interval = [round(drawn[int(draws * 0.025)], 4), round(drawn[int(draws * 0.975)], 4)]
+    return {"value": round(accuracy(transcripts), 4), "interval": interval, "n": sum(t.length for t in transcripts)}
+
+
+def load(folder: Path, device: str = "cpu", dtype: torch.dtype = torch.float32) -> tuple[Any, Any]:
+    """Model and processor of a folder, by transformers' Auto classes."""
+    model = AutoModelForImageTextToText.from_pretrained(folder, dtype=dtype).to(device).eval()
+    return model, AutoProcessor.from_pretrained(folder)
+
+
+def main(
+    model: Annotated[Path, typer.Option(help="Folder of the model.")] = MODEL_FOLDER,
+    pages: Annotated[int, typer.Option(min=1, help="How many held-out pages; four questions each.")] = 60,
+    seed: Annotated[int, typer.Option(help="Seed of the pages.")] = HELD_OUT_SEED,
+    dtype: Annotated[str, typer.Option(help="float32 or bfloat16.")] = "float32",
+    out: Annotated[Path | None, typer.Option(help="Also write the figures to this JSON file.")] = None,
+) -> None:
+    """Print the figures of a model as JSON."""
+    if dtype not in ("float32", "bfloat16"):
+        raise typer.BadParameter("must be float32 or bfloat16", param_hint="--dtype")
+    loaded, processor = load(model, "cuda" if torch.cuda.is_available() else "cpu", getattr(torch, dtype))
+    drawn = (make_page(seed, index) for index in track(range(pages), description="pages"))
+    figures = {"seed": seed, "dtype": dtype, **evaluate(loaded, processor, drawn)}
+    text = json.dumps(figures, indent=2)
+    print(text)
+    if out is not None:
+        out.write_text(text + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    typer.run(main)

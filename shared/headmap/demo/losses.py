@@ -1,0 +1,163 @@
+"""The forward pass of training and its losses, on transformers' own modules."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import AttentionInterface, Qwen2VLForConditionalGeneration
+
+from headmap.demo.batches import BLANK, CELL_CLASSES, IGNORE, Batch
+
+PICTURE_START = 4
+ATTENTION = "headmap_demo_training"
+
+
+class FrameEmbed(nn.Module):
+    """The patch embedding as one matrix product.
+
+    Kernel and stride are equal, so the convolution is a linear map; both frames of a still picture are equal, so their
+    weights can be added first. It owns the convolution, so parameters keep their names.
+    """
+
+    def __init__(self, proj: nn.Conv3d) -> None:
+        super().__init__()
+        self.proj = proj
+
+    def forward(self, patches: Tensor) -> Tensor:  # [N, 3 * CELL * CELL] -> [N, embed_dim]
+        return F.linear(patches, self.proj.weight.sum(dim=2).flatten(1))
+
+
+def prepare(model: Qwen2VLForConditionalGeneration) -> None:
+    """Put the training's attention and patch embedding on the model. Weights and their names stay as they are."""
+    AttentionInterface.register(ATTENTION, picture_then_turns)
+    model.set_attn_implementation({"text_config": ATTENTION, "vision_config": "sdpa"})
+    model.model.visual.patch_embed = FrameEmbed(model.model.visual.patch_embed.proj)
+
+
+def picture_then_turns(
+    module: nn.Module,
+    query: Tensor,  # [B, heads, S, head_dim]
+    key: Tensor,  # [B, kv_heads, S, head_dim]
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float,
+    prefix: int = 0,
+    turn_mask: Tensor | None = None,
+    looks: list[Tensor] | None = None,
+    **_: Any,
+) -> tuple[Tensor, None]:
+    """Causal attention inside the picture, masked attention (`turn_mask`, [B, 1, S - P, S]) for the turns after it.
+
+    `looks` takes in, layer by layer, the share of attention that the turns give to the picture: [B, heads, S - P].
+    """
+    groups = query.shape[1] // key.shape[1]
+    key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
+    picture = F.scaled_dot_product_attention(
+        query[:, :, :prefix], key[:, :, :prefix], value[:, :, :prefix], is_causal=True, scale=scaling
+    )
+    weights = ((query[:, :, prefix:] * scaling) @ key.mT + turn_mask).softmax(dim=-1)
+    turns = weights @ value
+    if looks is not None:
+        looks.append(weights[..., PICTURE_START:prefix].sum(dim=-1))
+    return torch.cat([picture, turns], dim=2).transpose(1, 2), None
+
+
+@dataclass(frozen=True)
+class Losses:
+    """Scalars of one step; the accuracies are shares of right first choices."""
+
+    total: Tensor
+    glyph: Tensor
+    context: Tensor
+    transcription: Tensor
+    lookup: Tensor
+    looking: Tensor
+    glyph_accuracy: Tensor
+    context_accuracy: Tensor
+    transcription_accuracy: Tensor
+    lookup_accuracy: Tensor
+
+
+class CellHead(nn.Module):
+    """Reads a cell's character and the characters before it off its visual token. Thrown away after training."""
+
+    def __init__(self, width: int, context: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(width, (1 + context) * CELL_CLASSES)
+
+    def forward(self, visual: Tensor) -> Tensor:  # [N, width] -> [N, 1 + context, CELL_CLASSES]
+        return self.linear(visual).unflatten(-1, (-1, CELL_CLASSES))
+
+
+def compute_losses(
+    model: Qwen2VLForConditionalGeneration,
+    head: CellHead,
+    batch: Batch,
+    reads: bool,
+    cell_weight: float,
+    look_weight: float = 0.0,
+) -> Losses:
+    """Run one batch; without `reads` only the vision tower and the cell losses."""
+    visual = model.model.visual(batch.patches, grid_thw=batch.grid).pooler_output  # [N, hidden]
+    cells = head(visual)
+    written = batch.cells[:, 0] != BLANK
+    glyph = F.cross_entropy(cells[written, 0], batch.cells[written, 0])
+    blank = F.cross_entropy(cells[~written, 0], batch.cells[~written, 0])
+    before, before_true = cells[written, 1:].flatten(0, 1), batch.cells[written, 1:].flatten()
+    context = F.cross_entropy(before, before_true)
+    cell_loss = glyph + 0.2 * blank + context
+    zero = glyph.new_zeros(())
+    transcription = lookup = looking = transcription_accuracy = lookup_accuracy = zero
+    total = cell_loss
+    if reads:
+        logits, labels, is_lookup, looking = _answers(model, visual, batch)
+        losses = F.cross_entropy(logits, labels, reduction="none")
+        right = (logits.detach().argmax(-1) == labels).float()
+        transcription, lookup = losses[~is_lookup].mean(), losses[is_lookup].mean()
+        transcription_accuracy, lookup_accuracy = right[~is_lookup].mean(), right[is_lookup].mean()
+        total = transcription + lookup + cell_weight * cell_loss + look_weight * looking
+    return Losses(
+        total=total,
+        glyph=glyph.detach(),
+        context=context.detach(),
+        transcription=transcription.detach(),
+        lookup=lookup.detach(),
+        looking=looking.detach(),
+        glyph_accuracy=(cells[written, 0].detach().argmax(-1) == batch.cells[written, 0]).float().mean(),
+        context_accuracy=(before.detach().argmax(-1) == before_true).float().mean(),
+        transcription_accuracy=transcription_accuracy,
+        lookup_accuracy=lookup_accuracy,
+    )
+
+
+def _answers(
+    model: Qwen2VLForConditionalGeneration, visual: Tensor, batch: Batch
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Logits and labels of all answer tokens, which of them belong to lookups, and how many KV heads look at the picture.
+
+    The last is the sum over KV heads of the root of the share of attention that their queries give to the picture when they
+    answer: a root, so that few heads that look much cost less than many that look a little.
+    """
+    looks: list[Tensor] = []
+    text = model.model.language_model
+    embeddings = text.embed_tokens(batch.input_ids).flatten(0, 1)
+    embeddings = embeddings.index_copy(0, batch.image_at, visual).view(*batch.input_ids.shape, -1)
+    hidden = text(
+        inputs_embeds=embeddings,
+        attention_mask={"full_attention": None},
+        position_ids=batch.positions,
+        use_cache=False,
+        prefix=batch.prefix,
+        turn_mask=batch.mask,
+        looks=looks,
+    ).last_hidden_state
+    asked = batch.labels != IGNORE
+    groups = model.config.text_config.num_attention_heads // model.config.text_config.num_key_value_heads
+    answering = asked[:, batch.prefix :].float().unsqueeze(1)  # [B, 1, S - P]
+    shares = (torch.stack(looks) * answering).sum(dim=(1, 3)) / answering.sum()  # [L, heads]
+    looking = (shares.unflatten(1, (-1, groups)).mean(dim=2) + 1e-3).sqrt().sum()
+    return model.lm_head(hidden[asked]), batch.labels[asked], batch.is_lookup[asked], looking

@@ -1,0 +1,174 @@
+"""Made-up pages: the same on any machine, and true to what they say about themselves."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from headmap.scoring.pages import (
+    ATLAS_CHARACTERS,
+    CELL,
+    MAX_CELLS,
+    MIN_CELLS,
+    Page,
+    Word,
+    draw_page,
+    make_page,
+    read_pages,
+    write_pages,
+)
+
+seeds = st.integers(min_value=0, max_value=2**63)
+indices = st.integers(min_value=0, max_value=10_000)
+
+
+def pixels(page: Page) -> bytes:
+    return np.asarray(page.image).tobytes()
+
+
+def test_pixels_are_those_of_every_other_machine() -> None:
+    page = make_page(0, 0)
+    assert page.image.mode == "RGB"
+    assert (
+        hashlib.sha256(pixels(page)).hexdigest() == "902ed7f9b4d57d9933288f67c2c04bff3323e608cb060ca34ebb793b2e1466b1"
+    )
+    assert page.text.splitlines()[0] == "KLZ:FUQX"
+
+
+@settings(max_examples=25, deadline=None)
+@given(seeds, indices)
+def test_a_page_is_drawn_from_seed_and_index_alone(seed: int, index: int) -> None:
+    first, second = make_page(seed, index), make_page(seed, index)
+    assert pixels(first) == pixels(second)
+    assert (first.words, first.questions) == (second.words, second.questions)
+    assert pixels(first) != pixels(make_page(seed, index + 1))
+    assert first.words != make_page(seed + 1, index).words
+
+
+@settings(max_examples=40, deadline=None)
+@given(seeds, indices)
+def test_size_and_density(seed: int, index: int) -> None:
+    page = make_page(seed, index)
+    width, height = page.image.size
+    assert width % CELL == 0 and height % CELL == 0
+    cells = width * height // CELL**2
+    assert MIN_CELLS <= cells <= MAX_CELLS
+    assert 0.25 <= sum(len(word.text) for word in page.words) / cells <= 0.45
+
+
+@settings(max_examples=40, deadline=None)
+@given(seeds, indices)
+def test_words_lie_in_the_picture_apart_and_hold_their_ink(seed: int, index: int) -> None:
+    page = make_page(seed, index)
+    grey = np.asarray(page.image.convert("L"), dtype=int)
+    covered = np.zeros(grey.shape, dtype=bool)
+    for word in page.words:
+        x0, y0, x1, y1 = word.box
+        assert 0 <= x0 < x1 <= page.image.width and 0 <= y0 < y1 <= page.image.height
+        assert (x1 - 1) // CELL - x0 // CELL + 1 == len(word.text), "a word has one cell for each character"
+        assert not covered[y0:y1, x0:x1].any()
+        covered[y0:y1, x0:x1] = True
+        box = grey[y0:y1, x0:x1]
+        assert np.median(box) - box.min() > 50, "there is no ink in the box"
+        assert set(word.text) <= set(ATLAS_CHARACTERS)
+
+
+@settings(max_examples=40, deadline=None)
+@given(seeds, indices)
+def test_text_and_answers_agree_with_the_words(seed: int, index: int) -> None:
+    page = make_page(seed, index)
+    assert page.text.split() == [word.text for word in page.words]
+    values = dict(line.split(":") for line in page.text.split("\n"))
+    assert len(values) == len(page.words), "a key stands on one line only"
+    assert len(page.questions) == 4
+    for question in page.questions:
+        key = question.question.removeprefix("What is the value of ").removesuffix("?")
+        assert values[key] == question.answer
+        assert [other for other in values if other.endswith(key[-3:])] == [key]
+
+
+def test_words_beside_each_other_are_one_line() -> None:
+    words = (Word("A", (0, 0, 10, 10)), Word("B", (20, 1, 30, 11)), Word("C", (0, 16, 10, 26)))
+    assert Page(Image.new("RGB", (32, 32)), words, ()).text == "A B\nC"
+
+
+def test_other_streams_are_other_pages() -> None:
+    assert draw_page("train/0/0", 8, 14).words != make_page(0, 0).words
+    assert draw_page("page/0/0", 8, 14).words == make_page(0, 0).words
+
+
+def test_written_pages_are_read_back(tmp_path: Path) -> None:
+    done: list[int] = []
+    write_pages(tmp_path / "new", 3, 5, done.append)
+    assert done == [1, 2, 3]
+    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == [
+        "0000.png",
+        "0001.png",
+        "0002.png",
+        "pages.jsonl",
+    ]
+    read = list(read_pages(tmp_path / "new"))
+    for index, page in enumerate(read):
+        made = make_page(5, index)
+        assert pixels(page) == pixels(made)
+        assert (page.words, page.questions) == (made.words, made.questions)
+
+
+def test_the_index_has_the_documented_fields(tmp_path: Path) -> None:
+    write_pages(tmp_path, 1, 5)
+    record = json.loads((tmp_path / "pages.jsonl").read_text())
+    assert set(record) == {"file", "width", "height", "words", "questions"}
+    assert set(record["words"][0]) == {"text", "box"}
+    assert set(record["questions"][0]) == {"question", "answer"}
+
+
+@pytest.mark.parametrize("count", [0, -1])
+def test_nothing_to_write_is_refused(tmp_path: Path, count: int) -> None:
+    with pytest.raises(ValueError, match="count"):
+        write_pages(tmp_path, count, 0)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"file": None}, "line 1: field 'file' must be of type str"),
+        ({"file": "../0000.png"}, "plain file name"),
+        ({"file": "missing.png"}, "cannot read 'missing.png'"),
+        ({"width": 1}, "'width' and 'height' say"),
+        ({"width": True}, "'width' must be of type int"),
+        ({"words": [{"text": "A"}]}, r"words\[0\]: field 'box' is missing"),
+        ({"words": [{"text": "A", "box": [0, 0, 9]}]}, "four whole numbers"),
+        ({"words": [{"text": "A", "box": [0, 0, 9, 99999]}]}, "inside the page"),
+        ({"words": ["A"]}, r"words\[0\]: must be an object"),
+        ({"questions": [{"question": "Q"}]}, r"questions\[0\]: field 'answer' is missing"),
+        ({"questions": {}}, "'questions' must be of type list"),
+    ],
+)
+def test_a_wrong_record_is_named(tmp_path: Path, change: dict[str, object], message: str) -> None:
+    write_pages(tmp_path, 1, 0)
+    index = tmp_path / "pages.jsonl"
+    index.write_text(json.dumps({**json.loads(index.read_text()), **change}) + "\n")
+    with pytest.raises(ValueError, match=message):
+        list(read_pages(tmp_path))
+
+
+def test_a_broken_line_is_named(tmp_path: Path) -> None:
+    write_pages(tmp_path, 2, 0)
+    index = tmp_path / "pages.jsonl"
+    index.write_text(index.read_text().splitlines()[0] + "\n{broken\n")
+    pages = read_pages(tmp_path)
+    next(pages)
+    with pytest.raises(ValueError, match="line 2: not JSON"):
+        next(pages)
+
+
+def test_a_folder_without_pages_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"pages\.jsonl: no such file"):
+        list(read_pages(tmp_path))
