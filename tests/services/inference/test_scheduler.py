@@ -1,0 +1,84 @@
+"""Who runs next."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from headmap.errors import QueueFull
+from services.inference.scheduler import MAX_OVERTAKES, Scheduler
+
+
+@dataclass(frozen=True)
+class Request:
+    id: str
+    reservation: int
+
+
+def test_first_come_first_served() -> None:
+    scheduler: Scheduler[Request] = Scheduler(4, 10)
+    for name in "abc":
+        scheduler.add(Request(name, 1))
+    assert [scheduler.next(running, lambda size: True).id for running in range(3)] == ["a", "b", "c"]
+    assert scheduler.next(0, lambda size: True) is None
+
+
+def test_no_more_than_max_running() -> None:
+    scheduler: Scheduler[Request] = Scheduler(2, 10)
+    scheduler.add(Request("a", 1))
+    assert scheduler.next(2, lambda size: True) is None
+    assert scheduler.next(1, lambda size: True) is not None
+
+
+def test_a_full_queue_refuses() -> None:
+    scheduler: Scheduler[Request] = Scheduler(1, 1)
+    scheduler.add(Request("a", 1))
+    with pytest.raises(QueueFull, match="1 requests are waiting"):
+        scheduler.add(Request("b", 1))
+
+
+def test_small_requests_pass_a_giant_a_bounded_number_of_times() -> None:
+    scheduler: Scheduler[Request] = Scheduler(1000, 1000)
+    scheduler.add(Request("giant", 100))
+    for number in range(MAX_OVERTAKES + 5):
+        scheduler.add(Request(str(number), 1))
+    passed = []
+    while (request := scheduler.next(0, lambda size: size < 100)) is not None:
+        passed.append(request.id)
+    assert passed == [str(number) for number in range(MAX_OVERTAKES)]
+    assert scheduler.next(0, lambda size: True).id == "giant"
+    assert scheduler.next(0, lambda size: size < 100).id == str(MAX_OVERTAKES)
+
+
+def test_a_giant_that_gives_up_lets_the_others_go() -> None:
+    scheduler: Scheduler[Request] = Scheduler(10, 1000)
+    scheduler.add(Request("giant", 100))
+    for number in range(2 * MAX_OVERTAKES):
+        scheduler.add(Request(str(number), 1))
+    while scheduler.next(0, lambda size: size < 100) is not None:
+        pass
+    assert scheduler.remove("giant").id == "giant"
+    assert scheduler.next(0, lambda size: size < 100) is not None
+    assert scheduler.remove("giant") is None
+
+
+@given(st.lists(st.integers(1, 10), max_size=40), st.integers(10, 30))
+def test_everyone_is_served_once_memory_comes_back(sizes: list[int], capacity: int) -> None:
+    scheduler: Scheduler[Request] = Scheduler(1000, 1000)
+    for number, size in enumerate(sizes):
+        scheduler.add(Request(str(number), size))
+    served: list[str] = []
+    held: list[Request] = []
+    while len(served) < len(sizes):
+        free = capacity - sum(request.reservation for request in held)
+        request = scheduler.next(len(held), lambda size, free=free: size <= free)
+        if request is None:
+            held.pop(0)
+        else:
+            held.append(request)
+            served.append(request.id)
+            assert sum(request.reservation for request in held) <= capacity
+    assert sorted(served, key=int) == [str(number) for number in range(len(sizes))]
