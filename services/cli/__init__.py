@@ -1,0 +1,1 @@
+"""The `headmap` command: one file for each command, heavy imports inside them."""

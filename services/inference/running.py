@@ -65,7 +65,7 @@ class Run:
     async def tokens(self) -> AsyncGenerator[tuple[Token, Finished | None], None]:
         """Each token as it comes, the last one with the result and the text that was held back until the end.
 
-        A token is sent at once unless it may be the last: one that ends the text, or any while stop strings are watched.
+        A token is sent at once unless it may be the last: one that ends the text, or any where stop strings are given.
         """
         sampling = self.ready.sampling
         eos = frozenset() if sampling.ignore_eos else self.ready.served.opened.eos_token_ids

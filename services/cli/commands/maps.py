@@ -1,0 +1,170 @@
+"""`headmap maps`: the registry of the data directory, or of HEADMAP_DATABASE_URL."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from services.cli.common import DataDir, console, fail, load_settings, one_line_errors
+
+if TYPE_CHECKING:
+    from headmap.registry.session import Database
+
+app = typer.Typer(help="The registry of head maps.", no_args_is_help=True)
+
+MapId = Annotated[str, typer.Argument(help="A map's id; its first digits do where they name one map only.")]
+AsJson = Annotated[bool, typer.Option("--json", help="As JSON.")]
+
+
+@app.command("list")
+@one_line_errors
+def list_(
+    model: Annotated[str | None, typer.Option(help="Only of this model.")] = None,
+    as_json: AsJson = False,
+    data_dir: DataDir = None,
+) -> None:
+    """List maps, newest first."""
+    from headmap.registry.repository import list_maps
+
+    with _registry(data_dir) as database, database.read() as session:
+        records, cursor = [], None
+        while True:
+            page = list_maps(session, model=model, limit=200, cursor=cursor)
+            records += page.items
+            cursor = page.next_cursor
+            if cursor is None:
+                break
+    if as_json:
+        typer.echo(json.dumps([asdict(record) for record in records], default=str, indent=2))
+        return
+    from rich.table import Table
+
+    table = Table("id", "model", "version", "pages", "rule", "aliases", "made", box=None, pad_edge=False)
+    for one in records:
+        made = f"{one.created_at:%Y-%m-%d %H:%M}"
+        cells = (one.id, one.model, one.version, one.pages, one.rule, ", ".join(one.aliases), made)
+        table.add_row(*("-" if cell is None else str(cell) for cell in cells))
+    console().print(table if records else "no maps yet; `headmap score MODEL` makes one")
+
+
+@app.command("show")
+@one_line_errors
+def show(map_id: MapId, as_json: AsJson = False, data_dir: DataDir = None) -> None:
+    """Show a map's provenance and its strongest heads."""
+    from headmap.heatmap import TOP_SHARE
+    from headmap.registry.repository import get_map, get_scores
+
+    with _registry(data_dir) as database, database.read() as session:
+        record = get_map(session, _whole_id(session, map_id))
+        scores = get_scores(session, record.id)
+    top = [
+        {"layer": layer, "head": head, "score": float(scores.matrix[layer, head])}
+        for layer, head in scores.top_heads(TOP_SHARE)
+    ]
+    if as_json:
+        body = {**asdict(record), "top5pct_share": scores.top_share(TOP_SHARE), "top_heads": top}
+        typer.echo(json.dumps(body, default=str, indent=2))
+        return
+    out = console()
+    for name, value in asdict(record).items():
+        shown = ", ".join(value) if isinstance(value, tuple | list) else value
+        out.print(f"{name:16} {'-' if shown in (None, '') else shown}", markup=False)
+    out.print(f"{'top 5 %':16} {100 * scores.top_share(TOP_SHARE):.1f} % of the score")
+    for one in top:
+        out.print(f"{'':16} layer {one['layer']} head {one['head']}: {100 * one['score']:.1f} %")
+
+
+@app.command("export")
+@one_line_errors
+def export(
+    map_id: MapId,
+    out: Annotated[Path | None, typer.Option(help="A file; standard output when left out.")] = None,
+    bare: Annotated[
+        bool, typer.Option("--bare", help='Only {"layer-head": [score]}, the public SparseMM form.')
+    ] = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Write a map as JSON that `import` and POST /maps take."""
+    from headmap.registry.repository import get_map, get_scores
+
+    with _registry(data_dir) as database, database.read() as session:
+        record = get_map(session, _whole_id(session, map_id))
+        scores = get_scores(session, record.id)
+    body: dict[str, Any] = {
+        "model": record.model,
+        "revision": record.revision,
+        "num_kv_heads": record.num_kv_heads,
+        "scores": scores.to_sparsemm(),
+    }
+    text = json.dumps(body["scores"] if bare else body)
+    if out is None:
+        typer.echo(text)
+    else:
+        out.write_text(text + "\n")
+        typer.echo(str(out))
+
+
+@app.command("import")
+@one_line_errors
+def import_(
+    file: Annotated[
+        Path, typer.Argument(help="An export, or a public SparseMM score file.", exists=True, dir_okay=False)
+    ],
+    model: Annotated[str | None, typer.Option(help="The model; needed for a bare score file.")] = None,
+    num_kv_heads: Annotated[int | None, typer.Option(min=1, help="Needed for a bare score file.")] = None,
+    revision: Annotated[str | None, typer.Option(help="The model's revision.")] = None,
+    data_dir: DataDir = None,
+) -> None:
+    """File a map from JSON."""
+    from headmap.head_scores import HeadScores
+    from headmap.registry.repository import Provenance, add_map
+
+    try:
+        body = json.loads(file.read_text())
+    except ValueError as error:
+        fail(f"{file}: not JSON ({error})")
+    if not isinstance(body, dict):
+        fail(f"{file}: must be a JSON object")
+    wrapped: dict[str, Any] = body if "scores" in body else {"scores": body}
+    model = model or wrapped.get("model")
+    num_kv_heads = num_kv_heads or wrapped.get("num_kv_heads")
+    if not isinstance(model, str) or not isinstance(num_kv_heads, int) or not isinstance(wrapped["scores"], dict):
+        fail(f"{file}: --model and --num-kv-heads are needed, it does not say them itself", code=2)
+    scores = HeadScores.from_sparsemm(wrapped["scores"], num_kv_heads)
+    provenance = Provenance(
+        model=model, revision=revision or wrapped.get("revision"), architecture=None, dataset="import"
+    )
+    with _registry(data_dir) as database, database.write() as session:
+        map_id = add_map(session, provenance, scores, move_default=False)
+    typer.echo(map_id)
+
+
+@contextmanager
+def _registry(data_dir: Path | None) -> Iterator[Database]:
+    """The registry, with its tables up to date."""
+    from headmap.registry.migrations import migrate
+    from headmap.registry.session import open_database
+
+    settings = load_settings(data_dir)
+    migrate(settings)
+    database = open_database(settings)
+    try:
+        yield database
+    finally:
+        database.close()
+
+
+def _whole_id(session: Any, start: str) -> str:
+    """The one id that begins with `start`; `start` itself where there is none."""
+    from headmap.registry.tables import Map
+    from sqlalchemy import select
+
+    query = select(Map.id).where(Map.id.startswith(start, autoescape=True)).limit(2)
+    found = list(session.scalars(query))
+    return found[0] if len(found) == 1 else start

@@ -1,0 +1,135 @@
+"""What commands share: settings with the command line's options in them, errors as one line, progress bars."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, ParamSpec, TypeVar
+
+import typer
+
+if TYPE_CHECKING:
+    from headmap.models import ModelInfo
+    from headmap.settings import Settings
+    from rich.console import Console
+    from rich.progress import Progress
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+DataDir = Annotated[
+    Path | None,
+    typer.Option("--data-dir", help="Where everything is kept. [default: headmap-data]", show_default=False),
+]
+
+
+def one_line_errors(command: Callable[P, R]) -> Callable[P, R]:
+    """Ends a command that fails in a known way with one line on standard error and exit code 1."""
+
+    @functools.wraps(command)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+        from headmap.errors import HeadmapError
+        from pydantic import ValidationError
+        from pydantic_settings import SettingsError
+
+        try:
+            return command(*args, **kwargs)
+        except HeadmapError as error:
+            fail(error.detail)
+        except ValidationError as error:
+            first = error.errors()[0]
+            name = "_".join(str(part) for part in first["loc"]).upper()
+            fail(f"HEADMAP_{name}: {first['msg']}, got {first.get('input')!r}", code=2)
+        except SettingsError as error:
+            fail(str(error), code=2)
+        except BrokenPipeError:
+            sys.stderr.close()  # the reader went away: nobody to tell, and Python must not try
+            raise typer.Exit(1) from None
+        except OSError as error:
+            fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+        except KeyboardInterrupt:
+            fail("interrupted", code=130)
+
+    return wrapped
+
+
+def fail(message: str, code: int = 1) -> NoReturn:
+    """Say `message` in one line on standard error, and exit."""
+    typer.echo(f"headmap: {' '.join(message.split())}", err=True)
+    raise typer.Exit(code)
+
+
+def load_settings(data_dir: Path | None = None, models: list[str] | None = None) -> Settings:
+    """HEADMAP_* settings, with what the command line says instead. Raises pydantic's ValidationError."""
+    from headmap.settings import Settings
+
+    given: dict[str, Any] = {}
+    if data_dir is not None:
+        given["data_dir"] = data_dir
+    if models:
+        given["models"] = tuple(models)
+    return Settings(**given)
+
+
+def find_named_model(model: str, data_dir: Path | None) -> tuple[ModelInfo, Settings]:
+    """A folder or Hub id named on the command line, and settings under which it may be loaded.
+
+    Raises ModelNotFound and UnsupportedModel.
+    """
+    from headmap.errors import ModelNotFound
+    from headmap.models import find_model
+
+    settings = load_settings(data_dir)
+    widened = settings.model_copy(update={"models": tuple(dict.fromkeys((model, *settings.models)))})
+    try:
+        return find_model(model, widened), widened
+    except ModelNotFound:
+        find_model(model, settings)  # says it again, without naming what was asked for among what is here
+        raise
+
+
+def console(*, stderr: bool = False) -> Console:
+    """Where it is no terminal, lines are as long as they are."""
+    from rich.console import Console
+
+    out = Console(stderr=stderr, highlight=False, soft_wrap=True)
+    return out if out.is_terminal else Console(stderr=stderr, highlight=False, soft_wrap=True, width=400)
+
+
+def progress_bar(unit: str) -> Progress:
+    """A bar on standard error, with counts, the time passed and the time left; a plain line where it is no terminal."""
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        SpinnerColumn,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    return Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn(unit),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=console(stderr=True),
+    )
+
+
+def quiet_libraries() -> None:
+    """Keep model libraries from drawing bars and notes of their own between ours."""
+    import os
+
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()

@@ -1,0 +1,44 @@
+"""The entry point `headmap`. Only typer is imported here, so that `--help` answers at once."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import headmap
+import typer
+
+from services.cli.commands import generate, maps, models, pages, score, up
+
+app = typer.Typer(
+    name="headmap",
+    help="Profile a multimodal model's visual heads once, then serve it with a KV cache sized head by head.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"headmap {headmap.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say the version.")
+    ] = False,
+) -> None:
+    """Profile a multimodal model's visual heads once, then serve it with a KV cache sized head by head."""
+
+
+app.command("up")(up.up)
+app.command("score")(score.score)
+app.command("generate")(generate.generate)
+app.add_typer(maps.app, name="maps")
+app.command("pages")(pages.pages)
+app.command("models")(models.models)
+
+if __name__ == "__main__":
+    app()

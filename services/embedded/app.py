@@ -1,0 +1,61 @@
+"""Scoring and inference in one application, so that one port, /docs, /metrics and /health cover both."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+
+import headmap
+from fastapi import FastAPI, Request
+from headmap.http.plumbing import Check, Checks, install, log_start
+from headmap.jobs.broker import Broker
+from headmap.settings import Settings
+
+from services.inference import app as inference
+from services.inference.fetching import ImageFetcher
+from services.inference.opening import OpenModel, open_model
+from services.scoring import app as scoring
+from services.scoring.metrics import JobCollector
+
+
+def create_app(
+    settings: Settings,
+    *,
+    open_model: OpenModel = open_model,
+    fetcher: ImageFetcher | None = None,
+    broker: Broker | None = None,
+) -> FastAPI:
+    """Both services. The registry must be migrated. The last three stand in for the real things in tests."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        log_start(settings, "headmap")
+        try:
+            async with inference.serving(inference_state):
+                yield
+        finally:
+            scoring_state.close()
+
+    app = FastAPI(
+        title="Headmap",
+        version=headmap.__version__,
+        description="Profile a model's visual heads, and serve it with a KV cache sized head by head.",
+        lifespan=lifespan,
+    )
+    metrics = install(app, settings, service="headmap", checks=checks)
+    scoring_state = scoring.mount(app, settings, broker=broker)
+    metrics.registry.register(JobCollector(scoring_state.database))
+    inference_state = inference.mount(app, settings, metrics, open_model=open_model, fetcher=fetcher)
+    return app
+
+
+def checks(request: Request) -> Checks:
+    """Readiness of both. A registry away stops scoring but not serving, so it is a degraded whole."""
+    database = request.app.state.scoring.database
+
+    def registry() -> Check:
+        found = scoring.check_registry(database)
+        return replace(found, status="degraded") if found.status == "unavailable" else found
+
+    return {**inference.checks(request), "registry": registry}

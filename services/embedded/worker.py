@@ -1,0 +1,28 @@
+"""The scoring worker of the embedded cluster: one process, gentle to the serving one beside it."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from headmap.settings import Settings
+
+from services.embedded.lifeline import hold_lifeline
+
+_GRACE_SECONDS = 20.0
+_NICE = 10
+
+
+def main() -> int:
+    hold_lifeline(_GRACE_SECONDS)
+    os.nice(_NICE)  # answers come before profiles
+    from services.scoring.tasks import create_worker
+    from services.scoring.worker import run_worker
+
+    settings = Settings()
+    run_worker(create_worker(settings), settings, pool="solo")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,27 @@
+"""Run the inference service: `python -m services.inference --host 0.0.0.0 --port 8001`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from headmap.http.logs import setup_logging
+from headmap.settings import Settings
+
+from services.inference.app import create_app
+from services.inference.server import serve
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=8001)
+    arguments = parser.parse_args(argv)
+    settings = Settings()
+    setup_logging(settings, "inference")
+    started = serve(create_app(settings), settings, host=arguments.host, port=arguments.port)
+    return 0 if started else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
