@@ -6,10 +6,13 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import socket
 import sys
+import warnings
 
 from celery import Celery, signals
+from celery.exceptions import SecurityWarning
 from headmap.http.logs import setup_logging
 from headmap.jobs.celery_app import worker_arguments
 from headmap.settings import Settings
@@ -34,8 +37,14 @@ def main(argv: list[str] | None = None) -> int:
 
 def run_worker(app: Celery, settings: Settings, *, pool: str, concurrency: int = 1) -> None:
     """Work until told to stop: SIGTERM hands running shards back, and ends within a page."""
-    # With a receiver here Celery leaves logging alone.
-    signals.setup_logging.connect(lambda **_: setup_logging(settings, "scoring-worker"), weak=False)
+
+    def set_up(**_: object) -> None:
+        setup_logging(settings, "scoring-worker")
+        for name in ("celery.worker.strategy", "celery.app.trace"):
+            logging.getLogger(name).setLevel(logging.WARNING)  # each shard is told once, by headmap.jobs.runner
+
+    signals.setup_logging.connect(set_up, weak=False)  # with a receiver here Celery leaves logging alone
+    warnings.filterwarnings("ignore", category=SecurityWarning)  # of root and pickle; only JSON is accepted
     app.worker_main(worker_arguments(pool=pool, concurrency=concurrency, log_level=settings.log_level))
 
 

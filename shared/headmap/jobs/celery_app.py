@@ -43,6 +43,7 @@ class WorkerRuntime:
         self.settings = settings
         self.name = f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}"
         """Of the worker with all its children: their owner names begin with it."""
+        self.stopping = threading.Event()
         self._factory = scorer_factory
         self._lock = threading.Lock()
         self._opened: tuple[int, Database, ShardScorer | None] | None = None
@@ -58,6 +59,8 @@ class WorkerRuntime:
         return scorer
 
     def score_shard(self, job_id: str, number: int) -> str:
+        if self.stopping.is_set():
+            return "stopping"  # a solo worker takes one more message; a sweeper sends it to another
         owner = f"{self.name}/{os.getpid()}"
         return run_shard(self.database(), self.settings, self.scorer, job_id, number, owner=owner)
 
@@ -126,14 +129,16 @@ class WorkerSteps(bootsteps.StartStopStep):  # type: ignore[misc]  # celery is u
         self._database.close()
 
     def _shutting_down(self, **_: Any) -> None:
+        self._runtime.stopping.set()
         # This is a signal handler, which may have interrupted a transaction of ours: work beside it.
         threading.Thread(target=self._runtime.release, name="release", daemon=True).start()
 
 
 def create_celery(settings: Settings, scorer_factory: ScorerFactory | None = None) -> Celery:
     """The Celery application of one process; a worker's needs `scorer_factory`, a sender's does not."""
-    app = Celery("headmap", broker=settings.celery_broker_url, set_as_current=False)
     embedded = settings.broker_url is None
+    broker = "filesystem://localhost" if embedded else settings.celery_broker_url
+    app = Celery("headmap", broker=broker, set_as_current=False)
     hard = settings.shard_time_limit
     if embedded:
         options = transport_options(settings)
@@ -183,6 +188,7 @@ def create_celery(settings: Settings, scorer_factory: ScorerFactory | None = Non
 def worker_arguments(*, pool: str = "solo", concurrency: int = 1, log_level: str = "INFO") -> list[str]:
     """The arguments of `Celery.worker_main`: `solo` on one machine, `prefork` in a cluster (hard limits need it)."""
     return [
+        "--quiet",
         "worker",
         f"--pool={pool}",
         f"--concurrency={concurrency}",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -40,3 +41,22 @@ class FakeScorer:
             time.sleep(self.pause)
             on_page(index + 1)
         return ShardResult(spec.count, 10 * spec.count, 9 * spec.count, 7 * spec.count, sums, squares)
+
+
+class CountingBroker:
+    """Keeps what it is told; `away` as if it could not be reached."""
+
+    def __init__(self, *, away: bool = False, waiting: int = 0) -> None:
+        self.sent: list[tuple[str, int]] = []
+        self.away = away
+        self.messages = waiting
+
+    def enqueue(self, shards: Iterable[tuple[str, int]]) -> None:
+        if self.away:
+            raise OSError("nobody there")
+        self.sent.extend(shards)
+
+    def waiting(self) -> int:
+        if self.away:
+            raise OSError("nobody there")
+        return self.messages

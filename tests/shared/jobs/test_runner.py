@@ -1,0 +1,137 @@
+"""One shard, run without Celery: what becomes of it, and of its job."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+import pytest
+from headmap.errors import InvalidParameter, ModelNotFound, OutOfMemory
+from headmap.jobs.runner import run_shard
+from headmap.jobs.work import OnPage, ShardAborted, ShardResult, ShardScorer, ShardSpec
+from headmap.registry.jobs import cancel_job
+from headmap.registry.session import Database
+from headmap.registry.tables import JobState, ShardState
+from headmap.settings import Settings
+
+from tests.shared.jobs import contract
+from tests.shared.jobs.fakes import FakeScorer
+
+
+def raising(error: Exception) -> Callable[[], ShardScorer]:
+    def scorer(spec: ShardSpec, on_page: OnPage) -> ShardResult:
+        raise error
+
+    return lambda: scorer
+
+
+class Waiting:
+    """Works until it is aborted, and says what it saw."""
+
+    def __init__(self) -> None:
+        self.started, self.aborted = threading.Event(), threading.Event()
+
+    def __call__(self, spec: ShardSpec, on_page: OnPage) -> ShardResult:
+        try:
+            for _ in range(200):
+                on_page(2)
+                self.started.set()
+                time.sleep(0.02)
+        except ShardAborted:
+            self.aborted.set()
+            raise
+        raise TimeoutError("nobody aborted it")
+
+
+def test_shards_run_to_a_map(database: Database, settings: Settings) -> None:
+    job = contract.make_job(database)
+    outcomes = [run_shard(database, settings, FakeScorer, job, number, owner="w") for number in (1, 0, 2, 0)]
+    assert outcomes == ["done", "done", "done", "skipped"]
+    assert contract.read_job(database, job).state is JobState.SUCCEEDED
+
+
+@pytest.mark.parametrize(("job", "number"), [("0" * 32, 0), (None, 99)])
+def test_a_shard_that_does_not_exist_is_skipped(
+    database: Database, settings: Settings, job: str | None, number: int
+) -> None:
+    job = job or contract.make_job(database)
+    assert run_shard(database, settings, FakeScorer, job, number, owner="w") == "skipped"
+
+
+@pytest.mark.parametrize("error", [ModelNotFound("model: gone"), InvalidParameter("rule: unknown")])
+def test_a_clients_error_fails_the_job_with_its_reason(
+    database: Database, settings: Settings, error: ModelNotFound
+) -> None:
+    job = contract.make_job(database)
+    assert run_shard(database, settings, raising(error), job, 0, owner="w") == "failed"
+    failed = contract.read_job(database, job)
+    assert failed.state is JobState.FAILED
+    assert failed.error == f"pages 0 to 3 failed: {error.detail}"
+
+
+@pytest.mark.parametrize("error", [RuntimeError("device lost\x00"), MemoryError(), OutOfMemory("KV memory")])
+def test_other_errors_are_tried_again_a_bounded_number_of_times(
+    database: Database, settings: Settings, error: Exception
+) -> None:
+    job = contract.make_job(database)
+    outcomes = [run_shard(database, settings, raising(error), job, 0, owner="w") for _ in range(settings.max_attempts)]
+    assert outcomes == ["retry"] * settings.max_attempts
+    failed = contract.read_job(database, job)
+    assert failed.state is JobState.FAILED
+    assert f"after {settings.max_attempts} attempts" in (failed.error or "")
+    assert str(error).strip("\x00") in (failed.error or "")
+    assert "\x00" not in (failed.error or "")
+
+
+def test_a_fault_that_passes_leaves_the_map_as_it_is(database: Database, settings: Settings) -> None:
+    calm = contract.make_job(database)
+    for number in range(contract.SHARDS):
+        run_shard(database, settings, FakeScorer, calm, number, owner="w")
+    job = contract.make_job(database)
+    run_shard(database, settings, raising(RuntimeError("once")), job, 1, owner="w")
+    for number in range(contract.SHARDS):
+        assert run_shard(database, settings, FakeScorer, job, number, owner="w") == "done"
+    assert contract.checksum(database, job) == contract.checksum(database, calm)
+    assert contract.read_job(database, job).error is None
+
+
+def test_a_scorer_that_cannot_be_made_fails_the_attempt_not_the_worker(database: Database, settings: Settings) -> None:
+    def broken() -> ShardScorer:
+        raise ImportError("no torch here")
+
+    job = contract.make_job(database)
+    assert run_shard(database, settings, broken, job, 0, owner="w") == "retry"
+
+
+def test_progress_shows_and_the_lease_is_renewed_while_the_work_goes_on(database: Database, settings: Settings) -> None:
+    quick = settings.model_copy(update={"lease_seconds": 0.6})
+    job = contract.make_job(database)
+    scorer = Waiting()
+    thread = threading.Thread(target=run_shard, args=(database, quick, lambda: scorer, job, 0), kwargs={"owner": "w"})
+    thread.start()
+    scorer.started.wait(5)
+    time.sleep(1.2)  # two leases long
+    assert contract.lease(database, job, 0, "thief") is None
+    assert contract.read_job(database, job).done == 2
+    with database.write() as session:
+        cancel_job(session, job)
+    assert scorer.aborted.wait(3)
+    thread.join()
+
+
+def test_cancel_aborts_the_work_and_nothing_of_it_stays(database: Database, settings: Settings) -> None:
+    job = contract.make_job(database)
+    scorer = Waiting()
+    outcome: list[str] = []
+    run = threading.Thread(
+        target=lambda: outcome.append(run_shard(database, settings, lambda: scorer, job, 0, owner="w"))
+    )
+    run.start()
+    scorer.started.wait(5)
+    with database.write() as session:
+        cancel_job(session, job)
+    run.join(5)
+    assert outcome == ["lost"]
+    assert contract.shard_state(database, job, 0) == ShardState.CANCELLED
+    assert contract.read_job(database, job).state is JobState.CANCELLED

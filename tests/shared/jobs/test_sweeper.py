@@ -1,0 +1,86 @@
+"""The sweeper: what it sends again, what it leaves alone, and that it outlives what is away."""
+
+from __future__ import annotations
+
+import time
+
+from headmap.jobs.submit import ANNOUNCE, submit
+from headmap.jobs.sweeper import SweeperThread, sweep
+from headmap.registry.session import Database
+from headmap.registry.tables import JobState, Shard, ShardState
+from headmap.settings import Settings
+from sqlalchemy import update
+
+from tests.shared.jobs import contract
+from tests.shared.jobs.fakes import INFO, CountingBroker
+
+
+def settled(settings: Settings) -> Settings:
+    return settings.model_copy(update={"sweep_seconds": 0.1})
+
+
+def test_shards_that_never_arrived_are_sent_again(database: Database, settings: Settings) -> None:
+    job = submit(database, CountingBroker(away=True), settings, INFO, contract.PARAMS)[0]
+    time.sleep(0.15)
+    broker = CountingBroker()
+    assert sweep(database, broker, settled(settings)) == 3
+    assert broker.sent == [(job.id, 0), (job.id, 1), (job.id, 2)]
+
+
+def test_shards_that_wait_in_the_broker_are_left_alone(database: Database, settings: Settings) -> None:
+    submit(database, CountingBroker(), settings, INFO, contract.PARAMS)
+    time.sleep(0.15)
+    assert sweep(database, CountingBroker(waiting=3), settled(settings)) == 0
+
+
+def test_a_shard_whose_worker_died_is_sent_again_and_counts_a_failure(database: Database, settings: Settings) -> None:
+    job = contract.make_job(database)
+    contract.held(database, job, 1)
+    contract.let_run_out(database, job)
+    broker = CountingBroker()
+    sweep(database, broker, settings)
+    assert broker.sent == [(job, 1)]
+    with database.read() as session:
+        assert session.get(Shard, (job, 1)).failures == 1
+
+
+def test_a_shard_that_kills_its_workers_fails_its_job(database: Database, settings: Settings) -> None:
+    job = contract.make_job(database)
+    for _ in range(settings.max_attempts):
+        contract.held(database, job, 1, "victim")
+        contract.let_run_out(database, job)
+        sweep(database, CountingBroker(), settings)
+    failed = contract.read_job(database, job)
+    assert failed.state is JobState.FAILED
+    assert "victim did not renew its lease" in (failed.error or "")
+
+
+def test_the_rest_of_a_long_job_follows_as_messages_are_taken(database: Database, settings: Settings) -> None:
+    long = contract.JobParams(**{**vars(contract.PARAMS), "pages": 4 * (ANNOUNCE + 50)})
+    job = submit(database, CountingBroker(), settings, INFO, long)[0]
+    assert sweep(database, CountingBroker(waiting=ANNOUNCE), settings) == 0
+    broker = CountingBroker(waiting=ANNOUNCE - 20)
+    assert sweep(database, broker, settings) == 20
+    assert broker.sent == [(job.id, ANNOUNCE + index) for index in range(20)]
+
+
+def test_shards_of_ended_jobs_are_not_sent(database: Database, settings: Settings) -> None:
+    job = contract.make_job(database)
+    contract.fails(database, contract.held(database, job, 0), permanent=True)
+    with database.write() as session:
+        session.execute(update(Shard).values(state=ShardState.QUEUED, enqueued_at=None))  # as if a bug had left it
+    assert sweep(database, CountingBroker(), settings) == 0
+
+
+def test_the_thread_goes_on_when_the_broker_was_away(database: Database, settings: Settings) -> None:
+    job = submit(database, CountingBroker(away=True), settings, INFO, contract.PARAMS)[0]
+    broker = CountingBroker(away=True)
+    thread = SweeperThread(database, broker, settled(settings))
+    thread.start()
+    time.sleep(0.3)
+    broker.away = False
+    deadline = time.monotonic() + 5
+    while not broker.sent and time.monotonic() < deadline:
+        time.sleep(0.05)
+    thread.stop()
+    assert set(broker.sent) == {(job.id, number) for number in range(3)}

@@ -1,0 +1,101 @@
+"""What a transaction promises, and what a registry that is away looks like."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
+
+import pytest
+from headmap.errors import RegistryUnavailable
+from headmap.registry.session import Database, open_database, utc_now
+from headmap.registry.tables import Alias, Job, Map
+from headmap.settings import Settings
+from sqlalchemy import select, text
+from sqlalchemy.exc import IntegrityError
+
+from tests.shared.jobs import contract
+
+
+def test_a_raising_block_changes_nothing(database: Database) -> None:
+    job = contract.make_job(database)
+
+    def interrupted() -> None:
+        with database.write() as session:
+            session.get(Job, job).error = "changed"
+            session.flush()
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        interrupted()
+    assert contract.read_job(database, job).error is None
+
+
+def test_foreign_keys_hold(database: Database) -> None:
+    with pytest.raises(IntegrityError), database.write() as session:
+        session.add(Alias(model="m", alias="a", map_id="nowhere", updated_at=datetime.now(UTC)))
+
+
+def test_times_are_utc_whatever_zone_they_come_in(database: Database) -> None:
+    job = contract.make_job(database)
+    noon = datetime(2030, 1, 1, 12, tzinfo=timezone(timedelta(hours=2)))
+    with database.write() as session:
+        row = session.get(Job, job)
+        row.created_at = noon
+    with database.read() as session:
+        assert session.get(Job, job).created_at == datetime(2030, 1, 1, 10, tzinfo=UTC)
+        assert utc_now(session).tzinfo is UTC
+
+
+def test_times_without_a_zone_are_refused(database: Database) -> None:
+    with database.read() as session, pytest.raises(Exception, match="carry their zone"):
+        session.execute(select(Map).where(Map.created_at == datetime(2030, 1, 1)))
+
+
+def test_writers_wait_for_each_other(database: Database) -> None:
+    def count_up(_: int) -> None:
+        with database.write() as session:
+            value = session.scalar(text("SELECT value FROM counter"))
+            session.execute(text("UPDATE counter SET value = :value"), {"value": value + 1})
+
+    with database.write() as session:
+        session.execute(text("CREATE TABLE counter (value INTEGER)"))
+        session.execute(text("INSERT INTO counter VALUES (0)"))
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(count_up, range(60)))
+    with database.read() as session:
+        assert session.scalar(text("SELECT value FROM counter")) == 60
+
+
+def test_a_reader_waits_for_no_writer(database: Database) -> None:
+    with database.write() as writer:
+        writer.execute(text("CREATE TABLE busy (value INTEGER)"))
+        with database.read() as reader:
+            assert reader.scalars(select(Map.id)).all() == []
+
+
+def test_a_registry_that_is_not_there_is_unavailable(tmp_path: Path) -> None:
+    closed = open_database(Settings(data_dir=tmp_path, database_url="postgresql://nobody@127.0.0.1:1/none"))
+    with pytest.raises(RegistryUnavailable, match="does not answer"), closed.read() as session:
+        session.execute(select(Map.id))
+    with pytest.raises(RegistryUnavailable):
+        closed.patiently(lambda session: session.execute(select(Map.id)), seconds=0.2)
+
+
+def test_a_registry_without_tables_is_unavailable(tmp_path: Path) -> None:
+    empty = open_database(Settings(data_dir=tmp_path))
+    with pytest.raises(RegistryUnavailable), empty.read() as session:
+        session.execute(select(Map.id))
+    empty.close()
+
+
+def test_patience_repeats_until_the_registry_is_back(database: Database) -> None:
+    calls = []
+
+    def work(session: object) -> int:
+        calls.append(1)
+        if len(calls) < 3:
+            raise RegistryUnavailable("away")
+        return len(calls)
+
+    assert database.patiently(work, seconds=5) == 3
