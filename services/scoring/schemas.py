@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from headmap.registry.jobs import JobRecord
 from headmap.registry.repository import MapRecord, Match
 from headmap.registry.tables import JobState
-from pydantic import BaseModel, ConfigDict, Field, SkipValidation, WithJsonSchema
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
 MAX_PAGES = 100_000
 
@@ -20,7 +20,7 @@ AliasName = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z
 
 # Checked value by value by HeadScores.from_sparsemm, whose errors name the key; a million numbers pass here once.
 SparseMMScores = Annotated[
-    SkipValidation[dict[str, Any]],
+    dict[str, Any],
     WithJsonSchema(
         {
             "type": "object",

@@ -38,6 +38,7 @@ class RequestMiddleware:
         given = Headers(scope=scope).get("x-request-id", "")
         current = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
         token = request_id.set(current)
+        scope["headmap_request_id"] = current  # for the outermost handler, which runs when the variable is unset
         started = time.perf_counter()
         status = 500
 

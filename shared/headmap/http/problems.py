@@ -12,7 +12,6 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from headmap.errors import HeadmapError, InvalidParameter, PayloadTooLarge, QueueFull, Unauthorized, Unavailable
-from headmap.http.context import request_id
 
 logger = logging.getLogger(__name__)
 
@@ -95,7 +94,7 @@ def install_handlers(app: FastAPI) -> None:
     @app.exception_handler(Exception)
     async def unexpected(request: Request, error: Exception) -> JSONResponse:
         # Starlette raises it again after this answer, so the server logs the trace.
-        return error_response(HeadmapError(f"an error of ours; request {request_id.get()}"), request.url.path)
+        return error_response(HeadmapError(f"an error of ours; request {request.scope.get('headmap_request_id')}"), request.url.path)
 
 
 def too_large(limit: int) -> PayloadTooLarge:

@@ -1,0 +1,73 @@
+"""The scoring application on a SQLite registry of its own, with a broker that only counts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+from headmap.registry.migrations import migrate
+from headmap.registry.session import Database
+from headmap.settings import DEMO_MODEL, Settings
+
+from services.scoring.app import create_app
+from tests.shared.jobs.fakes import CountingBroker
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(data_dir=tmp_path / "data", shard_pages=4, max_body_bytes=200_000)
+
+
+@pytest.fixture
+def broker() -> CountingBroker:
+    return CountingBroker()
+
+
+@pytest.fixture
+def app(settings: Settings, broker: CountingBroker) -> FastAPI:
+    migrate(settings)
+    return create_app(settings, broker=broker)
+
+
+@pytest.fixture
+def client(app: FastAPI) -> Iterator[TestClient]:
+    with TestClient(app, raise_server_exceptions=False) as opened:
+        yield opened
+
+
+@pytest.fixture
+def database(app: FastAPI) -> Database:
+    found: Database = app.state.scoring.database
+    return found
+
+
+@pytest.fixture
+def start(client: TestClient) -> Callable[..., dict[str, Any]]:
+    """Start a job on the bundled model; returns its body."""
+
+    def post(**fields: Any) -> dict[str, Any]:
+        response = client.post("/score", json={"model": DEMO_MODEL, "pages": 10, **fields})
+        assert response.status_code in (200, 202), response.text
+        body: dict[str, Any] = response.json()
+        return body
+
+    return post
+
+
+@pytest.fixture
+def upload(client: TestClient) -> Callable[..., dict[str, Any]]:
+    """Import a map of 3 layers x 4 heads; returns its body."""
+
+    def post(seed: int = 0, **fields: Any) -> dict[str, Any]:
+        scores = {f"{la}-{h}": [((la * 4 + h + seed) * 7 % 12) ** 2, 1.5] for la in range(3) for h in range(4)}
+        body = {"model": "some/model", "num_kv_heads": 2, "scores": scores, **fields}
+        response = client.post("/maps", json=body)
+        assert response.status_code == 201, response.text
+        found: dict[str, Any] = response.json()
+        return found
+
+    return post

@@ -1,0 +1,248 @@
+"""Jobs over HTTP: one test an outcome."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+from headmap.registry.session import Database
+from headmap.settings import DEMO_MODEL
+
+from tests.services.scoring.problems import assert_problem
+from tests.shared.jobs import contract
+from tests.shared.jobs.fakes import CountingBroker
+
+Start = Callable[..., dict[str, Any]]
+NOBODY = "0" * 32
+
+
+def finish(database: Database, job_id: str) -> None:
+    """Do the whole job as a worker would, with scores of the bundled model's shape."""
+    from headmap.jobs.leases import complete
+    from headmap.models import find_model
+    from headmap.settings import Settings
+
+    from tests.shared.jobs.fakes import FakeScorer
+
+    info = find_model(DEMO_MODEL, Settings())
+    number = 0
+    while (found := contract.lease(database, job_id, number)) is not None:
+        result = FakeScorer(shape=(info.num_layers, info.num_heads))(found.spec, lambda done: None)
+        with database.write() as session:
+            complete(session, found, result)
+        number += 1
+
+
+def test_start_answers_202_with_the_job_and_its_place(client: TestClient, broker: CountingBroker) -> None:
+    response = client.post("/score", json={"model": DEMO_MODEL, "pages": 10})
+    assert response.status_code == 202
+    job = response.json()
+    assert response.headers["location"] == f"/score/{job['id']}"
+    assert job["state"] == "queued"
+    assert job["progress"] == {"done": 0, "total": 10}
+    assert job["params"] == {
+        "dataset": "synthetic",
+        "pages": 10,
+        "rule": "aligned",
+        "seed": 0,
+        "max_new_tokens": 1024,
+    }
+    assert job["revision"].startswith("sha256:")
+    assert (job["map_id"], job["error"], job["started_at"], job["finished_at"]) == (None, None, None, None)
+    assert broker.sent == [(job["id"], number) for number in range(3)]
+    assert client.get(response.headers["location"]).json() == job
+
+
+def test_an_equal_request_answers_200_with_the_same_job(client: TestClient, start: Start) -> None:
+    job = start()
+    response = client.post("/score", json={"model": DEMO_MODEL, "pages": 10, "seed": 0, "revision": job["revision"]})
+    assert response.status_code == 200
+    assert response.headers["location"] == f"/score/{job['id']}"
+    assert response.json()["id"] == job["id"]
+
+
+@pytest.mark.parametrize("changed", [{"pages": 11}, {"seed": 1}, {"rule": "paper"}, {"max_new_tokens": 9}])
+def test_another_request_gets_another_job(start: Start, changed: dict[str, Any]) -> None:
+    assert start()["id"] != start(**changed)["id"]
+
+
+def test_force_starts_a_new_job(start: Start) -> None:
+    assert start()["id"] != start(force=True)["id"]
+
+
+def test_a_succeeded_job_stands_for_equal_requests_with_its_map(
+    client: TestClient, start: Start, database: Database
+) -> None:
+    job = start()
+    finish(database, job["id"])
+    response = client.post("/score", json={"model": DEMO_MODEL, "pages": 10})
+    assert response.status_code == 200
+    done = response.json()
+    assert (done["id"], done["state"], done["progress"]) == (job["id"], "succeeded", {"done": 10, "total": 10})
+    found = client.get(f"/maps/{done['map_id']}").json()
+    assert (found["job_id"], found["model"], found["pages"]) == (job["id"], DEMO_MODEL, 10)
+    resolved = client.get("/maps/resolve", params={"model": DEMO_MODEL, "revision": job["revision"]}).json()
+    assert (resolved["id"], resolved["match"]) == (done["map_id"], "exact")
+
+
+def test_an_idempotency_key_is_honoured(client: TestClient) -> None:
+    body = {"model": DEMO_MODEL, "pages": 10, "force": True}
+    first = client.post("/score", json=body, headers={"Idempotency-Key": "one"})
+    again = client.post("/score", json=body, headers={"Idempotency-Key": "one"})
+    assert (first.status_code, again.status_code) == (202, 200)
+    assert first.json()["id"] == again.json()["id"]
+    other = client.post("/score", json={**body, "pages": 11}, headers={"Idempotency-Key": "one"})
+    assert_problem(other, 409, "idempotency_conflict", "one")
+
+
+@pytest.mark.parametrize("key", ["", "a b", "x" * 256])
+def test_a_bad_idempotency_key_is_refused(client: TestClient, key: str) -> None:
+    response = client.post("/score", json={"model": DEMO_MODEL}, headers={"Idempotency-Key": key})
+    assert_problem(response, 422, "invalid_parameter", "idempotency-key")
+
+
+def test_an_unknown_model_is_not_found(client: TestClient) -> None:
+    assert_problem(client.post("/score", json={"model": "no/such"}), 404, "model_not_found", "no/such")
+
+
+def test_an_unknown_revision_is_not_found(client: TestClient) -> None:
+    response = client.post("/score", json={"model": DEMO_MODEL, "revision": "v9"})
+    assert_problem(response, 404, "model_not_found", "v9")
+
+
+@pytest.mark.parametrize(
+    ("fields", "named"),
+    [
+        ({"pages": 0}, "pages"),
+        ({"pages": 100_001}, "pages"),
+        ({"pages": "10"}, "pages"),
+        ({"pages": 1.5}, "pages"),
+        ({"pages": True}, "pages"),
+        ({"pages": 10**400}, "pages"),
+        ({"seed": -1}, "seed"),
+        ({"seed": 2**63}, "seed"),
+        ({"rule": "other"}, "rule"),
+        ({"dataset": "synthdog-en-detection"}, "dataset"),
+        ({"max_new_tokens": 0}, "max_new_tokens"),
+        ({"force": "yes"}, "force"),
+        ({"model": ""}, "model"),
+        ({"model": None}, "model"),
+        ({"model": "a\x00b"}, "model"),
+        ({"model": ["x"]}, "model"),
+        ({"revision": ""}, "revision"),
+        ({"page": 3}, "page: unknown field"),
+        ({"\ud800": 3}, "unicode"),
+        ({"model": "\ud800"}, "model"),
+    ],
+)
+def test_every_bad_field_is_named(client: TestClient, fields: dict[str, Any], named: str) -> None:
+    body = json.dumps({"model": DEMO_MODEL, **fields})
+    response = client.post("/score", content=body, headers={"Content-Type": "application/json"})
+    assert_problem(response, 422, "invalid_parameter", named)
+
+
+@pytest.mark.parametrize("body", [b"{", b"[]", b"null", b'"x"', b"", b'{"model": NaN}', b"\xff", b"[" * 5000])
+def test_what_is_no_request_is_refused(client: TestClient, body: bytes) -> None:
+    response = client.post("/score", content=body, headers={"Content-Type": "application/json"})
+    assert response.status_code in (400, 422)
+    assert response.headers["content-type"] == "application/problem+json"
+
+
+def test_a_huge_body_is_refused(client: TestClient) -> None:
+    body = json.dumps({"model": "x" * 300_000})
+    assert_problem(client.post("/score", content=body), 413, "payload_too_large", "200000")
+    chunks = (b"x" * 50_000 for _ in range(6))
+    response = client.post("/score", content=chunks, headers={"Content-Type": "application/json"})
+    assert_problem(response, 413, "payload_too_large", "200000")
+
+
+def test_a_broker_that_is_away_delays_a_job_and_fails_nothing(client: TestClient, broker: CountingBroker) -> None:
+    broker.away = True
+    assert client.post("/score", json={"model": DEMO_MODEL}).status_code == 202
+
+
+@pytest.mark.parametrize("job_id", [NOBODY, "x", "%00", "é"])
+@pytest.mark.parametrize("path", ["/score/{}", "/score/{}/events"])
+def test_jobs_that_do_not_exist_are_not_found(client: TestClient, path: str, job_id: str) -> None:
+    assert_problem(client.get(path.format(job_id)), 404, "job_not_found")
+
+
+def test_cancel_answers_202_then_409(client: TestClient, start: Start) -> None:
+    job = start()
+    response = client.delete(f"/score/{job['id']}")
+    assert response.status_code == 202
+    assert response.json()["state"] == "cancelled"
+    assert_problem(client.delete(f"/score/{job['id']}"), 409, "job_ended", job["id"], "cancelled")
+    assert_problem(client.delete(f"/score/{NOBODY}"), 404, "job_not_found")
+
+
+def test_jobs_are_listed_newest_first_in_pages(client: TestClient, start: Start) -> None:
+    ids = [start(seed=seed)["id"] for seed in range(5)]
+    seen, cursor = [], None
+    while True:
+        page = client.get("/score", params={"limit": 2, **({"cursor": cursor} if cursor else {})}).json()
+        seen += [job["id"] for job in page["items"]]
+        cursor = page["next_cursor"]
+        if cursor is None:
+            break
+    assert seen == ids[::-1]
+
+
+def test_lists_are_filtered(client: TestClient, start: Start) -> None:
+    cancelled, queued = start(seed=0), start(seed=1)
+    client.delete(f"/score/{cancelled['id']}")
+
+    def ids(**query: str) -> list[str]:
+        return [job["id"] for job in client.get("/score", params=query).json()["items"]]
+
+    assert ids(state="queued") == [queued["id"]]
+    assert ids(state="cancelled", model=DEMO_MODEL) == [cancelled["id"]]
+    assert ids(model="other") == []
+
+
+@pytest.mark.parametrize(
+    "query", [{"limit": 0}, {"limit": 201}, {"limit": "x"}, {"state": "odd"}, {"cursor": "x"}, {"model": "\x00"}]
+)
+def test_bad_list_queries_are_refused(client: TestClient, query: dict[str, Any]) -> None:
+    assert_problem(client.get("/score", params=query), 422, "invalid_parameter", next(iter(query)))
+
+
+def events(client: TestClient, job_id: str) -> list[dict[str, Any]]:
+    with client.stream("GET", f"/score/{job_id}/events") as response:
+        assert response.headers["content-type"].startswith("text/event-stream")
+        return [json.loads(line[5:]) for line in response.iter_lines() if line.startswith("data:")]
+
+
+def test_events_tell_each_change_and_end_with_the_terminal_state(
+    client: TestClient, start: Start, database: Database
+) -> None:
+    job = start()
+
+    def work() -> None:
+        time.sleep(0.4)
+        finish(database, job["id"])
+
+    worker = threading.Thread(target=work)
+    worker.start()
+    seen = events(client, job["id"])
+    worker.join()
+    assert seen[0] == job
+    assert seen[-1] == client.get(f"/score/{job['id']}").json()
+    assert seen[-1]["state"] == "succeeded"
+    assert all(before != after for before, after in itertools.pairwise(seen))
+
+
+def test_events_of_an_ended_job_come_once_and_a_returning_client_is_told_to_stay_away(
+    client: TestClient, start: Start
+) -> None:
+    job = start()
+    client.delete(f"/score/{job['id']}")
+    assert [event["state"] for event in events(client, job["id"])] == ["cancelled"]
+    again = client.get(f"/score/{job['id']}/events", headers={"Last-Event-ID": "cancelled"})
+    assert again.status_code == 204

@@ -1,0 +1,225 @@
+"""Maps over HTTP: one test an outcome."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from fastapi.testclient import TestClient
+from headmap.models import find_model
+from headmap.settings import DEMO_MODEL, Settings
+
+from tests.services.scoring.problems import assert_problem
+
+Upload = Callable[..., dict[str, Any]]
+NOBODY = "0" * 32
+
+
+def test_import_answers_201_with_the_map(client: TestClient) -> None:
+    scores = {"0-0": [1, 3], "0-1": 6}
+    response = client.post("/maps", json={"model": "a/b", "revision": "r", "num_kv_heads": 1, "scores": scores})
+    assert response.status_code == 201
+    found = response.json()
+    assert response.headers["location"] == f"/maps/{found['id']}"
+    expected = {"model": "a/b", "revision": "r", "version": 1, "num_layers": 1, "num_heads": 2, "num_kv_heads": 1}
+    assert expected.items() <= found.items()
+    assert found["aliases"] == ["default"]
+    assert (found["dataset"], found["job_id"], found["pages"]) == ("import", None, None)
+    assert client.get(f"/maps/{found['id']}").json() == found
+    assert client.get(f"/maps/{found['id']}/scores").json() == [[0.25, 0.75]]
+
+
+def test_a_map_travels_as_the_public_file_and_keeps_its_checksum(client: TestClient, upload: Upload) -> None:
+    first = upload()
+    scores = client.get(f"/maps/{first['id']}/scores", params={"format": "sparsemm"}).json()
+    assert set(scores) == {f"{layer}-{head}" for layer in range(3) for head in range(4)}
+    second = upload(scores=scores)
+    assert (second["version"], second["checksum"]) == (2, first["checksum"])
+
+
+@pytest.mark.parametrize(
+    ("fields", "code", "named"),
+    [
+        ({"scores": {"0-0": -1}}, "invalid_scores", "0-0"),
+        ({"scores": {"0-0": 1, "1-1": 1}}, "invalid_scores", "0-1"),
+        ({"scores": {"zero": 1}}, "invalid_scores", "zero"),
+        ({"scores": {"0-0": "1"}}, "invalid_scores", "0-0"),
+        ({"scores": {"0-0": [1, None]}}, "invalid_scores", "0-0"),
+        ({"scores": {"0-0": 10**400}}, "invalid_scores", "0-0"),
+        ({"scores": {"0-0": 0}}, "invalid_scores", "every score is 0"),
+        ({"scores": {}}, "invalid_scores", "no heads"),
+        ({"scores": [1]}, "invalid_parameter", "scores"),
+        ({"scores": None}, "invalid_parameter", "scores"),
+        ({"num_kv_heads": 3}, "invalid_scores", "num_kv_heads"),
+        ({"num_kv_heads": 0}, "invalid_parameter", "num_kv_heads"),
+        ({"num_kv_heads": "1"}, "invalid_parameter", "num_kv_heads"),
+        ({"model": "\x00"}, "invalid_parameter", "model"),
+        ({"name": "x"}, "invalid_parameter", "name: unknown field"),
+    ],
+)
+def test_bad_imports_are_refused(client: TestClient, fields: dict[str, Any], code: str, named: str) -> None:
+    body = {"model": "a/b", "num_kv_heads": 1, "scores": {"0-0": 1, "0-1": 2}, **fields}
+    response = client.post("/maps", content=json.dumps(body), headers={"Content-Type": "application/json"})
+    assert_problem(response, 422, code, named)
+
+
+def test_scores_that_are_no_finite_numbers_are_refused(client: TestClient) -> None:
+    text = '{"model": "a/b", "num_kv_heads": 1, "scores": {"0-0": %s}}'
+    for value in ("NaN", "Infinity", "1e999", "[NaN]"):
+        response = client.post("/maps", content=text % value, headers={"Content-Type": "application/json"})
+        assert_problem(response, 422, "invalid_scores", "0-0")
+
+
+def test_a_map_must_fit_a_model_that_is_here(client: TestClient, settings: Settings) -> None:
+    body = {"model": DEMO_MODEL, "num_kv_heads": 1, "scores": {"0-0": 1}}
+    assert_problem(client.post("/maps", json=body), 409, "map_mismatch", "1 layers x 1 heads", DEMO_MODEL)
+    info = find_model(DEMO_MODEL, settings)
+    fitting = {f"{la}-{h}": 1 for la in range(info.num_layers) for h in range(info.num_heads)}
+    response = client.post("/maps", json={**body, "num_kv_heads": info.num_kv_heads, "scores": fitting})
+    assert response.status_code == 201
+    assert response.json()["architecture"] == info.architecture
+
+
+def test_maps_are_listed_newest_first(client: TestClient, upload: Upload) -> None:
+    ours, other = [upload(seed)["id"] for seed in range(3)], upload(model="other")["id"]
+    everything = client.get("/maps").json()
+    assert [found["id"] for found in everything["items"]] == [other, *ours[::-1]]
+    first = client.get("/maps", params={"model": "some/model", "limit": 2}).json()
+    rest = client.get("/maps", params={"model": "some/model", "cursor": first["next_cursor"]}).json()
+    assert [found["id"] for found in first["items"] + rest["items"]] == ours[::-1]
+    assert rest["next_cursor"] is None
+
+
+@pytest.mark.parametrize("map_id", [NOBODY, "x", "%00"])
+@pytest.mark.parametrize("path", ["", "/scores", "/scores?format=standard_errors", "/heatmap.svg", "/budgets"])
+def test_maps_that_do_not_exist_are_not_found(client: TestClient, path: str, map_id: str) -> None:
+    assert_problem(client.get(f"/maps/{map_id}{path}"), 404, "map_not_found")
+
+
+def test_scores_sum_to_one(client: TestClient, upload: Upload) -> None:
+    matrix = np.array(client.get(f"/maps/{upload()['id']}/scores?format=matrix").json())
+    assert matrix.shape == (3, 4)
+    assert np.isclose(matrix.sum(), 1)
+
+
+def test_other_formats_are_refused(client: TestClient, upload: Upload) -> None:
+    map_id = upload()["id"]
+    assert_problem(client.get(f"/maps/{map_id}/scores?format=csv"), 422, "invalid_parameter", "format", "csv")
+    assert_problem(client.get(f"/maps/{map_id}/scores?format=standard_errors"), 422, "invalid_parameter", "format")
+
+
+def test_pictures(client: TestClient, upload: Upload) -> None:
+    map_id = upload()["id"]
+    svg = client.get(f"/maps/{map_id}/heatmap.svg")
+    assert svg.headers["content-type"].startswith("image/svg+xml")
+    assert b"<svg" in svg.content
+    png = client.get(f"/maps/{map_id}/heatmap.png")
+    assert png.headers["content-type"] == "image/png"
+    assert png.content.startswith(b"\x89PNG")
+
+
+def test_budgets_are_exact_by_default(client: TestClient, upload: Upload) -> None:
+    found = client.get(f"/maps/{upload()['id']}/budgets", params={"budget": 100, "prompt_tokens": 120}).json()
+    budgets = np.array(found["budgets"])
+    assert budgets.shape == (3, 2)
+    assert budgets.sum() == found["total"] == found["kept_tokens"] == 600
+    assert budgets.max() <= 120
+    assert found["window"] == 32
+    assert "bytes_per_token_per_head" not in found
+
+
+def test_paper_budgets_are_the_formulas_and_tell_what_is_kept(client: TestClient, upload: Upload) -> None:
+    query = {"budget": 100, "prompt_tokens": 120, "allocation": "paper", "window": 10, "uniform": 0.2}
+    map_id = upload()["id"]
+    found = client.get(f"/maps/{map_id}/budgets", params=query).json()
+    scores = np.array(client.get(f"/maps/{map_id}/scores").json()).reshape(3, 2, 2).sum(-1)
+    expected = [[round(score * (90 - 18) * 6 + 18) + 10 for score in row] for row in scores.tolist()]
+    assert found["budgets"] == expected
+    assert found["total"] == np.sum(expected)
+    assert found["kept_tokens"] == np.minimum(expected, 120).sum() < found["total"]
+
+
+@pytest.mark.parametrize(("budget", "window"), [(1, 0), (5, 2), (63, 31), (64, 32), (1000, 32)])
+def test_the_default_window_follows_the_budget(client: TestClient, upload: Upload, budget: int, window: int) -> None:
+    found = client.get(f"/maps/{upload()['id']}/budgets", params={"budget": budget})
+    assert found.status_code == 200, found.text
+    assert found.json()["window"] == window
+
+
+def test_bytes_are_told_where_the_model_is_here(client: TestClient, settings: Settings) -> None:
+    info = find_model(DEMO_MODEL, settings)
+    scores = {f"{la}-{h}": 1 for la in range(info.num_layers) for h in range(info.num_heads)}
+    body = {"model": DEMO_MODEL, "num_kv_heads": info.num_kv_heads, "scores": scores}
+    map_id = client.post("/maps", json=body).json()["id"]
+    config = json.loads((info.folder / "config.json").read_text())
+    text = config.get("text_config", config)
+    dtype = text.get("dtype") or config.get("dtype") or config.get("torch_dtype")
+    size = {"bfloat16": 2, "float16": 2, "float32": 4}[dtype]
+    head = text.get("head_dim") or text["hidden_size"] // text["num_attention_heads"]
+    assert client.get(f"/maps/{map_id}/budgets").json()["bytes_per_token_per_head"] == 2 * head * size
+
+
+@pytest.mark.parametrize(
+    ("query", "code", "named"),
+    [
+        ({"budget": 0}, "invalid_parameter", "budget"),
+        ({"budget": 1_000_001}, "invalid_parameter", "budget"),
+        ({"budget": "many"}, "invalid_parameter", "budget"),
+        ({"prompt_tokens": 0}, "invalid_parameter", "prompt_tokens"),
+        ({"prompt_tokens": 10**30}, "invalid_parameter", "prompt_tokens"),
+        ({"window": -1}, "invalid_parameter", "window"),
+        ({"window": 10, "budget": 10}, "budget_too_small", "window"),
+        ({"uniform": 1.1}, "invalid_parameter", "uniform"),
+        ({"uniform": "nan"}, "invalid_parameter", "uniform"),
+        ({"allocation": "other"}, "invalid_parameter", "allocation"),
+    ],
+)
+def test_bad_budgets_are_refused(
+    client: TestClient, upload: Upload, query: dict[str, Any], code: str, named: str
+) -> None:
+    assert_problem(client.get(f"/maps/{upload()['id']}/budgets", params=query), 422, code, named)
+
+
+def test_the_largest_budgets_do_not_overflow(client: TestClient, upload: Upload) -> None:
+    for allocation in ("exact", "paper"):
+        query = {"budget": 1_000_000, "prompt_tokens": 10_000_000, "allocation": allocation}
+        assert client.get(f"/maps/{upload()['id']}/budgets", params=query).status_code == 200
+
+
+def test_compare(client: TestClient, upload: Upload) -> None:
+    one, two = upload(0)["id"], upload(5)["id"]
+    same = client.get(f"/maps/{one}/compare/{one}").json()
+    assert same["spearman"] == pytest.approx(1)
+    assert (same["top5pct_overlap"], same["total_variation"]) == (1, 0)
+    assert client.get(f"/maps/{one}/compare/{two}").json()["total_variation"] > 0
+    assert_problem(client.get(f"/maps/{one}/compare/{NOBODY}"), 404, "map_not_found")
+    small = upload(scores={"0-0": 1, "0-1": 2})["id"]
+    assert_problem(client.get(f"/maps/{one}/compare/{small}"), 422, "invalid_scores", "shapes")
+
+
+def test_aliases_move(client: TestClient, upload: Upload) -> None:
+    one, two = upload(0)["id"], upload(1)["id"]
+    assert client.put(f"/maps/{one}/aliases/stable").json()["aliases"] == ["default", "stable"]
+    assert client.put(f"/maps/{two}/aliases/stable").json()["aliases"] == ["stable"]
+    assert client.put(f"/maps/{two}/aliases/default").json()["aliases"] == ["default", "stable"]
+    assert client.get(f"/maps/{one}").json()["aliases"] == []
+    assert_problem(client.put(f"/maps/{NOBODY}/aliases/stable"), 404, "map_not_found")
+    assert_problem(client.put(f"/maps/{one}/aliases/a%20b"), 422, "invalid_parameter", "alias")
+
+
+def test_resolve(client: TestClient, upload: Upload) -> None:
+    one = upload(0, revision="r1")["id"]
+
+    def ask(**query: str) -> Any:
+        return client.get("/maps/resolve", params={"model": "some/model", **query})
+
+    assert (ask(revision="r1").json()["id"], ask(revision="r1").json()["match"]) == (one, "exact")
+    assert ask(revision="r2").json()["match"] == "revision"
+    two = upload(1, revision="r2")["id"]
+    assert (ask(revision="r2").json()["id"], ask(revision="r2").json()["match"]) == (two, "exact")
+    assert_problem(ask(alias="stable"), 404, "map_not_found", "stable")
+    assert_problem(ask(model="nobody"), 404, "map_not_found", "nobody")
+    assert_problem(client.get("/maps/resolve"), 422, "invalid_parameter", "model: missing")

@@ -1,0 +1,125 @@
+"""Keys, health, metrics, request ids, unknown routes and a registry that goes away."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+
+import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+from headmap.http.logs import JsonFormatter
+from headmap.registry.migrations import migrate
+from headmap.settings import Settings
+from pydantic import SecretStr
+
+from services.scoring.app import create_app
+from tests.services.scoring.problems import assert_problem
+from tests.shared.jobs.fakes import CountingBroker
+
+
+def locked(settings: Settings) -> TestClient:
+    migrate(settings)
+    keys = (SecretStr("first-key"), SecretStr("clé"))
+    return TestClient(create_app(settings.model_copy(update={"api_keys": keys}), broker=CountingBroker()))
+
+
+@pytest.mark.parametrize("path", ["/health", "/health/live", "/health/ready"])
+def test_health_is_open_and_says_what_it_looked_at(settings: Settings, path: str) -> None:
+    response = locked(settings).get(path)
+    assert response.status_code == 200
+    assert (response.json()["status"], response.json()["service"]) == ("ok", "scoring")
+
+
+@pytest.mark.parametrize(
+    "header", [None, "", "first-key", "Basic first-key", "Bearer", "Bearer wrong", "Bearer first-ke"]
+)
+@pytest.mark.parametrize("path", ["/maps", "/metrics", "/openapi.json", "/nowhere"])
+def test_everything_else_needs_a_key(settings: Settings, path: str, header: str | None) -> None:
+    response = locked(settings).get(path, headers={} if header is None else {"Authorization": header})
+    assert_problem(response, 401, "unauthorized", "Bearer")
+    assert response.headers["www-authenticate"] == "Bearer"
+
+
+@pytest.mark.parametrize("key", [b"Bearer first-key", b"bearer first-key"])
+def test_a_key_lets_in(settings: Settings, key: bytes) -> None:
+    client = locked(settings)
+    assert client.get("/maps", headers={"Authorization": key}).status_code == 200
+    document = client.get("/openapi.json", headers={"Authorization": key}).json()
+    assert document["paths"]["/maps"]["get"]["security"] == [{"key": []}]
+    assert "security" not in document["paths"]["/health"]["get"]
+
+
+@pytest.mark.parametrize(("keys", "said"), [((), "open: no API keys"), ((SecretStr("k"),), "need one of 1 API keys")])
+def test_the_start_up_log_says_whether_calls_need_a_key(
+    settings: Settings, caplog: pytest.LogCaptureFixture, keys: tuple[SecretStr, ...], said: str
+) -> None:
+    migrate(settings)
+    app = create_app(settings.model_copy(update={"api_keys": keys}), broker=CountingBroker())
+    with caplog.at_level(logging.INFO), TestClient(app):
+        pass
+    assert said in caplog.text
+
+
+def test_a_registry_that_is_away_answers_503_and_health_says_so(tmp_path: Path) -> None:
+    settings = Settings(data_dir=tmp_path, database_url="postgresql://nobody:secret@127.0.0.1:1/none")
+    client = TestClient(create_app(settings, broker=CountingBroker()), raise_server_exceptions=False)
+    response = client.get("/maps")
+    assert_problem(response, 503, "registry_unavailable")
+    assert response.headers["retry-after"] == "1"
+    assert "secret" not in response.text
+    ready = client.get("/health/ready")
+    assert ready.status_code == 503
+    assert ready.json()["checks"]["registry"]["status"] == "unavailable"
+    assert "secret" not in ready.text
+    assert client.get("/health/live").status_code == 200
+    assert "headmap_registry_up 0.0" in client.get("/metrics").text
+
+
+def test_metrics_count_requests_by_route_and_jobs_by_state(client: TestClient) -> None:
+    client.get("/maps/none")
+    client.get("/nowhere/else")
+    text = client.get("/metrics").text
+    assert 'headmap_http_requests_total{method="GET",route="/maps/{map_id}",status="404"} 1.0' in text
+    assert 'route="unmatched"' in text
+    assert "/nowhere" not in text
+    assert 'headmap_jobs{state="queued"} 0.0' in text
+
+
+def test_unknown_routes_and_methods(client: TestClient) -> None:
+    assert_problem(client.get("/nowhere"), 404, "not_found", "/nowhere")
+    assert_problem(client.put("/score"), 405, "method_not_allowed", "PUT")
+    assert client.put("/score").headers["allow"]
+
+
+def test_errors_under_v1_take_the_shape_openai_clients_know(client: TestClient) -> None:
+    response = client.get("/v1/nothing")
+    assert response.headers["content-type"] == "application/json"
+    error = response.json()["error"]
+    assert set(error) == {"message", "type", "param", "code"}
+    assert error["code"] == "not_found"
+
+
+def test_a_request_keeps_its_id_and_gets_one_when_it_has_no_plain_one(client: TestClient) -> None:
+    assert client.get("/health", headers={"X-Request-ID": "abc-1"}).headers["x-request-id"] == "abc-1"
+    made = client.get("/health", headers={"X-Request-ID": "a b\t<script>"}).headers["x-request-id"]
+    assert len(made) == 32
+
+
+def test_an_error_of_ours_shows_its_request_and_nothing_else(app: FastAPI) -> None:
+    @app.get("/broken")
+    def broken() -> None:
+        raise RuntimeError("a secret of the inside")
+
+    response = TestClient(app, raise_server_exceptions=False).get("/broken", headers={"X-Request-ID": "r-7"})
+    assert_problem(response, 500, "internal_error", "r-7")
+    assert "secret" not in response.text
+
+
+def test_logs_are_one_json_object_a_line() -> None:
+    record = logging.makeLogRecord(
+        {"msg": "shard %d", "args": (3,), "levelname": "INFO", "job_id": "j", "odd": object()}
+    )
+    entry = json.loads(JsonFormatter("scoring").format(record))
+    assert (entry["message"], entry["service"], entry["job_id"]) == ("shard 3", "scoring", "j")
