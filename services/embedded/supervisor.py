@@ -154,9 +154,13 @@ class Supervisor:
     def watch(self, until: Callable[[], bool]) -> None:
         """Keep the cluster running until `until()` holds. Raises ClusterError when the web process ends."""
         while not until():
-            self._look_at_web()
-            self._look_at_worker()
+            self.check()
             time.sleep(_TICK_SECONDS)
+
+    def check(self) -> None:
+        """Look once: announce readiness, start a worker that ended again. Raises ClusterError as `watch`."""
+        self._look_at_web()
+        self._look_at_worker()
 
     def stop(self) -> None:
         """End everything, running requests first; takes no longer than they are given."""
@@ -173,6 +177,7 @@ class Supervisor:
 
     @property
     def ready(self) -> bool:
+        """Whether the web process has answered."""
         return self._announced
 
     def _look_at_web(self) -> None:

@@ -1,0 +1,67 @@
+# Every command of the README. Needs make and Python 3.11 or newer; all else goes into .venv.
+
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+TORCH ?= torch==2.13.0
+# Where torch alone is installed from, for example the index of CPU-only builds; empty means pip's own index.
+TORCH_INDEX ?=
+PORT ?= 8000
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.headmap-installed
+# What ruff looks at; mypy knows its own from pyproject.toml
+CHECKED := shared services tests migrations
+
+.PHONY: help setup demo up test test-fast test-slow test-integration lint format clean
+
+help:
+	@echo 'make setup    .venv with everything in it (PYTHON=, TORCH=, TORCH_INDEX= choose)'
+	@echo 'make demo     profile the bundled model and ask it with less and less of its cache; about five minutes'
+	@echo 'make up       the whole cluster on one port (PORT=8000)'
+	@echo 'make test     all tests: fast ones, slow ones, then those with real PostgreSQL and Redis'
+	@echo 'make lint     ruff and mypy;  make format lets ruff put things right'
+	@echo 'make clean    remove what demo and tests leave behind; .venv stays'
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo '$(PYTHON) is older than 3.11; name a newer one: make setup PYTHON=python3.12' >&2; exit 1; }
+	@test -x $(BIN)/python || { echo 'Making $(VENV)'; $(PYTHON) -m venv $(VENV); }
+	@echo 'Installing; the first time takes some minutes, mostly for torch'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(if $(TORCH_INDEX),--index-url '$(TORCH_INDEX)') '$(TORCH)'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[model,dev]'
+	@touch $@
+
+demo: setup
+	@$(BIN)/python -m services.cli.demo
+
+up: setup
+	@exec $(BIN)/headmap up --port $(PORT)
+
+test: test-fast test-slow test-integration
+
+test-fast: setup
+	$(BIN)/pytest -q -m 'not slow and not integration'
+
+test-slow: test-fast
+	$(BIN)/pytest -q -m 'slow and not integration'
+
+test-integration: test-slow
+	$(BIN)/pytest -q -m integration
+
+lint: setup
+	$(BIN)/ruff check $(CHECKED)
+	$(BIN)/ruff format --check $(CHECKED)
+	$(BIN)/mypy
+
+format: setup
+	$(BIN)/ruff check --fix $(CHECKED)
+	$(BIN)/ruff format $(CHECKED)
+
+clean:
+	rm -rf demo-out headmap-data .pytest_cache .mypy_cache .ruff_cache .hypothesis
