@@ -37,9 +37,11 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Pa
 @pytest.fixture(scope="session")
 def small_model(model_folder: Callable[[str], Path]) -> Callable[[str], LoadedModel]:
     """A small random model, loaded as the services load theirs."""
+    import torch
     from headmap.families.loading import load_model
     from headmap.models import read_model
 
+    torch.set_num_threads(1)  # on models this small, threads cost more than they bring
     loaded: dict[str, LoadedModel] = {}
 
     def load(name: str) -> LoadedModel:

@@ -9,6 +9,7 @@ from headmap.families.loading import LoadedModel
 from headmap.generation.runner import ModelRunner
 from headmap.head_scores import HeadScores
 from headmap.kvcache.cache import RaggedCache
+from headmap.kvcache.masking import HeadMask
 from headmap.kvcache.methods import get_method
 from headmap.kvcache.plan import KVRequest, plan_cache
 
@@ -20,15 +21,16 @@ def generate_greedy(
     max_new_tokens: int,
     kv: KVRequest | None = None,
     scores: HeadScores | None = None,
+    mask: HeadMask | None = None,
     on_step: Callable[[], None] | None = None,
 ) -> list[list[int]]:
     """The answers' tokens, the end token included where one came. All prompts decode together, at one KV request.
 
-    `on_step` is called after each step and may raise to end the work.
+    `mask` switches heads off. `on_step` is called after each step and may raise to end the work.
     """
     kv = kv or KVRequest("full")
     shape = loaded.cache_shape
-    runner = ModelRunner(loaded, RaggedCache(shape, dtype=loaded.model.dtype, device=loaded.device))
+    runner = ModelRunner(loaded, RaggedCache(shape, dtype=loaded.model.dtype, device=loaded.device), mask)
     answers: list[list[int]] = [[] for _ in prompts]
     slots: dict[int, int] = {}
     for number, prompt in enumerate(prompts):

@@ -9,15 +9,17 @@ import torch
 from headmap.families.base import PreparedPrompt
 from headmap.families.loading import LoadedModel
 from headmap.kvcache.cache import RaggedCache
+from headmap.kvcache.masking import HeadMask
 from headmap.kvcache.plan import KeepPlan
 
 
 class ModelRunner:
     """Touches tensors and decides nothing: who runs, and with which budget, is settled by the caller."""
 
-    def __init__(self, loaded: LoadedModel, cache: RaggedCache) -> None:
+    def __init__(self, loaded: LoadedModel, cache: RaggedCache, mask: HeadMask | None = None) -> None:
         self.loaded = loaded
         self.cache = cache
+        self._mask = mask or HeadMask(())
 
     @torch.inference_mode()
     def prefill(self, slot: int, plan: KeepPlan, prompt: PreparedPrompt) -> torch.Tensor:
@@ -30,7 +32,7 @@ class ModelRunner:
         output = model.model(
             **inputs,
             position_ids=prompt.position_ids.to(device),
-            past_key_values=self.cache.prefill(slot, plan),
+            past_key_values=self._mask.over(self.cache.prefill(slot, plan)),
             use_cache=True,
         )
         return model.lm_head(output.last_hidden_state[0, -1]).float()
@@ -42,7 +44,7 @@ class ModelRunner:
         output = family.text_model(self.loaded.model)(
             input_ids=torch.tensor(tokens, device=device)[:, None],
             position_ids=family.decode_positions(torch.tensor(positions, device=device)),
-            past_key_values=self.cache.decode(slots),
+            past_key_values=self._mask.over(self.cache.decode(slots)),
             use_cache=True,
         )
         return self.loaded.model.lm_head(output.last_hidden_state[:, -1]).float()

@@ -12,12 +12,14 @@ from transformers import AutoModelForImageTextToText
 
 from headmap.families.base import PreparedPrompt
 from headmap.families.loading import LoadedModel
+from headmap.generation.batch import generate_greedy
 from headmap.generation.runner import ModelRunner
 from headmap.head_scores import HeadScores
 from headmap.kvcache.backends import blocked
 from headmap.kvcache.blocks import Assigned
 from headmap.kvcache.cache import RaggedCache
 from headmap.kvcache.generate import GenerateCache
+from headmap.kvcache.masking import HeadMask
 from headmap.kvcache.methods import METHODS, get_method
 from headmap.kvcache.plan import KVRequest, plan_cache
 from headmap.kvcache.store import LayerStore
@@ -206,3 +208,23 @@ def test_generate_cache_refuses_a_batch(small_model: Callable[[str], LoadedModel
     model = small_model("qwen2_vl").model
     with pytest.raises(ValueError, match="a batch of 2"):
         model(input_ids=torch.tensor([[5, 6], [7, 8]]), past_key_values=GenerateCache(model, KVRequest("full")))
+
+
+def test_masked_heads_add_nothing(small_model: Callable[[str], LoadedModel]) -> None:
+    """Masking a head equals a model whose output projection has no weights for it."""
+    model = small_model("llava_next_llama")
+    prompt = ask(model)
+    masked = generate_greedy(model, [prompt], max_new_tokens=6, mask=HeadMask([(1, 0), (1, 2), (2, 3)]))
+    assert masked != generate_greedy(model, [prompt], max_new_tokens=6)
+    d = model.cache_shape.head_dim
+    saved = {}
+    for layer_idx, head in ((1, 0), (1, 2), (2, 3)):
+        weight = model.model.model.language_model.layers[layer_idx].self_attn.o_proj.weight.data
+        saved[layer_idx, head] = weight[:, head * d : (head + 1) * d].clone()
+        weight[:, head * d : (head + 1) * d] = 0
+    try:
+        assert generate_greedy(model, [prompt], max_new_tokens=6) == masked
+    finally:
+        for (layer_idx, head), columns in saved.items():
+            weight = model.model.model.language_model.layers[layer_idx].self_attn.o_proj.weight.data
+            weight[:, head * d : (head + 1) * d] = columns

@@ -1,0 +1,100 @@
+"""What every result carries: the machine, the versions, medians with their spread."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import platform
+import subprocess
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+from typing import Any
+
+import torch
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def document(name: str, settings: dict[str, Any], rows: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
+    """A benchmark's result: what was run, where, and the rows."""
+    return {
+        "benchmark": name,
+        "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "machine": machine(),
+        "versions": {package: version(package) for package in ("headmap", "torch", "transformers", "numpy")},
+        "commit": _commit(),
+        "settings": settings,
+        "rows": rows,
+        **more,
+    }
+
+
+def machine() -> dict[str, Any]:
+    """The machine by what it is, not by its name."""
+    found: dict[str, Any] = {
+        "cpu": _cpu_model(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "memory_gib": round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30),
+        "system": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
+    }
+    if torch.cuda.is_available():
+        found["gpu"] = torch.cuda.get_device_name()
+    return found
+
+
+def save(result: dict[str, Any], path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
+
+
+def in_turn(variants: dict[str, Callable[[], object]], repeats: int, warmup: int = 2) -> dict[str, list[float]]:
+    """Seconds of each variant, measured A B A B ...: a drift of the machine's speed meets all alike."""
+    seconds: dict[str, list[float]] = {name: [] for name in variants}
+    for turn in range(warmup + repeats):
+        for name, run in variants.items():
+            started = perf_counter()
+            run()
+            if turn >= warmup:
+                seconds[name].append(perf_counter() - started)
+    return seconds
+
+
+def ratios(seconds: dict[str, list[float]], ours: str, theirs: str) -> dict[str, float]:
+    """Median and spread (quartiles) of ours / theirs, pair by pair."""
+    pairs = sorted(a / b for a, b in zip(seconds[ours], seconds[theirs], strict=True))
+    return {"ratio": median(pairs), "ratio_q1": pairs[len(pairs) // 4], "ratio_q3": pairs[(3 * len(pairs)) // 4]}
+
+
+def wilson(right: int, total: int) -> tuple[float, float]:
+    """95 % interval of a share (Wilson 1927)."""
+    if total == 0:
+        return 0.0, 1.0
+    z, p = 1.959964, right / total
+    centre = (p + z * z / (2 * total)) / (1 + z * z / total)
+    half = z * math.sqrt(p * (1 - p) / total + z * z / (4 * total * total)) / (1 + z * z / total)
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def milliseconds(values: Sequence[float]) -> float:
+    return median(values) * 1e3
+
+
+def _cpu_model() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "unknown")
+
+
+def _commit() -> str | None:
+    git = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, check=False
+    )
+    return git.stdout.strip() or None

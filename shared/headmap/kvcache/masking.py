@@ -1,0 +1,66 @@
+"""Heads switched off, to see what the model loses without them: an analysis tool, no way to save memory.
+
+SparseMM (section 3.1) masks the top visual heads against as many random others; so does `headmap bench heads`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+
+from headmap.kvcache.attention import LayerAttention
+
+
+class Cache(Protocol):
+    """What a model needs of `past_key_values`."""
+
+    def update(
+        self, keys: torch.Tensor, values: torch.Tensor, layer_idx: int
+    ) -> tuple[LayerAttention, LayerAttention]: ...
+    def get_seq_length(self, layer_idx: int = 0) -> int: ...
+
+
+class HeadMask:
+    """Query heads whose output is zeroed: `heads` are (layer, head) pairs."""
+
+    def __init__(self, heads: Iterable[tuple[int, int]]) -> None:
+        self.heads: dict[int, list[int]] = {}
+        for layer_idx, head in heads:
+            self.heads.setdefault(layer_idx, []).append(head)
+
+    def over(self, cache: Cache) -> Cache:
+        """`cache`, with these heads switched off."""
+        return _MaskedCache(cache, self.heads) if self.heads else cache
+
+
+@dataclass(frozen=True)
+class _MaskedCache:
+    inner: Cache
+    heads: dict[int, list[int]]
+
+    def update(
+        self, keys: torch.Tensor, values: torch.Tensor, layer_idx: int, *_: object, **__: object
+    ) -> tuple[LayerAttention, LayerAttention]:
+        layer, _value = self.inner.update(keys, values, layer_idx)
+        masked = _MaskedLayer(layer, self.heads.get(layer_idx, []))
+        return masked, masked
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        return self.inner.get_seq_length(layer_idx)
+
+
+@dataclass(frozen=True)
+class _MaskedLayer(LayerAttention):
+    inner: LayerAttention
+    heads: list[int]
+
+    def attend(self, queries: torch.Tensor, scaling: float) -> torch.Tensor:
+        output = self.inner.attend(queries, scaling)
+        if not self.heads:
+            return output
+        output = output.clone()
+        output[:, :, self.heads] = 0
+        return output
