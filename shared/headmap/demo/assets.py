@@ -68,7 +68,8 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
 
 def build_config(tokenizer: PreTrainedTokenizerFast) -> Qwen2VLConfig:
     """Qwen2-VL in small. One visual token is one cell of a page: patches of 16 px that are not merged."""
-    ids = {token: tokenizer.convert_tokens_to_ids(token) for token in SPECIAL_TOKENS}
+    vocabulary = tokenizer.get_vocab()
+    ids = {token: vocabulary[token] for token in SPECIAL_TOKENS}
     text = {
         "vocab_size": len(tokenizer),
         "hidden_size": 192,

@@ -1,12 +1,12 @@
 """Training batches: pages drawn on the fly, with labels for every cell and several turns about each picture.
 
-A picture is encoded once and then asked about in many turns. Each turn sees the picture and itself, and its positions start
-right after the picture, so to every turn the sequence looks like the single-turn prompt of real use.
+A picture is encoded once and then asked about in many turns. Each turn sees the picture and itself, and its positions
+start right after the picture, so to every turn the sequence looks like the single-turn prompt of real use.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -51,8 +51,7 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on another device."""
-        moved = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in vars(self).items()}
-        return Batch(**moved)
+        return replace(self, **{k: v.to(device) for k, v in vars(self).items() if isinstance(v, Tensor)})
 
 
 class BatchMaker:
@@ -66,7 +65,7 @@ class BatchMaker:
         self._image_id = tokenizer.convert_tokens_to_ids(assets.IMAGE)
 
     def batch(self, stage: Stage, step: int, share: int = 0) -> Batch:
-        """Draw one share of the pages of a step. Their stream is tagged `train`, so they are never pages of `make_page`."""
+        """Draw one share of a step's pages. Their stream is tagged `train`, so they are never pages of `make_page`."""
         pages = [
             draw_page(f"train/{self._seed}/{step}/{share}/{i}", stage.min_lines, stage.max_lines, 1, stage.max_cells)
             for i in range(stage.pages)
@@ -137,8 +136,8 @@ class BatchMaker:
 def cell_labels(page: Page, context: int) -> np.ndarray:
     """What each cell shows and what stands before it in reading order, `[cells, 1 + context]`, int64.
 
-    The cell after a line counts as the line's newline, the marked cell after the last line as the page's end. So going to
-    the next line and stopping at the end are found the same way as the next character: by the characters before.
+    The cell after a line counts as the line's newline, the marked cell after the last line as the page's end. So going
+    to the next line and stopping at the end are found the same way as the next character: by the characters before.
     """
     rows, cols = page.image.height // CELL, page.image.width // CELL
     labels = np.full((rows * cols, 1 + context), IGNORE, dtype=np.int64)

@@ -2,8 +2,8 @@
 
     python -m headmap.demo.evaluate [--model FOLDER] [--pages 60] [--seed 9000] [--out FILE.json]
 
-Every prompt goes through the chat template and the processor, one page at a time, greedy. Intervals are 95 %: Wilson's for
-shares, a bootstrap over pages for characters.
+Every prompt goes through the chat template and the processor, one page at a time, greedy. Intervals are 95 %: Wilson's
+for shares, a bootstrap over pages for characters.
 """
 
 from __future__ import annotations
@@ -123,8 +123,8 @@ def _characters(transcripts: list[Transcript], draws: int = 2000) -> dict[str, A
 
 def load(folder: Path, device: str = "cpu", dtype: torch.dtype = torch.float32) -> tuple[Any, Any]:
     """Model and processor of a folder, by transformers' Auto classes."""
-    model = AutoModelForImageTextToText.from_pretrained(folder, dtype=dtype).to(device).eval()
-    return model, AutoProcessor.from_pretrained(folder)
+    model: Any = AutoModelForImageTextToText.from_pretrained(folder, dtype=dtype)
+    return model.to(device).eval(), AutoProcessor.from_pretrained(folder)
 
 
 def main(

@@ -13,6 +13,8 @@ from transformers import AttentionInterface, Qwen2VLForConditionalGeneration
 from headmap.demo.batches import BLANK, CELL_CLASSES, IGNORE, Batch
 
 PICTURE_START = 4
+"""Tokens before a picture: a prompt starts `<|im_start|>user`, newline, `<|vision_start|>`."""
+
 ATTENTION = "headmap_demo_training"
 
 
@@ -45,9 +47,10 @@ def picture_then_turns(
     value: Tensor,
     attention_mask: Tensor | None,
     scaling: float,
-    prefix: int = 0,
-    turn_mask: Tensor | None = None,
-    looks: list[Tensor] | None = None,
+    *,
+    prefix: int,
+    turn_mask: Tensor,
+    looks: list[Tensor],
     **_: Any,
 ) -> tuple[Tensor, None]:
     """Causal attention inside the picture, masked attention (`turn_mask`, [B, 1, S - P, S]) for the turns after it.
@@ -61,8 +64,7 @@ def picture_then_turns(
     )
     weights = ((query[:, :, prefix:] * scaling) @ key.mT + turn_mask).softmax(dim=-1)
     turns = weights @ value
-    if looks is not None:
-        looks.append(weights[..., PICTURE_START:prefix].sum(dim=-1))
+    looks.append(weights[..., PICTURE_START:prefix].sum(dim=-1))
     return torch.cat([picture, turns], dim=2).transpose(1, 2), None
 
 
@@ -137,10 +139,10 @@ def compute_losses(
 def _answers(
     model: Qwen2VLForConditionalGeneration, visual: Tensor, batch: Batch
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Logits and labels of all answer tokens, which of them belong to lookups, and how many KV heads look at the picture.
+    """Logits and labels of all answer tokens, which of them are lookups, and how many KV heads look at the picture.
 
-    The last is the sum over KV heads of the root of the share of attention that their queries give to the picture when they
-    answer: a root, so that few heads that look much cost less than many that look a little.
+    The last is the sum over KV heads of the root of the share of attention that their queries give to the picture when
+    they answer: a root, so that few heads that look much cost less than many that look a little.
     """
     looks: list[Tensor] = []
     text = model.model.language_model
@@ -156,7 +158,7 @@ def _answers(
         looks=looks,
     ).last_hidden_state
     asked = batch.labels != IGNORE
-    groups = model.config.text_config.num_attention_heads // model.config.text_config.num_key_value_heads
+    groups = text.config.num_attention_heads // text.config.num_key_value_heads
     answering = asked[:, batch.prefix :].float().unsqueeze(1)  # [B, 1, S - P]
     shares = (torch.stack(looks) * answering).sum(dim=(1, 3)) / answering.sum()  # [L, heads]
     looking = (shares.unflatten(1, (-1, groups)).mean(dim=2) + 1e-3).sqrt().sum()

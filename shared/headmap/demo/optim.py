@@ -20,24 +20,28 @@ class Muon(Optimizer):
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
 
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:
-        """Apply the gradients."""
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """Apply the gradients; a closure is not supported."""
         for group in self.param_groups:
             by_shape: dict[torch.Size, list[nn.Parameter]] = {}
             for param in group["params"]:
                 if param.grad is not None:
                     by_shape.setdefault(param.shape, []).append(param)
             for shape, params in by_shape.items():
-                updates = []
-                for param in params:
-                    state = self.state[param]
-                    if "momentum" not in state:
-                        state["momentum"] = torch.zeros_like(param)
-                    state["momentum"].lerp_(param.grad, 1 - group["momentum"])
-                    updates.append(param.grad.lerp(state["momentum"], group["momentum"]))  # Nesterov
+                updates = [self._momentum(param, group["momentum"]) for param in params]
                 scale = max(1.0, shape[0] / shape[1]) ** 0.5
                 for param, update in zip(params, orthogonalize(torch.stack(updates)), strict=True):
                     param.mul_(1 - group["lr"] * group["weight_decay"]).sub_(update, alpha=group["lr"] * scale)
+
+    def _momentum(self, param: nn.Parameter, momentum: float) -> Tensor:
+        """Take the gradient into the running mean; where the mean will be next (Nesterov)."""
+        if param.grad is None:
+            raise ValueError("a parameter without a gradient has no momentum")
+        state = self.state[param]
+        if "momentum" not in state:
+            state["momentum"] = torch.zeros_like(param)
+        state["momentum"].lerp_(param.grad, 1 - momentum)
+        return param.grad.lerp(state["momentum"], momentum)
 
 
 def orthogonalize(matrices: Tensor, steps: int = 5) -> Tensor:
@@ -54,7 +58,8 @@ def orthogonalize(matrices: Tensor, steps: int = 5) -> Tensor:
 
 def build_optimizers(modules: nn.Module, muon_lr: float, adam_lr: float) -> list[Optimizer]:
     """Muon for the matrices inside the blocks; embeddings, patches, the cell head, biases and norms go to AdamW."""
-    matrices, others = [], []
+    matrices: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
     for name, param in modules.named_parameters():
         inside = ".layers." in name or ".blocks." in name or ".merger." in name
         (matrices if inside and param.ndim == 2 else others).append(param)

@@ -2,9 +2,9 @@
 
     python -m headmap.demo.train --run-dir RUN [--out FOLDER]
 
-About an hour on two CPU cores; a GPU is used when there is one. The run is seeded, saves itself every few minutes and goes on
-from there when started again with the same `--run-dir`. At the end (and at every evaluation) the model folder is written to
-`--out`, in bfloat16, beside figures on pages the run has never seen.
+About an hour on two CPU cores; a GPU is used when there is one. The run is seeded, saves itself every few minutes and
+goes on from there when started again with the same `--run-dir`. Every few hundred steps and at the end it writes the
+model to `--out`, in bfloat16, and measures it on pages it has never seen.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ import torch
 import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from safetensors.torch import save_file
-from torch import Tensor, distributed, multiprocessing, nn
+from torch import Tensor, distributed, nn
+from torch.multiprocessing.spawn import spawn
 from torch.optim import Optimizer
 from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
 
@@ -42,8 +43,8 @@ SAVE_EVERY_SECONDS = 180
 class Run:
     """A training run: the model, its optimizers and how many steps are done.
 
-    The pages of a step are cut into `recipe.shares` shares. One process takes them in turn, several take some each and add up
-    their gradients, so the outcome is the same but for rounding.
+    The pages of a step are cut into `recipe.shares` shares. One process takes them in turn, several take some each and
+    add up their gradients, so the outcome is the same but for rounding.
     """
 
     def __init__(
@@ -66,7 +67,7 @@ class Run:
         config = config or build_config(tokenizer)
         self.model = Qwen2VLForConditionalGeneration(config).float()
         prepare(self.model)
-        self.head = CellHead(config.text_config.hidden_size, recipe.context)
+        self.head = CellHead(self.model.model.language_model.config.hidden_size, recipe.context)
         self.modules = nn.ModuleDict({"model": self.model, "head": self.head}).to(device)
         self.optimizers: list[Optimizer] = build_optimizers(self.modules, recipe.muon_lr, recipe.adam_lr)
         self._batches = BatchMaker(tokenizer, recipe.seed, recipe.context)
@@ -140,15 +141,15 @@ class Means:
     def take(self) -> dict[str, float]:
         """The means, and start over."""
         means = {name: round(float(value) / self._count, 4) for name, value in self._sums.items()}
-        self.__init__()  # type: ignore[misc]
+        self._sums, self._count = {}, 0
         return means
 
 
 def run_training(run: Run, out: Path, evaluate_every: int, pages: int, show: Callable[[int, str], None]) -> None:
     """Train to the end of the recipe.
 
-    The main process writes log lines to `log.jsonl` in the run's folder, checkpoints, and the model folder `out`; `show` gets
-    the step and a line for the eye.
+    The main process writes the model folder `out`, checkpoints, and `log.jsonl` beside them; `show` gets the step and a
+    line for the eye.
     """
     if not run.is_main:
         while run.step < run.recipe.steps:
@@ -175,6 +176,7 @@ def run_training(run: Run, out: Path, evaluate_every: int, pages: int, show: Cal
                 saved = time.monotonic()
             if last or run.step % evaluate_every == 0:
                 run.export(out)
+            if pages and (last or run.step % evaluate_every == 0):
                 figures = evaluate(*load(out), (make_page(HELD_OUT_SEED + 1, i) for i in range(pages)))
                 note({"held_out": figures})
                 show(
@@ -208,7 +210,7 @@ def main(
     steps: Annotated[int, typer.Option(min=1, help="Optimizer steps.")] = Recipe().steps,
     seed: Annotated[int, typer.Option(help="Seed of weights and pages.")] = Recipe().seed,
     evaluate_every: Annotated[int, typer.Option(min=1, help="Steps from one evaluation to the next.")] = 300,
-    pages: Annotated[int, typer.Option(min=1, help="Held-out pages of an evaluation during the run.")] = 8,
+    pages: Annotated[int, typer.Option(min=0, help="Held-out pages of an evaluation during the run; 0 for none.")] = 8,
 ) -> None:
     """Train the bundled model."""
     recipe = replace(Recipe(), steps=steps, seed=seed)
@@ -217,7 +219,7 @@ def main(
     for name in ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "MALLOC_TOP_PAD_"):
         os.environ.setdefault(name, str(1 << 30))  # keep freed memory: page faults cost up to half of the time
     arguments = (world, _free_port(), recipe, run_dir, out or run_dir / "model", evaluate_every, pages)
-    multiprocessing.spawn(_worker, arguments, nprocs=world)
+    spawn(_worker, arguments, nprocs=world)
 
 
 def _free_port() -> int:

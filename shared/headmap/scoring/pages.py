@@ -1,8 +1,8 @@
 """Made-up pages: pictures of text whose words, boxes and answers are known.
 
 A page is drawn from `(seed, index)` alone and has the same pixels on any machine: random numbers come from
-`random.Random(str).random()` and SHAKE-256, glyphs from a small atlas in the package (not from the font library at hand),
-and all pixel arithmetic is on integers.
+`random.Random(str).random()` and SHAKE-256, glyphs from a small atlas in the package (not from the font library at
+hand), and all pixel arithmetic is on integers.
 
 A page is a grid of 16 x 16 px cells, one character to a cell. Lines read `KEY:VALUE`; a filled square after the last
 character marks the end of the page. The square is no word.
@@ -160,7 +160,7 @@ def read_pages(folder: Path) -> Iterator[Page]:
                 yield _read_record(folder, line, f"{index}, line {number}")
 
 
-# Reading ---------------------------------------------------------------------------------------------------------------
+# Reading
 
 
 def _read_record(folder: Path, line: str, where: str) -> Page:
@@ -214,11 +214,11 @@ def _box(record: Any, size: tuple[int, int], where: str) -> tuple[int, int, int,
     return x0, y0, x1, y1
 
 
-# Drawing ---------------------------------------------------------------------------------------------------------------
+# Drawing
 
 
 class _Draw:
-    """Random choices made of `random()` alone, the one method that is promised to stay the same over Python versions."""
+    """Random choices made of `random()` alone, the one method that stays the same over Python versions by promise."""
 
     def __init__(self, stream: str) -> None:
         self._random = random.Random(stream)

@@ -8,10 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from PIL import Image
-
 from headmap.scoring.pages import (
     ATLAS_CHARACTERS,
     CELL,
@@ -24,6 +20,9 @@ from headmap.scoring.pages import (
     read_pages,
     write_pages,
 )
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
 
 seeds = st.integers(min_value=0, max_value=2**63)
 indices = st.integers(min_value=0, max_value=10_000)
@@ -57,7 +56,8 @@ def test_a_page_is_drawn_from_seed_and_index_alone(seed: int, index: int) -> Non
 def test_size_and_density(seed: int, index: int) -> None:
     page = make_page(seed, index)
     width, height = page.image.size
-    assert width % CELL == 0 and height % CELL == 0
+    assert width % CELL == 0
+    assert height % CELL == 0
     cells = width * height // CELL**2
     assert MIN_CELLS <= cells <= MAX_CELLS
     assert 0.25 <= sum(len(word.text) for word in page.words) / cells <= 0.45
@@ -71,7 +71,8 @@ def test_words_lie_in_the_picture_apart_and_hold_their_ink(seed: int, index: int
     covered = np.zeros(grey.shape, dtype=bool)
     for word in page.words:
         x0, y0, x1, y1 = word.box
-        assert 0 <= x0 < x1 <= page.image.width and 0 <= y0 < y1 <= page.image.height
+        assert 0 <= x0 < x1 <= page.image.width
+        assert 0 <= y0 < y1 <= page.image.height
         assert (x1 - 1) // CELL - x0 // CELL + 1 == len(word.text), "a word has one cell for each character"
         assert not covered[y0:y1, x0:x1].any()
         covered[y0:y1, x0:x1] = True
