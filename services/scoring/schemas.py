@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from headmap.registry.jobs import JobRecord
 from headmap.registry.repository import MapRecord, Match
 from headmap.registry.tables import JobState
-from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 MAX_PAGES = 100_000
 
@@ -17,6 +17,14 @@ _PRINTABLE = r"^[^\x00-\x1f\x7f]+$"
 ModelName = Annotated[str, Field(min_length=1, max_length=512, pattern=_PRINTABLE)]
 Revision = Annotated[str, Field(min_length=1, max_length=128, pattern=_PRINTABLE)]
 AliasName = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+
+
+def _whole(value: object) -> object:
+    """JSON knows one kind of number: 10.0 is the integer 10. Strings and booleans are none."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+Integer = Annotated[int, BeforeValidator(_whole)]
 
 # Checked value by value by HeadScores.from_sparsemm, whose errors name the key; a million numbers pass here once.
 SparseMMScores = Annotated[
@@ -46,17 +54,17 @@ class ScoreRequest(_Request):
     model: ModelName
     revision: Revision | None = None
     dataset: Literal["synthetic"] = "synthetic"
-    pages: int = Field(1000, ge=1, le=MAX_PAGES)
+    pages: Integer = Field(1000, ge=1, le=MAX_PAGES)
     rule: Literal["aligned", "paper"] = "aligned"
-    seed: int = Field(0, ge=0, le=2**63 - 1)
-    max_new_tokens: int = Field(1024, ge=1, le=32_768)
+    seed: Integer = Field(0, ge=0, le=2**63 - 1)
+    max_new_tokens: Integer = Field(1024, ge=1, le=32_768)
     force: bool = Field(False, description="start a new job even where an equal one stands")
 
 
 class MapImport(_Request):
     model: ModelName
     revision: Revision | None = None
-    num_kv_heads: int = Field(ge=1, le=99_999)
+    num_kv_heads: Integer = Field(ge=1, le=99_999)
     scores: SparseMMScores
 
 

@@ -10,6 +10,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from headmap.errors import HeadmapError, InvalidParameter, PayloadTooLarge, QueueFull, Unauthorized, Unavailable
 
@@ -89,12 +90,28 @@ def install_handlers(app: FastAPI) -> None:
             "detail": _http_detail(request, error),
             "code": _HTTP_CODES.get(error.status_code, "http_error"),
         }
-        return _respond(document, error.status_code, request.url.path, error.headers or {})
+        headers = dict(error.headers or {})
+        if error.status_code == 405:
+            headers["Allow"] = ", ".join(_allowed(request))
+        return _respond(document, error.status_code, request.url.path, headers)
 
     @app.exception_handler(Exception)
     async def unexpected(request: Request, error: Exception) -> JSONResponse:
         # Starlette raises it again after this answer, so the server logs the trace.
-        return error_response(HeadmapError(f"an error of ours; request {request.scope.get('headmap_request_id')}"), request.url.path)
+        return error_response(
+            HeadmapError(f"an error of ours; request {request.scope.get('headmap_request_id')}"), request.url.path
+        )
+
+
+def _allowed(request: Request) -> list[str]:
+    """Every method that this path takes; Starlette names those of the first route only."""
+    methods: set[str] = set()
+    for route in request.app.routes:
+        for method in ("DELETE", "GET", "HEAD", "PATCH", "POST", "PUT"):
+            match, _ = route.matches({**request.scope, "method": method})
+            if match is Match.FULL:
+                methods.add(method)
+    return sorted(methods)
 
 
 def too_large(limit: int) -> PayloadTooLarge:

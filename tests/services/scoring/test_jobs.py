@@ -101,6 +101,12 @@ def test_an_idempotency_key_is_honoured(client: TestClient) -> None:
     assert_problem(other, 409, "idempotency_conflict", "one")
 
 
+def test_a_number_is_whole_however_it_is_written(client: TestClient, start: Start) -> None:
+    body = f'{{"model": "{DEMO_MODEL}", "pages": 1e1, "seed": 0.0}}'
+    response = client.post("/score", content=body, headers={"Content-Type": "application/json"})
+    assert response.json()["id"] == start(pages=10)["id"]
+
+
 @pytest.mark.parametrize("key", ["", "a b", "x" * 256])
 def test_a_bad_idempotency_key_is_refused(client: TestClient, key: str) -> None:
     response = client.post("/score", json={"model": DEMO_MODEL}, headers={"Idempotency-Key": key})

@@ -1,0 +1,112 @@
+"""The arrows of the layout: services -> shared, the pure parts pure, and the scoring API without torch."""
+
+from __future__ import annotations
+
+import ast
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+LIBRARY = ROOT / "shared" / "headmap"
+MODEL_STACK = ("torch", "transformers", "safetensors")
+SQL = ("sqlalchemy", "alembic", "psycopg")
+HTTP = ("fastapi", "starlette", "sse_starlette", "uvicorn", "httpx")
+JOBS = ("celery", "kombu", "redis")
+
+
+def imports(path: Path, *, deferred: bool = True) -> set[str]:
+    """Full names of all modules that a file imports; without `deferred`, only those it imports when it is imported."""
+    tree = ast.parse(path.read_text())
+    inside = {
+        id(node) for function in ast.walk(tree) if isinstance(function, ast.FunctionDef) for node in ast.walk(function)
+    }
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if not deferred and id(node) in inside:
+            continue
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            if node.level:
+                raise ValueError(f"{path}: relative imports hide where an arrow points")
+            found |= {node.module or ""} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def offenders(paths: list[Path], forbidden: tuple[str, ...], *, deferred: bool = True) -> list[str]:
+    if not paths:
+        raise LookupError("nothing to look at: the layout has changed")
+    return [
+        f"{path.relative_to(ROOT)} imports {name}"
+        for path in paths
+        for name in sorted(imports(path, deferred=deferred))
+        if any(name == module or name.startswith(f"{module}.") for module in forbidden)
+    ]
+
+
+def files(*folders: Path) -> list[Path]:
+    return [path for folder in folders for path in sorted(folder.rglob("*.py"))]
+
+
+def test_the_library_imports_no_process() -> None:
+    assert offenders(files(LIBRARY), ("services", "tests", "benchmarks")) == []
+
+
+@pytest.mark.parametrize("module", ["budgets.py", "head_scores.py", "errors.py"])
+def test_pure_parts_know_no_torch_no_sql_no_http(module: str) -> None:
+    assert offenders([LIBRARY / module], MODEL_STACK + SQL + HTTP + JOBS) == []
+
+
+@pytest.mark.parametrize(
+    ("folder", "forbidden"),
+    [
+        ("registry", MODEL_STACK + HTTP + JOBS + ("headmap.jobs", "headmap.http", "headmap.scoring")),
+        ("jobs", MODEL_STACK + HTTP + ("headmap.http",)),
+        ("http", MODEL_STACK + SQL + JOBS + ("headmap.jobs", "headmap.registry")),
+        ("kvcache", SQL + HTTP + JOBS + ("headmap.registry", "headmap.jobs", "headmap.http")),
+        ("scoring", SQL + HTTP + JOBS + ("headmap.registry", "headmap.jobs", "headmap.http")),
+        ("families", SQL + HTTP + JOBS + ("headmap.registry", "headmap.jobs", "headmap.http")),
+    ],
+)
+def test_rooms_of_the_library_know_only_what_they_need(folder: str, forbidden: tuple[str, ...]) -> None:
+    assert offenders(files(LIBRARY / folder), forbidden) == []
+
+
+def test_jobs_reach_the_profiler_only_when_they_work() -> None:
+    assert offenders(files(LIBRARY / "jobs"), ("headmap.scoring", "headmap.families"), deferred=False) == []
+
+
+@pytest.mark.parametrize(("service", "other"), [("scoring", "inference"), ("inference", "scoring")])
+def test_services_do_not_import_each_other(service: str, other: str) -> None:
+    assert offenders(files(ROOT / "services" / service), (f"services.{other}", "services.cli")) == []
+
+
+def test_no_pickle_anywhere() -> None:
+    assert offenders(files(LIBRARY, ROOT / "services"), ("pickle", "cloudpickle", "dill", "marshal", "shelve")) == []
+
+
+@pytest.mark.parametrize("module", ["services.scoring.app", "services.scoring.worker", "headmap.registry.migrations"])
+def test_it_imports_without_torch(module: str) -> None:
+    program = (
+        "import sys\n"
+        f"for name in {MODEL_STACK!r}: sys.modules[name] = None\n"  # importing it now raises
+        f"import {module}\n"
+    )
+    paths = os.pathsep.join([str(ROOT / "shared"), str(ROOT)])
+    done = subprocess.run(
+        [sys.executable, "-c", program], env={**os.environ, "PYTHONPATH": paths}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_check_itself_sees_an_arrow_that_points_back(tmp_path: Path) -> None:
+    wrong = LIBRARY / "budgets.py"
+    assert offenders([wrong], ("headmap.errors",)) == [
+        "shared/headmap/budgets.py imports headmap.errors",
+        "shared/headmap/budgets.py imports headmap.errors.BudgetTooSmall",
+        "shared/headmap/budgets.py imports headmap.errors.InvalidParameter",
+    ]

@@ -1,0 +1,60 @@
+"""The picture of a map: it is one, says what it shows, and is the same each time."""
+
+from __future__ import annotations
+
+import io
+from concurrent.futures import ThreadPoolExecutor
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from headmap.head_scores import HeadScores
+from headmap.heatmap import Picture, draw
+from PIL import Image
+
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+def scores(layers: int = 6, heads: int = 8) -> HeadScores:
+    return HeadScores(np.random.default_rng(0).random((layers, heads)) ** 6, heads)
+
+
+def test_an_svg_is_the_same_to_the_byte_in_any_thread() -> None:
+    with ThreadPoolExecutor(2) as pool:
+        drawn = set(pool.map(lambda _: draw(scores(), Picture("m", 1, 10)), range(3)))
+    assert len(drawn) == 1
+
+
+def test_an_svg_shows_its_top_heads_and_names_the_model() -> None:
+    picture = draw(scores(), Picture("some/model", 3, 1000))
+    root = ElementTree.fromstring(picture)
+    assert root.tag == f"{SVG}svg"
+    text = picture.decode()  # texts are drawn as outlines, and kept as comments
+    for words in (
+        "some/model, map 3, 1,000 pages",
+        "attention head",
+        "layer",
+        "share of the score, %",
+        "top 5% of heads",
+    ):
+        assert words in text
+    assert text.count("#d62728") >= 2
+    assert draw(scores(), Picture("other/model", 3, 1000)) != picture
+
+
+def test_a_png_can_be_read() -> None:
+    image = Image.open(io.BytesIO(draw(scores(), Picture("m"), "png")))
+    image.load()
+    assert image.width > 400
+    assert image.height > 200
+
+
+@pytest.mark.parametrize(("layers", "heads"), [(1, 1), (1, 64), (80, 2)])
+def test_any_shape_can_be_drawn(layers: int, heads: int) -> None:
+    image = Image.open(io.BytesIO(draw(scores(layers, heads), Picture("m", None, 1), "png")))
+    assert max(image.size) < 4000
+
+
+@pytest.mark.parametrize("name", ["$x$", "$", "a_b^c", "<&>", "x" * 500, "日本"])
+def test_any_name_can_be_drawn(name: str) -> None:
+    ElementTree.fromstring(draw(scores(), Picture(name)))
