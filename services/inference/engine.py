@@ -142,7 +142,10 @@ class Engine:
         self._runner = ModelRunner(loaded, self._cache)
         self._scheduler: Scheduler[_Sequence] = Scheduler(settings.max_running, settings.max_waiting)
         self._max_prompt_tokens = min(settings.max_prompt_tokens, loaded.info.max_positions)
+        self._max_decode_gap = settings.max_decode_gap_ms / 1e3
         self._running: list[_Sequence] = []
+        self._prefilling: _Sequence | None = None
+        self._last_step = self._step_seconds = 0.0
         self._cancelled: set[str] = set()
         self._wake = threading.Condition()
         self._stop_at: float | None = None
@@ -187,7 +190,7 @@ class Engine:
         with self._wake:
             return EngineStats(
                 alive=self._thread.is_alive(),
-                running=len(self._running),
+                running=len(self._running) + (self._prefilling is not None),
                 waiting=len(self._scheduler),
                 kv_reserved_bytes=self._cache.reserved_bytes,
                 kv_capacity_bytes=self._cache.capacity_bytes or 0,
@@ -242,7 +245,7 @@ class Engine:
         finally:
             with self._wake:
                 self._stop_at = self._stop_at or time.monotonic()
-                left = [*self._running, *self._scheduler.drain()]
+                left = [*filter(None, [self._prefilling]), *self._running, *self._scheduler.drain()]
             for sequence in left:
                 self._fail(sequence, ShuttingDown("the server shut down before the request was done"))
 
@@ -261,32 +264,45 @@ class Engine:
         with self._wake:
             ids, self._cancelled = self._cancelled, set()
             gone = [sequence for request_id in ids if (sequence := self._scheduler.remove(request_id))]
+            if self._prefilling is not None and self._prefilling.id in ids:
+                self._cancelled.add(self._prefilling.id)  # it ends once its prefill is done
         gone += [sequence for sequence in self._running if sequence.id in ids]
         for sequence in gone:
             self._fail(sequence, Cancelled("the client went away"))
 
     def _admit_one(self) -> None:
-        """Prefill at most one request, so that running ones wait for one prompt between two of their tokens."""
+        """Prefill at most one request; running ones get their tokens between its layers."""
         with self._wake:
             sequence = self._scheduler.next(len(self._running), self._cache.fits)
             if sequence is None:
                 return
-            self._running.append(sequence)
+            self._prefilling = sequence
         sequence.queue_s = time.monotonic() - sequence.submitted
         try:
             sequence.slot = self._cache.admit(sequence.reservation)
-            started = time.monotonic()
-            logits = self._runner.prefill(sequence.slot, sequence.plan, sequence.request.prompt).cpu()
-            sequence.prefill_s = time.monotonic() - started
+            started, stepping = time.monotonic(), self._step_seconds
+            logits = self._runner.prefill(
+                sequence.slot, sequence.plan, sequence.request.prompt, on_layer=self._between_layers
+            ).cpu()
+            sequence.prefill_s = time.monotonic() - started - (self._step_seconds - stepping)
             sequence.position = sequence.request.prompt.next_position
             sequence.kept_tokens = self._cache.tokens(sequence.slot)
             self._totals["prompt"] += sequence.plan.prompt_tokens
+            with self._wake:
+                self._prefilling = None
+                self._running.append(sequence)
             if sequence.request.sampling.max_new_tokens == 0:
                 self._finish(sequence, "length")
             else:
                 self._take(sequence, sequence.sampler.choose(logits))
         except Exception as error:
             self._fail(sequence, _as_headmap_error(error))
+
+    def _between_layers(self) -> None:
+        """A long prompt must not hold up the others: decode once the last step lies too far back."""
+        if self._running and time.monotonic() - self._last_step >= self._max_decode_gap:
+            self._end_cancelled()
+            self._step()
 
     def _step(self) -> None:
         """One token for every running sequence."""
@@ -305,7 +321,9 @@ class Engine:
             for sequence in running:
                 self._fail(sequence, _as_headmap_error(error))
             return
-        elapsed = time.monotonic() - started
+        self._last_step = time.monotonic()
+        elapsed = self._last_step - started
+        self._step_seconds += elapsed
         for sequence, row in zip(running, logits, strict=True):
             sequence.position += 1
             sequence.decode_s += elapsed
@@ -362,6 +380,8 @@ class Engine:
 
     def _leave(self, sequence: _Sequence) -> None:
         with self._wake:
+            if sequence is self._prefilling:
+                self._prefilling = None
             if sequence in self._running:
                 self._running.remove(sequence)
         if sequence.slot >= 0:

@@ -32,6 +32,9 @@ class Settings(BaseSettings):
     kv_memory_bytes: int | None = Field(None, gt=0, description="for all sequences' KV; from free memory when unset")
     max_running: int = Field(32, ge=1, description="sequences decoded together")
     max_waiting: int = Field(128, ge=0, description="requests queued before 429")
+    max_decode_gap_ms: float = Field(
+        50.0, ge=0, description="a prompt's prefill lets running requests have a token when the last is this long ago"
+    )
     default_max_new_tokens: int = Field(128, ge=1)
     max_prompt_tokens: int = Field(131_072, ge=1)
     default_kv_ratio: float | None = Field(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 
@@ -22,8 +22,13 @@ class ModelRunner:
         self._mask = mask or HeadMask(())
 
     @torch.inference_mode()
-    def prefill(self, slot: int, plan: KeepPlan, prompt: PreparedPrompt) -> torch.Tensor:
-        """Run a whole prompt, keeping what `plan` says. Returns the next token's logits, (vocab,) float32."""
+    def prefill(
+        self, slot: int, plan: KeepPlan, prompt: PreparedPrompt, on_layer: Callable[[], None] | None = None
+    ) -> torch.Tensor:
+        """Run a whole prompt, keeping what `plan` says. Returns the next token's logits, (vocab,) float32.
+
+        `on_layer` is called before each layer's attention; it may decode other sequences.
+        """
         model, device = self.loaded.model, self.loaded.device
         inputs = {
             key: value.to(device, model.dtype) if value.is_floating_point() else value.to(device)
@@ -32,7 +37,7 @@ class ModelRunner:
         output = model.model(
             **inputs,
             position_ids=prompt.position_ids.to(device),
-            past_key_values=self._mask.over(self.cache.prefill(slot, plan)),
+            past_key_values=self._mask.over(self.cache.prefill(slot, plan, on_layer)),
             use_cache=True,
         )
         return model.lm_head(output.last_hidden_state[0, -1]).float()

@@ -71,9 +71,9 @@ class RaggedCache:
             if stay is not None:
                 store.keep_blocks(stay)
 
-    def prefill(self, slot: int, plan: KeepPlan) -> PrefillCache:
-        """The cache to run a whole prompt with, as `past_key_values`."""
-        return PrefillCache(self, slot, plan)
+    def prefill(self, slot: int, plan: KeepPlan, on_layer: Callable[[], None] | None = None) -> PrefillCache:
+        """The cache to run a whole prompt with, as `past_key_values`; `on_layer` is called before each layer."""
+        return PrefillCache(self, slot, plan, on_layer)
 
     def decode(self, slots: Sequence[int]) -> DecodeCache:
         """The cache to run one token of each of `slots` with, as `past_key_values`; makes room for the tokens."""
@@ -111,10 +111,13 @@ class PrefillCache:
     cache: RaggedCache
     slot: int
     plan: KeepPlan
+    on_layer: Callable[[], None] | None = None
 
     def update(
         self, keys: torch.Tensor, values: torch.Tensor, layer_idx: int, *_: object, **__: object
     ) -> tuple[LayerAttention, LayerAttention]:
+        if self.on_layer is not None:
+            self.on_layer()
         layer = _PrefillLayer(self, keys, values, layer_idx)
         return layer, layer
 

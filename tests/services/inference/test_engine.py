@@ -9,8 +9,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from PIL import Image
-
 from headmap.errors import (
     HeadmapError,
     OutOfMemory,
@@ -26,6 +24,8 @@ from headmap.head_scores import HeadScores
 from headmap.kvcache.methods import METHODS
 from headmap.kvcache.plan import KVRequest
 from headmap.settings import Settings
+from PIL import Image
+
 from services.inference.engine import Cancelled, Engine, EngineRequest, Event, Failed, Finished, OnEvent, Token
 
 SECONDS = 60
@@ -72,7 +72,9 @@ def engine(model: LoadedModel) -> Iterator[Engine]:
     engine.stop(0)
 
 
-def make(model: LoadedModel, name: str, kv: KVRequest | None = None, width: int = 64, **sampling: object) -> EngineRequest:
+def make(
+    model: LoadedModel, name: str, kv: KVRequest | None = None, width: int = 64, **sampling: object
+) -> EngineRequest:
     pixels = np.random.default_rng(width).integers(0, 255, (48, width, 3), dtype=np.uint8)
     content = [{"type": "image"}, {"type": "text", "text": "What is it?"}]
     prompt = model.prepare([{"role": "user", "content": content}], [Image.fromarray(pixels)])
@@ -243,17 +245,44 @@ def test_a_waiting_request_can_be_cancelled(model: LoadedModel) -> None:
         engine.stop(0)
 
 
+def test_a_long_prompt_does_not_hold_up_running_requests(model: LoadedModel) -> None:
+    engine = Engine(model, Settings(kv_memory_bytes=80_000_000, max_decode_gap_ms=0))
+    engine.start()
+    try:
+        runner, mixed = make(model, "runner", max_new_tokens=60), KVRequest("adakv", ratio=0.4)
+        long = make(model, "long", mixed, width=640)
+        alone = [submit(engine, request).result().token_ids for request in (runner, long)]
+        seen: list[int] = []
+        inner = engine._runner.prefill
+
+        def watched(*args: object, **kwargs: object) -> torch.Tensor:
+            before = len(call.events)
+            logits = inner(*args, **kwargs)
+            seen.append(len(call.events) - before)
+            return logits
+
+        call = submit(engine, replace(runner, id="again"))
+        while len(call.events) < 3:
+            pass
+        engine._runner.prefill = watched
+        other = submit(engine, replace(long, id="long again"))
+        assert [call.result().token_ids, other.result().token_ids] == alone
+        assert seen == [model.info.num_layers]  # a token between any two layers
+    finally:
+        engine.stop(0)
+
+
 class Faulty:
     """Stands in for a runner's method and fails on chosen calls."""
 
     def __init__(self, inner: Callable[..., torch.Tensor], fails: Callable[[int], bool], error: Exception) -> None:
         self.inner, self.fails, self.error, self.calls = inner, fails, error, 0
 
-    def __call__(self, *args: object) -> torch.Tensor:
+    def __call__(self, *args: object, **kwargs: object) -> torch.Tensor:
         self.calls += 1
         if self.fails(self.calls):
             raise self.error
-        return self.inner(*args)
+        return self.inner(*args, **kwargs)
 
 
 def test_out_of_memory_in_prefill_fails_that_request_alone(engine: Engine, model: LoadedModel) -> None:
