@@ -10,13 +10,15 @@ from typing import Any
 import torch
 from PIL import Image
 from transformers import (
-    AutoImageProcessor,
     AutoModelForImageTextToText,
     AutoTokenizer,
     GenerationConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+
+# From its own module: some releases guard the name at top level with torchvision, which we do without.
+from transformers.models.auto.image_processing_auto import AutoImageProcessor
 
 from headmap.errors import InvalidParameter, UnsupportedModel
 from headmap.families.base import Family, PreparedPrompt
