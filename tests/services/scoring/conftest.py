@@ -39,6 +39,23 @@ def client(app: FastAPI) -> Iterator[TestClient]:
         yield opened
 
 
+@pytest.fixture(scope="session")
+def refusing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
+    """One application for all tests of what is refused: they leave nothing behind. It holds one map."""
+    settings = Settings(data_dir=tmp_path_factory.mktemp("refusing"), max_body_bytes=200_000)
+    migrate(settings)
+    with TestClient(create_app(settings, broker=CountingBroker()), raise_server_exceptions=False) as opened:
+        scores = {f"{layer}-{head}": layer + head + 1 for layer in range(3) for head in range(4)}
+        opened.post("/maps", json={"model": "some/model", "num_kv_heads": 2, "scores": scores})
+        yield opened
+
+
+@pytest.fixture(scope="session")
+def refusing_map(refusing: TestClient) -> str:
+    found: str = refusing.get("/maps").json()["items"][0]["id"]
+    return found
+
+
 @pytest.fixture
 def database(app: FastAPI) -> Database:
     found: Database = app.state.scoring.database

@@ -108,17 +108,17 @@ def test_a_number_is_whole_however_it_is_written(client: TestClient, start: Star
 
 
 @pytest.mark.parametrize("key", ["", "a b", "x" * 256])
-def test_a_bad_idempotency_key_is_refused(client: TestClient, key: str) -> None:
-    response = client.post("/score", json={"model": DEMO_MODEL}, headers={"Idempotency-Key": key})
+def test_a_bad_idempotency_key_is_refused(refusing: TestClient, key: str) -> None:
+    response = refusing.post("/score", json={"model": DEMO_MODEL}, headers={"Idempotency-Key": key})
     assert_problem(response, 422, "invalid_parameter", "idempotency-key")
 
 
-def test_an_unknown_model_is_not_found(client: TestClient) -> None:
-    assert_problem(client.post("/score", json={"model": "no/such"}), 404, "model_not_found", "no/such")
+def test_an_unknown_model_is_not_found(refusing: TestClient) -> None:
+    assert_problem(refusing.post("/score", json={"model": "no/such"}), 404, "model_not_found", "no/such")
 
 
-def test_an_unknown_revision_is_not_found(client: TestClient) -> None:
-    response = client.post("/score", json={"model": DEMO_MODEL, "revision": "v9"})
+def test_an_unknown_revision_is_not_found(refusing: TestClient) -> None:
+    response = refusing.post("/score", json={"model": DEMO_MODEL, "revision": "v9"})
     assert_problem(response, 404, "model_not_found", "v9")
 
 
@@ -147,24 +147,24 @@ def test_an_unknown_revision_is_not_found(client: TestClient) -> None:
         ({"model": "\ud800"}, "model"),
     ],
 )
-def test_every_bad_field_is_named(client: TestClient, fields: dict[str, Any], named: str) -> None:
+def test_every_bad_field_is_named(refusing: TestClient, fields: dict[str, Any], named: str) -> None:
     body = json.dumps({"model": DEMO_MODEL, **fields})
-    response = client.post("/score", content=body, headers={"Content-Type": "application/json"})
+    response = refusing.post("/score", content=body, headers={"Content-Type": "application/json"})
     assert_problem(response, 422, "invalid_parameter", named)
 
 
 @pytest.mark.parametrize("body", [b"{", b"[]", b"null", b'"x"', b"", b'{"model": NaN}', b"\xff", b"[" * 5000])
-def test_what_is_no_request_is_refused(client: TestClient, body: bytes) -> None:
-    response = client.post("/score", content=body, headers={"Content-Type": "application/json"})
+def test_what_is_no_request_is_refused(refusing: TestClient, body: bytes) -> None:
+    response = refusing.post("/score", content=body, headers={"Content-Type": "application/json"})
     assert response.status_code in (400, 422)
     assert response.headers["content-type"] == "application/problem+json"
 
 
-def test_a_huge_body_is_refused(client: TestClient) -> None:
+def test_a_huge_body_is_refused(refusing: TestClient) -> None:
     body = json.dumps({"model": "x" * 300_000})
-    assert_problem(client.post("/score", content=body), 413, "payload_too_large", "200000")
+    assert_problem(refusing.post("/score", content=body), 413, "payload_too_large", "200000")
     chunks = (b"x" * 50_000 for _ in range(6))
-    response = client.post("/score", content=chunks, headers={"Content-Type": "application/json"})
+    response = refusing.post("/score", content=chunks, headers={"Content-Type": "application/json"})
     assert_problem(response, 413, "payload_too_large", "200000")
 
 
@@ -175,8 +175,8 @@ def test_a_broker_that_is_away_delays_a_job_and_fails_nothing(client: TestClient
 
 @pytest.mark.parametrize("job_id", [NOBODY, "x", "%00", "é"])
 @pytest.mark.parametrize("path", ["/score/{}", "/score/{}/events"])
-def test_jobs_that_do_not_exist_are_not_found(client: TestClient, path: str, job_id: str) -> None:
-    assert_problem(client.get(path.format(job_id)), 404, "job_not_found")
+def test_jobs_that_do_not_exist_are_not_found(refusing: TestClient, path: str, job_id: str) -> None:
+    assert_problem(refusing.get(path.format(job_id)), 404, "job_not_found")
 
 
 def test_cancel_answers_202_then_409(client: TestClient, start: Start) -> None:
@@ -215,8 +215,8 @@ def test_lists_are_filtered(client: TestClient, start: Start) -> None:
 @pytest.mark.parametrize(
     "query", [{"limit": 0}, {"limit": 201}, {"limit": "x"}, {"state": "odd"}, {"cursor": "x"}, {"model": "\x00"}]
 )
-def test_bad_list_queries_are_refused(client: TestClient, query: dict[str, Any]) -> None:
-    assert_problem(client.get("/score", params=query), 422, "invalid_parameter", next(iter(query)))
+def test_bad_list_queries_are_refused(refusing: TestClient, query: dict[str, Any]) -> None:
+    assert_problem(refusing.get("/score", params=query), 422, "invalid_parameter", next(iter(query)))
 
 
 def events(client: TestClient, job_id: str) -> list[dict[str, Any]]:

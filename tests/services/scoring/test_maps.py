@@ -60,16 +60,16 @@ def test_a_map_travels_as_the_public_file_and_keeps_its_checksum(client: TestCli
         ({"name": "x"}, "invalid_parameter", "name: unknown field"),
     ],
 )
-def test_bad_imports_are_refused(client: TestClient, fields: dict[str, Any], code: str, named: str) -> None:
+def test_bad_imports_are_refused(refusing: TestClient, fields: dict[str, Any], code: str, named: str) -> None:
     body = {"model": "a/b", "num_kv_heads": 1, "scores": {"0-0": 1, "0-1": 2}, **fields}
-    response = client.post("/maps", content=json.dumps(body), headers={"Content-Type": "application/json"})
+    response = refusing.post("/maps", content=json.dumps(body), headers={"Content-Type": "application/json"})
     assert_problem(response, 422, code, named)
 
 
-def test_scores_that_are_no_finite_numbers_are_refused(client: TestClient) -> None:
+def test_scores_that_are_no_finite_numbers_are_refused(refusing: TestClient) -> None:
     text = '{"model": "a/b", "num_kv_heads": 1, "scores": {"0-0": %s}}'
     for value in ("NaN", "Infinity", "1e999", "[NaN]"):
-        response = client.post("/maps", content=text % value, headers={"Content-Type": "application/json"})
+        response = refusing.post("/maps", content=text % value, headers={"Content-Type": "application/json"})
         assert_problem(response, 422, "invalid_scores", "0-0")
 
 
@@ -95,8 +95,8 @@ def test_maps_are_listed_newest_first(client: TestClient, upload: Upload) -> Non
 
 @pytest.mark.parametrize("map_id", [NOBODY, "x", "%00"])
 @pytest.mark.parametrize("path", ["", "/scores", "/scores?format=standard_errors", "/heatmap.svg", "/budgets"])
-def test_maps_that_do_not_exist_are_not_found(client: TestClient, path: str, map_id: str) -> None:
-    assert_problem(client.get(f"/maps/{map_id}{path}"), 404, "map_not_found")
+def test_maps_that_do_not_exist_are_not_found(refusing: TestClient, path: str, map_id: str) -> None:
+    assert_problem(refusing.get(f"/maps/{map_id}{path}"), 404, "map_not_found")
 
 
 def test_scores_sum_to_one(client: TestClient, upload: Upload) -> None:
@@ -143,8 +143,10 @@ def test_paper_budgets_are_the_formulas_and_tell_what_is_kept(client: TestClient
 
 
 @pytest.mark.parametrize(("budget", "window"), [(1, 0), (5, 2), (63, 31), (64, 32), (1000, 32)])
-def test_the_default_window_follows_the_budget(client: TestClient, upload: Upload, budget: int, window: int) -> None:
-    found = client.get(f"/maps/{upload()['id']}/budgets", params={"budget": budget})
+def test_the_default_window_follows_the_budget(
+    refusing: TestClient, refusing_map: str, budget: int, window: int
+) -> None:
+    found = refusing.get(f"/maps/{refusing_map}/budgets", params={"budget": budget})
     assert found.status_code == 200, found.text
     assert found.json()["window"] == window
 
@@ -178,15 +180,15 @@ def test_bytes_are_told_where_the_model_is_here(client: TestClient, settings: Se
     ],
 )
 def test_bad_budgets_are_refused(
-    client: TestClient, upload: Upload, query: dict[str, Any], code: str, named: str
+    refusing: TestClient, refusing_map: str, query: dict[str, Any], code: str, named: str
 ) -> None:
-    assert_problem(client.get(f"/maps/{upload()['id']}/budgets", params=query), 422, code, named)
+    assert_problem(refusing.get(f"/maps/{refusing_map}/budgets", params=query), 422, code, named)
 
 
-def test_the_largest_budgets_do_not_overflow(client: TestClient, upload: Upload) -> None:
+def test_the_largest_budgets_do_not_overflow(refusing: TestClient, refusing_map: str) -> None:
     for allocation in ("exact", "paper"):
         query = {"budget": 1_000_000, "prompt_tokens": 10_000_000, "allocation": allocation}
-        assert client.get(f"/maps/{upload()['id']}/budgets", params=query).status_code == 200
+        assert refusing.get(f"/maps/{refusing_map}/budgets", params=query).status_code == 200
 
 
 def test_compare(client: TestClient, upload: Upload) -> None:
