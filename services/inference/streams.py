@@ -41,4 +41,9 @@ def as_stream_error(error: Exception) -> HeadmapError:
 
 
 def event(data: dict[str, Any], name: str | None = None) -> ServerSentEvent:
-    return ServerSentEvent(json.dumps(data, ensure_ascii=False), event=name)
+    return raw_event(json.dumps(data, ensure_ascii=False), name)
+
+
+def raw_event(data: str, name: str | None = None) -> ServerSentEvent:
+    """Lines end with a single newline: some clients know no other end."""
+    return ServerSentEvent(data, event=name, sep="\n")

@@ -26,7 +26,7 @@ from services.inference.openai_schemas import (
 from services.inference.prompts import Conversation, Message, check_count
 from services.inference.running import Run
 from services.inference.serving import ReadyRequest, SamplingAsk
-from services.inference.streams import OPENAPI, as_stream_error, event, stream_response
+from services.inference.streams import OPENAPI, as_stream_error, event, raw_event, stream_response
 
 router = APIRouter(tags=["openai"])
 
@@ -126,7 +126,7 @@ async def _events(run: Run, include_usage: bool) -> AsyncGenerator[ServerSentEve
         yield event(
             {"error": {"message": problem.detail, "type": kind, "param": problem.param, "code": problem.code}}, "error"
         )
-    yield ServerSentEvent("[DONE]")
+    yield raw_event("[DONE]")
 
 
 def _head(ready: ReadyRequest) -> dict[str, Any]:

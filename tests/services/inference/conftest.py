@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+import base64
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+import uvicorn
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+from headmap.head_scores import HeadScores
+from headmap.models import find_model
+from headmap.registry.migrations import migrate
+from headmap.registry.repository import Provenance, add_map
+from headmap.registry.session import Database
+from headmap.settings import DEMO_MODEL, Settings
+from PIL import Image
+
+from services.inference.app import create_app
+from tests.services.inference.fakes import FakeModels
+
+
+@pytest.fixture(scope="session")
+def empty_registry(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A migrated SQLite file to copy, since migrating takes longer than most tests."""
+    settings = Settings(data_dir=tmp_path_factory.mktemp("registry"))
+    migrate(settings)
+    return settings.data_dir / "registry.sqlite3"
+
+
+@pytest.fixture
+def settings(tmp_path: Path, empty_registry: Path) -> Settings:
+    shutil.copy(empty_registry, tmp_path / "registry.sqlite3")
+    return Settings(data_dir=tmp_path, map_refresh_seconds=0.05, drain_seconds=2)
+
+
+@pytest.fixture
+def models() -> FakeModels:
+    return FakeModels()
+
+
+@pytest.fixture
+def app(settings: Settings, models: FakeModels) -> FastAPI:
+    return create_app(settings, open_model=models)
+
+
+@pytest.fixture
+def client(app: FastAPI) -> Iterator[TestClient]:
+    with TestClient(app, raise_server_exceptions=False) as client:
+        yield client
+
+
+@pytest.fixture
+def database(settings: Settings) -> Iterator[Database]:
+    database = Database(settings.sql_url)
+    yield database
+    database.close()
+
+
+AddMap = Callable[..., str]
+
+
+@pytest.fixture
+def file_map(settings: Settings, database: Database) -> AddMap:
+    """Files a map of the bundled model and returns its id."""
+    info = find_model(DEMO_MODEL, settings)
+
+    def add(revision: str | None = info.revision, layers: int = info.num_layers, move_default: bool = True) -> str:
+        matrix = np.arange(1.0, 1 + layers * info.num_heads).reshape(layers, info.num_heads)
+        with database.write() as session:
+            return add_map(
+                session,
+                Provenance(model=DEMO_MODEL, revision=revision, architecture=None, dataset="test"),
+                HeadScores(matrix, info.num_kv_heads),
+                move_default=move_default,
+            )
+
+    return add
+
+
+def png(width: int = 8, height: int = 8, mode: str = "RGB", **options: object) -> bytes:
+    file = BytesIO()
+    Image.new(mode, (width, height)).save(file, "PNG", **options)
+    return file.getvalue()
+
+
+def base64_of(data: bytes) -> str:
+    return base64.b64encode(data).decode("ascii")
+
+
+@pytest.fixture
+def picture() -> str:
+    return base64_of(png())
+
+
+@contextmanager
+def live(app: FastAPI) -> Iterator[str]:
+    """The application on a free port of loopback; yields its URL."""
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, timeout_graceful_shutdown=5))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    try:
+        deadline = time.monotonic() + 60
+        while not server.started:
+            if not thread.is_alive() or time.monotonic() > deadline:
+                raise RuntimeError("the server did not start")
+            time.sleep(0.01)
+        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join(30)
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 5.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise AssertionError("it did not come to hold in time")
+        time.sleep(0.01)

@@ -1,0 +1,162 @@
+"""A model and an engine without weights, at the seams the service has: `OpenModel`, `PromptMaker`, `EngineLike`."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from headmap.errors import HeadmapError
+from headmap.families.base import Axis, PreparedPrompt, VisualTokens
+from headmap.kvcache.methods import get_method
+from headmap.kvcache.plan import CacheShape, plan_cache
+from headmap.models import ModelInfo
+from headmap.settings import Settings
+from PIL import Image
+
+from services.inference.engine import Cancelled, EngineRequest, Event, Failed, Finished, OnEvent, Token
+from services.inference.opening import OpenedModel
+
+EOS = 0
+IMAGE_TOKENS = 100
+WORDS = ("It", " says", " ", "ABC", "")
+
+
+@dataclass
+class FakeStats:
+    alive: bool = True
+    running: int = 0
+    waiting: int = 0
+    kv_reserved_bytes: int = 0
+    kv_capacity_bytes: int = 1_000_000
+
+
+@dataclass
+class FakeEngine:
+    """Says WORDS, ending with the end token. Each request runs in a thread of its own.
+
+    `refuse` is raised by submit, `fail` ends a request after one token, `hold` keeps requests running until it is set
+    or they are cancelled.
+    """
+
+    shape: CacheShape
+    refuse: HeadmapError | None = None
+    fail: HeadmapError | None = None
+    hold: bool = False
+    released: threading.Event = field(default_factory=threading.Event)
+    requests: list[EngineRequest] = field(default_factory=list)
+    cancelled: set[str] = field(default_factory=set)
+    stopped: bool = False
+    current: FakeStats = field(default_factory=FakeStats)
+
+    def start(self) -> None:
+        pass
+
+    def stop(self, timeout: float) -> None:
+        self.stopped = True
+        self.released.set()
+
+    def stats(self) -> FakeStats:
+        return self.current
+
+    def cancel(self, request_id: str) -> None:
+        self.cancelled.add(request_id)
+
+    def submit(self, request: EngineRequest, on_event: OnEvent) -> None:
+        if self.refuse is not None:
+            raise self.refuse
+        prompt_tokens = request.prompt.prompt_tokens
+        plan = plan_cache(request.kv, get_method(request.kv.method), self.shape, prompt_tokens, request.scores)
+        self.requests.append(request)
+        full = self.shape.full_tokens(prompt_tokens)
+        end = self._end(request, plan.budget, plan.kept_tokens, full)
+        threading.Thread(target=self._run, args=(request, on_event, end), daemon=True).start()
+
+    def _run(self, request: EngineRequest, on_event: OnEvent, end: Callable[[int], Event]) -> None:
+        count = min(len(WORDS), request.sampling.max_new_tokens)
+        for number in range(count):
+            on_event(Token(EOS if number == len(WORDS) - 1 else number + 1, WORDS[number]))
+            if self.fail is not None:
+                on_event(Failed(self.fail))
+                return
+            while self.hold and not self.released.wait(0.01):
+                if request.id in self.cancelled:
+                    on_event(Failed(Cancelled("the client went away")))
+                    return
+        on_event(end(count))
+
+    def _end(self, request: EngineRequest, budget: int, kept: int, full: int) -> Callable[[int], Finished]:
+        def end(count: int) -> Finished:
+            return Finished(
+                generated_text="".join(WORDS[:count]),
+                finish_reason="eos_token" if count == len(WORDS) else "length",
+                token_ids=tuple(EOS if number == len(WORDS) - 1 else number + 1 for number in range(count)),
+                kept_tokens=kept,
+                full_tokens=full,
+                kv_bytes=kept * self.shape.token_bytes,
+                kv_full_bytes=full * self.shape.token_bytes,
+                budget=budget,
+                queue_ms=1.0,
+                prefill_ms=2.0,
+                decode_ms_per_token=3.0,
+            )
+
+        return end
+
+
+@dataclass
+class FakePrompts:
+    """One token a character, IMAGE_TOKENS a picture; remembers what it was given."""
+
+    conversations: list[Sequence[dict[str, Any]]] = field(default_factory=list)
+    images: list[Image.Image] = field(default_factory=list)
+    error: ValueError | None = None
+
+    def prepare(self, messages: Sequence[dict[str, Any]], images: Sequence[Image.Image]) -> PreparedPrompt:
+        if self.error is not None:
+            raise self.error
+        self.conversations.append(messages)
+        self.images += images
+        characters = sum(len(part.get("text", "")) for message in messages for part in message["content"])
+        count = characters + IMAGE_TOKENS * len(images)
+        grid = np.arange(IMAGE_TOKENS, dtype=np.int64).reshape(10, 10)
+        one = VisualTokens(IMAGE_TOKENS, grid, Axis(10, 1.0), Axis(10, 1.0))
+        return PreparedPrompt(
+            inputs={"input_ids": torch.zeros(1, count, dtype=torch.int64)},
+            position_ids=torch.arange(count)[None],
+            next_position=count,
+            images=(one,) * len(images),
+            image_starts=tuple(range(len(images))),
+        )
+
+
+@dataclass
+class FakeModels:
+    """The `OpenModel` of a test: `engines` and `prompts` by the model's name once they are opened."""
+
+    engines: dict[str, FakeEngine] = field(default_factory=dict)
+    prompts: dict[str, FakePrompts] = field(default_factory=dict)
+
+    def __call__(self, info: ModelInfo, settings: Settings) -> OpenedModel:
+        shape = CacheShape(info.num_layers, info.num_kv_heads, head_dim=16, itemsize=4)
+        self.engines[info.name] = FakeEngine(shape)
+        self.prompts[info.name] = FakePrompts()
+        return OpenedModel(
+            prompts=self.prompts[info.name],
+            engine=self.engines[info.name],
+            device="cpu",
+            dtype="float32",
+            longest_token=8,
+            eos_token_ids=frozenset({EOS}),
+        )
+
+    @property
+    def engine(self) -> FakeEngine:
+        return next(iter(self.engines.values()))
+
+    @property
+    def prompt_maker(self) -> FakePrompts:
+        return next(iter(self.prompts.values()))
