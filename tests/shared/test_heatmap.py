@@ -55,6 +55,7 @@ def test_any_shape_can_be_drawn(layers: int, heads: int) -> None:
     assert max(image.size) < 4000
 
 
+@pytest.mark.filterwarnings("ignore:Glyph")  # a box is drawn for what the font lacks
 @pytest.mark.parametrize("name", ["$x$", "$", "a_b^c", "<&>", "x" * 500, "日本"])
 def test_any_name_can_be_drawn(name: str) -> None:
     ElementTree.fromstring(draw(scores(), Picture(name)))

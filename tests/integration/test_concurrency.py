@@ -1,0 +1,69 @@
+"""Requests that meet in PostgreSQL: equal jobs, equal keys, and maps of one model imported at once."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from headmap.head_scores import HeadScores
+from headmap.jobs.submit import submit
+from headmap.registry import repository
+from headmap.registry.jobs import JobRecord, list_jobs
+from headmap.registry.repository import Provenance
+from headmap.registry.session import Database
+from headmap.settings import Settings
+
+from tests.shared.jobs.contract import PARAMS
+from tests.shared.jobs.fakes import INFO, CountingBroker
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.mark.parametrize(("force", "key"), [(False, None), (False, "k"), (True, "k")])
+def test_equal_requests_at_one_moment_get_one_job(
+    database: Database, settings: Settings, force: bool, key: str | None
+) -> None:
+    broker = CountingBroker()
+
+    def start(_: int) -> tuple[JobRecord, bool]:
+        return submit(database, broker, settings, INFO, PARAMS, force=force, idempotency_key=key)
+
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(start, range(24)))
+    assert len({job.id for job, _ in answers}) == 1
+    assert [created for _, created in answers].count(True) == 1
+    assert len(broker.sent) == 3
+    with database.read() as session:
+        assert len(list_jobs(session).items) == 1
+
+
+def test_maps_imported_at_once_are_numbered_and_one_is_default(database: Database) -> None:
+    provenance = Provenance(model="m", revision=None, architecture=None, dataset="import")
+
+    def add(_: int) -> str:
+        with database.write() as session:
+            return repository.add_map(session, provenance, HeadScores(np.ones((2, 2)), 1), move_default=False)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(add, range(24)))
+    with database.read() as session:
+        maps = repository.list_maps(session, model="m").items
+    assert sorted(record.version for record in maps) == list(range(1, 25))
+    assert [record.aliases for record in maps].count(("default",)) == 1
+
+
+def test_an_alias_moved_by_many_at_once_points_at_one_map(database: Database) -> None:
+    provenance = Provenance(model="m", revision=None, architecture=None, dataset="import")
+    with database.write() as session:
+        scores = HeadScores(np.ones((2, 2)), 1)
+        ids = [repository.add_map(session, provenance, scores, move_default=False) for _ in range(8)]
+
+    def point(map_id: str) -> None:
+        with database.write() as session:
+            repository.set_alias(session, map_id, "stable")
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(point, ids * 3))
+    with database.read() as session:
+        assert sum("stable" in record.aliases for record in repository.list_maps(session).items) == 1
