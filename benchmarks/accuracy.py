@@ -92,7 +92,7 @@ def answer(
     for start in range(0, len(prompts), batch):
         part = prompts[start : start + batch]
         for tokens in generate_greedy(loaded, part, max_new_tokens=max_new_tokens, kv=kv, scores=scores):
-            texts.append(loaded.tokenizer.decode(tokens, skip_special_tokens=True))
+            texts.append(loaded.decode(tokens))
     return texts
 
 

@@ -82,14 +82,14 @@ def build(shape: Shape) -> PreTrainedModel:
 
 def published_skew(num_layers: int, num_heads: int, num_kv_heads: int) -> HeadScores:
     """Scores whose top 5 % of query heads hold 55 %, as in the published LLaVA-v1.6-7B file."""
-    rank = np.arange(1, num_layers * num_heads + 1)
+    rank = np.arange(1.0, num_layers * num_heads + 1)
     low, high = 0.1, 3.0
     for _ in range(60):  # the exponent of a power law, by bisection
         exponent = (low + high) / 2
-        held = HeadScores((rank**-exponent)[None, :], 1).top_share(0.05)
+        held = HeadScores((rank**-exponent)[None, :].astype(np.float64), 1).top_share(0.05)
         low, high = (exponent, high) if held < 0.55 else (low, exponent)
     scores = np.random.default_rng(0).permutation(rank**-exponent)
-    return HeadScores(scores.reshape(num_layers, num_heads), num_kv_heads)
+    return HeadScores(scores.reshape(num_layers, num_heads).astype(np.float64), num_kv_heads)
 
 
 @torch.inference_mode()
@@ -134,9 +134,7 @@ def filled_ragged(model: PreTrainedModel, shape: CacheShape, batch: int, budget:
     """A cache of `batch` sequences, each with the budgets of a prompt of PROMPT_PER_BUDGET x budget tokens."""
     scores = published_skew(shape.num_layers, model.config.num_attention_heads, shape.num_kv_heads)
     prompt_tokens = PROMPT_PER_BUDGET * budget
-    plan = plan_cache(
-        KVRequest("sparsemm", budget=budget), get_method("sparsemm"), shape, prompt_tokens, scores
-    )
+    plan = plan_cache(KVRequest("sparsemm", budget=budget), get_method("sparsemm"), shape, prompt_tokens, scores)
     cache = RaggedCache(shape, dtype=torch.float32, device=torch.device("cpu"))
     for _ in range(batch):
         prompt = cache.prefill(cache.admit(cache.reservation(plan, 64)), plan)

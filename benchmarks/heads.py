@@ -89,8 +89,5 @@ def _right(loaded: LoadedModel, prompts: Sequence[tuple[Any, str]], heads: Seque
         answers = generate_greedy(
             loaded, [prompt for prompt, _ in part], max_new_tokens=MAX_ANSWER_TOKENS, mask=HeadMask(heads)
         )
-        right += sum(
-            loaded.tokenizer.decode(tokens, skip_special_tokens=True) == expected
-            for tokens, (_, expected) in zip(answers, part, strict=True)
-        )
+        right += sum(loaded.decode(tokens) == expected for tokens, (_, expected) in zip(answers, part, strict=True))
     return right

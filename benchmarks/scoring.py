@@ -55,16 +55,12 @@ def run(
 
 
 @torch.inference_mode()
-def plain_scores(
-    loaded: LoadedModel, reference: PreTrainedModel, page: Page, max_new_tokens: int
-) -> np.ndarray:
+def plain_scores(loaded: LoadedModel, reference: PreTrainedModel, page: Page, max_new_tokens: int) -> np.ndarray:
     """(layers, heads): one page's scores, the plain way."""
     prompt = transcription_prompt(loaded, page)
     answer: list[int] = []
     winners = []
-    output = reference.model(
-        **prompt.inputs, position_ids=prompt.position_ids, output_attentions=True, use_cache=True
-    )
+    output = reference.model(**prompt.inputs, position_ids=prompt.position_ids, output_attentions=True, use_cache=True)
     while len(answer) < max_new_tokens:
         winners.append([[int(row.argmax()) for row in layer[0, :, -1]] for layer in output.attentions])
         answer.append(int(reference.lm_head(output.last_hidden_state[0, -1]).argmax()))

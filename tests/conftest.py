@@ -38,6 +38,7 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Pa
 def small_model(model_folder: Callable[[str], Path]) -> Callable[[str], LoadedModel]:
     """A small random model, loaded as the services load theirs."""
     import torch
+
     from headmap.families.loading import load_model
     from headmap.models import read_model
 

@@ -77,7 +77,12 @@ def llava_next(text: str = "llama", num_heads: int = 4, num_kv_heads: int = 4, l
     config = LlavaNextConfig(
         text_config=LlamaConfig(**shape) if text == "llama" else MistralConfig(**shape, sliding_window=None),
         vision_config=CLIPVisionConfig(
-            hidden_size=32, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2, image_size=32, patch_size=8
+            hidden_size=32,
+            intermediate_size=32,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            image_size=32,
+            patch_size=8,
         ),
         image_grid_pinpoints=[[32, 64], [64, 32], [64, 64], [96, 32], [32, 96]],
         image_token_id=4,

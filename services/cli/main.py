@@ -7,7 +7,7 @@ from typing import Annotated
 import headmap
 import typer
 
-from services.cli.commands import generate, maps, models, pages, score, up
+from services.cli.commands import bench, generate, maps, models, pages, score, up
 
 app = typer.Typer(
     name="headmap",
@@ -39,6 +39,7 @@ app.command("generate")(generate.generate)
 app.add_typer(maps.app, name="maps")
 app.command("pages")(pages.pages)
 app.command("models")(models.models)
+app.add_typer(bench.app, name="bench")
 
 if __name__ == "__main__":
     app()

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
+
 from headmap.errors import HeadmapError, OutOfMemory, PromptTooLong, RequestTooLarge, ShuttingDown, Unavailable
 from headmap.families.base import PreparedPrompt
 from headmap.families.loading import LoadedModel
@@ -25,7 +26,6 @@ from headmap.kvcache.cache import RaggedCache
 from headmap.kvcache.methods import get_method
 from headmap.kvcache.plan import KeepPlan, KVRequest, plan_cache
 from headmap.settings import Settings
-
 from services.inference.scheduler import Scheduler
 
 log = logging.getLogger(__name__)

@@ -1,4 +1,4 @@
-"""Head scores: how much each attention head of a model looks at the picture (SparseMM, arXiv 2506.05344, section 3.1)."""
+"""Head scores: how much each attention head looks at the picture (SparseMM, arXiv 2506.05344, section 3.1)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ _HEAD = re.compile(r"(\d{1,5})-(\d{1,5})")
 class HeadScores:
     """Scores of every query head, at least 0 and summing to 1.
 
-    `matrix`: (num_layers, num_heads) float64. `num_kv_heads` divides num_heads; query heads of one KV head are neighbours.
+    `matrix`: (num_layers, num_heads) float64. `num_kv_heads` divides num_heads; query heads of one KV head are
+    neighbours.
     Raises InvalidScores for a wrong shape, a negative or non-finite score, or scores that are all 0.
     """
 
@@ -164,11 +165,11 @@ def _spearman(a: npt.NDArray[np.float64], b: npt.NDArray[np.float64]) -> float:
     ranks = np.stack([_ranks(a), _ranks(b)])
     if (ranks.std(axis=1) == 0).any():
         return 1.0 if np.array_equal(ranks[0], ranks[1]) else 0.0
-    return float(np.corrcoef(ranks)[0, 1])
+    return float(np.asarray(np.corrcoef(ranks))[0, 1])
 
 
 def _ranks(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """Ranks with ties sharing their mean rank: most heads of a map score exactly 0."""
     _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    last = np.cumsum(counts)
-    return (last - (counts - 1) / 2)[inverse]
+    shared: npt.NDArray[np.float64] = np.cumsum(counts) - (counts - 1) / 2
+    return shared[inverse]

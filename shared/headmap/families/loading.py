@@ -77,6 +77,10 @@ class LoadedModel:
                     f"messages[{number}]: the text holds the control token {token!r}", param="inputs"
                 )
 
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """The text of tokens, control tokens left out."""
+        return str(self.tokenizer.decode(list(token_ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))
+
     def prepare(self, messages: Sequence[Message], images: Sequence[Image.Image]) -> PreparedPrompt:
         """Tokenize a conversation and preprocess its pictures (RGB, one for each image part, in order).
 
@@ -120,14 +124,15 @@ def load_model(info: ModelInfo, *, device: str = "auto", dtype: str = "auto") ->
     """Load what `info` names. Raises UnsupportedModel where files are missing or broken."""
     where = _device(device)
     try:
-        model = AutoModelForImageTextToText.from_pretrained(
+        model: PreTrainedModel = AutoModelForImageTextToText.from_pretrained(
             info.folder, dtype=_dtype(dtype, where), attn_implementation="sdpa", use_safetensors=True
         )
+        torch.nn.Module.to(model, where)
         tokenizer = AutoTokenizer.from_pretrained(info.folder)
         image_processor = AutoImageProcessor.from_pretrained(info.folder)
     except (OSError, ValueError, ImportError) as error:
         raise UnsupportedModel(f"model: {info.name!r} cannot be loaded: {error}", param="model") from error
-    return wrap_model(info, model.to(where).eval(), tokenizer, image_processor)
+    return wrap_model(info, model.eval(), tokenizer, image_processor)
 
 
 def wrap_model(

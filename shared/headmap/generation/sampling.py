@@ -15,7 +15,7 @@ from headmap.errors import InvalidParameter
 class SamplingParams:
     """How one request's tokens are chosen and where it stops.
 
-    Raises InvalidParameter naming the field. `top_k` 0 and `top_p` 1 mean no cut. Without a seed one is drawn, and told.
+    Raises InvalidParameter naming the field. `top_k` 0 and `top_p` 1 mean no cut. Without a seed one is drawn.
     """
 
     max_new_tokens: int = 128

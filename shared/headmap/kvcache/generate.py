@@ -1,8 +1,8 @@
 """A head-wise cache for transformers' own `model.generate`, without any of our servers.
 
-    use_headmap_attention(model)
-    cache = GenerateCache(model, KVRequest("sparsemm", ratio=0.2), scores)
-    output = model.generate(**inputs, past_key_values=cache)
+use_headmap_attention(model)
+cache = GenerateCache(model, KVRequest("sparsemm", ratio=0.2), scores)
+output = model.generate(**inputs, past_key_values=cache)
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ def _only_word(text: str, words: Sequence[str]) -> int:
 
 
 def match_aligned(tokens: Sequence[str], words: Sequence[str]) -> list[int]:
-    """Align the generated text to the page's words by characters; a token reads the word most of its characters fall on.
+    """Align the generated text to the page's words by characters; a token reads the word that most of them fall on.
 
     Words are first aligned in reading order; a word that found no place is then looked for as a whole in what is left,
     so that columns read in another order still count. A token needs half of its visible characters on one word.

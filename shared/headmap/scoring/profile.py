@@ -61,23 +61,23 @@ class Profiler:
         raise to end the work.
         """
         pages = (make_page(seed, index) for index in range(first, first + count))
+        progress = _Progress(on_page)
         shape = (self.loaded.info.num_layers, self.loaded.info.num_heads)
         sums, squares = np.zeros(shape), np.zeros(shape)
-        seen = matched = hits = done = 0
+        seen = matched = hits = 0
         for page in score_pages(
             self.loaded,
             pages,
             rule=rule,
             max_new_tokens=max_new_tokens,
             batch=self._batch,
-            heartbeat=_Throttle(lambda: on_page(done)),
+            heartbeat=progress.beat,
         ):
             sums += page.scores
             squares += page.scores**2
             seen, matched, hits = seen + page.tokens_seen, matched + page.tokens_matched, hits + page.hits
-            done += 1
-            on_page(done)
-        return PageRangeResult(done, seen, matched, hits, sums, squares)
+            progress.page_done()
+        return PageRangeResult(progress.done, seen, matched, hits, sums, squares)
 
 
 def score_pages(
@@ -127,7 +127,7 @@ def token_texts(loaded: LoadedModel, answer: Sequence[int]) -> list[str]:
     before = ""
     for token in answer:
         ids.append(token)
-        after = loaded.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        after = loaded.decode(ids)
         if after.endswith("\ufffd"):
             texts.append("")
             continue
@@ -142,14 +142,22 @@ def _batched(pages: Iterable[Page], size: int) -> Iterator[tuple[Page, ...]]:
         yield group
 
 
-class _Throttle:
-    """Calls `action` at most once a heartbeat."""
+class _Progress:
+    """Counts pages and tells of them: after each, and about once a second in between."""
 
-    def __init__(self, action: Callable[[], None]) -> None:
-        self._action = action
-        self._last = time.monotonic()
+    def __init__(self, on_page: Callable[[int], None]) -> None:
+        self.done = 0
+        self._on_page = on_page
+        self._told = time.monotonic()
 
-    def __call__(self) -> None:
-        if time.monotonic() - self._last >= HEARTBEAT_SECONDS:
-            self._action()
-            self._last = time.monotonic()
+    def page_done(self) -> None:
+        self.done += 1
+        self._tell()
+
+    def beat(self) -> None:
+        if time.monotonic() - self._told >= HEARTBEAT_SECONDS:
+            self._tell()
+
+    def _tell(self) -> None:
+        self._told = time.monotonic()
+        self._on_page(self.done)

@@ -9,6 +9,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+
 from headmap.errors import (
     HeadmapError,
     OutOfMemory,
@@ -24,8 +26,6 @@ from headmap.head_scores import HeadScores
 from headmap.kvcache.methods import METHODS
 from headmap.kvcache.plan import KVRequest
 from headmap.settings import Settings
-from PIL import Image
-
 from services.inference.engine import Cancelled, Engine, EngineRequest, Event, Failed, Finished, OnEvent, Token
 
 SECONDS = 60

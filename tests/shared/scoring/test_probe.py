@@ -22,9 +22,7 @@ def slow_winners(loaded: LoadedModel, prompt: object, answer: list[int]) -> np.n
     model = AutoModelForImageTextToText.from_pretrained(loaded.info.folder, attn_implementation="eager").eval()
     rows = []
     with torch.no_grad():
-        output = model.model(
-            **prompt.inputs, position_ids=prompt.position_ids, output_attentions=True, use_cache=True
-        )
+        output = model.model(**prompt.inputs, position_ids=prompt.position_ids, output_attentions=True, use_cache=True)
         for step, token in enumerate(answer):
             rows.append([layer[0, :, -1].argmax(-1).tolist() for layer in output.attentions])
             positions = loaded.family.decode_positions(torch.tensor([prompt.next_position + step]))
