@@ -1,0 +1,210 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import openai
+import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+
+from headmap.errors import OutOfMemory, QueueFull
+from headmap.settings import DEMO_MODEL
+from tests.services.inference.conftest import AddMap, live
+from tests.services.inference.fakes import IMAGE_TOKENS, FakeModels
+
+
+@pytest.fixture
+def server(app: FastAPI) -> Iterator[openai.OpenAI]:
+    """The real client against the application on loopback."""
+    with live(app) as url:
+        yield openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=20)
+
+
+def messages(picture: str) -> list[Any]:
+    url = f"data:image/png;base64,{picture}"
+    return [
+        {"role": "system", "content": "Be short."},
+        {
+            "role": "user",
+            "content": [
+                {"type": "image_url", "image_url": {"url": url, "detail": "high"}},
+                {"type": "text", "text": "What is it?"},
+            ],
+        },
+    ]
+
+
+def post(client: TestClient, picture: str, **fields: Any) -> Any:
+    return client.post("/v1/chat/completions", json={"model": DEMO_MODEL, "messages": messages(picture), **fields})
+
+
+# ---- with OpenAI's own client
+
+
+def test_the_openai_client_gets_an_answer(server: openai.OpenAI, picture: str, models: FakeModels) -> None:
+    answer = server.chat.completions.create(
+        model=DEMO_MODEL,
+        messages=messages(picture),
+        max_completion_tokens=9,
+        temperature=0.5,
+        seed=4,
+        stop=["x", "y"],
+        extra_body={"kv": {"method": "snapkv", "ratio": 0.5}},
+    )
+    assert answer.choices[0].message.content == "It says ABC"
+    assert answer.choices[0].finish_reason == "stop"
+    assert answer.usage is not None
+    assert answer.usage.prompt_tokens == IMAGE_TOKENS + len("Be short.What is it?")
+    assert answer.usage.total_tokens == answer.usage.prompt_tokens + 5
+    assert answer.model_extra is not None
+    assert answer.model_extra["kv"]["method"] == "snapkv"
+    sampling = models.engine.requests[0].sampling
+    assert (sampling.max_new_tokens, sampling.seed, sampling.stop) == (9, 4, ("x", "y"))
+    assert (sampling.do_sample, sampling.temperature) == (True, 0.5)
+
+
+def test_the_openai_client_streams_with_usage(server: openai.OpenAI, picture: str) -> None:
+    chunks = list(
+        server.chat.completions.create(
+            model=DEMO_MODEL,
+            messages=messages(picture),
+            max_tokens=3,
+            stream=True,
+            stream_options={"include_usage": True},
+        )
+    )
+    texts = [chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices]
+    assert "".join(texts) == "It says "
+    assert [chunk.choices[0].finish_reason for chunk in chunks if chunk.choices][-1] == "length"
+    assert chunks[-1].usage is not None
+    assert chunks[-1].usage.completion_tokens == 3
+    assert len({chunk.id for chunk in chunks}) == 1
+
+
+def test_the_openai_client_knows_our_errors(server: openai.OpenAI, picture: str, models: FakeModels) -> None:
+    with pytest.raises(openai.NotFoundError, match="'nope' is not served"):
+        server.chat.completions.create(model="nope", messages=messages(picture))
+    with pytest.raises(openai.UnprocessableEntityError, match="logprobs"):
+        server.chat.completions.create(model=DEMO_MODEL, messages=messages(picture), logprobs=True)
+    models.engine.refuse = QueueFull("full")
+    with pytest.raises(openai.RateLimitError):
+        server.chat.completions.create(model=DEMO_MODEL, messages=messages(picture))
+    models.engine.refuse = None
+    models.engine.fail = OutOfMemory("the model ran out of memory")
+    with pytest.raises(openai.APIError, match="out of memory"):
+        list(server.chat.completions.create(model=DEMO_MODEL, messages=messages(picture), stream=True))
+
+
+def test_the_openai_client_lists_models(server: openai.OpenAI) -> None:
+    assert [model.id for model in server.models.list()] == [DEMO_MODEL]
+    assert server.models.retrieve(DEMO_MODEL).owned_by == "headmap"
+
+
+# ---- the schema
+
+
+def test_several_turns_and_pictures_keep_their_places(client: TestClient, picture: str, models: FakeModels) -> None:
+    turns = [
+        *messages(picture),
+        {"role": "assistant", "content": "A cat.", "refusal": None},
+        {"role": "user", "content": "And what else?"},
+    ]
+    assert post(client, picture, messages=turns).status_code == 200
+    ((system, user, assistant, last),) = models.prompt_maker.conversations
+    assert [part["type"] for part in user["content"]] == ["image", "text"]
+    assert (system["role"], assistant["role"]) == ("system", "assistant")
+    assert last["content"] == [{"type": "text", "text": "And what else?"}]
+
+
+def test_text_alone_is_answered(client: TestClient, picture: str) -> None:
+    response = post(client, picture, messages=[{"role": "user", "content": "Hello"}])
+    assert response.status_code == 200
+    assert response.json()["usage"]["prompt_tokens"] == 5
+
+
+@pytest.mark.parametrize(
+    ("fields", "samples"),
+    [({}, False), ({"temperature": 0}, False), ({"temperature": 1}, True), ({"top_p": 0.9}, True)],
+)
+def test_it_is_greedy_unless_sampling_is_asked_for(
+    client: TestClient, picture: str, models: FakeModels, fields: dict[str, Any], samples: bool
+) -> None:
+    assert post(client, picture, **fields).status_code == 200
+    assert models.engine.requests[0].sampling.do_sample is samples
+
+
+def test_values_that_mean_the_default_are_accepted(client: TestClient, picture: str) -> None:
+    neutral = {
+        "n": 1,
+        "frequency_penalty": 0,
+        "presence_penalty": 0.0,
+        "logit_bias": {},
+        "logprobs": False,
+        "stop": None,
+        "response_format": {"type": "text"},
+        "tools": [],
+        "tool_choice": "none",
+        "user": "someone",
+        "store": False,
+        "metadata": None,
+        "service_tier": "auto",
+        "stream": False,
+        "ignore_eos": False,
+    }
+    assert post(client, picture, **neutral).status_code == 200
+
+
+def test_kv_uses_the_map(client: TestClient, picture: str, file_map: AddMap) -> None:
+    map_id = file_map()
+    kv = post(client, picture, kv={"ratio": 0.5, "map": map_id}).json()["kv"]
+    assert (kv["method"], kv["map_id"], kv["map_match"]) == ("sparsemm", map_id, "exact")
+
+
+BAD: list[tuple[dict[str, Any], int, str, str]] = [
+    ({"n": 2}, 422, "invalid_parameter", "n"),
+    ({"logprobs": True}, 422, "invalid_parameter", "logprobs"),
+    ({"tools": [{"type": "function"}]}, 422, "invalid_parameter", "tools"),
+    ({"response_format": {"type": "json_object"}}, 422, "invalid_parameter", "response_format.type"),
+    ({"frequency_penalty": 0.5}, 422, "invalid_parameter", "frequency_penalty"),
+    ({"surprise": True}, 422, "invalid_parameter", "surprise"),
+    ({"messages": []}, 422, "invalid_parameter", "messages"),
+    ({"messages": [{"role": "tool", "content": "x"}]}, 422, "invalid_parameter", "messages.0"),
+    ({"messages": [{"role": "user", "content": " "}]}, 422, "empty_prompt", "messages"),
+    ({"messages": [{"role": "user", "content": []}]}, 422, "empty_prompt", "messages"),
+    ({"stop": ["a", "b", "c", "d", "e"]}, 422, "invalid_parameter", "stop"),
+    ({"max_tokens": 0}, 422, "invalid_parameter", "max_tokens"),
+    ({"temperature": "1"}, 422, "invalid_parameter", "temperature"),
+    ({"model": "nope"}, 404, "model_not_found", "model"),
+    ({"kv": {"method": "h2o"}}, 422, "unknown_method", "kv.method"),
+    ({"kv": {"budget": 0}}, 422, "budget_too_small", "kv.budget"),
+]
+
+
+@pytest.mark.parametrize(("fields", "status", "code", "param"), BAD)
+def test_bad_input_has_openais_shape_and_names_the_field(
+    client: TestClient, picture: str, fields: dict[str, Any], status: int, code: str, param: str
+) -> None:
+    response = post(client, picture, **fields)
+    error = response.json()["error"]
+    assert (response.status_code, error["code"]) == (status, code), error
+    assert error["param"].startswith(param)
+    assert error["message"]
+
+
+def test_a_bad_picture_is_named_by_its_place(client: TestClient) -> None:
+    content = [{"type": "image_url", "image_url": {"url": "file:///etc/passwd"}}, {"type": "text", "text": "x"}]
+    error = client.post("/v1/chat/completions", json={"messages": [{"role": "user", "content": content}]}).json()[
+        "error"
+    ]
+    assert (error["code"], error["param"]) == ("invalid_image", "messages.0.content.0.image_url.url")
+
+
+def test_a_failing_stream_still_ends_with_done(client: TestClient, picture: str, models: FakeModels) -> None:
+    models.engine.fail = OutOfMemory("the model ran out of memory")
+    blocks = post(client, picture, stream=True).text.strip().split("\n\n")
+    assert blocks[-1] == "data: [DONE]"
+    name, data = blocks[-2].split("\n")
+    assert name == "event: error"
+    assert json.loads(data.removeprefix("data: "))["error"]["code"] == "out_of_memory"
