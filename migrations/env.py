@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from alembic import context
+from sqlalchemy import Connection
+
 from headmap.registry.session import open_engine
 from headmap.registry.tables import Base
 from headmap.settings import Settings
-from sqlalchemy import Connection
 
 
 def run(connection: Connection) -> None:

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-import headmap
 from fastapi import APIRouter, FastAPI, Request
+from sqlalchemy import text
+
+import headmap
 from headmap.errors import RegistryUnavailable
 from headmap.http.plumbing import Check, Checks, install, log_start
 from headmap.jobs.broker import Broker
 from headmap.jobs.celery_app import CeleryBroker, create_celery
 from headmap.registry.session import Database, open_database
 from headmap.settings import Settings
-from sqlalchemy import text
-
 from services.scoring import routes_jobs, routes_maps
 from services.scoring.deps import ScoringState
 from services.scoring.metrics import JobCollector

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from fastapi import Depends, Header, Path, Query, Request
+
 from headmap.jobs.broker import Broker
 from headmap.registry.session import Database
 from headmap.settings import Settings
-
 from services.scoring.schemas import AliasName, ModelName, Revision
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
 from headmap.errors import RegistryUnavailable
 from headmap.registry.jobs import count_jobs
 from headmap.registry.session import Database
-from prometheus_client.core import GaugeMetricFamily, Metric
-from prometheus_client.registry import Collector
 
 
 class JobCollector(Collector):

@@ -6,15 +6,15 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Query, Response
+from fastapi import APIRouter, BackgroundTasks, Header, Query, Response
 from fastapi.concurrency import run_in_threadpool
+from sse_starlette import EventSourceResponse, ServerSentEvent
+
 from headmap.errors import RegistryUnavailable
-from headmap.jobs.submit import submit
+from headmap.jobs.submit import announce, write_job
 from headmap.models import find_model
 from headmap.registry.jobs import JobParams, JobRecord, cancel_job, get_job, list_jobs
 from headmap.registry.tables import JobState
-from sse_starlette import EventSourceResponse, ServerSentEvent
-
 from services.scoring.deps import Cursor, IdempotencyKey, JobId, Limit, ModelFilter, ScoringState, State
 from services.scoring.schemas import JobBody, JobList, ScoreRequest
 
@@ -36,7 +36,13 @@ _LOCATION = {"Location": {"description": "/score/{id}", "schema": {"type": "stri
         409: {"description": "The Idempotency-Key was used with another request"},
     },
 )
-def start(body: ScoreRequest, state: State, response: Response, idempotency_key: IdempotencyKey = None) -> JobBody:
+def start(
+    body: ScoreRequest,
+    state: State,
+    response: Response,
+    background: BackgroundTasks,
+    idempotency_key: IdempotencyKey = None,
+) -> JobBody:
     info = find_model(body.model, state.settings, body.revision)
     params = JobParams(
         dataset=body.dataset,
@@ -45,15 +51,11 @@ def start(body: ScoreRequest, state: State, response: Response, idempotency_key:
         seed=body.seed,
         max_new_tokens=body.max_new_tokens,
     )
-    job, created = submit(
-        state.database,
-        state.broker,
-        state.settings,
-        info,
-        params,
-        force=body.force,
-        idempotency_key=idempotency_key,
+    job, shards, created = write_job(
+        state.database, state.settings, info, params, force=body.force, idempotency_key=idempotency_key
     )
+    # After the commit, and after the answer: a broker that is away keeps no client waiting.
+    background.add_task(announce, state.broker, shards)
     response.status_code = 202 if created else 200
     response.headers["Location"] = f"/score/{job.id}"
     return JobBody.of(job)

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Response
 from fastapi.responses import JSONResponse
+
 from headmap.budgets import DEFAULT_UNIFORM, Allocation, BudgetRule, allocate_budgets, resolve_window
 from headmap.errors import BudgetTooSmall, InvalidParameter, MapMismatch, ModelNotFound, UnsupportedModel
 from headmap.head_scores import HeadScores, compare
@@ -14,7 +15,6 @@ from headmap.models import ModelInfo, find_model
 from headmap.registry import repository
 from headmap.registry.repository import MapRecord, Provenance
 from headmap.settings import Settings
-
 from services.scoring import deps
 from services.scoring.deps import MapId, ScoringState, State
 from services.scoring.kv_bytes import bytes_per_token_per_head

@@ -5,10 +5,11 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any, Literal, Self
 
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+
 from headmap.registry.jobs import JobRecord
 from headmap.registry.repository import MapRecord, Match
 from headmap.registry.tables import JobState
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 MAX_PAGES = 100_000
 

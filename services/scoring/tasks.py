@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from celery import Celery
+
 from headmap.jobs.celery_app import create_celery
 from headmap.jobs.profiler import ProfilerScorer
 from headmap.settings import Settings

@@ -13,10 +13,10 @@ import warnings
 
 from celery import Celery, signals
 from celery.exceptions import SecurityWarning
+
 from headmap.http.logs import setup_logging
 from headmap.jobs.celery_app import worker_arguments
 from headmap.settings import Settings
-
 from services.scoring.tasks import create_worker
 
 

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from headmap.registry.migrations import migrate
 from headmap.registry.session import Database, open_database
 from headmap.settings import Settings
-
 from tests.integration.servers import CannotHave, Postgres, Redis
 
 

@@ -6,7 +6,6 @@ import sys
 
 from headmap.jobs.celery_app import create_celery
 from headmap.settings import Settings
-
 from services.scoring.worker import run_worker
 from tests.shared.jobs.fakes import FakeScorer
 

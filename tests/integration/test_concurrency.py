@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+
 from headmap.head_scores import HeadScores
 from headmap.jobs.submit import submit
 from headmap.registry import repository
@@ -13,7 +14,6 @@ from headmap.registry.jobs import JobRecord, list_jobs
 from headmap.registry.repository import Provenance
 from headmap.registry.session import Database
 from headmap.settings import Settings
-
 from tests.shared.jobs.contract import PARAMS
 from tests.shared.jobs.fakes import INFO, CountingBroker
 

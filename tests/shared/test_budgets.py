@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
 from headmap.budgets import (
     BudgetRule,
     allocate_budgets,
@@ -13,9 +17,6 @@ from headmap.budgets import (
     water_fill,
 )
 from headmap.errors import BudgetTooSmall, InvalidParameter
-from hypothesis import example, given
-from hypothesis import strategies as st
-from hypothesis.extra import numpy as hnp
 
 weights = hnp.arrays(
     np.float64,

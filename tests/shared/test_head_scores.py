@@ -7,11 +7,12 @@ import math
 
 import numpy as np
 import pytest
-from headmap.errors import InvalidScores
-from headmap.head_scores import HeadScores, compare
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+
+from headmap.errors import InvalidScores
+from headmap.head_scores import HeadScores, compare
 
 values = st.floats(0, 1e300, allow_subnormal=False)
 shapes = st.tuples(st.integers(1, 6), st.integers(1, 8))

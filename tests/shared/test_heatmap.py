@@ -8,9 +8,10 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from PIL import Image
+
 from headmap.head_scores import HeadScores
 from headmap.heatmap import Picture, draw
-from PIL import Image
 
 SVG = "{http://www.w3.org/2000/svg}"
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from headmap.errors import ModelNotFound, UnsupportedModel
 from headmap.models import find_model, fingerprint, list_models
 from headmap.settings import DEMO_MODEL, Settings

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from headmap.settings import DEMO_MODEL, Settings
 from pydantic import ValidationError
+
+from headmap.settings import DEMO_MODEL, Settings
 
 
 @pytest.fixture(autouse=True)

@@ -31,10 +31,24 @@ def submit(
     force: bool = False,
     idempotency_key: str | None = None,
 ) -> tuple[JobRecord, bool]:
-    """The job for a request, and whether it is new.
+    """The job for a request, written and announced, and whether it is new. Raises as `write_job` does."""
+    record, shards, created = write_job(database, settings, info, params, force=force, idempotency_key=idempotency_key)
+    announce(broker, shards)
+    return record, created
 
-    Equal requests at one moment get one job. A broker that does not answer delays the job by a sweep and fails
-    nothing. Raises IdempotencyConflict and RegistryUnavailable.
+
+def write_job(
+    database: Database,
+    settings: Settings,
+    info: ModelInfo,
+    params: JobParams,
+    *,
+    force: bool = False,
+    idempotency_key: str | None = None,
+) -> tuple[JobRecord, list[tuple[str, int]], bool]:
+    """Commit the job for a request: the job, the shards to announce now, and whether it is new.
+
+    Equal requests at one moment get one job. Raises IdempotencyConflict and RegistryUnavailable.
     """
     for _ in range(_TRIES):
         try:
@@ -48,12 +62,15 @@ def submit(
                     force=force,
                     idempotency_key=idempotency_key,
                 )
-                record = get_job(session, job_id)
+                return get_job(session, job_id), [(job_id, number) for number in numbers], created
         except IntegrityError:
             continue  # an equal request was first; look again
-        try:
-            broker.enqueue((job_id, number) for number in numbers)
-        except OSError as error:
-            logger.warning("job %s waits for the sweeper: %s", job_id, error)
-        return record, created
     raise Unavailable("too many equal requests at once")
+
+
+def announce(broker: Broker, shards: list[tuple[str, int]]) -> None:
+    """Tell the broker of committed shards. One that does not answer fails nothing: the sweeper sends them later."""
+    try:
+        broker.enqueue(shards)
+    except OSError as error:
+        logger.warning("%d shards wait for the sweeper: %s", len(shards), error)

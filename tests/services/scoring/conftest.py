@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
+
 from headmap.registry.migrations import migrate
 from headmap.registry.session import Database
 from headmap.settings import DEMO_MODEL, Settings
-
 from services.scoring.app import create_app
 from tests.shared.jobs.fakes import CountingBroker
 

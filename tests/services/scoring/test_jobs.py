@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
+
 from headmap.registry.session import Database
 from headmap.settings import DEMO_MODEL
-
 from tests.services.scoring.problems import assert_problem
 from tests.shared.jobs import contract
 from tests.shared.jobs.fakes import CountingBroker
@@ -27,7 +27,6 @@ def finish(database: Database, job_id: str) -> None:
     from headmap.jobs.leases import complete
     from headmap.models import find_model
     from headmap.settings import Settings
-
     from tests.shared.jobs.fakes import FakeScorer
 
     info = find_model(DEMO_MODEL, Settings())

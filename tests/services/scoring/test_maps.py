@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
+
 from headmap.models import find_model
 from headmap.settings import DEMO_MODEL, Settings
-
 from tests.services.scoring.problems import assert_problem
 
 Upload = Callable[..., dict[str, Any]]

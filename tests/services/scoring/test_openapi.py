@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 import schemathesis
-from headmap.registry.migrations import migrate
-from headmap.settings import DEMO_MODEL, Settings
 from hypothesis import HealthCheck, given, settings
 from schemathesis import Case, GenerationMode
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 from schemathesis.specs.openapi.schemas import OpenApiSchema
 from starlette.testclient import TestClient
 
+from headmap.registry.migrations import migrate
+from headmap.settings import DEMO_MODEL, Settings
 from services.scoring.app import create_app
 from tests.shared.jobs.fakes import CountingBroker
 

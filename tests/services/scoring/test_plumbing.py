@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
+from pydantic import SecretStr
+
 from headmap.http.logs import JsonFormatter
 from headmap.registry.migrations import migrate
 from headmap.settings import Settings
-from pydantic import SecretStr
-
 from services.scoring.app import create_app
 from tests.services.scoring.problems import assert_problem
 from tests.shared.jobs.fakes import CountingBroker

@@ -7,14 +7,14 @@ from datetime import timedelta
 
 import numpy as np
 import pytest
+from sqlalchemy import func, select, update
+
 from headmap.errors import JobEnded, UnsupportedModel
 from headmap.jobs.leases import Lease, acquire, claim_unannounced, complete, expire, fail, release, renew
 from headmap.registry import repository
 from headmap.registry.jobs import JobParams, JobRecord, add_job, cancel_job, get_job
 from headmap.registry.session import Database, utc_now
 from headmap.registry.tables import JobState, Map, Shard, ShardState
-from sqlalchemy import func, select, update
-
 from tests.shared.jobs.fakes import INFO, FakeScorer
 
 PARAMS = JobParams(dataset="synthetic", pages=10, rule="aligned", seed=0, max_new_tokens=64)

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
+
 from headmap.jobs.work import OnPage, ShardResult, ShardSpec
 from headmap.models import ModelInfo
 

@@ -7,9 +7,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from celery import Celery
+from kombu.exceptions import OperationalError
+
 from headmap.jobs.celery_app import QUEUE, TASK, CeleryBroker, create_celery
 from headmap.settings import Settings
-from kombu.exceptions import OperationalError
 
 
 def take_all(app: Celery) -> list[tuple[str, int]]:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 
 import pytest
+
 from headmap.errors import InvalidParameter, ModelNotFound, OutOfMemory
 from headmap.jobs.runner import run_shard
 from headmap.jobs.work import OnPage, ShardAborted, ShardResult, ShardScorer, ShardSpec
@@ -14,7 +15,6 @@ from headmap.registry.jobs import cancel_job
 from headmap.registry.session import Database
 from headmap.registry.tables import JobState, ShardState
 from headmap.settings import Settings
-
 from tests.shared.jobs import contract
 from tests.shared.jobs.fakes import FakeScorer
 

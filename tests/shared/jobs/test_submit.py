@@ -6,13 +6,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
+
 from headmap.errors import IdempotencyConflict
 from headmap.jobs.submit import ANNOUNCE, submit
 from headmap.registry.jobs import JobRecord, cancel_job
 from headmap.registry.session import Database
 from headmap.registry.tables import JobState
 from headmap.settings import Settings
-
 from tests.shared.jobs import contract
 from tests.shared.jobs.contract import PARAMS
 from tests.shared.jobs.fakes import INFO, CountingBroker

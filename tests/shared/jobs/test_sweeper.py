@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 
+from sqlalchemy import update
+
 from headmap.jobs.submit import ANNOUNCE, submit
 from headmap.jobs.sweeper import SweeperThread, sweep
 from headmap.registry.session import Database
 from headmap.registry.tables import JobState, Shard, ShardState
 from headmap.settings import Settings
-from sqlalchemy import update
-
 from tests.shared.jobs import contract
 from tests.shared.jobs.fakes import INFO, CountingBroker
 

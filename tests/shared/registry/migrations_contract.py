@@ -6,12 +6,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
+from sqlalchemy import inspect
+
 from headmap.registry.migrations import current_revision, head_revision, migrate
 from headmap.registry.session import Database, open_database
 from headmap.registry.tables import Base, JobState
 from headmap.settings import Settings
-from sqlalchemy import inspect
-
 from tests.shared.jobs import contract
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from headmap.errors import RegistryUnavailable
 from headmap.registry.migrations import migrate, scripts_folder
 from headmap.settings import Settings
-
 from tests.shared.registry.migrations_contract import MigrationContract
 
 

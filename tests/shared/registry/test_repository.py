@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from headmap.errors import InvalidParameter, MapNotFound
 from headmap.head_scores import HeadScores
 from headmap.registry import repository

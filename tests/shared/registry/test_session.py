@@ -7,13 +7,13 @@ from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
+from sqlalchemy import select, text
+from sqlalchemy.exc import IntegrityError
+
 from headmap.errors import RegistryUnavailable
 from headmap.registry.session import Database, open_database, utc_now
 from headmap.registry.tables import Alias, Job, Map
 from headmap.settings import Settings
-from sqlalchemy import select, text
-from sqlalchemy.exc import IntegrityError
-
 from tests.shared.jobs import contract
 
 
