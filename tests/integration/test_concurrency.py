@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from sqlalchemy import event
 
 from headmap.head_scores import HeadScores
 from headmap.jobs.submit import submit
 from headmap.registry import repository
 from headmap.registry.jobs import JobRecord, list_jobs
 from headmap.registry.repository import Provenance
-from headmap.registry.session import Database
+from headmap.registry.session import Database, open_database
 from headmap.settings import Settings
 from tests.shared.jobs.contract import PARAMS
 from tests.shared.jobs.fakes import INFO, CountingBroker
@@ -26,16 +28,34 @@ def test_equal_requests_at_one_moment_get_one_job(
 ) -> None:
     broker = CountingBroker()
 
-    def start(_: int) -> tuple[JobRecord, bool]:
-        return submit(database, broker, settings, INFO, PARAMS, force=force, idempotency_key=key)
+    def start(seed: int) -> tuple[JobRecord, bool]:
+        params = replace(PARAMS, seed=seed)
+        name = key and f"{key}{seed}"
+        return submit(database, broker, settings, INFO, params, force=force, idempotency_key=name)
 
-    with ThreadPoolExecutor(8) as pool:
-        answers = list(pool.map(start, range(24)))
-    assert len({job.id for job, _ in answers}) == 1
-    assert [created for _, created in answers].count(True) == 1
-    assert len(broker.sent) == 3
+    rounds = 4
+    for seed in range(rounds):
+        with ThreadPoolExecutor(8) as pool:
+            answers = list(pool.map(start, [seed] * 12))
+        assert len({job.id for job, _ in answers}) == 1
+        assert [created for _, created in answers].count(True) == 1
+    assert len(broker.sent) == 3 * rounds
     with database.read() as session:
-        assert len(list_jobs(session).items) == 1
+        assert len(list_jobs(session).items) == rounds
+
+
+def test_an_equal_job_committed_between_look_and_write_stands(database: Database, settings: Settings) -> None:
+    other = open_database(settings)
+    meanwhile: list[str] = []
+
+    def interleave(connection: object, cursor: object, statement: str, *_: object) -> None:
+        if statement.startswith("SELECT") and "active_key = " in statement and not meanwhile:
+            meanwhile.append(submit(other, CountingBroker(), settings, INFO, PARAMS)[0].id)
+
+    event.listen(database.engine, "after_cursor_execute", interleave)
+    job, created = submit(database, CountingBroker(), settings, INFO, PARAMS)
+    other.close()
+    assert (meanwhile, created) == ([job.id], False)
 
 
 def test_maps_imported_at_once_are_numbered_and_one_is_default(database: Database) -> None:

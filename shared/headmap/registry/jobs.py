@@ -87,7 +87,8 @@ def add_job(
     created = job_id is None
     numbers: list[int] = []
     if job_id is None:
-        session.execute(update(Job).where(Job.active_key == key).values(active_key=None))
+        if force:  # only then: an equal job committed since the look above must stand, and refuse this one
+            session.execute(update(Job).where(Job.active_key == key).values(active_key=None))
         job_id = uuid.uuid4().hex
         job = Job(id=job_id, state=JobState.QUEUED, active_key=key, created_at=now, **asdict(params))
         for name in ("revision", "architecture", "num_layers", "num_heads", "num_kv_heads"):
