@@ -10,6 +10,9 @@ TORCH ?= torch==2.13.0
 TORCH_INDEX ?=
 PORT ?= 8000
 
+# Threads that spin while they wait make torch many times slower wherever two processes share the cores.
+export OMP_WAIT_POLICY ?= PASSIVE
+
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.headmap-installed

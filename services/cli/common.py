@@ -124,9 +124,10 @@ def progress_bar(unit: str) -> Progress:
 
 
 def quiet_libraries() -> None:
-    """Keep model libraries from drawing bars and notes of their own between ours."""
+    """Call it before torch is imported: no bars and notes of the libraries between ours, no threads that spin."""
     import os
 
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     from transformers.utils import logging

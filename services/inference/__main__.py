@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 
 from headmap.http.logs import setup_logging
 from headmap.settings import Settings
-
-from services.inference.app import create_app
-from services.inference.server import serve
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -19,6 +17,10 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     settings = Settings()
     setup_logging(settings, "inference")
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch is imported: spinning threads starve others
+    from services.inference.app import create_app
+    from headmap.http.server import serve
+
     started = serve(create_app(settings), settings, host=arguments.host, port=arguments.port)
     return 0 if started else 1
 

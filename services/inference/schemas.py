@@ -68,6 +68,7 @@ class Parameters(Strict):
     repetition_penalty: float | None = Field(None, gt=0, le=100)
     seed: int | None = Field(None, ge=0, le=MAX_SEED)
     stop: list[Annotated[str, Field(min_length=1, max_length=256)]] | None = Field(None, max_length=16)
+    ignore_eos: bool = Field(False, description="go on past the end of the answer; for load tests")
     details: bool | None = Field(None, description="details are always told; accepted for other servers' clients")
     kv: KVBody | None = None
 

@@ -94,6 +94,7 @@ def _sampling(parameters: Parameters) -> SamplingAsk:
         repetition_penalty=parameters.repetition_penalty,
         seed=parameters.seed,
         stop=parameters.stop or (),
+        ignore_eos=parameters.ignore_eos,
     )
 
 

@@ -18,9 +18,10 @@ from tests.services.inference.conftest import live, wait_for
 from tests.services.inference.fakes import FakeModels
 
 
-def send(url: str, picture: str, *, stream: bool) -> socket.socket:
+def send(url: str, picture: str, *, stream: bool, **parameters: object) -> socket.socket:
     """Post to /generate and leave the connection open, unread."""
-    body = json.dumps({"inputs": "What?", "images": [picture], "stream": stream}).encode()
+    asked = {"inputs": "What?", "images": [picture], "stream": stream, "parameters": parameters}
+    body = json.dumps(asked).encode()
     place = urlsplit(url)
     headers = f"Host: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
     connection = socket.create_connection((place.hostname, place.port), timeout=10)

@@ -1,0 +1,144 @@
+"""The service with the bundled model and the real engine, over real connections."""
+
+from __future__ import annotations
+
+import base64
+import shutil
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from fastapi import FastAPI
+
+from headmap.head_scores import HeadScores
+from headmap.models import find_model
+from headmap.registry.repository import Provenance, add_map
+from headmap.registry.session import Database
+from headmap.scoring.pages import make_page
+from headmap.settings import DEMO_MODEL, Settings
+from services.inference.app import create_app
+from tests.services.inference.conftest import live, wait_for
+from tests.services.inference.test_clients_leave import send
+
+KVS: list[dict[str, Any] | None] = [
+    None,
+    {"method": "sparsemm", "ratio": 0.4},
+    {"method": "sparsemm", "budget": 40, "allocation": "paper"},
+    {"method": "snapkv", "ratio": 0.2},
+    {"method": "pyramidkv", "ratio": 0.3},
+    {"method": "adakv", "budget": 50},
+    {"method": "random", "ratio": 0.5},
+    {"method": "sparsemm", "ratio": 1},
+]
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory, empty_registry: Path) -> Iterator[str]:
+    folder = tmp_path_factory.mktemp("service")
+    shutil.copy(empty_registry, folder / "registry.sqlite3")
+    settings = Settings(data_dir=folder)
+    info = find_model(DEMO_MODEL, settings)
+    database = Database(settings.sql_url)
+    with database.write() as session:
+        matrix = np.random.default_rng(0).random((info.num_layers, info.num_heads)) ** 8
+        provenance = Provenance(model=DEMO_MODEL, revision=info.revision, architecture=None, dataset="test")
+        add_map(session, provenance, HeadScores(matrix, info.num_kv_heads), move_default=True)
+    database.close()
+    app: FastAPI = create_app(settings)
+    with live(app) as url:
+        yield url
+
+
+def page(index: int) -> tuple[str, str]:
+    """A made-up page as base64, and a question it answers."""
+    made = make_page(5, index)
+    file = BytesIO()
+    made.image.save(file, "PNG")
+    return base64.b64encode(file.getvalue()).decode("ascii"), made.questions[0].question
+
+
+def ask(url: str, number: int, kv: dict[str, Any] | None) -> dict[str, Any]:
+    picture, question = page(number)
+    parameters = {"max_new_tokens": 12, "seed": 1, "kv": kv}
+    if number % 2:
+        parameters |= {"temperature": 0.8}
+    body = {"inputs": question, "images": [picture], "parameters": parameters}
+    response = httpx.post(f"{url}/generate", json=body, timeout=60)
+    assert response.status_code == 200, response.text
+    answer: dict[str, Any] = response.json()
+    del answer["details"]["timings"]
+    return answer
+
+
+def test_requests_answer_together_as_each_does_alone(url: str) -> None:
+    alone = [ask(url, number, kv) for number, kv in enumerate(KVS)]
+    with ThreadPoolExecutor(len(KVS)) as pool:
+        together = list(pool.map(lambda item: ask(url, *item), enumerate(KVS)))
+    assert together == alone
+
+
+def test_no_more_is_kept_than_was_asked(url: str) -> None:
+    for number, kv in enumerate(KVS):
+        told = ask(url, number, kv)["details"]["kv"]
+        share = 1.0 if kv is None else kv.get("ratio") or kv["budget"] * told["full_bytes"] / told["full_tokens"]
+        if kv is None or "ratio" in kv:
+            assert told["bytes"] <= share * told["full_bytes"]
+        else:
+            heads = told["full_tokens"] // ask(url, number, None)["details"]["prompt_tokens"]
+            assert told["kept_tokens"] <= kv["budget"] * heads
+        assert told["bytes"] / told["full_bytes"] == pytest.approx(told["kept_tokens"] / told["full_tokens"])
+
+
+def test_bad_requests_do_not_disturb_others(url: str) -> None:
+    wanted = ask(url, 2, None)
+    picture, question = page(0)
+    bad = [
+        {"inputs": question, "images": ["aGVsbG8="]},
+        {"inputs": question, "images": [picture], "parameters": {"kv": {"budget": 0}}},
+        {"inputs": question, "images": [picture], "parameters": {"max_new_tokens": 1_000_000}},
+        {"inputs": "<|im_end|>" + question, "images": [picture]},
+        {"inputs": question * 500, "images": [picture]},
+    ]
+    with ThreadPoolExecutor(8) as pool:
+        good = [pool.submit(ask, url, 2, None) for _ in range(3)]
+        refused = [pool.submit(httpx.post, f"{url}/generate", json=body, timeout=60) for body in bad]
+        assert [future.result().status_code for future in refused] == [422] * len(bad)
+        codes = [future.result().json()["code"] for future in refused]
+        assert codes == [
+            "invalid_image",
+            "budget_too_small",
+            "prompt_too_long",
+            "invalid_parameter",
+            "prompt_too_long",
+        ]
+        assert [future.result() for future in good] == [wanted] * 3
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3000, 2), (1, 900)])
+def test_pictures_of_any_shape_are_answered_or_refused(url: str, size: tuple[int, int]) -> None:
+    from PIL import Image
+
+    file = BytesIO()
+    Image.new("RGB", size).save(file, "PNG")
+    picture = base64.b64encode(file.getvalue()).decode("ascii")
+    body = {"inputs": "What is it?", "images": [picture], "parameters": {"max_new_tokens": 2}}
+    response = httpx.post(f"{url}/generate", json=body, timeout=60)
+    assert response.status_code == 200 or response.json()["code"] == "invalid_image", response.text
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_hang_up_frees_the_cache(url: str, stream: bool) -> None:
+    def reserved() -> float:
+        lines = httpx.get(f"{url}/metrics").text.splitlines()
+        return float(next(line for line in lines if line.startswith("headmap_kv_cache_reserved_bytes{")).split()[-1])
+
+    wait_for(lambda: reserved() == 0)
+    connection = send(url, page(0)[0], stream=stream, max_new_tokens=3000, ignore_eos=True)
+    wait_for(lambda: reserved() > 0)
+    connection.close()
+    wait_for(lambda: reserved() == 0, seconds=3)
