@@ -1,0 +1,26 @@
+"""`headmap score` against the job path: both make the same map."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from headmap.settings import DEMO_MODEL
+from services.cli.main import app
+
+
+@pytest.mark.slow
+def test_score_files_a_map_and_draws_it(tmp_path: Path) -> None:
+    runner = CliRunner()
+    data_dir = ["--data-dir", str(tmp_path)]
+    result = runner.invoke(app, ["score", DEMO_MODEL, "--pages", "2", "--seed", "4", *data_dir])
+    assert result.exit_code == 0, result.output
+    map_id = result.stdout.split()[1]
+    assert "% of the score" in result.stdout
+    assert (tmp_path / "heatmaps" / f"{map_id}.png").read_bytes().startswith(b"\x89PNG")
+    shown = json.loads(runner.invoke(app, ["maps", "show", map_id, "--json", *data_dir]).stdout)
+    assert (shown["pages"], shown["seed"], shown["rule"], shown["aliases"]) == (2, 4, "aligned", ["default"])
+    assert shown["hits"] > 0

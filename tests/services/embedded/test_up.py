@@ -1,0 +1,140 @@
+"""`headmap up` as a user runs it: real processes on a free port, ended in each of the ways they can be."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from headmap.settings import DEMO_MODEL
+
+ROOT = Path(__file__).parents[3]
+
+pytestmark = pytest.mark.slow
+
+
+class Up:
+    """A running `headmap up`; `lines` is what it printed."""
+
+    def __init__(self, data_dir: Path, *options: str) -> None:
+        self.data_dir = data_dir
+        environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'shared'}:{ROOT}", "HEADMAP_DRAIN_SECONDS": "5"}
+        self.output = data_dir.parent / "output"
+        with self.output.open("wb") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "services.cli.main", "up", "--data-dir", str(data_dir), *options],
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=environment,
+                start_new_session=True,
+            )
+
+    @property
+    def text(self) -> str:
+        return self.output.read_text()
+
+    def url(self) -> str:
+        wait_for(lambda: "ready" in self.text or self.process.poll() is not None, 120)
+        found = re.search(r"ready +(http://\S+)", self.text)
+        assert found is not None, self.text
+        return found[1]
+
+    def children(self) -> dict[str, int]:
+        """Module -> process id, of those that work on this data directory."""
+        found = {}
+        for entry in Path("/proc").iterdir():
+            try:
+                command = (entry / "cmdline").read_bytes().split(b"\0")
+                environment = (entry / "environ").read_bytes()
+            except (OSError, NotADirectoryError):
+                continue
+            ours = f"HEADMAP_DATA_DIR={self.data_dir}".encode() in environment.split(b"\0")
+            module = next((part.decode() for part in command if part.startswith(b"services.embedded.")), None)
+            if ours and module:
+                found[module] = int(entry.name)
+        return found
+
+
+@contextmanager
+def running(data_dir: Path, *options: str) -> Iterator[Up]:
+    up = Up(data_dir, "--port", "0", *options)
+    try:
+        yield up
+    finally:
+        up.process.kill()
+        up.process.wait()
+        wait_for(lambda: not up.children(), 40)
+
+
+def wait_for(condition: Callable[[], bool], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come to hold in time"
+        time.sleep(0.1)
+
+
+def test_it_serves_scores_and_ends_with_0_on_sigterm(tmp_path: Path) -> None:
+    with running(tmp_path / "data") as up:
+        url = up.url()
+        assert "open: no API keys" in up.text
+        assert httpx.get(f"{url}/health/ready").json()["status"] == "ok"
+        assert httpx.get(f"{url}/v1/models").json()["data"][0]["id"] == DEMO_MODEL
+        body = {"model": DEMO_MODEL, "pages": 1, "max_new_tokens": 4}
+        job = httpx.post(f"{url}/score", json=body).json()
+        wait_for(lambda: httpx.get(f"{url}/score/{job['id']}").json()["progress"]["done"] == 1, 60)
+        up.process.send_signal(signal.SIGTERM)
+        assert up.process.wait(40) == 0
+        assert not up.children()
+        assert sorted(path.name for path in (up.data_dir / "logs").iterdir()) == ["web.log", "worker.log"]
+
+
+def test_a_dead_worker_is_replaced_and_a_dead_web_process_ends_it_all(tmp_path: Path) -> None:
+    with running(tmp_path / "data") as up:
+        up.url()
+        first = up.children()["services.embedded.worker"]
+        os.kill(first, signal.SIGKILL)
+        wait_for(lambda: up.children().get("services.embedded.worker", first) != first, 20)
+        assert "worker ended with -9" in up.text
+        os.kill(up.children()["services.embedded.web"], signal.SIGKILL)
+        assert up.process.wait(40) == 1
+        assert "the web process ended with -9" in up.text
+        assert "Traceback" not in up.text
+        assert not up.children()
+
+
+def test_nothing_outlives_a_killed_supervisor(tmp_path: Path) -> None:
+    with running(tmp_path / "data") as up:
+        up.url()
+        assert len(up.children()) == 2
+        up.process.kill()
+        wait_for(lambda: not up.children(), 40)
+
+
+def test_a_port_or_a_directory_in_use_is_one_clear_line(tmp_path: Path) -> None:
+    with running(tmp_path / "data") as up:
+        port = up.url().rsplit(":", 1)[1]
+        for options, words in (
+            (["--port", port, "--data-dir", str(tmp_path / "other")], f"port {port}"),
+            (["--port", "0", "--data-dir", str(tmp_path / "data")], "another cluster runs on"),
+            (["--port", "0", "--data-dir", str(tmp_path / "other"), "--model", "nope"], "'nope' is not here"),
+        ):
+            result = subprocess.run(
+                [sys.executable, "-m", "services.cli.main", "up", *options],
+                capture_output=True,
+                text=True,
+                timeout=60,
+                env={**os.environ, "PYTHONPATH": f"{ROOT / 'shared'}:{ROOT}"},
+                check=False,
+            )
+            assert result.returncode == 1
+            assert words in result.stderr
+            assert len(result.stderr.strip().splitlines()) == 1
