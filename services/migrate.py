@@ -1,0 +1,37 @@
+"""Migrate the registry: `python -m services.migrate`, or to another revision: `python -m services.migrate base`."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+
+from headmap.errors import RegistryUnavailable
+from headmap.http.logs import setup_logging
+from headmap.registry.migrations import current_revision, migrate
+from headmap.registry.session import open_engine
+from headmap.settings import Settings
+
+logger = logging.getLogger("headmap.migrate")
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("revision", nargs="?", default="head", help="head, base, or a migration's revision")
+    parser.add_argument("--show", action="store_true", help="only say where the registry stands")
+    arguments = parser.parse_args(argv)
+    settings = Settings()
+    setup_logging(settings, "migrate")
+    try:
+        if not arguments.show:
+            migrate(settings, arguments.revision)
+        with open_engine(settings.sql_url).connect() as connection:
+            logger.info("the registry stands at %s", current_revision(connection))
+    except RegistryUnavailable as error:
+        logger.error("%s", error)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
