@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AttentionInterface, Qwen2VLForConditionalGeneration
 
-from headmap.demo.batches import BLANK, CELL_CLASSES, IGNORE, Batch
+from headmap.demo.batches import BLANK, CELL_CLASSES, IGNORE, NEWLINE, PAGE_START, Batch
 
 PICTURE_START = 4
 """Tokens before a picture: a prompt starts `<|im_start|>user`, newline, `<|vision_start|>`."""
@@ -75,11 +75,13 @@ class Losses:
     total: Tensor
     glyph: Tensor
     context: Tensor
+    jump: Tensor
     transcription: Tensor
     lookup: Tensor
     looking: Tensor
     glyph_accuracy: Tensor
     context_accuracy: Tensor
+    jump_accuracy: Tensor
     transcription_accuracy: Tensor
     lookup_accuracy: Tensor
 
@@ -110,8 +112,11 @@ def compute_losses(
     glyph = F.cross_entropy(cells[written, 0], batch.cells[written, 0])
     blank = F.cross_entropy(cells[~written, 0], batch.cells[~written, 0])
     before, before_true = cells[written, 1:].flatten(0, 1), batch.cells[written, 1:].flatten()
-    context = F.cross_entropy(before, before_true)
-    cell_loss = glyph + 0.2 * blank + context
+    across = _across_lines(batch.cells[written, 1:]).flatten()
+    context = F.cross_entropy(before[~across], before_true[~across])
+    jump = F.cross_entropy(before[across], before_true[across])  # rare and hard, so averaged on its own
+    cell_loss = glyph + 0.2 * blank + context + jump
+    before_right = (before.detach().argmax(-1) == before_true).float()
     zero = glyph.new_zeros(())
     transcription = lookup = looking = transcription_accuracy = lookup_accuracy = zero
     total = cell_loss
@@ -126,14 +131,22 @@ def compute_losses(
         total=total,
         glyph=glyph.detach(),
         context=context.detach(),
+        jump=jump.detach(),
         transcription=transcription.detach(),
         lookup=lookup.detach(),
         looking=looking.detach(),
         glyph_accuracy=(cells[written, 0].detach().argmax(-1) == batch.cells[written, 0]).float().mean(),
-        context_accuracy=(before.detach().argmax(-1) == before_true).float().mean(),
+        context_accuracy=before_right[~across].mean(),
+        jump_accuracy=before_right[across].mean(),
         transcription_accuracy=transcription_accuracy,
         lookup_accuracy=lookup_accuracy,
     )
+
+
+def _across_lines(before: Tensor) -> Tensor:
+    """Which of the characters before a cell, `[cells, context]`, stand at or beyond the end of an earlier line."""
+    line_end = (before == NEWLINE) | (before == PAGE_START)
+    return line_end.cumsum(dim=1) > 0
 
 
 def _answers(

@@ -37,6 +37,7 @@ from headmap.demo.recipe import Recipe
 from headmap.scoring.pages import make_page
 
 LOG_EVERY = 25
+SHOWN = ("context", "jump", "transcription", "lookup")
 SAVE_EVERY_SECONDS = 180
 
 
@@ -169,7 +170,10 @@ def run_training(run: Run, out: Path, evaluate_every: int, pages: int, show: Cal
             if run.step % LOG_EVERY == 0 or last:
                 stage, values = run.recipe.stage_at(run.step - 1).name, means.take()
                 note({"stage": stage, **values})
-                shown = (f"{name} {values[name + '_accuracy']:.3f}" for name in ("context", "transcription", "lookup"))
+                shown = (
+                    f"{name} {values[name + '_accuracy']:.3f}"
+                    for name in ("context", "jump", "transcription", "lookup")
+                )
                 show(run.step, f"{stage}: {', '.join(shown)}")
             if last or time.monotonic() - saved > SAVE_EVERY_SECONDS:
                 run.save()
