@@ -18,8 +18,8 @@ def main(argv: list[str] | None = None) -> int:
     settings = Settings()
     setup_logging(settings, "inference")
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch is imported: spinning threads starve others
-    from services.inference.app import create_app
     from headmap.http.server import serve
+    from services.inference.app import create_app
 
     started = serve(create_app(settings), settings, host=arguments.host, port=arguments.port)
     return 0 if started else 1

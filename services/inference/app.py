@@ -6,13 +6,13 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 
-import headmap
 from fastapi import APIRouter, FastAPI, Request
+
+import headmap
 from headmap.http.metrics import Metrics
 from headmap.http.plumbing import Check, Checks, install, log_start
 from headmap.registry.session import open_database
 from headmap.settings import Settings
-
 from services.inference.deps import InferenceState
 from services.inference.fetching import ImageFetcher
 from services.inference.metrics import EngineCollector, InferenceMetrics

@@ -10,97 +10,23 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
 
 from headmap.errors import HeadmapError, OutOfMemory, PromptTooLong, RequestTooLarge, ShuttingDown, Unavailable
-from headmap.families.base import PreparedPrompt
 from headmap.families.loading import LoadedModel
 from headmap.generation.runner import ModelRunner
-from headmap.generation.sampling import Sampler, SamplingParams
+from headmap.generation.sampling import Sampler
 from headmap.generation.text import TextStream
-from headmap.head_scores import HeadScores
 from headmap.kvcache.cache import RaggedCache
 from headmap.kvcache.methods import get_method
-from headmap.kvcache.plan import KeepPlan, KVRequest, plan_cache
+from headmap.kvcache.plan import KeepPlan, plan_cache
 from headmap.settings import Settings
+from services.inference.events import Cancelled, EngineRequest, EngineStats, Event, Failed, Finished, OnEvent, Token
 from services.inference.scheduler import Scheduler
 
 log = logging.getLogger(__name__)
-
-
-class Cancelled(HeadmapError):
-    """The caller went away. 499 as proxies log it; nobody is left to read it."""
-
-    code, status, title = "cancelled", 499, "Cancelled"
-
-
-@dataclass(frozen=True)
-class EngineRequest:
-    """A prompt, what to keep of it, and how to go on. `scores` are those of the map to serve with, if there is one."""
-
-    id: str
-    prompt: PreparedPrompt
-    kv: KVRequest
-    sampling: SamplingParams
-    scores: HeadScores | None = None
-
-
-@dataclass(frozen=True)
-class Token:
-    """One generated token; `text` is what became certain with it, maybe nothing."""
-
-    id: int
-    text: str
-
-
-@dataclass(frozen=True)
-class Finished:
-    """The end of a request that went well. Times in milliseconds; what the cache really held after prefill."""
-
-    generated_text: str
-    finish_reason: str
-    """`length`, `eos_token` or `stop_sequence`."""
-    token_ids: tuple[int, ...]
-    kept_tokens: int
-    full_tokens: int
-    kv_bytes: int
-    kv_full_bytes: int
-    budget: int
-    queue_ms: float
-    prefill_ms: float
-    decode_ms_per_token: float
-    tail: str = ""
-    """Text held back until the end, the part of `generated_text` that no Token event brought."""
-
-
-@dataclass(frozen=True)
-class Failed:
-    """The end of a request that went wrong, cancelled ones included."""
-
-    error: HeadmapError
-
-
-Event = Token | Finished | Failed
-OnEvent = Callable[[Event], None]
-"""Called on the engine's thread, in order; must not block."""
-
-
-@dataclass(frozen=True)
-class EngineStats:
-    """A look at the engine. Bytes are of KV; totals count since the start."""
-
-    alive: bool
-    running: int
-    waiting: int
-    kv_reserved_bytes: int
-    kv_capacity_bytes: int
-    prompt_tokens_total: int
-    generated_tokens_total: int
-    finished_total: int
-    failed_total: int
 
 
 @dataclass(eq=False)
@@ -414,13 +340,3 @@ def _spare_memory(device: torch.device) -> int:
         free, _ = torch.cuda.mem_get_info(device)
         return int(free * 0.8)
     return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 4
-
-
-def collect(events: Sequence[Event]) -> Finished:
-    """The result among a request's events. Raises the error of one that failed."""
-    last = events[-1]
-    if isinstance(last, Failed):
-        raise last.error
-    if not isinstance(last, Finished):
-        raise TypeError(f"the last event must be terminal, got {last!r}")
-    return last

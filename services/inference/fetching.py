@@ -12,9 +12,9 @@ import socket
 from collections.abc import Awaitable, Callable, Sequence
 
 import httpx
+
 from headmap.errors import InvalidImage
 from headmap.settings import Settings
-
 from services.inference.images import EncodedImage, ImageSource, too_many_bytes
 
 Resolver = Callable[[str, int], Awaitable[Sequence[str]]]

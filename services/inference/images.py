@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from io import BytesIO
 from urllib.parse import unquote_to_bytes
 
+from PIL import Image, ImageOps, UnidentifiedImageError
+
 from headmap.errors import ImageTooLarge, InvalidImage
 from headmap.settings import Settings
-from PIL import Image, ImageOps, UnidentifiedImageError
 
 FORMATS = ("PNG", "JPEG", "WEBP")
 

@@ -6,12 +6,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from PIL import Image
+
 from headmap.families.base import PreparedPrompt
 from headmap.models import ModelInfo
 from headmap.settings import Settings
-from PIL import Image
-
-from services.inference.engine import EngineRequest, OnEvent
+from services.inference.events import EngineRequest, OnEvent
 
 
 class PromptMaker(Protocol):
@@ -63,7 +63,6 @@ OpenModel = Callable[[ModelInfo, Settings], OpenedModel]
 def open_model(info: ModelInfo, settings: Settings) -> OpenedModel:
     """Load a model and make its engine. Raises UnsupportedModel."""
     from headmap.families.loading import load_model
-
     from services.inference.engine import Engine
 
     loaded = load_model(info, device=settings.device, dtype=settings.dtype)

@@ -8,7 +8,6 @@ from typing import Any
 
 from headmap.errors import EmptyPrompt, InvalidParameter, NoImage
 from headmap.settings import Settings
-
 from services.inference.images import ImageSource
 
 Message = dict[str, Any]

@@ -6,12 +6,12 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator
 
-from headmap.errors import HeadmapError
 from starlette.requests import Request
 
+from headmap.errors import HeadmapError
 from services.inference.calls import EngineCall, unless_gone
 from services.inference.deps import InferenceState
-from services.inference.engine import Finished, Token
+from services.inference.events import Finished, Token
 from services.inference.prompts import Conversation
 from services.inference.schemas import KVBody
 from services.inference.serving import ReadyRequest, SamplingAsk, ServedModel

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
+from pydantic import BaseModel, ConfigDict, Field
+
 from headmap.budgets import DEFAULT_UNIFORM, Allocation
 from headmap.kvcache.methods import METHODS
 from headmap.kvcache.plan import KVRequest
-from pydantic import BaseModel, ConfigDict, Field
 
 MAX_TOKENS = 1_000_000
 MAX_SEED = 2**63 - 1

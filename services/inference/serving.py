@@ -30,8 +30,7 @@ from headmap.kvcache.plan import KVRequest
 from headmap.models import ModelInfo, find_model
 from headmap.registry.session import Database
 from headmap.settings import Settings
-
-from services.inference.engine import EngineRequest, Finished
+from services.inference.events import EngineRequest, Finished
 from services.inference.fetching import ImageFetcher
 from services.inference.images import EncodedImage, ImageSource, decode_image, read_inline
 from services.inference.maps import MapBook, MapRefresher, ServedMap

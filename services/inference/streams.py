@@ -8,8 +8,9 @@ from collections.abc import AsyncGenerator
 from typing import Any
 
 import anyio
-from headmap.errors import HeadmapError
 from sse_starlette import EventSourceResponse, ServerSentEvent
+
+from headmap.errors import HeadmapError
 
 logger = logging.getLogger(__name__)
 

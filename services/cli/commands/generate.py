@@ -94,8 +94,8 @@ def _answer(
     from headmap.families.loading import load_model
     from headmap.generation.sampling import SamplingParams
     from headmap.kvcache.plan import KVRequest
-
-    from services.inference.engine import Engine, EngineRequest, Event, Failed, Finished, Token
+    from services.inference.engine import Engine
+    from services.inference.events import EngineRequest, Event, Failed, Finished, Token
     from services.inference.images import EncodedImage, decode_image
 
     images = [decode_image(EncodedImage(path.read_bytes(), str(path)), settings) for path in paths]

@@ -8,12 +8,12 @@ from typing import Any, Literal
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
-from headmap.errors import EmptyPrompt
-from headmap.settings import Settings
 from sse_starlette import ServerSentEvent
 
+from headmap.errors import EmptyPrompt
+from headmap.settings import Settings
 from services.inference.deps import State
-from services.inference.engine import Finished
+from services.inference.events import Finished
 from services.inference.images import ImageSource
 from services.inference.openai_schemas import (
     AnswerMessage,

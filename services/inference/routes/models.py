@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import headmap
 from fastapi import APIRouter, Path
-from headmap.kvcache.methods import METHODS
 
+import headmap
+from headmap.kvcache.methods import METHODS
 from services.inference.deps import InferenceState, State
 from services.inference.schemas import InfoBody, MapBody, ModelBody, ModelList
 from services.inference.serving import ServedModel

@@ -9,15 +9,15 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
+
 from headmap.errors import HeadmapError
 from headmap.families.base import Axis, PreparedPrompt, VisualTokens
 from headmap.kvcache.methods import get_method
 from headmap.kvcache.plan import CacheShape, plan_cache
 from headmap.models import ModelInfo
 from headmap.settings import Settings
-from PIL import Image
-
-from services.inference.engine import Cancelled, EngineRequest, Event, Failed, Finished, OnEvent, Token
+from services.inference.events import Cancelled, EngineRequest, Event, Failed, Finished, OnEvent, Token
 from services.inference.opening import OpenedModel
 
 EOS = 0

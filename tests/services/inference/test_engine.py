@@ -26,7 +26,8 @@ from headmap.head_scores import HeadScores
 from headmap.kvcache.methods import METHODS
 from headmap.kvcache.plan import KVRequest
 from headmap.settings import Settings
-from services.inference.engine import Cancelled, Engine, EngineRequest, Event, Failed, Finished, OnEvent, Token
+from services.inference.engine import Engine
+from services.inference.events import Cancelled, EngineRequest, Event, Failed, Finished, OnEvent, Token
 
 SECONDS = 60
 

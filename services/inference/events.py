@@ -1,0 +1,84 @@
+"""What passes between the engine and its callers: a request in, tokens and one terminal event out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from headmap.errors import HeadmapError
+from headmap.families.base import PreparedPrompt
+from headmap.generation.sampling import SamplingParams
+from headmap.head_scores import HeadScores
+from headmap.kvcache.plan import KVRequest
+
+
+class Cancelled(HeadmapError):
+    """The caller went away. 499 as proxies log it; nobody is left to read it."""
+
+    code, status, title = "cancelled", 499, "Cancelled"
+
+
+@dataclass(frozen=True)
+class EngineRequest:
+    """A prompt, what to keep of it, and how to go on. `scores` are those of the map to serve with, if there is one."""
+
+    id: str
+    prompt: PreparedPrompt
+    kv: KVRequest
+    sampling: SamplingParams
+    scores: HeadScores | None = None
+
+
+@dataclass(frozen=True)
+class Token:
+    """One generated token; `text` is what became certain with it, maybe nothing."""
+
+    id: int
+    text: str
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The end of a request that went well. Times in milliseconds; what the cache really held after prefill."""
+
+    generated_text: str
+    finish_reason: str
+    """`length`, `eos_token` or `stop_sequence`."""
+    token_ids: tuple[int, ...]
+    kept_tokens: int
+    full_tokens: int
+    kv_bytes: int
+    kv_full_bytes: int
+    budget: int
+    queue_ms: float
+    prefill_ms: float
+    decode_ms_per_token: float
+    tail: str = ""
+    """Text held back until the end, the part of `generated_text` that no Token event brought."""
+
+
+@dataclass(frozen=True)
+class Failed:
+    """The end of a request that went wrong, cancelled ones included."""
+
+    error: HeadmapError
+
+
+Event = Token | Finished | Failed
+OnEvent = Callable[[Event], None]
+"""Called on the engine's thread, in order; must not block."""
+
+
+@dataclass(frozen=True)
+class EngineStats:
+    """A look at the engine. Bytes are of KV; totals count since the start."""
+
+    alive: bool
+    running: int
+    waiting: int
+    kv_reserved_bytes: int
+    kv_capacity_bytes: int
+    prompt_tokens_total: int
+    generated_tokens_total: int
+    finished_total: int
+    failed_total: int
