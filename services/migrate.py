@@ -6,6 +6,9 @@ import argparse
 import logging
 import sys
 
+from alembic.util import CommandError
+from sqlalchemy.exc import OperationalError
+
 from headmap.errors import RegistryUnavailable
 from headmap.http.logs import setup_logging
 from headmap.registry.migrations import current_revision, migrate
@@ -27,7 +30,7 @@ def main(argv: list[str] | None = None) -> int:
             migrate(settings, arguments.revision)
         with open_engine(settings.sql_url).connect() as connection:
             logger.info("the registry stands at %s", current_revision(connection))
-    except RegistryUnavailable as error:
+    except (RegistryUnavailable, OperationalError, CommandError) as error:
         logger.error("%s", error)
         return 1
     return 0

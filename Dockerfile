@@ -1,0 +1,62 @@
+# Two images from one file, both without root:
+#   docker build --target api   -t headmap-api   .     scoring API and migrations, no torch
+#   docker build --target model -t headmap-model .     inference and scoring workers
+# Build arguments of `model`: TORCH, the requirement, and TORCH_INDEX, an index to install it from instead of pip's own
+# (for example PyTorch's index of CPU-only builds, which are ten times smaller).
+
+FROM python:3.11-slim AS base
+ENV PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONUNBUFFERED=1 \
+    PYTHONPATH=/app/shared:/app \
+    PATH=/opt/headmap/bin:$PATH \
+    HOME=/tmp \
+    MPLCONFIGDIR=/tmp/matplotlib \
+    HF_HOME=/models/hub \
+    HEADMAP_DATA_DIR=/tmp/headmap
+RUN groupadd --gid 10001 headmap \
+ && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /tmp --shell /usr/sbin/nologin headmap \
+ && mkdir -p /models/hub /models/local \
+ && chown -R headmap:headmap /models
+WORKDIR /app
+
+# What pyproject.toml asks for, as requirement files: the layers below change with these, not with other settings.
+FROM base AS requirements
+COPY pyproject.toml /requirements/
+RUN python -c "import pathlib, tomllib; \
+folder = pathlib.Path('/requirements'); \
+project = tomllib.loads((folder / 'pyproject.toml').read_text())['project']; \
+(folder / 'api.txt').write_text('\n'.join(project['dependencies'])); \
+(folder / 'model.txt').write_text('\n'.join(project['optional-dependencies']['model']))"
+
+FROM base AS api-dependencies
+RUN python -m venv /opt/headmap
+COPY --from=requirements /requirements/api.txt /requirements/
+RUN pip install --no-cache-dir --disable-pip-version-check -r /requirements/api.txt
+
+FROM api-dependencies AS model-dependencies
+ARG TORCH=torch==2.13.0
+ARG TORCH_INDEX=
+RUN pip install --no-cache-dir --disable-pip-version-check ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} "$TORCH"
+COPY --from=requirements /requirements/model.txt /requirements/
+RUN pip install --no-cache-dir --disable-pip-version-check "$TORCH" -r /requirements/model.txt
+
+FROM base AS api
+COPY --from=api-dependencies /opt/headmap /opt/headmap
+COPY migrations /app/migrations
+COPY shared /app/shared
+COPY services /app/services
+USER headmap
+EXPOSE 8000
+HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 \
+  CMD ["python", "-m", "services.health", "http://127.0.0.1:8000/health/ready"]
+CMD ["python", "-m", "services.scoring", "--host", "0.0.0.0", "--port", "8000"]
+
+FROM base AS model
+COPY --from=model-dependencies /opt/headmap /opt/headmap
+COPY shared /app/shared
+COPY services /app/services
+USER headmap
+EXPOSE 8000
+HEALTHCHECK --interval=10s --timeout=5s --start-period=600s --retries=3 \
+  CMD ["python", "-m", "services.health", "http://127.0.0.1:8000/health/ready"]
+CMD ["python", "-m", "services.inference", "--host", "0.0.0.0", "--port", "8000"]

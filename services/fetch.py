@@ -1,0 +1,48 @@
+"""Fetch the models of HEADMAP_MODELS that are not here from the Hub into its cache: `python -m services.fetch`.
+
+It runs once before the processes that load models start, and does nothing where all models are here. HF_TOKEN opens
+gated models. Only JSON, templates, tokenizers and safetensors are fetched: nothing that could run.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+from headmap.errors import ModelNotFound, UnsupportedModel
+from headmap.http.logs import setup_logging
+from headmap.models import find_model
+from headmap.settings import Settings
+
+logger = logging.getLogger("headmap.fetch")
+
+PATTERNS = ["*.json", "*.jinja", "*.txt", "*.model", "*.safetensors"]
+
+
+def main() -> int:
+    settings = Settings()
+    setup_logging(settings, "fetch")
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    for name in dict.fromkeys(settings.models):
+        try:
+            try:
+                info = find_model(name, settings)
+            except ModelNotFound:
+                _fetch(name)
+                info = find_model(name, settings)
+        except (ModelNotFound, UnsupportedModel, OSError, ValueError) as error:  # OSError: all that the Hub refuses
+            logger.error("%s cannot be had: %s", name, error)
+            return 1
+        logger.info("%s is here, revision %s", name, info.revision)
+    return 0
+
+
+def _fetch(name: str) -> None:
+    from huggingface_hub import snapshot_download  # of the model image; the bundled model does without
+
+    logger.info("fetching %s from the Hub", name)
+    snapshot_download(name, allow_patterns=PATTERNS)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
