@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, ParamSpec, TypeVar
 import typer
 
 if TYPE_CHECKING:
-    from headmap.models import ModelInfo
-    from headmap.settings import Settings
     from rich.console import Console
     from rich.progress import Progress
+
+    from headmap.models import ModelInfo
+    from headmap.settings import Settings
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -30,9 +31,10 @@ def one_line_errors(command: Callable[P, R]) -> Callable[P, R]:
 
     @functools.wraps(command)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
-        from headmap.errors import HeadmapError
         from pydantic import ValidationError
         from pydantic_settings import SettingsError
+
+        from headmap.errors import HeadmapError
 
         try:
             return command(*args, **kwargs)

@@ -21,15 +21,15 @@ from typing import Any
 
 import httpx
 import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
 from headmap.errors import HeadmapError
 from headmap.head_scores import HeadScores
 from headmap.heatmap import TOP_SHARE
 from headmap.scoring.pages import Page, make_page
 from headmap.settings import DEMO_MODEL, Settings
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
-
 from services.embedded.supervisor import ClusterError, Notices, Supervisor, stop_signals
 
 OUT = Path("demo-out")
@@ -235,15 +235,17 @@ def _next_steps(out: Console) -> None:
     out.print("[bold]Next[/]")
     out.print("   make up        the same cluster, to stay; every call is at http://127.0.0.1:8000/docs")
     out.print("   Profile the bundled model there, then ask it something:")
+    question = make_page(ASK_SEED, 0).questions[0].question
     for line in (
         "curl localhost:8000/score -H 'Content-Type: application/json' \\",
         f'  -d \'{{"model": "{DEMO_MODEL}", "pages": {PAGES}}}\'',
         "",
-        f'printf \'%s\' \'{{"inputs": "{make_page(ASK_SEED, 0).questions[0].question}", "images": ["\' \\',
-        f'  "$(base64 < {OUT / "page-1.png"} | tr -d \'\\n\')" \'"], "parameters": {{"kv": {{"ratio": 0.2}}}}}}\' \\',
-        "  | curl localhost:8000/generate -H 'Content-Type: application/json' -d @-",
+        "curl localhost:8000/generate -H 'Content-Type: application/json' -d @- <<EOF",
+        f'{{"inputs": "{question}",',
+        f' "images": ["$(base64 < {OUT / "page-1.png"} | tr -d \'\\n\')"], "parameters": {{"kv": {{"ratio": 0.2}}}}}}',
+        "EOF",
     ):
-        out.print(f"      {line}" if line else "", markup=False)
+        out.print(line, markup=False)
 
 
 def _progress(out: Console) -> Progress:

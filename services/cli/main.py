@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import headmap
 import typer
 
+import headmap
 from services.cli.commands import bench, generate, maps, models, pages, score, up
 
 app = typer.Typer(

@@ -16,18 +16,22 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="HEADMAP_", frozen=True, extra="ignore")
 
-    data_dir: Path = Path("headmap-data")
+    data_dir: Path = Field(Path("headmap-data"), description="where everything is written")
     database_url: str | None = Field(None, description="SQLAlchemy URL; SQLite under data_dir when unset")
     broker_url: str | None = Field(None, description="Celery broker; folders under data_dir when unset")
 
     models: tuple[str, ...] = Field((DEMO_MODEL,), description="Hub ids or local folders that inference serves")
     model_dirs: tuple[Path, ...] = Field((), description="folders whose subfolders are models by name")
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto", description="of the weights and the cache; bfloat16 on a GPU and float32 elsewhere when auto"
+    )
 
     api_keys: tuple[SecretStr, ...] = Field((), description="none means open, and the start-up log says so")
-    no_map_policy: Literal["uniform", "error"] = "uniform"
-    map_refresh_seconds: float = Field(2.0, gt=0)
+    no_map_policy: Literal["uniform", "error"] = Field(
+        "uniform", description="sparsemm without a map: uniform budgets, or an error (409)"
+    )
+    map_refresh_seconds: float = Field(2.0, gt=0, description="how often inference looks whether an alias has moved")
 
     kv_memory_bytes: int | None = Field(None, gt=0, description="for all sequences' KV; from free memory when unset")
     max_running: int = Field(32, ge=1, description="sequences decoded together")
@@ -35,8 +39,8 @@ class Settings(BaseSettings):
     max_decode_gap_ms: float = Field(
         50.0, ge=0, description="a prompt's prefill lets running requests have a token when the last is this long ago"
     )
-    default_max_new_tokens: int = Field(128, ge=1)
-    max_prompt_tokens: int = Field(131_072, ge=1)
+    default_max_new_tokens: int = Field(128, ge=1, description="for requests that do not say")
+    max_prompt_tokens: int = Field(131_072, ge=1, description="at most; the model's context may be less")
     default_kv_ratio: float | None = Field(
         None, gt=0, le=1, description="requests that bring no kv: sparsemm at this share of the prompt; full when unset"
     )
@@ -44,21 +48,21 @@ class Settings(BaseSettings):
     drain_seconds: float = Field(30.0, ge=0, description="SIGTERM lets running requests finish this long")
 
     image_url_hosts: tuple[str, ...] = Field((), description="hosts whose image URLs are fetched; none by default")
-    image_url_seconds: float = Field(10.0, gt=0)
-    max_image_bytes: int = Field(20 * 2**20, ge=1)
-    max_image_pixels: int = Field(40_000_000, ge=1)
-    max_images: int = Field(16, ge=1)
-    max_body_bytes: int = Field(64 * 2**20, ge=1)
+    image_url_seconds: float = Field(10.0, gt=0, description="time to fetch one")
+    max_image_bytes: int = Field(20 * 2**20, ge=1, description="of one picture's file")
+    max_image_pixels: int = Field(40_000_000, ge=1, description="of one picture, told by its header")
+    max_images: int = Field(16, ge=1, description="in one request")
+    max_body_bytes: int = Field(64 * 2**20, ge=1, description="of one request")
 
     shard_pages: int = Field(8, ge=1, description="pages per shard of a scoring job")
     lease_seconds: float = Field(120.0, gt=0, description="a shard not renewed this long is due again")
-    sweep_seconds: float = Field(5.0, gt=0)
+    sweep_seconds: float = Field(5.0, gt=0, description="how often workers look for lost shards")
     max_attempts: int = Field(5, ge=1, description="attempts per shard before its job fails")
     retry_seconds: float = Field(2.0, ge=0, description="wait before a shard's second attempt; doubles with each")
     shard_time_limit: int = Field(3600, ge=61, description="seconds after which a prefork worker kills a shard")
     scoring_batch: int = Field(4, ge=1, description="pages generated together")
 
-    log_level: str = "INFO"
+    log_level: str = Field("INFO", description="DEBUG, INFO, WARNING or ERROR")
 
     @field_validator("data_dir")
     @classmethod

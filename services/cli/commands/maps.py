@@ -162,8 +162,9 @@ def _registry(data_dir: Path | None) -> Iterator[Database]:
 
 def _whole_id(session: Any, start: str) -> str:
     """The one id that begins with `start`; `start` itself where there is none."""
-    from headmap.registry.tables import Map
     from sqlalchemy import select
+
+    from headmap.registry.tables import Map
 
     query = select(Map.id).where(Map.id.startswith(start, autoescape=True)).limit(2)
     found = list(session.scalars(query))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import headmap
 import typer
 
+import headmap
 from services.cli.common import DataDir, console, load_settings, one_line_errors
 
 
@@ -22,7 +22,6 @@ def up(
 ) -> None:
     """Run scoring API, worker and inference on one port, with SQLite and an embedded broker, until Ctrl-C."""
     from headmap.models import find_model
-
     from services.embedded.supervisor import Notices, Supervisor, stop_signals
 
     settings = load_settings(data_dir, model)

@@ -16,7 +16,9 @@ from services.cli.main import app
 def test_score_files_a_map_and_draws_it(tmp_path: Path) -> None:
     runner = CliRunner()
     data_dir = ["--data-dir", str(tmp_path)]
-    result = runner.invoke(app, ["score", DEMO_MODEL, "--pages", "2", "--seed", "4", *data_dir])
+    result = runner.invoke(
+        app, ["score", DEMO_MODEL, "--pages", "2", "--seed", "4", "--max-new-tokens", "300", *data_dir]
+    )
     assert result.exit_code == 0, result.output
     map_id = result.stdout.split()[1]
     assert "% of the score" in result.stdout

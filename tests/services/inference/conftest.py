@@ -14,14 +14,14 @@ import pytest
 import uvicorn
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
+from PIL import Image
+
 from headmap.head_scores import HeadScores
 from headmap.models import find_model
 from headmap.registry.migrations import migrate
 from headmap.registry.repository import Provenance, add_map
 from headmap.registry.session import Database
 from headmap.settings import DEMO_MODEL, Settings
-from PIL import Image
-
 from services.inference.app import create_app
 from tests.services.inference.fakes import FakeModels
 

@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
+from sqlalchemy import text
+
 from headmap.errors import OutOfMemory, QueueFull, RequestTooLarge, ShuttingDown
 from headmap.registry.session import Database
 from headmap.settings import DEMO_MODEL, Settings
-from sqlalchemy import text
-
 from services.inference.app import create_app
 from tests.services.inference.conftest import AddMap, base64_of, png, wait_for
 from tests.services.inference.fakes import EOS, IMAGE_TOKENS, FakeModels
