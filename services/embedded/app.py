@@ -6,12 +6,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
-import headmap
 from fastapi import FastAPI, Request
+
+import headmap
 from headmap.http.plumbing import Check, Checks, install, log_start
 from headmap.jobs.broker import Broker
 from headmap.settings import Settings
-
 from services.inference import app as inference
 from services.inference.fetching import ImageFetcher
 from services.inference.opening import OpenModel, open_model

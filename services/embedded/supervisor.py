@@ -22,6 +22,7 @@ from types import FrameType, TracebackType
 from typing import IO, Self
 
 import httpx
+
 from headmap.errors import HeadmapError
 from headmap.models import find_model
 from headmap.registry.migrations import migrate

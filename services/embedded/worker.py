@@ -6,7 +6,6 @@ import os
 import sys
 
 from headmap.settings import Settings
-
 from services.embedded.lifeline import hold_lifeline
 
 _GRACE_SECONDS = 20.0
