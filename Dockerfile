@@ -40,11 +40,16 @@ RUN pip install --no-cache-dir --disable-pip-version-check ${TORCH_INDEX:+--inde
 COPY --from=requirements /requirements/model.txt /requirements/
 RUN pip install --no-cache-dir --disable-pip-version-check "$TORCH" -r /requirements/model.txt
 
-FROM base AS api
-COPY --from=api-dependencies /opt/headmap /opt/headmap
+# Owned by root and readable by all, whatever the modes in the checkout are.
+FROM base AS source
 COPY migrations /app/migrations
 COPY shared /app/shared
 COPY services /app/services
+RUN chmod -R a+rX /app && python -m compileall -q /app
+
+FROM base AS api
+COPY --from=api-dependencies /opt/headmap /opt/headmap
+COPY --from=source /app /app
 USER headmap
 EXPOSE 8000
 HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 \
@@ -53,8 +58,7 @@ CMD ["python", "-m", "services.scoring", "--host", "0.0.0.0", "--port", "8000"]
 
 FROM base AS model
 COPY --from=model-dependencies /opt/headmap /opt/headmap
-COPY shared /app/shared
-COPY services /app/services
+COPY --from=source /app /app
 USER headmap
 EXPOSE 8000
 HEALTHCHECK --interval=10s --timeout=5s --start-period=600s --retries=3 \
