@@ -118,7 +118,7 @@ def test_an_export_can_be_imported(tmp_path: Path, map_id: str, bare: bool) -> N
     file = tmp_path / "map.json"
     options = ["--bare"] if bare else []
     assert run("maps", "export", map_id, "--out", file, *options, "--data-dir", tmp_path).exit_code == 0
-    told = ["--model", DEMO_MODEL, "--num-kv-heads", 4] if bare else []
+    told = ["--model", DEMO_MODEL, "--num-kv-heads", find_model(DEMO_MODEL, Settings()).num_kv_heads] if bare else []
     imported = run("maps", "import", file, *told, "--data-dir", tmp_path)
     assert imported.exit_code == 0, imported.output
     first, second = (

@@ -39,8 +39,8 @@ def test_no_text_outside_pictures_is_lost(text: str) -> None:
 @pytest.mark.parametrize("unit", ["![", "![](", "](", "![x]", "!"])
 def test_splitting_takes_linear_time(unit: str) -> None:
     started = time.perf_counter()
-    split_markdown(unit * (2_000_000 // len(unit)))
-    assert time.perf_counter() - started < 5
+    split_markdown(unit * (500_000 // len(unit)))
+    assert time.perf_counter() - started < 3
 
 
 def test_a_conversation_needs_text_and_a_picture() -> None:
