@@ -17,14 +17,15 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.headmap-installed
 # What ruff looks at; mypy knows its own from pyproject.toml
-CHECKED := shared services tests migrations
+CHECKED := shared services tests migrations benchmarks
 
-.PHONY: help setup demo up test test-fast test-slow test-integration lint format clean
+.PHONY: help setup demo up bench test test-fast test-slow test-integration lint format clean
 
 help:
 	@echo 'make setup    .venv with everything in it (PYTHON=, TORCH=, TORCH_INDEX= choose)'
 	@echo 'make demo     profile the bundled model and ask it with less and less of its cache; about five minutes'
 	@echo 'make up       the whole cluster on one port (PORT=8000)'
+	@echo 'make bench    every benchmark in its short form, under 15 minutes; results in bench-out/'
 	@echo 'make test     all tests: fast ones, slow ones, then those with real PostgreSQL and Redis'
 	@echo 'make lint     ruff and mypy;  make format lets ruff put things right'
 	@echo 'make clean    remove what demo and tests leave behind; .venv stays'
@@ -45,6 +46,10 @@ demo: setup
 
 up: setup
 	@exec $(BIN)/headmap up --port $(PORT)
+
+bench: setup
+	@for name in accuracy heads efficiency scoring serving; do \
+	  echo "== $$name"; $(BIN)/headmap bench $$name --short --json bench-out/$$name.json; done
 
 test: test-fast test-slow test-integration
 
@@ -67,4 +72,4 @@ format: setup
 	$(BIN)/ruff format $(CHECKED)
 
 clean:
-	rm -rf demo-out headmap-data .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf demo-out bench-out headmap-data .pytest_cache .mypy_cache .ruff_cache .hypothesis
