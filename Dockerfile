@@ -57,6 +57,8 @@ HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 \
 CMD ["python", "-m", "services.scoring", "--host", "0.0.0.0", "--port", "8000"]
 
 FROM base AS model
+# Threads of torch that wait must not spin: other processes of the host need the processors.
+ENV OMP_WAIT_POLICY=PASSIVE
 COPY --from=model-dependencies /opt/headmap /opt/headmap
 COPY --from=source /app /app
 USER headmap
