@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+
 from headmap.demo.assets import LOOKUP_PROMPT, build_config, build_tokenizer
 from headmap.demo.evaluate import MODEL_FOLDER, ask, evaluate, load
 from headmap.scoring.pages import TRANSCRIBE_PROMPT, make_page, read_pages

@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from transformers import AutoModelForImageTextToText, AutoProcessor, Qwen2VLConfig, Qwen2VLForConditionalGeneration
+
 from headmap.demo.assets import END, build_config, build_tokenizer
 from headmap.demo.batches import IGNORE, NEWLINE, PAGE_END, PAGE_START, BatchMaker, cell_labels
 from headmap.demo.evaluate import edit_distance
@@ -16,7 +18,6 @@ from headmap.demo.optim import orthogonalize
 from headmap.demo.recipe import Recipe, Stage
 from headmap.demo.train import Run, export_model, run_training
 from headmap.scoring.pages import ATLAS_CHARACTERS, TRANSCRIBE_PROMPT, draw_page, make_page
-from transformers import AutoModelForImageTextToText, AutoProcessor, Qwen2VLConfig, Qwen2VLForConditionalGeneration
 
 TINY = Recipe(
     steps=4,

@@ -8,6 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
 from headmap.scoring.pages import (
     ATLAS_CHARACTERS,
     CELL,
@@ -20,9 +24,6 @@ from headmap.scoring.pages import (
     read_pages,
     write_pages,
 )
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from PIL import Image
 
 seeds = st.integers(min_value=0, max_value=2**63)
 indices = st.integers(min_value=0, max_value=10_000)
