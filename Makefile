@@ -19,7 +19,7 @@ STAMP := $(VENV)/.headmap-installed
 # What ruff looks at; mypy knows its own from pyproject.toml
 CHECKED := shared services tests migrations benchmarks
 
-.PHONY: help setup demo up bench test test-fast test-slow test-integration lint format clean
+.PHONY: help setup demo up bench test test-fast test-slow test-integration test-compose lint format clean
 
 help:
 	@echo 'make setup    .venv with everything in it (PYTHON=, TORCH=, TORCH_INDEX= choose)'
@@ -27,6 +27,7 @@ help:
 	@echo 'make up       the whole cluster on one port (PORT=8000)'
 	@echo 'make bench    every benchmark in its short form, under 15 minutes; results in bench-out/'
 	@echo 'make test     all tests: fast ones, slow ones, then those with real PostgreSQL and Redis'
+	@echo 'make test-compose   docker-compose.yml brought up, driven through its gateway, disturbed; about ten minutes'
 	@echo 'make lint     ruff and mypy;  make format lets ruff put things right'
 	@echo 'make clean    remove what demo and tests leave behind; .venv stays'
 
@@ -61,6 +62,9 @@ test-slow: test-fast
 
 test-integration: test-slow
 	$(BIN)/pytest -q -m integration
+
+test-compose: setup
+	$(BIN)/pytest -q -m compose tests/compose
 
 lint: setup
 	$(BIN)/ruff check $(CHECKED)
