@@ -1,4 +1,4 @@
-"""The stack, built and brought up once; collected only where the marker is asked for: `make test-compose`."""
+"""The stack, built and brought up once; what needs it is collected only where the marker is asked for."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     asked = "compose" in (config.option.markexpr or "")
-    return None if asked or not collection_path.name.startswith("test_") else True
+    return True if collection_path.name == "test_stack.py" and not asked else None
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,111 @@
+"""What can be said of the stack's files without Docker."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from headmap.settings import Settings
+from tests.compose.stack import ROOT
+
+FILES = ["docker-compose.yml", "docker-compose.gpu.yml"]
+# Read by compose itself, not by our processes
+OF_COMPOSE = {"HEADMAP_PORT", "HEADMAP_ADDRESS", "HEADMAP_TAG", "HEADMAP_METRICS_KEY"}
+
+
+def mappings(node: yaml.Node) -> list[yaml.MappingNode]:
+    if isinstance(node, yaml.MappingNode):
+        return [node, *(found for pair in node.value for part in pair for found in mappings(part))]
+    if isinstance(node, yaml.SequenceNode):
+        return [found for part in node.value for found in mappings(part)]
+    return []
+
+
+def stack() -> dict[str, Any]:
+    loaded: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+    return loaded
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_no_key_stands_twice(name: str) -> None:
+    """Compose v2 refuses it, also of merge keys; docker-compose 1.29 takes the last without a word."""
+    root = yaml.compose((ROOT / name).read_text())
+    assert root is not None
+    for mapping in mappings(root):
+        keys = [key.value for key, _ in mapping.value]
+        assert len(keys) == len(set(keys)), f"{name}, line {mapping.start_mark.line + 1}: {keys}"
+
+
+def test_every_setting_reaches_a_service() -> None:
+    services = stack()["services"]
+    known = {f"HEADMAP_{name.upper()}" for name in Settings.model_fields} - {"HEADMAP_DATA_DIR"}
+    passed = {name for service in services.values() for name in service.get("environment", {})}
+    assert known - passed == set()
+    assert {name for name in passed if name.startswith("HEADMAP_")} - known - OF_COMPOSE == set()
+    told = set(re.findall(r"^#?(HEADMAP_[A-Z_]+)=", (ROOT / ".env.example").read_text(), re.MULTILINE))
+    assert told - known - OF_COMPOSE == set()
+
+
+def test_inference_and_worker_have_the_settings_they_read() -> None:
+    services = stack()["services"]
+    known = {f"HEADMAP_{name.upper()}" for name in Settings.model_fields} - {"HEADMAP_DATA_DIR"}
+    assert known - set(services["inference"]["environment"]) == set()
+    assert known - set(services["scoring-worker"]["environment"]) == set()
+
+
+def test_passwords_have_no_default() -> None:
+    text = (ROOT / "docker-compose.yml").read_text()
+    uses = re.findall(r"\$\{([A-Z_]*PASSWORD)([^}]*)\}", text)
+    assert len(uses) >= 4
+    assert all(rest.startswith(":?") for _, rest in uses), uses
+    example = (ROOT / ".env.example").read_text()
+    assert re.findall(r"^[A-Z_]*PASSWORD=(.*)$", example, re.MULTILINE) == ["", ""]
+
+
+def test_only_the_gateway_has_a_port_by_default_and_nothing_a_fixed_name() -> None:
+    services = stack()["services"]
+    default = {name: service for name, service in services.items() if "profiles" not in service}
+    assert [name for name, service in default.items() if "ports" in service] == ["gateway"]
+    assert all("container_name" not in service for service in services.values())
+
+
+def test_every_default_service_is_bounded_and_ours_are_confined() -> None:
+    for name, service in stack()["services"].items():
+        assert "mem_limit" in service, name
+        if "build" in service:
+            assert (service["read_only"], service["cap_drop"]) == (True, ["ALL"]), name
+
+
+def test_the_dashboard_and_alerts_use_metrics_that_exist() -> None:
+    sources = [*(ROOT / "services").rglob("metrics.py"), ROOT / "shared" / "headmap" / "http" / "metrics.py"]
+    defined = set(re.findall(r"\"(headmap_[a-z0-9_]+)\"", "".join(path.read_text() for path in sources)))
+    dashboard = json.loads((ROOT / "deploy" / "grafana" / "dashboards" / "headmap.json").read_text())
+    rules = yaml.safe_load((ROOT / "deploy" / "prometheus" / "alerts.yml").read_text())
+    expressions = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
+    expressions += [rule["expr"] for group in rules["groups"] for rule in group["rules"]]
+    used = {name for expression in expressions for name in re.findall(r"headmap_[a-z0-9_]+", expression)}
+    plain = {re.sub(r"_(bucket|total)$", "", name) for name in used}
+    assert plain - {re.sub(r"_total$", "", name) for name in defined} == set()
+
+
+def test_every_alert_is_explained() -> None:
+    rules = yaml.safe_load((ROOT / "deploy" / "prometheus" / "alerts.yml").read_text())
+    page = (ROOT / "docs" / "operations.md").read_text()
+    for rule in (rule for group in rules["groups"] for rule in group["rules"]):
+        assert f"`{rule['alert']}`" in page
+
+
+def test_the_sizes_in_the_example_follow_from_the_formula() -> None:
+    page = (ROOT / "docs" / "operations.md").read_text()
+    per_token = 28 * 4 * 2 * 128 * 2
+    for number in (per_token, (8000 + 256) * per_token, (512 + 256) * per_token):
+        assert f"{number:,}" in page
+    config = json.loads((ROOT / Path("shared/headmap/demo/model/config.json")).read_text())["text_config"]
+    head_dim = config["hidden_size"] // config["num_attention_heads"]
+    bundled = config["num_hidden_layers"] * config["num_key_value_heads"] * 2 * head_dim * 4
+    assert f"{bundled:,}" in page
