@@ -247,14 +247,20 @@ class _Layout:
 
 
 def _entries(draw: _Draw, count: int) -> list[tuple[str, str]]:
-    """Keys and values; no key is the end of another, so that a key names one line."""
+    """Keys and values of a page.
+
+    No two characters stand side by side twice, ends of lines counted in, so that the last two characters read tell
+    where to go on. It follows that no key is the end of another.
+    """
     entries: list[tuple[str, str]] = []
-    endings: set[str] = set()
+    taken: set[str] = set()
     while len(entries) < count:
-        key = draw.string(LETTERS, 3, 4)
-        if key[-3:] not in endings:
-            endings.add(key[-3:])
-            entries.append((key, draw.string(CHARACTERS, 4, 7)))
+        key, value = draw.string(LETTERS, 3, 4), draw.string(CHARACTERS, 4, 7)
+        line = f"\n{key}:{value}\n"
+        pairs = [line[place : place + 2] for place in range(len(line) - 1)]
+        if len(set(pairs)) == len(pairs) and taken.isdisjoint(pairs):
+            taken.update(pairs)
+            entries.append((key, value))
     return entries
 
 
