@@ -17,6 +17,12 @@ JsonFile = Annotated[Path | None, typer.Option("--json", help="Write the result 
 Short = Annotated[bool, typer.Option("--short", help="Fewer pages and repeats: minutes instead of an hour.")]
 
 
+@app.callback()
+def bench() -> None:
+    """Measure accuracy, efficiency, scoring, serving and the paper's findings."""
+    quiet_libraries()
+
+
 @app.command("accuracy")
 @one_line_errors
 def accuracy(json: JsonFile = None, short: Short = False) -> None:
@@ -76,7 +82,6 @@ def serving(json: JsonFile = None, short: Short = False) -> None:
 
 
 def _say(line: str) -> None:
-    quiet_libraries()
     console().print(line, highlight=False)
 
 
