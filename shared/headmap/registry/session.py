@@ -34,6 +34,7 @@ _READ = "headmap_read"
 _ID = re.compile(r"[0-9a-f]{32}")
 # A stopped process must not hold a row for ever; no query of ours takes this long.
 _POSTGRES_OPTIONS = "-c lock_timeout=15s -c statement_timeout=60s -c idle_in_transaction_session_timeout=20s"
+_UNDEFINED_TABLE = "42P01"
 _AWAY = (exc.OperationalError, exc.InterfaceError, exc.TimeoutError)
 
 
@@ -146,6 +147,9 @@ def _translated() -> Iterator[None]:
     except _AWAY as error:
         raise RegistryUnavailable(f"the registry does not answer: {_reason(error)}") from error
     except exc.DBAPIError as error:
+        # SQLite calls a missing table an operational error, which is caught above
+        if getattr(error.orig, "sqlstate", None) == _UNDEFINED_TABLE:
+            raise RegistryUnavailable("the registry lacks its tables: run the migrations") from error
         if not error.connection_invalidated:
             raise
         raise RegistryUnavailable(f"the registry went away: {_reason(error)}") from error

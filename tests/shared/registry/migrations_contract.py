@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 
+import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import inspect
 
+from headmap.errors import RegistryUnavailable
 from headmap.registry.migrations import current_revision, head_revision, migrate
+from headmap.registry.repository import list_maps
 from headmap.registry.session import Database, open_database
 from headmap.registry.tables import Base, JobState
 from headmap.settings import Settings
@@ -30,6 +33,13 @@ class MigrationContract:
             assert current_revision(connection) == head_revision()
             context = MigrationContext.configure(connection, opts={"compare_type": True})
             assert compare_metadata(context, Base.metadata) == []
+        database.close()
+
+    def test_a_registry_without_its_tables_is_away(self, settings: Settings) -> None:
+        settings.data_dir.mkdir(parents=True, exist_ok=True)
+        database = open_database(settings)
+        with pytest.raises(RegistryUnavailable), database.read() as session:
+            list_maps(session)
         database.close()
 
     def test_again_changes_nothing_and_keeps_the_data(self, settings: Settings) -> None:

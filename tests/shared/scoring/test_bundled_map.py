@@ -30,7 +30,7 @@ def test_rule_paper_equals_a_plain_loop_with_eager_attention() -> None:
     plain = [plain_scores(loaded, eager, page, 200) for page in pages]
     for page, expected in zip(ours, plain, strict=True):
         np.testing.assert_array_equal(page.scores, expected)
-    assert sum(page.hits for page in ours) > 100
+    assert sum(page.hits for page in ours) > 20
 
 
 def test_a_few_heads_carry_the_reading() -> None:
