@@ -59,8 +59,8 @@ def run(
                 rows.append(row | decode(model, batch, budget, repeats))
                 progress(f"{shape.name}  batch {batch}  B {budget}  decode x{rows[-1]['ratio']:.2f}")
         row = {"what": "prefill", "shape": shape.name, "batch": 1, "budget": 256}
-        rows.append(row | prefill(model, 2048, 256, max(3, repeats // 3)))
-        progress(f"{shape.name}  2048 tokens  prefill x{rows[-1]['ratio']:.2f}")
+        rows.append(row | prefill(model, 1024, 256, max(3, repeats // 5)))
+        progress(f"{shape.name}  1024 tokens  prefill x{rows[-1]['ratio']:.2f}")
     return document("efficiency", {"repeats": repeats, "block_size": BLOCK_SIZE, "dtype": "float32"}, rows)
 
 
