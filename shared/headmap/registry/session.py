@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import re
+import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -34,6 +35,7 @@ _READ = "headmap_read"
 _ID = re.compile(r"[0-9a-f]{32}")
 # A stopped process must not hold a row for ever; no query of ours takes this long.
 _POSTGRES_OPTIONS = "-c lock_timeout=15s -c statement_timeout=60s -c idle_in_transaction_session_timeout=20s"
+_SQLITE_WAIT_SECONDS = 30.0
 _UNDEFINED_TABLE = "42P01"
 _AWAY = (exc.OperationalError, exc.InterfaceError, exc.TimeoutError)
 
@@ -99,7 +101,7 @@ def open_engine(url: str, **options: Any) -> Engine:
         if "poolclass" not in options:
             options |= {"pool_pre_ping": True, "pool_timeout": 10, "pool_size": 10, "max_overflow": 10}
         return create_engine(parsed, connect_args=arguments, **options)
-    engine = create_engine(parsed, connect_args={"timeout": 30}, **options)
+    engine = create_engine(parsed, connect_args={"timeout": _SQLITE_WAIT_SECONDS}, **options)
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
     return engine
@@ -128,10 +130,24 @@ def utc_now(session: Session | Connection) -> datetime:
 def _prepare_sqlite(connection: Any, _record: object) -> None:
     connection.isolation_level = None  # the driver begins nothing by itself; _begin_sqlite does
     cursor = connection.cursor()
-    cursor.execute("PRAGMA journal_mode=WAL")
+    _use_wal(cursor)
     cursor.execute("PRAGMA synchronous=NORMAL")
     cursor.execute("PRAGMA foreign_keys=ON")
     cursor.close()
+
+
+def _use_wal(cursor: Any) -> None:
+    """Turn the write-ahead log on. SQLite refuses this at once, whatever the timeout, while anybody reads or writes."""
+    until = time.monotonic() + _SQLITE_WAIT_SECONDS
+    while True:
+        try:
+            if cursor.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+                cursor.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.02)
 
 
 def _begin_sqlite(connection: Connection) -> None:

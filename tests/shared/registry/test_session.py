@@ -5,13 +5,14 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
+from threading import Barrier
 
 import pytest
 from sqlalchemy import select, text
 from sqlalchemy.exc import IntegrityError
 
 from headmap.errors import RegistryUnavailable
-from headmap.registry.session import Database, open_database, utc_now
+from headmap.registry.session import Database, open_database, open_engine, utc_now
 from headmap.registry.tables import Alias, Job, Map
 from headmap.settings import Settings
 from tests.shared.jobs import contract
@@ -65,6 +66,25 @@ def test_writers_wait_for_each_other(database: Database) -> None:
         list(pool.map(count_up, range(60)))
     with database.read() as session:
         assert session.scalar(text("SELECT value FROM counter")) == 60
+
+
+def test_those_who_open_one_file_at_once_all_get_it(tmp_path: Path) -> None:
+    """SQLite refuses to turn the write-ahead log on, whatever the timeout, while another connection is at it."""
+    together = Barrier(6)
+
+    def open_it(folder: Path) -> None:
+        engine = open_engine(f"sqlite:///{folder / 'registry.sqlite3'}")
+        together.wait()
+        with engine.connect() as connection:
+            connection.exec_driver_sql("CREATE TABLE IF NOT EXISTS t (a)")
+            connection.commit()
+        engine.dispose()
+
+    with ThreadPoolExecutor(6) as pool:
+        for turn in range(40):
+            folder = tmp_path / str(turn)
+            folder.mkdir()
+            list(pool.map(open_it, [folder] * 6))
 
 
 def test_a_reader_waits_for_no_writer(database: Database) -> None:
