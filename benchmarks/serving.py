@@ -137,7 +137,10 @@ def file_map(settings: Settings, pages: int = 16) -> None:
     """Profile the bundled model into the registry that `settings` names, as its default map."""
     info = find_model(DEMO_MODEL, settings)
     result = Profiler(info).score(
-        seed=SEED, first=0, count=pages, rule="aligned", max_new_tokens=256, on_page=lambda done: None
+        (make_page(SEED, index) for index in range(pages)),
+        rule="aligned",
+        max_new_tokens=256,
+        on_page=lambda done: None,
     )
     migrate(settings)
     database = open_database(settings)

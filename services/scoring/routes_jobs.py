@@ -10,6 +10,7 @@ from fastapi import APIRouter, BackgroundTasks, Header, Query, Response
 from fastapi.concurrency import run_in_threadpool
 from sse_starlette import EventSourceResponse, ServerSentEvent
 
+from headmap.datasets.sources import open_dataset
 from headmap.errors import RegistryUnavailable
 from headmap.jobs.submit import announce, write_job
 from headmap.models import find_model
@@ -32,7 +33,7 @@ _LOCATION = {"Location": {"description": "/score/{id}", "schema": {"type": "stri
     responses={
         200: {"model": JobBody, "description": "The job that stands for an equal request", "headers": _LOCATION},
         202: {"description": "A new job", "headers": _LOCATION},
-        404: {"description": "No such model"},
+        404: {"description": "No such model or dataset"},
         409: {"description": "The Idempotency-Key was used with another request"},
     },
 )
@@ -44,6 +45,7 @@ def start(
     idempotency_key: IdempotencyKey = None,
 ) -> JobBody:
     info = find_model(body.model, state.settings, body.revision)
+    open_dataset(body.dataset)
     params = JobParams(
         dataset=body.dataset,
         pages=body.pages,

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
+from headmap.datasets.sources import DEFAULT
 from headmap.registry.jobs import JobRecord
 from headmap.registry.repository import MapRecord, Match
 from headmap.registry.tables import JobState
@@ -18,6 +19,7 @@ _PRINTABLE = r"^[^\x00-\x1f\x7f]+$"
 ModelName = Annotated[str, Field(min_length=1, max_length=512, pattern=_PRINTABLE)]
 Revision = Annotated[str, Field(min_length=1, max_length=128, pattern=_PRINTABLE)]
 AliasName = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+DatasetName = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[a-z0-9][a-z0-9._-]*$")]
 
 
 def _whole(value: object) -> object:
@@ -54,7 +56,7 @@ class _Request(BaseModel):
 class ScoreRequest(_Request):
     model: ModelName
     revision: Revision | None = None
-    dataset: Literal["synthetic"] = "synthetic"
+    dataset: DatasetName = Field(DEFAULT, description="one of GET /datasets")
     pages: Integer = Field(1000, ge=1, le=MAX_PAGES)
     rule: Literal["aligned", "paper"] = "aligned"
     seed: Integer = Field(0, ge=0, le=2**63 - 1)

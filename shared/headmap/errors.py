@@ -2,8 +2,8 @@
 
     HeadmapError
     ├── BadRequest 422        InvalidParameter, InvalidImage, EmptyPrompt, BudgetTooSmall, UnknownMethod,
-    │                         PromptTooLong, NoImage, InvalidScores, UnsupportedModel
-    ├── NotFound 404          ModelNotFound, JobNotFound, MapNotFound
+    │                         PromptTooLong, NoImage, InvalidScores, InvalidDataset, UnsupportedModel
+    ├── NotFound 404          ModelNotFound, JobNotFound, MapNotFound, DatasetNotFound
     ├── Conflict 409          JobEnded, NoMapForModel, IdempotencyConflict, MapMismatch
     ├── PayloadTooLarge 413   ImageTooLarge
     ├── Unauthorized 401
@@ -80,6 +80,10 @@ class InvalidScores(BadRequest):
     code, title = "invalid_scores", "Invalid head scores"
 
 
+class InvalidDataset(BadRequest):
+    code, title = "invalid_dataset", "Invalid dataset"
+
+
 class UnsupportedModel(BadRequest):
     code, title = "unsupported_model", "Unsupported model"
 
@@ -104,6 +108,10 @@ class JobNotFound(NotFound):
 
 class MapNotFound(NotFound):
     code, title = "map_not_found", "Map not found"
+
+
+class DatasetNotFound(NotFound):
+    code, title = "dataset_not_found", "Dataset not found"
 
 
 class Conflict(HeadmapError):

@@ -69,6 +69,7 @@ def test_pure_parts_know_no_torch_no_sql_no_http(module: str) -> None:
         ("http", MODEL_STACK + SQL + JOBS + ("headmap.jobs", "headmap.registry")),
         ("kvcache", SQL + HTTP + JOBS + ("headmap.registry", "headmap.jobs", "headmap.http")),
         ("scoring", SQL + HTTP + JOBS + ("headmap.registry", "headmap.jobs", "headmap.http")),
+        ("datasets", MODEL_STACK + HTTP + JOBS + ("headmap.jobs", "headmap.http")),
         ("families", SQL + HTTP + JOBS + ("headmap.registry", "headmap.jobs", "headmap.http")),
     ],
 )

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from services.cli.common import one_line_errors, progress_bar
+from services.cli.common import fail, one_line_errors, progress_bar
 
 
 @one_line_errors
@@ -15,11 +15,19 @@ def pages(
     count: Annotated[int, typer.Option(min=1, max=1_000_000, help="How many pages.")],
     out: Annotated[Path, typer.Option(help="The folder to write NNNN.png and pages.jsonl into.")],
     seed: Annotated[int, typer.Option(min=0, help="The series; a scoring job of this seed scores these pages.")] = 0,
+    kind: Annotated[
+        str, typer.Option(help="What the pages look like; `headmap datasets list` names all.")
+    ] = "synthetic",
 ) -> None:
     """Write made-up pages: the same ones on any machine for the same seed."""
-    from headmap.scoring.pages import write_pages
+    from functools import partial
 
+    from headmap.datasets.folders import write_pages
+    from headmap.datasets.sources import MADE_UP
+
+    if kind not in MADE_UP:
+        fail(f"--kind: must be one of {', '.join(MADE_UP)}, got {kind!r}", code=2)
     with progress_bar("pages") as bar:
         task = bar.add_task("Drawing", total=count)
-        write_pages(out, count, seed, on_page=lambda done: bar.update(task, completed=done))
+        write_pages(out, count, partial(MADE_UP[kind], seed), on_page=lambda done: bar.update(task, completed=done))
     typer.echo(str(out))

@@ -17,6 +17,7 @@ from services.cli.common import (
 )
 
 if TYPE_CHECKING:
+    from headmap.datasets.sources import PageSource
     from headmap.models import ModelInfo
     from headmap.registry.jobs import JobParams
     from headmap.registry.repository import MapRecord
@@ -27,12 +28,14 @@ if TYPE_CHECKING:
 def score(
     model: Annotated[str, typer.Argument(help="headmap/demo-ocr, a Hub id in the local cache, or a folder.")],
     pages: Annotated[int, typer.Option(min=1, max=100_000, help="Made-up pages to read.")] = 1000,
+    dataset: Annotated[str, typer.Option(help="Pages to read; `headmap datasets list` names all.")] = "synthetic",
     seed: Annotated[int, typer.Option(min=0, help="The series of pages.")] = 0,
     rule: Annotated[str, typer.Option(help="aligned, or paper: the published rule.")] = "aligned",
     max_new_tokens: Annotated[int, typer.Option(min=1, max=32_768, help="The most to read of a page.")] = 1024,
     data_dir: DataDir = None,
 ) -> None:
     """Measure which attention heads look at the picture, and keep the map."""
+    from headmap.datasets.sources import open_dataset
     from headmap.heatmap import TOP_SHARE, Picture, draw
     from headmap.registry.jobs import JobParams
     from headmap.registry.migrations import migrate
@@ -42,9 +45,10 @@ def score(
     info, settings = find_named_model(model, data_dir)
     if rule not in ("aligned", "paper"):
         fail(f"--rule: must be aligned or paper, got {rule!r}", code=2)
+    source = open_dataset(dataset)
     migrate(settings)
-    params = JobParams(dataset="synthetic", pages=pages, rule=rule, seed=seed, max_new_tokens=max_new_tokens)
-    sums = _sums(info, params, settings)
+    params = JobParams(dataset=dataset, pages=pages, rule=rule, seed=seed, max_new_tokens=max_new_tokens)
+    sums = _sums(info, source, params, settings)
     database = open_database(settings)
     try:
         record = _file(database, info, params, sums)
@@ -79,7 +83,7 @@ class _Sums:
         self.hits += result.hits
 
 
-def _sums(info: ModelInfo, params: JobParams, settings: Settings) -> _Sums:
+def _sums(info: ModelInfo, source: PageSource, params: JobParams, settings: Settings) -> _Sums:
     quiet_libraries()
     from headmap.scoring.profile import Profiler
 
@@ -95,9 +99,7 @@ def _sums(info: ModelInfo, params: JobParams, settings: Settings) -> _Sums:
 
             total.add(
                 profiler.score(
-                    seed=params.seed,
-                    first=first,
-                    count=min(settings.shard_pages, params.pages - first),
+                    source.pages(params.seed, first, min(settings.shard_pages, params.pages - first)),
                     rule=params.rule,
                     max_new_tokens=params.max_new_tokens,
                     on_page=on_page,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from headmap.datasets.sources import open_dataset
 from headmap.jobs.work import OnPage, ShardResult, ShardSpec
 from headmap.models import find_model
 from headmap.settings import Settings
@@ -18,9 +19,7 @@ class ProfilerScorer:
 
     def __call__(self, spec: ShardSpec, on_page: OnPage) -> ShardResult:
         result = self._profiler(spec).score(
-            seed=spec.seed,
-            first=spec.first,
-            count=spec.count,
+            open_dataset(spec.dataset).pages(spec.seed, spec.first, spec.count),
             rule=spec.rule,
             max_new_tokens=spec.max_new_tokens,
             on_page=on_page,

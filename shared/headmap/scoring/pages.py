@@ -11,14 +11,11 @@ character marks the end of the page. The square is no word.
 from __future__ import annotations
 
 import hashlib
-import json
 import random
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import files
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from PIL import Image
@@ -40,8 +37,6 @@ MIN_CELLS, MAX_CELLS = 200, 500
 MIN_TEXT_SHARE, MAX_TEXT_SHARE = 0.25, 0.45
 MAX_QUESTIONS = 4
 TRANSCRIBE_PROMPT = "Provide all the OCR results of this image."
-
-INDEX_FILE = "pages.jsonl"
 
 T = TypeVar("T")
 
@@ -103,7 +98,7 @@ def draw_page(
         min_lines: fewest lines of text; `max_lines` the most.
         min_cells: fewest cells of 16 x 16 px on the page; `max_cells` the most.
     """
-    draw = _Draw(stream)
+    draw = Draw(stream)
     entries = _entries(draw, draw.integer(min_lines, max_lines))
     texts = [f"{key}:{value}" for key, value in entries]
     layout = _layout(draw, texts, min_cells, max_cells)
@@ -118,106 +113,7 @@ def draw_page(
     return Page(Image.fromarray(pixels), words, questions)
 
 
-def write_pages(out: Path, count: int, seed: int, on_page: Callable[[int], None] | None = None) -> None:
-    """Write pages 0 to `count - 1` of a series as `NNNN.png` and `pages.jsonl`.
-
-    `on_page` is called after each page with the number of pages written so far.
-    """
-    if count < 1:
-        raise ValueError(f"count must be at least 1, not {count}")
-    out = Path(out)
-    out.mkdir(parents=True, exist_ok=True)
-    with (out / INDEX_FILE).open("w", encoding="utf-8") as lines:
-        for index in range(count):
-            page = make_page(seed, index)
-            name = f"{index:04d}.png"
-            page.image.save(out / name)
-            record = {
-                "file": name,
-                "width": page.image.width,
-                "height": page.image.height,
-                "words": [{"text": word.text, "box": list(word.box)} for word in page.words],
-                "questions": [{"question": q.question, "answer": q.answer} for q in page.questions],
-            }
-            lines.write(json.dumps(record, ensure_ascii=False) + "\n")
-            if on_page is not None:
-                on_page(index + 1)
-
-
-def read_pages(folder: Path) -> Iterator[Page]:
-    """Read what `write_pages` wrote, one page at a time.
-
-    Raises:
-        ValueError: naming the file, the line and the field that is missing or wrong.
-    """
-    folder = Path(folder)
-    index = folder / INDEX_FILE
-    if not index.is_file():
-        raise ValueError(f"{index}: no such file")
-    with index.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, start=1):
-            if line.strip():
-                yield _read_record(folder, line, f"{index}, line {number}")
-
-
-# Reading
-
-
-def _read_record(folder: Path, line: str, where: str) -> Page:
-    try:
-        record = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{where}: not JSON ({error})") from error
-    name = _field(record, "file", str, where)
-    if Path(name).name != name:
-        raise ValueError(f"{where}: field 'file' must be a plain file name, not {name!r}")
-    size = (_field(record, "width", int, where), _field(record, "height", int, where))
-    try:
-        with Image.open(folder / name) as opened:
-            image = opened.convert("RGB")
-    except OSError as error:
-        raise ValueError(f"{where}: field 'file': cannot read {name!r} ({error})") from error
-    if image.size != size:
-        raise ValueError(f"{where}: fields 'width' and 'height' say {size}, {name} has {image.size}")
-    words = tuple(
-        Word(_field(word, "text", str, f"{where}, words[{i}]"), _box(word, size, f"{where}, words[{i}]"))
-        for i, word in enumerate(_field(record, "words", list, where))
-    )
-    questions = tuple(
-        Question(
-            _field(item, "question", str, f"{where}, questions[{i}]"),
-            _field(item, "answer", str, f"{where}, questions[{i}]"),
-        )
-        for i, item in enumerate(_field(record, "questions", list, where))
-    )
-    return Page(image, words, questions)
-
-
-def _field(record: Any, name: str, kind: type[T], where: str) -> T:
-    if not isinstance(record, dict):
-        raise ValueError(f"{where}: must be an object, not {type(record).__name__}")
-    if name not in record:
-        raise ValueError(f"{where}: field '{name}' is missing")
-    value = record[name]
-    if not isinstance(value, kind) or isinstance(value, bool):
-        raise ValueError(f"{where}: field '{name}' must be of type {kind.__name__}, not {type(value).__name__}")
-    return value
-
-
-def _box(record: Any, size: tuple[int, int], where: str) -> tuple[int, int, int, int]:
-    box = _field(record, "box", list, where)
-    if len(box) != 4 or not all(isinstance(side, int) and not isinstance(side, bool) for side in box):
-        raise ValueError(f"{where}: field 'box' must hold four whole numbers, not {box}")
-    x0, y0, x1, y1 = box
-    if not (0 <= x0 < x1 <= size[0] and 0 <= y0 < y1 <= size[1]):
-        raise ValueError(f"{where}: field 'box' must lie inside the page of {size[0]} x {size[1]} px, not {box}")
-    return x0, y0, x1, y1
-
-
-# Drawing
-
-
-class _Draw:
+class Draw:
     """Random choices made of `random()` alone, the one method that stays the same over Python versions by promise."""
 
     def __init__(self, stream: str) -> None:
@@ -246,7 +142,7 @@ class _Layout:
     pitch: int
 
 
-def _entries(draw: _Draw, count: int) -> list[tuple[str, str]]:
+def _entries(draw: Draw, count: int) -> list[tuple[str, str]]:
     """Keys and values of a page.
 
     No two characters stand side by side twice, ends of lines counted in, so that the last two characters read tell
@@ -264,7 +160,7 @@ def _entries(draw: _Draw, count: int) -> list[tuple[str, str]]:
     return entries
 
 
-def _layout(draw: _Draw, texts: list[str], min_cells: int, max_cells: int) -> _Layout:
+def _layout(draw: Draw, texts: list[str], min_cells: int, max_cells: int) -> _Layout:
     """Draw margins until the page has the wanted size and density."""
     longest = max(map(len, texts))
     inked = sum(map(len, texts))
@@ -286,7 +182,7 @@ def _atlas() -> np.ndarray:
     return flat.reshape(len(FONT_SIZES), CELL, len(ATLAS_CHARACTERS), CELL).transpose(0, 2, 1, 3).copy()
 
 
-def _render(draw: _Draw, layout: _Layout, texts: list[str], places: list[tuple[int, int]], stream: str) -> np.ndarray:
+def _render(draw: Draw, layout: _Layout, texts: list[str], places: list[tuple[int, int]], stream: str) -> np.ndarray:
     """Pixels `[height, width, 3]`, uint8."""
     height, width = layout.rows * CELL, layout.cols * CELL
     ink = np.zeros((height + 2, width + 2), dtype=np.int32)  # one pixel of room on each side for the jitter
@@ -312,7 +208,7 @@ def _render(draw: _Draw, layout: _Layout, texts: list[str], places: list[tuple[i
     return pixels
 
 
-def _paper(draw: _Draw, height: int, width: int, stream: str) -> np.ndarray:
+def _paper(draw: Draw, height: int, width: int, stream: str) -> np.ndarray:
     """Grey levels `[height, width]` of the background: a slope, some soft patches of shade and light noise."""
     down, across = draw.integer(-16, 16), draw.integer(-16, 16)
     slope = (np.arange(height, dtype=np.int32) * down // height)[:, None] + (

@@ -16,7 +16,7 @@ from headmap.families.loading import LoadedModel, load_model
 from headmap.generation.batch import generate_greedy
 from headmap.models import ModelInfo
 from headmap.scoring.alignment import RULES
-from headmap.scoring.pages import TRANSCRIBE_PROMPT, Page, make_page
+from headmap.scoring.pages import TRANSCRIBE_PROMPT, Page
 from headmap.scoring.probe import replay
 from headmap.scoring.visual_heads import page_scores
 
@@ -53,14 +53,13 @@ class Profiler:
         self._batch = batch
 
     def score(
-        self, *, seed: int, first: int, count: int, rule: str, max_new_tokens: int, on_page: Callable[[int], None]
+        self, pages: Iterable[Page], *, rule: str, max_new_tokens: int, on_page: Callable[[int], None]
     ) -> PageRangeResult:
-        """Score made-up pages `first` to `first + count - 1` of the series `seed`.
+        """Score some pages, each opened when its turn comes.
 
         `on_page(done)` is called with the pages done so far after each page, and about once a second besides; it may
         raise to end the work.
         """
-        pages = (make_page(seed, index) for index in range(first, first + count))
         progress = _Progress(on_page)
         shape = (self.loaded.info.num_layers, self.loaded.info.num_heads)
         sums, squares = np.zeros(shape), np.zeros(shape)

@@ -121,6 +121,11 @@ def test_an_unknown_revision_is_not_found(refusing: TestClient) -> None:
     assert_problem(response, 404, "model_not_found", "v9")
 
 
+def test_an_unknown_dataset_is_not_found(refusing: TestClient) -> None:
+    response = refusing.post("/score", json={"model": DEMO_MODEL, "dataset": "no-such"})
+    assert_problem(response, 404, "dataset_not_found", "no-such", "synthetic")
+
+
 @pytest.mark.parametrize(
     ("fields", "named"),
     [
@@ -133,7 +138,8 @@ def test_an_unknown_revision_is_not_found(refusing: TestClient) -> None:
         ({"seed": -1}, "seed"),
         ({"seed": 2**63}, "seed"),
         ({"rule": "other"}, "rule"),
-        ({"dataset": "synthdog-en-detection"}, "dataset"),
+        ({"dataset": ""}, "dataset"),
+        ({"dataset": "../pages"}, "dataset"),
         ({"max_new_tokens": 0}, "max_new_tokens"),
         ({"force": "yes"}, "force"),
         ({"model": ""}, "model"),

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 import torch
 
+from headmap.datasets.folders import PageFolder
 from headmap.demo.assets import LOOKUP_PROMPT, build_config, build_tokenizer
 from headmap.demo.evaluate import MODEL_FOLDER, ask, evaluate, load
-from headmap.scoring.pages import TRANSCRIBE_PROMPT, make_page, read_pages
+from headmap.scoring.pages import TRANSCRIBE_PROMPT, make_page
 
 SAMPLES = MODEL_FOLDER.parent / "samples"
 HELD_OUT = 31_415
@@ -82,7 +83,7 @@ def test_it_answers_lookups_on_pages_nobody_trained_on(loaded: tuple[Any, Any]) 
 
 
 def test_it_reads_a_sample_page_to_its_end(loaded: tuple[Any, Any]) -> None:
-    pages = list(read_pages(SAMPLES))
+    pages = list(PageFolder(SAMPLES))
     assert len(pages) == 3
     figures = evaluate(*loaded, pages[:1])
     assert figures["transcription_characters"]["value"] >= 0.95

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import json
-from pathlib import Path
 
 import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -21,8 +18,6 @@ from headmap.scoring.pages import (
     Word,
     draw_page,
     make_page,
-    read_pages,
-    write_pages,
 )
 
 seeds = st.integers(min_value=0, max_value=2**63)
@@ -114,73 +109,3 @@ def test_words_beside_each_other_are_one_line() -> None:
 def test_other_streams_are_other_pages() -> None:
     assert draw_page("train/0/0", 8, 14).words != make_page(0, 0).words
     assert draw_page("page/0/0", 8, 14).words == make_page(0, 0).words
-
-
-def test_written_pages_are_read_back(tmp_path: Path) -> None:
-    done: list[int] = []
-    write_pages(tmp_path / "new", 3, 5, done.append)
-    assert done == [1, 2, 3]
-    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == [
-        "0000.png",
-        "0001.png",
-        "0002.png",
-        "pages.jsonl",
-    ]
-    read = list(read_pages(tmp_path / "new"))
-    for index, page in enumerate(read):
-        made = make_page(5, index)
-        assert pixels(page) == pixels(made)
-        assert (page.words, page.questions) == (made.words, made.questions)
-
-
-def test_the_index_has_the_documented_fields(tmp_path: Path) -> None:
-    write_pages(tmp_path, 1, 5)
-    record = json.loads((tmp_path / "pages.jsonl").read_text())
-    assert set(record) == {"file", "width", "height", "words", "questions"}
-    assert set(record["words"][0]) == {"text", "box"}
-    assert set(record["questions"][0]) == {"question", "answer"}
-
-
-@pytest.mark.parametrize("count", [0, -1])
-def test_nothing_to_write_is_refused(tmp_path: Path, count: int) -> None:
-    with pytest.raises(ValueError, match="count"):
-        write_pages(tmp_path, count, 0)
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"file": None}, "line 1: field 'file' must be of type str"),
-        ({"file": "../0000.png"}, "plain file name"),
-        ({"file": "missing.png"}, "cannot read 'missing.png'"),
-        ({"width": 1}, "'width' and 'height' say"),
-        ({"width": True}, "'width' must be of type int"),
-        ({"words": [{"text": "A"}]}, r"words\[0\]: field 'box' is missing"),
-        ({"words": [{"text": "A", "box": [0, 0, 9]}]}, "four whole numbers"),
-        ({"words": [{"text": "A", "box": [0, 0, 9, 99999]}]}, "inside the page"),
-        ({"words": ["A"]}, r"words\[0\]: must be an object"),
-        ({"questions": [{"question": "Q"}]}, r"questions\[0\]: field 'answer' is missing"),
-        ({"questions": {}}, "'questions' must be of type list"),
-    ],
-)
-def test_a_wrong_record_is_named(tmp_path: Path, change: dict[str, object], message: str) -> None:
-    write_pages(tmp_path, 1, 0)
-    index = tmp_path / "pages.jsonl"
-    index.write_text(json.dumps({**json.loads(index.read_text()), **change}) + "\n")
-    with pytest.raises(ValueError, match=message):
-        list(read_pages(tmp_path))
-
-
-def test_a_broken_line_is_named(tmp_path: Path) -> None:
-    write_pages(tmp_path, 2, 0)
-    index = tmp_path / "pages.jsonl"
-    index.write_text(index.read_text().splitlines()[0] + "\n{broken\n")
-    pages = read_pages(tmp_path)
-    next(pages)
-    with pytest.raises(ValueError, match="line 2: not JSON"):
-        next(pages)
-
-
-def test_a_folder_without_pages_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"pages\.jsonl: no such file"):
-        list(read_pages(tmp_path))

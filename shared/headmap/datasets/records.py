@@ -1,0 +1,121 @@
+"""One line of `pages.jsonl`: a page's picture file, its size, words and questions, checked field by field."""
+
+from __future__ import annotations
+
+import json
+import unicodedata
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from headmap.errors import InvalidDataset
+from headmap.scoring.pages import Page, Question, Word
+
+INDEX_FILE = "pages.jsonl"
+MAX_TEXT = 1000
+"""Characters of a word, a question or an answer."""
+MAX_WORDS = 10_000
+MAX_QUESTIONS = 1000
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class PageRecord:
+    """A page without its picture; boxes lie within `width` x `height`, in pixels."""
+
+    file: str
+    width: int
+    height: int
+    words: tuple[Word, ...]
+    questions: tuple[Question, ...]
+
+    @classmethod
+    def of(cls, page: Page, file: str) -> PageRecord:
+        return cls(file, page.image.width, page.image.height, page.words, page.questions)
+
+    def to_json(self) -> str:
+        """The line of `pages.jsonl`, without its end; `parse_record` reads it back."""
+        fields = {
+            "file": self.file,
+            "width": self.width,
+            "height": self.height,
+            "words": [{"text": word.text, "box": list(word.box)} for word in self.words],
+            "questions": [{"question": one.question, "answer": one.answer} for one in self.questions],
+        }
+        return json.dumps(fields, ensure_ascii=False)
+
+
+def parse_record(line: str, where: str) -> PageRecord:
+    """Read one line. Raises InvalidDataset, which begins with `where` and names the field that is missing or wrong."""
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise InvalidDataset(f"{where}: not JSON ({error})") from error
+    name = _text(record, "file", where)
+    if any(separator in name for separator in "/\\") or name in (".", "..", INDEX_FILE):
+        raise InvalidDataset(f"{where}: field 'file' must be a plain file name, not {_short(name)}")
+    size = (_side(record, "width", where), _side(record, "height", where))
+    words = tuple(
+        Word(_text(word, "text", place), _box(word, size, place))
+        for place, word in _items(record, "words", MAX_WORDS, where)
+    )
+    questions = tuple(
+        Question(_text(one, "question", place), _text(one, "answer", place))
+        for place, one in _items(record, "questions", MAX_QUESTIONS, where)
+    )
+    return PageRecord(name, *size, words, questions)
+
+
+def _items(record: Any, name: str, most: int, where: str) -> list[tuple[str, Any]]:
+    items = _field(record, name, list, where)
+    if len(items) > most:
+        raise InvalidDataset(f"{where}: field '{name}' must hold at most {most} items, not {len(items)}")
+    return [(f"{where}, {name}[{number}]", item) for number, item in enumerate(items)]
+
+
+def _field(record: Any, name: str, kind: type[T], where: str) -> T:
+    if not isinstance(record, dict):
+        raise InvalidDataset(f"{where}: must be an object, not {type(record).__name__}")
+    if name not in record:
+        raise InvalidDataset(f"{where}: field '{name}' is missing")
+    value = record[name]
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise InvalidDataset(f"{where}: field '{name}' must be of type {kind.__name__}, not {type(value).__name__}")
+    return value
+
+
+def _text(record: Any, name: str, where: str) -> str:
+    """Some characters that can be seen, and none that no page shows: line breaks, NUL, half a surrogate pair."""
+    text = _field(record, name, str, where)
+    if not text.strip() or len(text) > MAX_TEXT:
+        raise InvalidDataset(f"{where}: field '{name}' must have 1 to {MAX_TEXT} characters, not {_short(text)}")
+    if any(unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") for character in text):
+        raise InvalidDataset(f"{where}: field '{name}' must be of printable characters, not {_short(text)}")
+    return text
+
+
+def _side(record: Any, name: str, where: str) -> int:
+    side = _field(record, name, int, where)
+    if side < 1:
+        raise InvalidDataset(f"{where}: field '{name}' must be at least 1, not {_short(side)}")
+    return side
+
+
+def _box(record: Any, size: tuple[int, int], where: str) -> tuple[int, int, int, int]:
+    box = _field(record, "box", list, where)
+    if len(box) != 4 or not all(isinstance(side, int) and not isinstance(side, bool) for side in box):
+        raise InvalidDataset(f"{where}: field 'box' must hold four whole numbers, not {_short(box)}")
+    x0, y0, x1, y1 = box
+    if not (0 <= x0 < x1 <= size[0] and 0 <= y0 < y1 <= size[1]):
+        raise InvalidDataset(
+            f"{where}: field 'box' must lie inside the page of {size[0]} x {size[1]} px, not {_short(box)}"
+        )
+    return x0, y0, x1, y1
+
+
+def _short(value: object) -> str:
+    try:
+        text = ascii(value)
+    except (ValueError, RecursionError):  # an integer of thousands of digits
+        return type(value).__name__
+    return text if len(text) <= 80 else f"{text[:77]}..."
