@@ -86,6 +86,10 @@ class Family(ABC):
     ) -> tuple[dict[str, torch.Tensor], tuple[VisualTokens, ...]]:
         """Preprocess pictures (RGB): the model's tensors, and each picture's tokens."""
 
+    @abstractmethod
+    def skip_images(self, inputs: Mapping[str, torch.Tensor], count: int) -> dict[str, torch.Tensor]:
+        """The tensors of `image_inputs` without those of the first `count` pictures."""
+
     def positions(
         self, model: PreTrainedModel, input_ids: torch.Tensor, inputs: Mapping[str, torch.Tensor]
     ) -> tuple[torch.Tensor, int]:

@@ -7,7 +7,7 @@ together, freed of padding, row by row with a newline token after each row.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -31,6 +31,9 @@ class LlavaNext(Family):
         features = image_processor(images=list(images), return_tensors="pt")
         tokens = tuple(visual_tokens(config, image.width, image.height) for image in images)
         return {key: features[key] for key in ("pixel_values", "image_sizes")}, tokens
+
+    def skip_images(self, inputs: Mapping[str, torch.Tensor], count: int) -> dict[str, torch.Tensor]:
+        return {key: inputs[key][count:] for key in ("pixel_values", "image_sizes")}
 
 
 def visual_tokens(config: PretrainedConfig, width: int, height: int) -> VisualTokens:

@@ -110,6 +110,20 @@ class LoadedModel:
             image_starts=tuple(starts),
         )
 
+    def rest(self, prompt: PreparedPrompt, start: int) -> PreparedPrompt:
+        """`prompt` without its first `start` tokens, which must not end within a picture: what a further turn adds."""
+        seen = sum(place < start for place in prompt.image_starts)
+        inputs = {"input_ids": prompt.inputs["input_ids"][:, start:]}
+        if seen < len(prompt.images):
+            inputs |= self.family.skip_images(prompt.inputs, seen)
+        return PreparedPrompt(
+            inputs=inputs,
+            position_ids=prompt.position_ids[..., start:],
+            next_position=prompt.next_position,
+            images=prompt.images[seen:],
+            image_starts=tuple(place - start for place in prompt.image_starts[seen:]),
+        )
+
     def _image_inputs(self, images: Sequence[Image.Image]) -> tuple[dict[str, torch.Tensor], tuple[Any, ...]]:
         return self.family.image_inputs(self.model.config, self.image_processor, images)
 

@@ -34,6 +34,11 @@ class Qwen2VL(Family):
             )
         return {key: features[key] for key in ("pixel_values", "image_grid_thw")}, tuple(tokens)
 
+    def skip_images(self, inputs: Mapping[str, torch.Tensor], count: int) -> dict[str, torch.Tensor]:
+        grids = inputs["image_grid_thw"]
+        patches = int(grids[:count].prod(1).sum())
+        return {"pixel_values": inputs["pixel_values"][patches:], "image_grid_thw": grids[count:]}
+
     def positions(
         self, model: PreTrainedModel, input_ids: torch.Tensor, inputs: Mapping[str, torch.Tensor]
     ) -> tuple[torch.Tensor, int]:

@@ -43,13 +43,17 @@ class BlockTables:
 
     # ---- admission
 
-    def blocks_for(self, plan: KeepPlan, new_tokens: int) -> int:
-        """Blocks that a sequence of this plan holds at most, once `new_tokens` have been appended to every head."""
+    def blocks_for(self, plan: KeepPlan, new_tokens: int, before: Ints | None = None) -> int:
+        """Blocks that a sequence of this plan holds at most, once `new_tokens` have been appended to every head.
+
+        `before`: (num_layers, num_kv_heads) int64, tokens that the heads hold already.
+        """
+        tokens = plan.tokens if before is None else plan.tokens + before
         if plan.method.decides_per_prompt and not plan.keeps_all:
             # Only the layers' sums are known: each head may waste all but one slot of its last block.
             slack = self.shape.num_kv_heads * (new_tokens + self.block_size - 1)
-            return int(((plan.tokens.sum(1) + slack) // self.block_size).sum())
-        return int((-(-(plan.tokens + new_tokens) // self.block_size)).sum())
+            return int(((tokens.sum(1) + slack) // self.block_size).sum())
+        return int((-(-(tokens + new_tokens) // self.block_size)).sum())
 
     @property
     def reserved_blocks(self) -> int:
@@ -102,22 +106,26 @@ class BlockTables:
     def used_blocks(self, layer_idx: int) -> int:
         return int(np.count_nonzero(self.owner[layer_idx]))
 
-    def place_prompt(self, layer_idx: int, slot: int, lengths: Ints) -> tuple[Ints, Assigned]:
-        """Assign blocks for the tokens a layer keeps of a prompt.
+    def place(self, layer_idx: int, slot: int, counts: Ints) -> tuple[Ints, Assigned]:
+        """Make room for `counts` more tokens in the heads of one sequence: what a layer keeps of a prompt.
 
-        `lengths`: (num_kv_heads,) int64. Returns the token slots to write to, (sum of lengths,) int64, head by head in
+        `counts`: (num_kv_heads,) int64. Returns the token slots to write to, (sum of counts,) int64, head by head in
         order, and the blocks assigned.
         """
         size = self.block_size
-        counts = -(-lengths // size)
-        rows = 1 + slot * self.shape.num_kv_heads + np.repeat(np.arange(len(lengths)), counts)
+        room = np.minimum(-self.lengths[layer_idx, slot] % size, counts)  # left in each head's last block
+        blocks = -(-(counts - room) // size)
+        rows = 1 + slot * self.shape.num_kv_heads + np.repeat(np.arange(len(counts)), blocks)
         assigned = self._assign(layer_idx, rows)
-        index = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-        first_block = np.repeat(np.cumsum(counts) - counts, lengths)
-        places = assigned.blocks[first_block + index // size] * size + index % size
-        self.lengths[layer_idx, slot] = lengths
-        filled = lengths > 0
-        self._write_at[layer_idx, slot, filled] = places[np.cumsum(lengths)[filled] - 1] + 1
+        index = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+        fresh = index - np.repeat(room, counts)
+        places = np.repeat(self._write_at[layer_idx, slot], counts) + index
+        beyond = fresh >= 0
+        first_block = np.repeat(np.cumsum(blocks) - blocks, counts)[beyond]
+        places[beyond] = assigned.blocks[first_block + fresh[beyond] // size] * size + fresh[beyond] % size
+        self.lengths[layer_idx, slot] += counts
+        filled = counts > 0
+        self._write_at[layer_idx, slot, filled] = places[np.cumsum(counts)[filled] - 1] + 1
         return places, assigned
 
     def append(self, slots: Ints) -> tuple[Ints, dict[int, Assigned]]:

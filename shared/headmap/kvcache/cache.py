@@ -2,7 +2,8 @@
 
 Prefill hands each layer's full keys and values to attention, keeps what the plan says, and drops the rest before the
 next layer runs; so at no time does more than one layer hold its full keys. Decoding appends one token to every head of
-every running sequence and attends over the blocks as they lie; nothing is re-copied.
+every running sequence and attends over the blocks as they lie; nothing is re-copied. Between two turns of a
+conversation a sequence can be parked outside; its next turn is prefilled on top of what it kept.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from headmap.budgets import Ints
 from headmap.kvcache.attention import LayerAttention, causal_attention
 from headmap.kvcache.backends import blocked
 from headmap.kvcache.blocks import BlockTables
@@ -49,9 +51,13 @@ class RaggedCache:
         self.layers = [LayerStore(block_size, shape.head_dim, dtype, device) for _ in range(shape.num_layers)]
         self.attend = attend
 
-    def reservation(self, plan: KeepPlan, new_tokens: int) -> int:
-        """Bytes a sequence holds at most: what it keeps of its prompt and `new_tokens` more in every head."""
-        return self.tables.blocks_for(plan, new_tokens) * self.block_bytes
+    def reservation(self, plan: KeepPlan, new_tokens: int, parked: ParkedSequence | None = None) -> int:
+        """Bytes a sequence holds at most: what it keeps of its prompt and `new_tokens` more in every head.
+
+        With `parked`, what it held before that too.
+        """
+        before = None if parked is None else parked.lengths
+        return self.tables.blocks_for(plan, new_tokens, before) * self.block_bytes
 
     def fits(self, reservation: int) -> bool:
         return self.tables.fits(reservation // self.block_bytes)
@@ -71,8 +77,37 @@ class RaggedCache:
             if stay is not None:
                 store.keep_blocks(stay)
 
+    @torch.inference_mode()
+    def park(self, slot: int) -> ParkedSequence:
+        """A copy of what a sequence holds, in the machine's memory and without unused room; the slot stays as it is."""
+        heads = self.shape.num_kv_heads
+        layers = []
+        for store in self.layers:
+            rows = [store.row(1 + slot * heads + head) for head in range(heads)]
+            keys, values = (torch.cat(tensors).cpu() for tensors in zip(*rows, strict=True))
+            layers.append((keys, values))
+        return ParkedSequence(self.tables.lengths[:, slot].copy(), tuple(layers))
+
+    @torch.inference_mode()
+    def unpark(self, slot: int, parked: ParkedSequence) -> None:
+        """Put a parked sequence into an empty slot that `reservation` was told of it."""
+        for layer_idx, (keys, values) in enumerate(parked.layers):
+            self.put(layer_idx, slot, parked.lengths[layer_idx], keys.to(self.device), values.to(self.device))
+
+    def put(self, layer_idx: int, slot: int, counts: Ints, keys: torch.Tensor, values: torch.Tensor) -> None:
+        """Add tokens to one sequence's heads, `counts` (num_kv_heads,); `keys`, `values`: (sum, head_dim), by head."""
+        store = self.layers[layer_idx]
+        places, assigned = self.tables.place(layer_idx, slot, counts)
+        store.resize(len(self.tables.owner[layer_idx]))
+        store.assign(assigned)
+        store.write(torch.from_numpy(places).to(self.device), keys, values)
+
     def prefill(self, slot: int, plan: KeepPlan, on_layer: Callable[[], None] | None = None) -> PrefillCache:
-        """The cache to run a whole prompt with, as `past_key_values`; `on_layer` is called before each layer."""
+        """The cache to run a whole prompt with, as `past_key_values`; `on_layer` is called before each layer.
+
+        On a slot that holds tokens it is the prompt of a further turn: its queries see what was kept before them, and
+        the plan is about its own tokens.
+        """
         return PrefillCache(self, slot, plan, on_layer)
 
     def decode(self, slots: Sequence[int]) -> DecodeCache:
@@ -105,8 +140,21 @@ class RaggedCache:
 
 
 @dataclass(frozen=True)
+class ParkedSequence:
+    """What a sequence held, outside the cache. lengths: (num_layers, num_kv_heads) int64, tokens of each head; layers:
+    keys and values by layer, each (sum of its lengths, head_dim), head by head."""
+
+    lengths: Ints
+    layers: tuple[tuple[torch.Tensor, torch.Tensor], ...]
+
+    @property
+    def nbytes(self) -> int:
+        return sum(keys.nbytes + values.nbytes for keys, values in self.layers)
+
+
+@dataclass(frozen=True)
 class PrefillCache:
-    """`past_key_values` for one sequence's whole prompt."""
+    """`past_key_values` for one sequence's whole prompt, or for that of a further turn."""
 
     cache: RaggedCache
     slot: int
@@ -133,11 +181,7 @@ class PrefillCache:
         else:
             lengths = keep.sum(1).cpu().numpy()
             kept_keys, kept_values = keys[keep], values[keep]
-        tables, store = self.cache.tables, self.cache.layers[layer_idx]
-        places, assigned = tables.place_prompt(layer_idx, self.slot, lengths)
-        store.resize(len(tables.owner[layer_idx]))
-        store.assign(assigned)
-        store.write(torch.from_numpy(places).to(self.cache.device), kept_keys, kept_values)
+        self.cache.put(layer_idx, self.slot, lengths, kept_keys, kept_values)
 
 
 @dataclass(frozen=True)
@@ -153,7 +197,7 @@ class _PrefillLayer(LayerAttention):
             raise ValueError(
                 f"a plan for one prompt of {plan.prompt_tokens} tokens, got {len(queries)} x {self.keys.shape[2]}"
             )
-        output = causal_attention(queries, self.keys, self.values, scaling)
+        output = self._attention(queries, scaling)
         keep = None
         if not plan.keeps_all:
             budgets = torch.from_numpy(plan.tokens[self.layer_idx]).to(queries.device)
@@ -161,6 +205,19 @@ class _PrefillLayer(LayerAttention):
             keep = keep_tokens(plan.method, last, self.keys[0], scaling, budgets, plan.window)
         self.prefill.store(self.layer_idx, self.keys[0], self.values[0], keep)
         return output
+
+    def _attention(self, queries: torch.Tensor, scaling: float) -> torch.Tensor:
+        cache, slot = self.prefill.cache, self.prefill.slot
+        if not cache.tables.lengths[self.layer_idx, slot].any():
+            return causal_attention(queries, self.keys, self.values, scaling)
+        heads = self.keys.shape[1]
+        outputs = []
+        for head, own in enumerate(queries.chunk(heads, dim=1)):  # each head has a past of another length
+            past_keys, past_values = cache.layers[self.layer_idx].row(1 + slot * heads + head)
+            keys = torch.cat([past_keys, self.keys[0, head]])[None, None]
+            values = torch.cat([past_values, self.values[0, head]])[None, None]
+            outputs.append(causal_attention(own, keys, values, scaling))
+        return torch.cat(outputs, dim=2)
 
 
 @dataclass(frozen=True)

@@ -46,6 +46,12 @@ class LayerStore:
         self.values.view(-1, self.values.shape[-1]).index_copy_(0, places, values)
         self.bias.view(-1).index_fill_(0, places, 0.0)
 
+    def row(self, row: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """A copy of one row's keys and values, (n, head_dim) each, in the order they lie in."""
+        blocks = self.owner == row
+        held = self.bias[blocks] == 0
+        return self.keys[blocks][held], self.values[blocks][held]
+
     def free(self, first_row: int, rows: int) -> None:
         """Mark the blocks of `rows` rows from `first_row` on as free."""
         gone = (self.owner >= first_row) & (self.owner < first_row + rows)

@@ -37,11 +37,22 @@ class Lives(RuleBasedStateMachine):
         assert slot not in self.slots
         self.slots.add(slot)
         for layer in range(2):
-            places, assigned = self.tables.place_prompt(layer, slot, tokens[layer])
-            assert (self.tables.owner[layer][assigned.blocks] == assigned.rows).all()
-            ends = np.cumsum(tokens[layer])
-            for head, part in enumerate(np.split(places, ends[:-1])):
-                self.written[layer][slot, head, 0] = part.tolist()
+            for head in range(3):
+                self.written[layer][slot, head, 0] = []
+            self.place(layer, slot, tokens[layer])
+
+    @precondition(lambda self: self.slots)
+    @rule(data=st.data(), counts=st.lists(st.integers(0, 11), min_size=6, max_size=6))
+    def extend(self, data: st.DataObject, counts: list[int]) -> None:
+        slot = data.draw(st.sampled_from(sorted(self.slots)))
+        for layer in range(2):
+            self.place(layer, slot, np.array(counts, dtype=np.int64).reshape(2, 3)[layer])
+
+    def place(self, layer: int, slot: int, counts: np.ndarray) -> None:
+        places, assigned = self.tables.place(layer, slot, counts)
+        assert (self.tables.owner[layer][assigned.blocks] == assigned.rows).all()
+        for head, part in enumerate(np.split(places, np.cumsum(counts)[:-1])):
+            self.written[layer][slot, head, 0] += part.tolist()
 
     @precondition(lambda self: self.slots)
     @rule(data=st.data())

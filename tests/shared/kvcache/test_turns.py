@@ -1,0 +1,122 @@
+"""Further turns of a conversation on a parked cache: with the whole cache they equal one long prompt."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from headmap.families.base import PreparedPrompt
+from headmap.families.loading import LoadedModel
+from headmap.generation.runner import ModelRunner
+from headmap.kvcache.cache import ParkedSequence, RaggedCache
+from headmap.kvcache.methods import METHODS, get_method
+from headmap.kvcache.plan import KeepPlan, KVRequest, plan_cache
+from tests.shared.kvcache.test_cache import picture, ragged, scores_of
+
+STEPS = 5
+
+
+def conversation(model: LoadedModel, pictures: int) -> PreparedPrompt:
+    """Two turns and an answer between them; the second turn has `pictures` of its own."""
+    second = [{"type": "image"}] * pictures + [{"type": "text", "text": "And now?"}]
+    messages = [
+        {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What is it?"}]},
+        {"role": "assistant", "content": "A cat."},
+        {"role": "user", "content": second},
+    ]
+    return model.prepare(messages, [picture(72 + 16 * number, 56, number) for number in range(1 + pictures)])
+
+
+def first_part(prompt: PreparedPrompt, end: int) -> PreparedPrompt:
+    """The first `end` tokens, with the first picture alone."""
+    inputs = dict(prompt.inputs)
+    inputs["input_ids"] = prompt.inputs["input_ids"][:, :end]
+    if "image_grid_thw" in inputs:
+        inputs["image_grid_thw"] = inputs["image_grid_thw"][:1]
+        inputs["pixel_values"] = inputs["pixel_values"][: int(inputs["image_grid_thw"].prod())]
+    else:
+        inputs["image_sizes"], inputs["pixel_values"] = inputs["image_sizes"][:1], inputs["pixel_values"][:1]
+    return PreparedPrompt(inputs, prompt.position_ids[..., :end], 0, prompt.images[:1], prompt.image_starts[:1])
+
+
+def plan_of(model: LoadedModel, request: KVRequest, tokens: int) -> KeepPlan:
+    return plan_cache(request, get_method(request.method), model.cache_shape, tokens, scores_of(model))
+
+
+def park_first_turn(model: LoadedModel, prompt: PreparedPrompt, end: int, request: KVRequest) -> ParkedSequence:
+    cache = ragged(model)
+    part = first_part(prompt, end)
+    plan = plan_of(model, request, end)
+    slot = cache.admit(cache.reservation(plan, 0))
+    ModelRunner(model, cache).prefill(slot, plan, part)
+    return cache.park(slot)
+
+
+def answer(runner: ModelRunner, slot: int, logits: torch.Tensor, position: int) -> torch.Tensor:
+    """Logits of the first token and STEPS more."""
+    rows = [logits]
+    for step in range(STEPS):
+        rows.append(runner.decode([slot], [int(rows[-1].argmax())], [position + step])[0])
+    return torch.stack(rows)
+
+
+def second_turn(
+    model: LoadedModel, cache: RaggedCache, prompt: PreparedPrompt, parked: ParkedSequence, end: int, kv: KVRequest
+) -> tuple[int, torch.Tensor]:
+    plan = plan_of(model, kv, prompt.prompt_tokens - end)
+    slot = cache.admit(cache.reservation(plan, STEPS, parked))
+    cache.unpark(slot, parked)
+    runner = ModelRunner(model, cache)
+    logits = runner.prefill(slot, plan, model.rest(prompt, end))
+    return slot, answer(runner, slot, logits, prompt.next_position)
+
+
+@pytest.mark.parametrize("pictures", [0, 2])
+def test_a_second_turn_on_a_full_cache_equals_the_whole_conversation(any_model: LoadedModel, pictures: int) -> None:
+    full = KVRequest("full")
+    prompt = conversation(any_model, pictures)
+    cache = ragged(any_model)
+    plan = plan_of(any_model, full, prompt.prompt_tokens)
+    slot = cache.admit(cache.reservation(plan, STEPS))
+    runner = ModelRunner(any_model, cache)
+    expected = answer(runner, slot, runner.prefill(slot, plan, prompt), prompt.next_position)
+    later_images = prompt.image_starts[1] if pictures else prompt.prompt_tokens
+    end = min(prompt.image_starts[0] + prompt.images[0].count + 9, later_images)
+    parked = park_first_turn(any_model, prompt, end, full)
+    assert parked.nbytes == any_model.cache_shape.full_tokens(end) * any_model.cache_shape.token_bytes
+    for _ in range(2):  # in the same cache, beside the first sequence; a parked one can be used twice
+        _, logits = second_turn(any_model, cache, prompt, parked, end, full)
+        torch.testing.assert_close(logits, expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_what_was_kept_stays_and_the_new_turn_is_kept_as_planned(any_model: LoadedModel, method: str) -> None:
+    request = KVRequest(method, ratio=0.4)
+    prompt = conversation(any_model, 1)
+    end = prompt.image_starts[1]
+    parked = park_first_turn(any_model, prompt, end, request)
+    cache = ragged(any_model)
+    slot, logits = second_turn(any_model, cache, prompt, parked, end, request)
+    added = plan_of(any_model, request, prompt.prompt_tokens - end).kept_tokens
+    heads = any_model.info.num_layers * any_model.info.num_kv_heads
+    assert cache.tokens(slot) == int(parked.lengths.sum()) + added + STEPS * heads
+    held = (cache.tables.lengths.sum() * any_model.cache_shape.token_bytes).item()
+    assert held <= cache.reserved_bytes
+    assert torch.isfinite(logits).all()
+    cache.release(slot)
+    assert cache.allocated_bytes == 0
+
+
+def test_parking_and_putting_back_changes_nothing(any_model: LoadedModel) -> None:
+    prompt = conversation(any_model, 0)
+    end = prompt.prompt_tokens - 4
+    parked = park_first_turn(any_model, prompt, end, KVRequest("sparsemm", ratio=0.3))
+    cache = ragged(any_model, block_size=4)
+    slot = cache.admit(cache.reservation(plan_of(any_model, KVRequest("full"), 1), 0, parked))
+    cache.unpark(slot, parked)
+    again = cache.park(slot)
+    np.testing.assert_array_equal(again.lengths, parked.lengths)
+    for (keys, values), (keys_again, values_again) in zip(parked.layers, again.layers, strict=True):
+        assert torch.equal(keys, keys_again)
+        assert torch.equal(values, values_again)
