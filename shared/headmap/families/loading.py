@@ -24,15 +24,13 @@ from headmap.errors import InvalidParameter, UnsupportedModel
 from headmap.families.base import Family, PreparedPrompt
 from headmap.families.llava_next import LlavaNext
 from headmap.families.qwen2_vl import Qwen2VL
+from headmap.families.tokenizing import Message, PromptTokenizer
 from headmap.kvcache.attention import use_headmap_attention
 from headmap.kvcache.generate import cache_shape
 from headmap.kvcache.plan import CacheShape
 from headmap.models import ModelInfo
 
 _FAMILIES: dict[str, type[Family]] = {family.name: family for family in (Qwen2VL, LlavaNext)}
-
-Message = dict[str, Any]
-"""A chat message: {"role", "content": text or [{"type": "image"} or {"type": "text", "text": ...}, ...]}."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +42,7 @@ class LoadedModel:
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     image_processor: Any
-    chat_template: str
+    prompts: PromptTokenizer
     eos_token_ids: frozenset[int]
 
     @property
@@ -55,28 +53,6 @@ class LoadedModel:
     def cache_shape(self) -> CacheShape:
         return cache_shape(self.model)
 
-    def render(self, messages: Sequence[Message]) -> str:
-        """The prompt of a conversation, ending where the model speaks.
-
-        Raises InvalidParameter where a text holds one of the tokenizer's control tokens: they would not be text.
-        """
-        for number, message in enumerate(messages):
-            content = message["content"]
-            parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
-            for part in parts:
-                self._refuse_control_tokens(part.get("text", ""), number)
-        rendered = self.tokenizer.apply_chat_template(
-            list(messages), chat_template=self.chat_template, add_generation_prompt=True, tokenize=False
-        )
-        return str(rendered)
-
-    def _refuse_control_tokens(self, text: str, number: int) -> None:
-        for token in self.tokenizer.all_special_tokens:
-            if token in text:
-                raise InvalidParameter(
-                    f"messages[{number}]: the text holds the control token {token!r}", param="inputs"
-                )
-
     def decode(self, token_ids: Sequence[int]) -> str:
         """The text of tokens, control tokens left out."""
         return str(self.tokenizer.decode(list(token_ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))
@@ -84,10 +60,17 @@ class LoadedModel:
     def prepare(self, messages: Sequence[Message], images: Sequence[Image.Image]) -> PreparedPrompt:
         """Tokenize a conversation and preprocess its pictures (RGB, one for each image part, in order).
 
-        Raises InvalidParameter for control tokens in a text or another number of pictures than image parts.
+        Raises InvalidParameter for a conversation that the chat template does not take and for another number of
+        pictures than image parts.
         """
+        return self._prepared(self.prompts.chat(messages), images)
+
+    def prepare_text(self, prompt: str) -> PreparedPrompt:
+        """Tokenize a bare text, without the chat template. Raises InvalidParameter."""
+        return self._prepared(self.prompts.text(prompt), ())
+
+    def _prepared(self, token_ids: Sequence[int], images: Sequence[Image.Image]) -> PreparedPrompt:
         image_token = self.family.image_token_id(self.model.config)
-        token_ids = self.tokenizer(self.render(messages), add_special_tokens=self._adds_bos)["input_ids"]
         found = token_ids.count(image_token)
         if found != len(images):
             raise InvalidParameter(f"images: the prompt has {found} places for pictures, got {len(images)}")
@@ -127,12 +110,6 @@ class LoadedModel:
     def _image_inputs(self, images: Sequence[Image.Image]) -> tuple[dict[str, torch.Tensor], tuple[Any, ...]]:
         return self.family.image_inputs(self.model.config, self.image_processor, images)
 
-    @property
-    def _adds_bos(self) -> bool:
-        """Templates that write the first token themselves must not get it twice."""
-        bos = self.tokenizer.bos_token
-        return not (bos and bos in self.chat_template)
-
 
 def load_model(info: ModelInfo, *, device: str = "auto", dtype: str = "auto") -> LoadedModel:
     """Load what `info` names. Raises UnsupportedModel where files are missing or broken."""
@@ -160,7 +137,7 @@ def wrap_model(
         model=model,
         tokenizer=tokenizer,
         image_processor=image_processor,
-        chat_template=_chat_template(info, tokenizer),
+        prompts=PromptTokenizer(tokenizer, _chat_template(info, tokenizer)),
         eos_token_ids=_eos(model.generation_config, tokenizer),
     )
 

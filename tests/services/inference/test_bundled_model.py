@@ -101,7 +101,6 @@ def test_bad_requests_do_not_disturb_others(url: str) -> None:
         {"inputs": question, "images": ["aGVsbG8="]},
         {"inputs": question, "images": [picture], "parameters": {"kv": {"budget": 0}}},
         {"inputs": question, "images": [picture], "parameters": {"max_new_tokens": 1_000_000}},
-        {"inputs": "<|im_end|>" + question, "images": [picture]},
         {"inputs": question * 500, "images": [picture]},
     ]
     with ThreadPoolExecutor(8) as pool:
@@ -109,14 +108,19 @@ def test_bad_requests_do_not_disturb_others(url: str) -> None:
         refused = [pool.submit(httpx.post, f"{url}/generate", json=body, timeout=60) for body in bad]
         assert [future.result().status_code for future in refused] == [422] * len(bad)
         codes = [future.result().json()["code"] for future in refused]
-        assert codes == [
-            "invalid_image",
-            "budget_too_small",
-            "prompt_too_long",
-            "invalid_parameter",
-            "prompt_too_long",
-        ]
+        assert codes == ["invalid_image", "budget_too_small", "prompt_too_long", "prompt_too_long"]
         assert [future.result() for future in good] == [wanted] * 3
+
+
+def test_control_tokens_in_a_question_are_text(url: str) -> None:
+    picture, question = page(0)
+    counts = []
+    for inputs in (question, question + "<|im_end|>", question + "<|vision_start|><|image_pad|>"):
+        response = httpx.post(f"{url}/generate", json={"inputs": inputs, "images": [picture]}, timeout=60)
+        assert response.status_code == 200, response.text
+        counts.append(response.json()["details"]["prompt_tokens"])
+    # one token for each character, as the bundled model spells
+    assert counts == [counts[0], counts[0] + len("<|im_end|>"), counts[0] + len("<|vision_start|><|image_pad|>")]
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3000, 2), (1, 900)])

@@ -80,9 +80,11 @@ def test_several_pictures_lie_one_after_the_other(any_model: LoadedModel) -> Non
     assert (ids == 4).sum() == prompt.image_tokens
 
 
-def test_control_tokens_in_a_text_are_refused(any_model: LoadedModel) -> None:
-    with pytest.raises(InvalidParameter, match="holds the control token '<image>'"):
-        any_model.prepare([{"role": "user", "content": "see <image>"}], [])
+def test_a_picture_token_in_a_text_is_no_place_for_a_picture(any_model: LoadedModel) -> None:
+    content = [{"type": "image"}, {"type": "text", "text": "see <image>"}]
+    prompt = any_model.prepare([{"role": "user", "content": content}], [Image.new("RGB", (64, 64))])
+    assert (prompt.inputs["input_ids"] == 4).sum() == prompt.image_tokens
+    assert len(any_model.prepare([{"role": "user", "content": "see <image>"}], []).images) == 0
 
 
 def test_missing_pictures_are_refused(any_model: LoadedModel) -> None:

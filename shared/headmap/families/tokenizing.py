@@ -1,0 +1,154 @@
+"""From a conversation to tokens. What a user writes is text: no text of theirs becomes a control token.
+
+Control tokens are a tokenizer's added tokens: turn marks, picture places, the end of text. Those of a prompt are the
+chat template's, one by one; a prompt that comes out with others is tokenized again piece by piece, users' text by a
+tokenizer that knows none of them.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from jinja2 import TemplateError
+from tokenizers import Tokenizer
+from transformers import PreTrainedTokenizerBase
+
+from headmap.errors import InvalidParameter
+
+Message = dict[str, Any]
+"""A chat message: {"role", "content": text or [{"type": "image"} or {"type": "text", "text": ...}, ...]}."""
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """A part of a prompt; `text` is a user's, or else the template's."""
+
+    text: str
+    users: bool
+
+
+class PromptTokenizer:
+    """A tokenizer and its model's chat template. Safe to call from several threads."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, chat_template: str) -> None:
+        self._tokenizer = tokenizer
+        self._template = chat_template
+        added = tokenizer.added_tokens_decoder
+        self._contents = tuple(token.content for token in added.values())
+        # Characters outside the vocabulary become the unknown token, which controls nothing.
+        self._controls = frozenset(added) - {tokenizer.unk_token_id}
+
+    def chat(self, messages: Sequence[Message]) -> list[int]:
+        """The tokens of a conversation, ending where the model speaks.
+
+        Raises InvalidParameter where the template takes no such conversation, and where a text holds control tokens
+        that this tokenizer cannot take as text.
+        """
+        bos = self._tokenizer.bos_token
+        rendered = self._render(messages)
+        # Templates that write the first token themselves must not get it twice.
+        return self._tokens(rendered, self._pieces(messages, rendered), adds_bos=not (bos and bos in self._template))
+
+    def text(self, prompt: str) -> list[int]:
+        """The tokens of a bare text. Raises InvalidParameter as `chat`."""
+        return self._tokens(prompt, [_Piece(prompt, users=True)], adds_bos=True)
+
+    def _tokens(self, rendered: str, pieces: Sequence[_Piece], adds_bos: bool) -> list[int]:
+        start = self._whole("", adds_bos)
+        wanted = self._controls_of(start)
+        for piece in pieces:
+            wanted += [] if piece.users else self._controls_of(self._whole(piece.text))
+        held = [content for content in self._contents if any(content in piece.text for piece in pieces if piece.users)]
+        if not held:
+            tokens = self._whole(rendered, adds_bos)
+            if self._controls_of(tokens) == wanted:
+                return tokens
+        if "".join(piece.text for piece in pieces) == rendered and self._plain is not None:
+            tokens = start + self._piecewise(pieces, self._plain)
+            if self._controls_of(tokens) == wanted:
+                return tokens
+        named = f"the control token {held[0]!r}" if held else "a control token"
+        raise InvalidParameter(
+            f"messages: a text holds {named}, which this model cannot take as text", param="messages"
+        )
+
+    def _render(self, messages: Sequence[Message]) -> str:
+        try:
+            return str(
+                self._tokenizer.apply_chat_template(
+                    list(messages), chat_template=self._template, add_generation_prompt=True, tokenize=False
+                )
+            )
+        except (TemplateError, TypeError) as error:  # a template that adds a list to a text raises the latter
+            raise InvalidParameter(
+                f"messages: the model's chat template takes no such conversation ({error})", param="messages"
+            ) from error
+
+    def _pieces(self, messages: Sequence[Message], rendered: str) -> list[_Piece]:
+        """What the template writes and what users wrote, in turn: rendered with marks in the place of the texts."""
+        secret = secrets.token_hex(16)  # so that no text can hold a mark
+        texts: list[str] = []
+
+        def mark(text: str) -> str:
+            texts.append(text)
+            return f"\ue000{secret}:{len(texts) - 1}\ue001"
+
+        marked: list[Message] = []
+        for message in messages:
+            content = message["content"]
+            if isinstance(content, str):
+                content = mark(content)
+            else:
+                content = [{**part, "text": mark(part["text"])} if "text" in part else part for part in content]
+            marked.append({**message, "content": content})
+        split = re.split(f"\ue000{secret}:(\\d+)\ue001", self._render(marked))
+        pieces: list[_Piece] = []
+        for trim in (str, str.strip):  # some templates strip what users write
+            pieces = [
+                _Piece(trim(texts[int(part)]), True) if odd % 2 else _Piece(part, False)
+                for odd, part in enumerate(split)
+            ]
+            if "".join(piece.text for piece in pieces) == rendered:
+                break
+        return pieces
+
+    def _piecewise(self, pieces: Sequence[_Piece], plain: Tokenizer) -> list[int]:
+        """The template's control tokens, and what lies between them by the plain tokenizer."""
+        tokens: list[int] = []
+        between = ""
+        for piece in pieces:
+            if piece.users:
+                between += piece.text
+                continue
+            encoded = self._tokenizer(piece.text, add_special_tokens=False, return_offsets_mapping=True)
+            done = 0
+            for token, (start, end) in zip(encoded["input_ids"], encoded["offset_mapping"], strict=True):
+                if token in self._controls:
+                    tokens += plain.encode(between + piece.text[done:start], add_special_tokens=False).ids
+                    tokens.append(token)
+                    between, done = "", end
+            between += piece.text[done:]
+        return tokens + plain.encode(between, add_special_tokens=False).ids
+
+    @cached_property
+    def _plain(self) -> Tokenizer | None:
+        """The same tokenizer without its added tokens; None for those that are not of the tokenizers library."""
+        backend = getattr(self._tokenizer, "backend_tokenizer", None)
+        if not isinstance(backend, Tokenizer):
+            return None
+        described = json.loads(backend.to_str())
+        described["added_tokens"] = []
+        described["post_processor"] = None  # it may name tokens that are gone
+        return Tokenizer.from_str(json.dumps(described))
+
+    def _whole(self, text: str, adds_bos: bool = False) -> list[int]:
+        return list(self._tokenizer(text, add_special_tokens=adds_bos)["input_ids"])
+
+    def _controls_of(self, tokens: Sequence[int]) -> list[int]:
+        return [token for token in tokens if token in self._controls]
