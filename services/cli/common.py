@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, ParamSpec, TypeVar
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
     from headmap.models import ModelInfo
+    from headmap.registry.session import Database
     from headmap.settings import Settings
 
 P = ParamSpec("P")
@@ -73,6 +75,21 @@ def load_settings(data_dir: Path | None = None, models: list[str] | None = None)
     if models:
         given["models"] = tuple(models)
     return Settings(**given)
+
+
+@contextmanager
+def open_registry(data_dir: Path | None) -> Iterator[Database]:
+    """The registry, with its tables up to date. Raises RegistryUnavailable."""
+    from headmap.registry.migrations import migrate
+    from headmap.registry.session import open_database
+
+    settings = load_settings(data_dir)
+    migrate(settings)
+    database = open_database(settings)
+    try:
+        yield database
+    finally:
+        database.close()
 
 
 def find_named_model(model: str, data_dir: Path | None) -> tuple[ModelInfo, Settings]:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 import headmap
-from services.cli.commands import bench, generate, maps, models, pages, score, up
+from services.cli.commands import bench, generate, keys, maps, models, pages, score, up
 
 app = typer.Typer(
     name="headmap",
@@ -37,6 +37,7 @@ app.command("up")(up.up)
 app.command("score")(score.score)
 app.command("generate")(generate.generate)
 app.add_typer(maps.app, name="maps")
+app.add_typer(keys.app, name="keys")
 app.command("pages")(pages.pages)
 app.command("models")(models.models)
 app.add_typer(bench.app, name="bench")

@@ -11,6 +11,7 @@ from fastapi import FastAPI, Request
 import headmap
 from headmap.http.plumbing import Check, Checks, install, log_start
 from headmap.jobs.broker import Broker
+from headmap.registry.keys import read_keys
 from headmap.settings import Settings
 from services.inference import app as inference
 from services.inference.fetching import ImageFetcher
@@ -43,7 +44,9 @@ def create_app(
         description="Profile a model's visual heads, and serve it with a KV cache sized head by head.",
         lifespan=lifespan,
     )
-    metrics = install(app, settings, service="headmap", checks=checks)
+    metrics = install(
+        app, settings, service="headmap", checks=checks, stored_keys=lambda: read_keys(app.state.scoring.database)
+    )
     scoring_state = scoring.mount(app, settings, broker=broker)
     metrics.registry.register(JobCollector(scoring_state.database))
     inference_state = inference.mount(app, settings, metrics, open_model=open_model, fetcher=fetcher)

@@ -11,6 +11,7 @@ from fastapi import APIRouter, FastAPI, Request
 import headmap
 from headmap.http.metrics import Metrics
 from headmap.http.plumbing import Check, Checks, install, log_start
+from headmap.registry.keys import read_keys
 from headmap.registry.session import open_database
 from headmap.settings import Settings
 from services.inference.deps import InferenceState
@@ -41,7 +42,13 @@ def create_app(
         description="Answer questions about pictures, with a KV cache sized head by head.",
         lifespan=lifespan,
     )
-    metrics = install(app, settings, service="inference", checks=checks)
+    metrics = install(
+        app,
+        settings,
+        service="inference",
+        checks=checks,
+        stored_keys=lambda: read_keys(app.state.inference.serving.database),
+    )
     state = mount(app, settings, metrics, open_model=open_model, fetcher=fetcher)
     return app
 

@@ -3,11 +3,11 @@
     HeadmapError
     ├── BadRequest 422        InvalidParameter, InvalidImage, EmptyPrompt, BudgetTooSmall, UnknownMethod,
     │                         PromptTooLong, NoImage, InvalidScores, InvalidDataset, UnsupportedModel
-    ├── NotFound 404          ModelNotFound, JobNotFound, MapNotFound, DatasetNotFound
-    ├── Conflict 409          JobEnded, NoMapForModel, IdempotencyConflict, MapMismatch
+    ├── NotFound 404          ModelNotFound, JobNotFound, MapNotFound, DatasetNotFound, KeyNotFound
+    ├── Conflict 409          JobEnded, NoMapForModel, IdempotencyConflict, MapMismatch, KeyNameTaken
     ├── PayloadTooLarge 413   ImageTooLarge
     ├── Unauthorized 401
-    ├── QueueFull 429         with retry_after
+    ├── TooManyRequests 429   QueueFull, RateLimited; with retry_after
     └── Unavailable 503       ShuttingDown, OutOfMemory
 
 Services turn them into problem documents (RFC 9457) in one handler; nothing else sets a status.
@@ -114,6 +114,10 @@ class DatasetNotFound(NotFound):
     code, title = "dataset_not_found", "Dataset not found"
 
 
+class KeyNotFound(NotFound):
+    code, title = "key_not_found", "API key not found"
+
+
 class Conflict(HeadmapError):
     code, status, title = "conflict", 409, "Conflict"
 
@@ -134,6 +138,10 @@ class IdempotencyConflict(Conflict):
     code, title = "idempotency_conflict", "Idempotency key used with another request"
 
 
+class KeyNameTaken(Conflict):
+    code, title = "key_name_taken", "Name of an API key in use"
+
+
 class PayloadTooLarge(HeadmapError):
     code, status, title = "payload_too_large", 413, "Payload too large"
 
@@ -146,14 +154,26 @@ class Unauthorized(HeadmapError):
     code, status, title = "unauthorized", 401, "Unauthorized"
 
 
-class QueueFull(HeadmapError):
-    """Overload; try again after `retry_after` seconds."""
+class TooManyRequests(HeadmapError):
+    """Try again after `retry_after` seconds."""
 
-    code, status, title = "queue_full", 429, "Too many requests"
+    code, status, title = "too_many_requests", 429, "Too many requests"
 
     def __init__(self, detail: str, *, retry_after: int = 1) -> None:
         super().__init__(detail)
         self.retry_after = retry_after
+
+
+class QueueFull(TooManyRequests):
+    """The server has as much to do as it takes."""
+
+    code = "queue_full"
+
+
+class RateLimited(TooManyRequests):
+    """An API key is used more than it may."""
+
+    code = "rate_limited"
 
 
 class Unavailable(HeadmapError):

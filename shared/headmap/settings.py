@@ -27,7 +27,21 @@ class Settings(BaseSettings):
         "auto", description="of the weights and the cache; bfloat16 on a GPU and float32 elsewhere when auto"
     )
 
-    api_keys: tuple[SecretStr, ...] = Field((), description="none means open, and the start-up log says so")
+    api_keys: tuple[SecretStr, ...] = Field((), description="let in beside those of `headmap keys`")
+    access: Literal["auto", "keys", "open"] = Field(
+        "auto", description="ask for a key always, never, or (auto) once there has ever been one"
+    )
+    key_refresh_seconds: float = Field(1.0, gt=0, description="a key that is made or revoked counts after this long")
+    key_max_age_seconds: float = Field(
+        3600.0, gt=0, description="with the registry away, keys let in this long after they were last read"
+    )
+    key_requests_per_minute: int | None = Field(None, ge=1, description="of each key; unlimited when unset")
+    key_concurrent_requests: int | None = Field(None, ge=1, description="of each key in each process; as above")
+    rate_limit_url: str | None = Field(
+        None, description="redis://... counts a key's requests over all processes; each counts its own when unset"
+    )
+    cors_origins: tuple[str, ...] = Field((), description="web pages of these origins may call; none by default")
+
     no_map_policy: Literal["uniform", "error"] = Field(
         "uniform", description="sparsemm without a map: uniform budgets, or an error (409)"
     )

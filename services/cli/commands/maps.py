@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from services.cli.common import DataDir, console, fail, load_settings, one_line_errors
-
-if TYPE_CHECKING:
-    from headmap.registry.session import Database
+from services.cli.common import DataDir, console, fail, one_line_errors, open_registry
 
 app = typer.Typer(help="The registry of head maps.", no_args_is_help=True)
 
@@ -32,7 +27,7 @@ def list_(
     """List maps, newest first."""
     from headmap.registry.repository import list_maps
 
-    with _registry(data_dir) as database, database.read() as session:
+    with open_registry(data_dir) as database, database.read() as session:
         records, cursor = [], None
         while True:
             page = list_maps(session, model=model, limit=200, cursor=cursor)
@@ -60,7 +55,7 @@ def show(map_id: MapId, as_json: AsJson = False, data_dir: DataDir = None) -> No
     from headmap.heatmap import TOP_SHARE
     from headmap.registry.repository import get_map, get_scores
 
-    with _registry(data_dir) as database, database.read() as session:
+    with open_registry(data_dir) as database, database.read() as session:
         record = get_map(session, _whole_id(session, map_id))
         scores = get_scores(session, record.id)
     top = [
@@ -93,7 +88,7 @@ def export(
     """Write a map as JSON that `import` and POST /maps take."""
     from headmap.registry.repository import get_map, get_scores
 
-    with _registry(data_dir) as database, database.read() as session:
+    with open_registry(data_dir) as database, database.read() as session:
         record = get_map(session, _whole_id(session, map_id))
         scores = get_scores(session, record.id)
     body: dict[str, Any] = {
@@ -140,24 +135,9 @@ def import_(
     provenance = Provenance(
         model=model, revision=revision or wrapped.get("revision"), architecture=None, dataset="import"
     )
-    with _registry(data_dir) as database, database.write() as session:
+    with open_registry(data_dir) as database, database.write() as session:
         map_id = add_map(session, provenance, scores, move_default=False)
     typer.echo(map_id)
-
-
-@contextmanager
-def _registry(data_dir: Path | None) -> Iterator[Database]:
-    """The registry, with its tables up to date."""
-    from headmap.registry.migrations import migrate
-    from headmap.registry.session import open_database
-
-    settings = load_settings(data_dir)
-    migrate(settings)
-    database = open_database(settings)
-    try:
-        yield database
-    finally:
-        database.close()
 
 
 def _whole_id(session: Any, start: str) -> str:

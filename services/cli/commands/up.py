@@ -21,6 +21,7 @@ def up(
     ] = None,
 ) -> None:
     """Run scoring API, worker and inference on one port, with SQLite and an embedded broker, until Ctrl-C."""
+    from headmap.http.plumbing import describe_access
     from headmap.models import find_model
     from services.embedded.supervisor import Notices, Supervisor, stop_signals
 
@@ -32,11 +33,10 @@ def up(
         shape = f"{info.num_layers} layers x {info.num_heads} heads ({info.num_kv_heads} KV heads)"
         out.print(f"  model    {info.name}  [dim]{info.family}, {shape}[/]")
     out.print(f"  data     {settings.data_dir}  [dim]logs in logs/[/]")
-    keys = len(settings.api_keys)
-    access = f"{keys} API keys" if keys else "open: no API keys are configured, anyone who reaches the port may call"
-    out.print(f"  access   {access}")
-    if not keys and host not in ("127.0.0.1", "::1", "localhost"):
-        out.print(f"  [yellow]warning  listening on {host} without keys; set HEADMAP_API_KEYS[/]")
+    out.print(f"  access   {describe_access(settings)}", markup=False)
+    may_be_open = settings.access == "open" or (settings.access == "auto" and not settings.api_keys)
+    if may_be_open and host not in ("127.0.0.1", "::1", "localhost"):
+        out.print(f"  [yellow]warning  listening on {host}; HEADMAP_ACCESS=keys lets in nobody without a key[/]")
 
     def ready(url: str) -> None:
         out.print(f"  ready    [bold]{url}[/]  [dim]{url}/docs has every call; Ctrl-C ends it[/]")

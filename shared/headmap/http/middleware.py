@@ -1,28 +1,26 @@
-"""ASGI middleware: request ids, access log and metrics, keys, and a limit on bodies. Streams pass through untouched."""
+"""ASGI middleware: request ids, access log and metrics, headers, and limits on bodies. Streams pass untouched."""
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import logging
 import re
 import time
 import uuid
 
-from pydantic import SecretStr
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from headmap.errors import Unauthorized
+from headmap.http.auth import KEY_NAME, OPEN_PATHS
 from headmap.http.context import request_id
 from headmap.http.metrics import Metrics
-from headmap.http.problems import error_response, too_large
+from headmap.http.problems import SECURITY_HEADERS, error_response, too_large
 
 logger = logging.getLogger("headmap.access")
 
+# For data, heatmaps in SVG included: were it shown as a page, it could load nothing and run nothing.
+NO_PAGE_POLICY = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
-OPEN_PATHS = frozenset({"/health", "/health/live", "/health/ready"})
 
 
 class RequestMiddleware:
@@ -56,33 +54,28 @@ class RequestMiddleware:
             route = getattr(scope.get("route"), "path", "unmatched")
             self._metrics.observe(scope["method"], route, status, seconds)
             if scope["path"] not in OPEN_PATHS:
-                extra = {"method": scope["method"], "path": scope["path"], "status": status}
+                extra = {"method": scope["method"], "path": scope["path"], "status": status, "key": scope.get(KEY_NAME)}
                 logger.info("request", extra={**extra, "ms": round(seconds * 1000, 1)})
             request_id.reset(token)
 
 
-class AuthMiddleware:
-    """Lets in who knows one of the keys; health is open. Takes the same time for every wrong key."""
+class SecurityHeadersMiddleware:
+    """Sets SECURITY_HEADERS on every answer that does not set them itself, and a policy on those that are no page."""
 
-    def __init__(self, app: ASGIApp, keys: tuple[SecretStr, ...]) -> None:
+    def __init__(self, app: ASGIApp) -> None:
         self._app = app
-        self._digests = [hashlib.sha256(key.get_secret_value().encode()).digest() for key in keys]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] not in ("http", "websocket") or scope["path"] in OPEN_PATHS:
-            await self._app(scope, receive, send)
-            return
-        scheme, _, key = Headers(scope=scope).get("authorization", "").partition(" ")
-        digest = hashlib.sha256(key.strip().encode()).digest()
-        matches = [hmac.compare_digest(digest, known) for known in self._digests]
-        if scheme.lower() == "bearer" and any(matches):
-            await self._app(scope, receive, send)
-            return
-        if scope["type"] == "websocket":
-            await send({"type": "websocket.close", "code": 1008})
-            return
-        error = Unauthorized("Authorization: Bearer KEY is needed, with a key of this deployment")
-        await error_response(error, scope["path"])(scope, receive, send)
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in SECURITY_HEADERS.items():
+                    headers.setdefault(name, value)
+                if not headers.get("content-type", "").startswith("text/html"):
+                    headers.setdefault("Content-Security-Policy", NO_PAGE_POLICY)
+            await send(message)
+
+        await self._app(scope, receive, send_with_headers)
 
 
 class BodyLimitMiddleware:

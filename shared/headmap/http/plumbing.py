@@ -12,9 +12,13 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.openapi.utils import get_openapi
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
+from starlette.middleware.cors import CORSMiddleware
 
+from headmap.http.auth import OPEN_PATHS, AuthMiddleware
+from headmap.http.keyring import KeyRing, StoredKeys
+from headmap.http.limits import KeyLimits
 from headmap.http.metrics import Metrics
-from headmap.http.middleware import OPEN_PATHS, AuthMiddleware, BodyLimitMiddleware, RequestMiddleware
+from headmap.http.middleware import BodyLimitMiddleware, RequestMiddleware, SecurityHeadersMiddleware
 from headmap.http.problems import OPENAI_ERROR_SCHEMA, PROBLEM_SCHEMA, install_handlers
 from headmap.settings import Settings
 
@@ -46,29 +50,56 @@ Checks = Mapping[str, Callable[[], Check]]
 """Name -> a blocking function that looks; it runs in a thread and must not raise."""
 
 
-def install(app: FastAPI, settings: Settings, *, service: str, checks: Callable[[Request], Checks]) -> Metrics:
-    """Errors, keys, limits, request ids, /health*, /metrics and a truthful /openapi.json for `app`.
+def install(
+    app: FastAPI,
+    settings: Settings,
+    *,
+    service: str,
+    checks: Callable[[Request], Checks],
+    stored_keys: StoredKeys,
+) -> Metrics:
+    """Errors, keys, limits, headers, request ids, /health*, /metrics and a truthful /openapi.json for `app`.
 
-    Call it once per application, after its routes or before. `checks` is asked at each readiness call.
+    Call it once per application, after its routes or before. `checks` is asked at each readiness call, `stored_keys`
+    for the registry's keys from the first call on.
     """
     metrics = Metrics()
     install_handlers(app)
+    keys = KeyRing(settings, stored_keys)
     # The last added is the outermost: count and name every request, then ask for the key, then look at the body.
     app.add_middleware(BodyLimitMiddleware, limit=settings.max_body_bytes)
-    if settings.api_keys:
-        app.add_middleware(AuthMiddleware, keys=settings.api_keys)
+    app.add_middleware(AuthMiddleware, keys=keys, limits=KeyLimits(settings))
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,  # before the key, which a browser's question in advance does not carry
+            allow_origins=settings.cors_origins,
+            allow_methods=[method.upper() for method in _METHODS],
+            allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID", "X-Request-ID"],
+            expose_headers=["Location", "Retry-After", "X-Request-ID"],
+        )
+    app.add_middleware(SecurityHeadersMiddleware)
     app.add_middleware(RequestMiddleware, metrics=metrics)
     app.state.metrics = metrics
     _add_routes(app, service, checks, metrics)
-    app.openapi = lambda: _openapi(app, bool(settings.api_keys))  # type: ignore[method-assign]  # FastAPI's own way
+    documents: dict[bool, dict[str, Any]] = {}
+    app.openapi = lambda: _openapi(app, keys.asks, documents)  # type: ignore[method-assign]  # FastAPI's own way
     return metrics
 
 
 def log_start(settings: Settings, service: str) -> None:
     """Say at start whether calls need a key."""
-    count = len(settings.api_keys)
-    access = f"calls need one of {count} API keys" if count else "open: no API keys are configured, anyone may call"
-    logger.info("%s starts; %s", service, access)
+    logger.info("%s starts; %s", service, describe_access(settings))
+
+
+def describe_access(settings: Settings) -> str:
+    """Who may call, as far as the settings tell."""
+    if settings.access == "open":
+        return "open: HEADMAP_ACCESS says so, anyone may call"
+    if settings.api_keys:
+        return f"calls need a key: one of {len(settings.api_keys)} in HEADMAP_API_KEYS, or one of `headmap keys`"
+    if settings.access == "keys":
+        return "calls need one of the API keys that `headmap keys` makes"
+    return "open while there are no API keys (`headmap keys create NAME` makes one): anyone may call"
 
 
 def _add_routes(app: FastAPI, service: str, checks: Callable[[Request], Checks], metrics: Metrics) -> None:
@@ -110,10 +141,10 @@ def _severity(status: str) -> int:
     return ("ok", "degraded", "unavailable").index(status)
 
 
-def _openapi(app: FastAPI, keys: bool) -> dict[str, Any]:
-    """FastAPI's document with the errors as they are sent, and the key where one is needed."""
-    if app.openapi_schema:
-        return app.openapi_schema
+def _openapi(app: FastAPI, keys: bool, documents: dict[bool, dict[str, Any]]) -> dict[str, Any]:
+    """FastAPI's document with the errors as they are sent, and the key where one is needed; made once of each."""
+    if keys in documents:
+        return documents[keys]
     document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
     schemas = document.setdefault("components", {}).setdefault("schemas", {})
     for name in ("HTTPValidationError", "ValidationError"):
@@ -126,7 +157,7 @@ def _openapi(app: FastAPI, keys: bool) -> dict[str, Any]:
             _describe_errors(path, item[method], keys)
     if keys:
         document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
-    app.openapi_schema = document
+    documents[keys] = document
     return document
 
 
@@ -140,6 +171,9 @@ def _describe_errors(path: str, operation: dict[str, Any], keys: bool) -> None:
     if keys:
         operation["security"] = [{"key": []}]
         responses["401"] = {"description": "No valid key"}
+        responses.setdefault(
+            "429", {"description": "The key is used more than it may; Retry-After says when to return"}
+        )
     openai = path.startswith("/v1/")
     name, media = ("OpenAIError", "application/json") if openai else ("Problem", "application/problem+json")
     for status, response in responses.items():

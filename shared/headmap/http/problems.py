@@ -12,7 +12,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
-from headmap.errors import HeadmapError, InvalidParameter, PayloadTooLarge, QueueFull, Unauthorized, Unavailable
+from headmap.errors import HeadmapError, InvalidParameter, PayloadTooLarge, TooManyRequests, Unauthorized, Unavailable
 
 logger = logging.getLogger(__name__)
 
@@ -48,6 +48,13 @@ OPENAI_ERROR_SCHEMA: dict[str, Any] = {
     "required": ["error"],
 }
 
+SECURITY_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-store",
+}
+
 _HTTP_CODES = {400: "invalid_request", 404: "not_found", 405: "method_not_allowed", 413: "payload_too_large"}
 _OPENAI_TYPES = {401: "authentication_error", 404: "not_found_error", 429: "rate_limit_error"}
 
@@ -59,7 +66,7 @@ class ProblemResponse(JSONResponse):
 def error_response(error: HeadmapError, path: str) -> JSONResponse:
     """The document of an error: OpenAI's where `path` is under /v1, else a problem."""
     headers: dict[str, str] = {}
-    if isinstance(error, QueueFull):
+    if isinstance(error, TooManyRequests):
         headers["Retry-After"] = str(error.retry_after)
     elif isinstance(error, Unavailable):
         headers["Retry-After"] = "1"
@@ -98,9 +105,11 @@ def install_handlers(app: FastAPI) -> None:
     @app.exception_handler(Exception)
     async def unexpected(request: Request, error: Exception) -> JSONResponse:
         # Starlette raises it again after this answer, so the server logs the trace.
-        return error_response(
+        response = error_response(
             HeadmapError(f"an error of ours; request {request.scope.get('headmap_request_id')}"), request.url.path
         )
+        response.headers.update(SECURITY_HEADERS)  # this answer goes out past our middleware
+        return response
 
 
 def _allowed(request: Request) -> list[str]:

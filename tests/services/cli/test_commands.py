@@ -62,7 +62,9 @@ def test_help_imports_no_torch_and_no_transformers() -> None:
     )
 
 
-@pytest.mark.parametrize("command", [[], ["up"], ["score"], ["generate"], ["maps"], ["maps", "import"], ["pages"]])
+@pytest.mark.parametrize(
+    "command", [[], ["up"], ["score"], ["generate"], ["maps"], ["maps", "import"], ["keys"], ["pages"]]
+)
 def test_every_command_has_help(command: list[str]) -> None:
     assert run(*command, "--help").exit_code == 0
 

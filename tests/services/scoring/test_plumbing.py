@@ -51,7 +51,9 @@ def test_a_key_lets_in(settings: Settings, key: bytes) -> None:
     assert "security" not in document["paths"]["/health"]["get"]
 
 
-@pytest.mark.parametrize(("keys", "said"), [((), "open: no API keys"), ((SecretStr("k"),), "need one of 1 API keys")])
+@pytest.mark.parametrize(
+    ("keys", "said"), [((), "open while there are no API keys"), ((SecretStr("k"),), "calls need a key: one of 1 in")]
+)
 def test_the_start_up_log_says_whether_calls_need_a_key(
     settings: Settings, caplog: pytest.LogCaptureFixture, keys: tuple[SecretStr, ...], said: str
 ) -> None:
@@ -63,7 +65,8 @@ def test_the_start_up_log_says_whether_calls_need_a_key(
 
 
 def test_a_registry_that_is_away_answers_503_and_health_says_so(tmp_path: Path) -> None:
-    settings = Settings(data_dir=tmp_path, database_url="postgresql://nobody:secret@127.0.0.1:1/none")
+    url = "postgresql://nobody:secret@127.0.0.1:1/none"
+    settings = Settings(data_dir=tmp_path, database_url=url, access="open")
     client = TestClient(create_app(settings, broker=CountingBroker()), raise_server_exceptions=False)
     response = client.get("/maps")
     assert_problem(response, 503, "registry_unavailable")

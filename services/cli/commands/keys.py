@@ -1,0 +1,76 @@
+"""`headmap keys`: who may call. The registry keeps digests; a key is shown once, when it is made."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+from services.cli.common import DataDir, console, one_line_errors, open_registry
+
+app = typer.Typer(help="API keys: make, list, revoke.", no_args_is_help=True)
+
+
+@app.command("create")
+@one_line_errors
+def create(
+    name: Annotated[str, typer.Argument(help="Who or what calls with it; stands in the log.")],
+    requests_per_minute: Annotated[
+        int | None, typer.Option(min=1, help="At most; HEADMAP_KEY_REQUESTS_PER_MINUTE when left out.")
+    ] = None,
+    concurrent_requests: Annotated[
+        int | None, typer.Option(min=1, help="At a time; HEADMAP_KEY_CONCURRENT_REQUESTS when left out.")
+    ] = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Make a key and print it, this once. From the first one on, calls need a key."""
+    from headmap.registry.keys import create_key
+
+    with open_registry(data_dir) as database, database.write() as session:
+        record, key = create_key(
+            session, name, requests_per_minute=requests_per_minute, concurrent_requests=concurrent_requests
+        )
+    typer.echo(key)
+    typer.echo(f"key {record.name!r}, id {record.id}; it is not kept and cannot be shown again", err=True)
+
+
+@app.command("list")
+@one_line_errors
+def list_(
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+    data_dir: DataDir = None,
+) -> None:
+    """List all keys there have ever been, oldest first."""
+    from headmap.registry.keys import read_keys
+
+    with open_registry(data_dir) as database:
+        found = read_keys(database)
+    fields = ("id", "name", "requests_per_minute", "concurrent_requests", "created_at", "revoked_at")
+    rows = [{field: getattr(key, field) for field in fields} for key in found]
+    if as_json:
+        typer.echo(json.dumps(rows, default=str, indent=2))
+        return
+    from rich.table import Table
+
+    table = Table("id", "name", "a minute", "at a time", "made", "revoked", box=None, pad_edge=False)
+    for key in found:
+        times = (f"{time:%Y-%m-%d %H:%M}" if time else "-" for time in (key.created_at, key.revoked_at))
+        table.add_row(
+            key.id, key.name, str(key.requests_per_minute or "-"), str(key.concurrent_requests or "-"), *times
+        )
+    console().print(table if found else "no keys yet; `headmap keys create NAME` makes one")
+
+
+@app.command("revoke")
+@one_line_errors
+def revoke(
+    name: Annotated[str, typer.Argument(help="The key's name or id.")],
+    data_dir: DataDir = None,
+) -> None:
+    """End a key. Running servers refuse it a moment later (HEADMAP_KEY_REFRESH_SECONDS)."""
+    from headmap.registry.keys import revoke_key
+
+    with open_registry(data_dir) as database, database.write() as session:
+        record = revoke_key(session, name)
+    typer.echo(f"revoked {record.name!r}, id {record.id}")

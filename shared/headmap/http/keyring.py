@@ -1,0 +1,102 @@
+"""Which API keys let in: those of the settings and those of the registry, which is asked again every few seconds."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+
+from headmap.errors import HeadmapError, RegistryUnavailable, Unauthorized
+from headmap.keys import ApiKey, digest_of, find_key
+from headmap.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+StoredKeys = Callable[[], Sequence[ApiKey]]
+"""All keys of the registry, revoked ones too. Blocks; raises RegistryUnavailable."""
+
+_PATIENCE_SECONDS = 1.0
+
+
+class KeyRing:
+    """Tells callers apart by their keys. Used on the event loop; the registry is read in a thread.
+
+    A key that is made or revoked counts after `settings.key_refresh_seconds`. While the registry is away, what was read
+    last counts, its keys for `settings.key_max_age_seconds`; calls wait for it a second at most, until that is known.
+    """
+
+    def __init__(self, settings: Settings, stored: StoredKeys, clock: Callable[[], float] = time.monotonic) -> None:
+        self._settings, self._stored, self._clock = settings, stored, clock
+        self._own = tuple(
+            ApiKey(f"settings-{number}", f"settings-{number}", digest_of(key.get_secret_value()))
+            for number, key in enumerate(settings.api_keys, start=1)
+        )
+        self._read: tuple[ApiKey, ...] | None = None
+        self._read_at = self._look_at = float("-inf")
+        self._away = False
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="keys")
+        self._look: Future[None] | None = None
+
+    @property
+    def asks(self) -> bool:
+        """Whether a call needs a key, as far as is known."""
+        if self._settings.access == "open":
+            return False
+        return bool(self._own) or bool(self._read) or self._settings.access == "keys"
+
+    async def admit(self, key: str | None) -> ApiKey | None:
+        """Whose key this is; None where none is needed.
+
+        Raises Unauthorized, and RegistryUnavailable where only the registry could tell and it does not answer.
+        """
+        if self._settings.access == "open":
+            return None
+        digest = digest_of(key or "")
+        own = find_key(self._own, digest)
+        if own is not None:
+            return own
+        await self._refresh()
+        if self._read is None:
+            if self._own and key is None:
+                raise _unauthorized()
+            raise RegistryUnavailable("API keys cannot be checked: the registry has not answered since the start")
+        if not self.asks:
+            return None
+        found = find_key(tuple(one for one in self._read if one.revoked_at is None), digest)
+        if found is None:
+            raise _unauthorized()
+        if self._clock() - self._read_at > self._settings.key_max_age_seconds:
+            raise RegistryUnavailable("API keys cannot be checked: the registry has been away for too long")
+        return found
+
+    async def _refresh(self) -> None:
+        """Ask the registry where it is time to, and wait for it unless it is known to be away."""
+        look = self._look
+        if (look is None or look.done()) and self._clock() >= self._look_at:
+            look = self._look = self._pool.submit(self._load)
+        if look is not None and not look.done() and (self._read is None or not self._away):
+            await asyncio.wait([asyncio.wrap_future(look)], timeout=_PATIENCE_SECONDS)
+            if not look.done():
+                self._away = True
+
+    def _load(self) -> None:
+        asked_at = self._clock()
+        try:
+            keys = tuple(self._stored())
+        except HeadmapError as error:
+            if not self._away:
+                logger.warning("API keys: %s; going on with those that were read last", error.detail)
+            self._away = True
+        except Exception:
+            logger.exception("API keys: not read")
+            self._away = True
+        else:
+            self._read, self._read_at, self._away = keys, asked_at, False
+        finally:
+            self._look_at = self._clock() + self._settings.key_refresh_seconds
+
+
+def _unauthorized() -> Unauthorized:
+    return Unauthorized("Authorization: Bearer KEY is needed, with a key of this deployment")

@@ -1,0 +1,80 @@
+"""How much each API key may ask for: requests a minute, by a moving window, and requests at a time."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections import Counter
+
+from limits import RateLimitItemPerMinute
+from limits.aio.storage import MemoryStorage, RedisStorage
+from limits.aio.strategies import MovingWindowRateLimiter
+
+from headmap.errors import RateLimited
+from headmap.keys import ApiKey
+from headmap.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+_REDIS_SECONDS = 0.5
+_REDIS_AWAY_SECONDS = 10.0
+
+
+class KeyLimits:
+    """Counts in Redis for all processes together, or in memory; in memory also while Redis is away."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._own = MovingWindowRateLimiter(MemoryStorage())
+        self._shared = None if settings.rate_limit_url is None else _in_redis(settings.rate_limit_url)
+        self._shared_from = float("-inf")
+        self._at_work: Counter[str] = Counter()
+
+    async def enter(self, key: ApiKey) -> None:
+        """Take up a request; `leave` when it has ended. Raises RateLimited, and then there is nothing to leave."""
+        await self._count(key)
+        limit = key.concurrent_requests or self._settings.key_concurrent_requests
+        if limit is not None and self._at_work[key.id] >= limit:
+            raise RateLimited(f"API key {key.name!r}: {limit} requests are at work, the most it may have at a time")
+        self._at_work[key.id] += 1
+
+    def leave(self, key: ApiKey) -> None:
+        self._at_work[key.id] -= 1
+        if not self._at_work[key.id]:
+            del self._at_work[key.id]
+
+    async def _count(self, key: ApiKey) -> None:
+        limit = key.requests_per_minute or self._settings.key_requests_per_minute
+        if limit is None:
+            return
+        item = RateLimitItemPerMinute(limit)
+        if self._shared is not None and time.monotonic() >= self._shared_from:
+            try:
+                await _hit(self._shared, item, key)
+                return
+            except RateLimited:
+                raise
+            except Exception as error:  # whatever the client raises: Redis away must not keep anybody out
+                logger.warning("rate limits: Redis does not answer (%s); counting here", type(error).__name__)
+                self._shared_from = time.monotonic() + _REDIS_AWAY_SECONDS
+        await _hit(self._own, item, key)
+
+
+def _in_redis(url: str) -> MovingWindowRateLimiter:
+    storage = RedisStorage(
+        f"async+{url}",
+        implementation="redispy",
+        key_prefix="headmap",
+        socket_timeout=_REDIS_SECONDS,
+        socket_connect_timeout=_REDIS_SECONDS,
+    )
+    return MovingWindowRateLimiter(storage)
+
+
+async def _hit(limiter: MovingWindowRateLimiter, item: RateLimitItemPerMinute, key: ApiKey) -> None:
+    if await limiter.hit(item, key.id):
+        return
+    window = await limiter.get_window_stats(item, key.id)
+    seconds = max(1, math.ceil(window.reset_time - time.time()))
+    raise RateLimited(f"API key {key.name!r}: more than {item.amount} requests in a minute", retry_after=seconds)

@@ -1,0 +1,44 @@
+"""API keys: what they look like, and what is kept of them. Knows no SQL and no HTTP."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+from dataclasses import dataclass
+from datetime import datetime
+
+_PREFIX = "headmap-"
+_BYTES = 32
+
+
+@dataclass(frozen=True)
+class ApiKey:
+    """A key as it is filed: by its digest, so that who reads the registry cannot call. Limits replace the settings'."""
+
+    id: str
+    name: str
+    digest: bytes
+    requests_per_minute: int | None = None
+    concurrent_requests: int | None = None
+    created_at: datetime | None = None
+    revoked_at: datetime | None = None
+
+
+def make_key() -> str:
+    """A key of 256 random bits, with a prefix by which scanners of leaked secrets can know it."""
+    return _PREFIX + secrets.token_urlsafe(_BYTES)
+
+
+def digest_of(key: str) -> bytes:
+    """SHA-256. A slow hash protects what people choose; these 256 bits nobody can try out."""
+    return hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()
+
+
+def find_key(keys: tuple[ApiKey, ...], digest: bytes) -> ApiKey | None:
+    """The key with this digest. Looks at all of them, each in constant time, whichever it is."""
+    found = None
+    for key in keys:
+        if hmac.compare_digest(key.digest, digest):
+            found = key
+    return found

@@ -1,0 +1,83 @@
+"""API keys in the registry: made, listed, revoked. Only their digests are kept."""
+
+from __future__ import annotations
+
+import uuid
+
+from sqlalchemy import or_, select
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from headmap.errors import InvalidParameter, KeyNameTaken, KeyNotFound
+from headmap.keys import ApiKey, digest_of, make_key
+from headmap.registry import tables
+from headmap.registry.session import Database, utc_now
+
+_LONGEST_NAME = 64
+
+
+def create_key(
+    session: Session, name: str, *, requests_per_minute: int | None = None, concurrent_requests: int | None = None
+) -> tuple[ApiKey, str]:
+    """File a key called `name`. Returns what is filed and the key itself, which nothing can show again.
+
+    Raises InvalidParameter for a name that is blank, long or not printable, KeyNameTaken while a key has it.
+    """
+    if not name.strip() or len(name) > _LONGEST_NAME or not name.isprintable():
+        raise InvalidParameter(f"name: must be 1 to {_LONGEST_NAME} printable characters, got {name!r}", param="name")
+    key = make_key()
+    row = tables.ApiKey(
+        id=uuid.uuid4().hex,
+        name=name,
+        active_name=name,
+        digest=digest_of(key).hex(),
+        requests_per_minute=requests_per_minute,
+        concurrent_requests=concurrent_requests,
+        created_at=utc_now(session),
+    )
+    session.add(row)
+    try:
+        session.flush()
+    except IntegrityError as error:
+        raise KeyNameTaken(f"name: {name!r} is the name of a key in use; revoke it first", param="name") from error
+    return _record(row), key
+
+
+def list_keys(session: Session) -> list[ApiKey]:
+    """All keys there have ever been, oldest first, revoked ones with their time."""
+    query = select(tables.ApiKey).order_by(tables.ApiKey.created_at, tables.ApiKey.id)
+    return [_record(row) for row in session.scalars(query)]
+
+
+def read_keys(database: Database) -> list[ApiKey]:
+    """`list_keys` in a transaction of its own. Raises RegistryUnavailable."""
+    with database.read() as session:
+        return list_keys(session)
+
+
+def revoke_key(session: Session, name: str) -> ApiKey:
+    """End the key in use with this name or id. Raises KeyNotFound."""
+    query = select(tables.ApiKey).where(
+        tables.ApiKey.active_name.is_not(None), or_(tables.ApiKey.active_name == name, tables.ApiKey.id == name)
+    )
+    # A name may equal another key's id; the name is what people give.
+    rows = sorted(session.scalars(query), key=lambda row: row.active_name != name)
+    if not rows:
+        raise KeyNotFound(f"key: no key in use is called {name!r}", param="key")
+    row = rows[0]
+    row.active_name = None
+    row.revoked_at = utc_now(session)
+    session.flush()
+    return _record(row)
+
+
+def _record(row: tables.ApiKey) -> ApiKey:
+    return ApiKey(
+        id=row.id,
+        name=row.name,
+        digest=bytes.fromhex(row.digest),
+        requests_per_minute=row.requests_per_minute,
+        concurrent_requests=row.concurrent_requests,
+        created_at=row.created_at,
+        revoked_at=row.revoked_at,
+    )

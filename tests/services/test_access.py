@@ -1,0 +1,221 @@
+"""Who may call either service, how much, and what every answer carries: keys, limits, headers, CORS."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+from sqlalchemy import text
+
+from headmap.http.logs import JsonFormatter
+from headmap.registry.keys import create_key, revoke_key
+from headmap.registry.migrations import migrate
+from headmap.registry.session import Database
+from headmap.settings import Settings
+from services.inference.app import create_app as create_inference
+from services.scoring.app import create_app as create_scoring
+from tests.services.inference.fakes import FakeModels
+from tests.shared.jobs.fakes import CountingBroker
+
+CREATE: dict[str, Callable[[Settings], FastAPI]] = {
+    "scoring": lambda settings: create_scoring(settings, broker=CountingBroker()),
+    "inference": lambda settings: create_inference(settings, open_model=FakeModels()),
+}
+CALL = {"scoring": "/maps", "inference": "/v1/models"}
+
+Start = Callable[..., TestClient]
+
+
+@pytest.fixture(params=sorted(CREATE))
+def service(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    return name
+
+
+@pytest.fixture
+def path(service: str) -> str:
+    return CALL[service]
+
+
+@pytest.fixture
+def start(service: str, tmp_path: Path, database: Database) -> Iterator[Start]:
+    """Start the service with some settings; looks for keys at each call."""
+    opened: list[TestClient] = []
+
+    def begin(**given: object) -> TestClient:
+        settings = Settings(data_dir=tmp_path, key_refresh_seconds=1e-9, **given)  # type: ignore[arg-type]
+        opened.append(TestClient(CREATE[service](settings), raise_server_exceptions=False))
+        return opened[-1].__enter__()
+
+    yield begin
+    for client in opened:
+        client.__exit__(None, None, None)
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[Database]:
+    settings = Settings(data_dir=tmp_path)
+    migrate(settings)
+    database = Database(settings.sql_url)
+    yield database
+    database.close()
+
+
+def make_key(database: Database, name: str = "ci", **limits: int) -> str:
+    with database.write() as session:
+        return create_key(session, name, **limits)[1]
+
+
+def bearer(key: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {key}"}
+
+
+# ---- keys
+
+
+def test_a_key_of_the_registry_lets_in_from_when_it_is_made_to_when_it_is_revoked(
+    start: Start, path: str, database: Database
+) -> None:
+    client = start()
+    assert client.get(path).status_code == 200
+    first, second = make_key(database, "first"), make_key(database, "second")
+    assert client.get(path).status_code == 401
+    assert client.get(path, headers=bearer(first)).status_code == 200
+    with database.write() as session:
+        revoke_key(session, "first")
+    assert client.get(path, headers=bearer(first)).status_code == 401
+    assert client.get(path, headers=bearer(second)).status_code == 200
+    assert client.get("/health").status_code == 200
+
+
+def test_a_key_in_the_url_is_no_key(start: Start, path: str, database: Database) -> None:
+    key = make_key(database)
+    client = start()
+    for query in ("key", "api_key", "access_token", "token", "authorization"):
+        assert client.get(path, params={query: key}).status_code == 401
+
+
+def test_keys_count_while_the_registry_is_away(start: Start, service: str, path: str, database: Database) -> None:
+    key = make_key(database)
+    client = start()
+    assert client.get(path, headers=bearer(key)).status_code == 200
+    with database.write() as session:
+        session.execute(text("ALTER TABLE api_keys RENAME TO elsewhere"))
+    for _ in range(3):
+        assert client.get(path, headers=bearer(key)).status_code == 200
+        assert client.get(path).status_code == 401
+
+
+def test_the_log_names_the_key_and_never_shows_it(
+    start: Start, path: str, database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    key = make_key(database, "ci")
+    client = start()
+    with caplog.at_level(logging.DEBUG):
+        client.get(path, headers=bearer(key))
+        client.get(path, headers=bearer(f"{key}-wrong"))
+    lines = [JsonFormatter("test").format(record) for record in caplog.records]
+    assert key not in "\n".join(lines)
+    requests = [json.loads(line) for line in lines if '"message": "request"' in line]
+    assert [(one["status"], one["key"]) for one in requests] == [(200, "ci"), (401, None)]
+
+
+def test_the_document_asks_for_a_key_where_one_is_needed(start: Start, path: str, database: Database) -> None:
+    client = start()
+    assert "security" not in client.get("/openapi.json").json()["paths"][path]["get"]
+    key = make_key(database)
+    operation = client.get("/openapi.json", headers=bearer(key)).json()["paths"][path]["get"]
+    assert operation["security"] == [{"key": []}]
+    assert {"401", "429"} <= set(operation["responses"])
+
+
+# ---- limits
+
+
+def test_more_than_a_keys_share_gets_429_and_when_to_come_back(start: Start, path: str, database: Database) -> None:
+    key, other = make_key(database, "ci", requests_per_minute=2), make_key(database, "other")
+    client = start(key_requests_per_minute=50)
+    assert [client.get(path, headers=bearer(key)).status_code for _ in range(3)] == [200, 200, 429]
+    refused = client.get(path, headers=bearer(key))
+    assert 1 <= int(refused.headers["retry-after"]) <= 60
+    body = refused.json()
+    assert body.get("error", body)["code"] == "rate_limited"
+    assert client.get(path, headers=bearer(other)).status_code == 200
+    assert client.get("/health", headers=bearer(key)).status_code == 200
+
+
+# ---- what every answer carries
+
+
+@pytest.mark.parametrize("where", ["ok", "unknown", "locked", "broken", "too large"])
+def test_every_answer_carries_the_security_headers(
+    service: str, tmp_path: Path, path: str, where: str, database: Database
+) -> None:
+    settings = Settings(data_dir=tmp_path, max_body_bytes=1000)
+    app = CREATE[service](settings)
+
+    @app.get("/broken")
+    def broken() -> None:
+        raise RuntimeError("a secret of the inside")
+
+    key = make_key(database) if where == "locked" else ""
+    with TestClient(app, raise_server_exceptions=False) as client:
+        if where == "too large":
+            response = client.post("/generate" if service == "inference" else "/score", content=io.BytesIO(bytes(2000)))
+        else:
+            response = client.get({"unknown": "/no", "broken": "/broken"}.get(where, path))
+    assert response.status_code == {"ok": 200, "unknown": 404, "locked": 401, "broken": 500, "too large": 413}[where]
+    assert response.headers["x-content-type-options"] == "nosniff"
+    assert response.headers["x-frame-options"] == "DENY"
+    assert response.headers["referrer-policy"] == "no-referrer"
+    assert response.headers["cache-control"] == "no-store"
+    assert "server" not in response.headers
+    assert "secret" not in response.text
+    assert not key or key not in response.text
+
+
+def test_data_may_do_nothing_as_a_page_and_the_documentation_may(start: Start, path: str) -> None:
+    client = start()
+    assert "default-src 'none'" in client.get(path).headers["content-security-policy"]
+    assert "content-security-policy" not in client.get("/docs").headers
+
+
+def preflight(client: TestClient, path: str, origin: str) -> dict[str, str]:
+    asked = {
+        "Origin": origin,
+        "Access-Control-Request-Method": "GET",
+        "Access-Control-Request-Headers": "authorization",
+    }
+    return dict(client.options(path, headers=asked).headers)
+
+
+def test_other_sites_may_not_call_by_default(start: Start, path: str) -> None:
+    client = start()
+    assert "access-control-allow-origin" not in preflight(client, path, "https://app.example")
+    assert "access-control-allow-origin" not in client.get(path, headers={"Origin": "https://app.example"}).headers
+
+
+def test_origins_of_the_settings_may_call_with_their_key(start: Start, path: str, database: Database) -> None:
+    key = make_key(database)
+    client = start(cors_origins=("https://app.example",))
+    allowed = preflight(client, path, "https://app.example")
+    assert allowed["access-control-allow-origin"] == "https://app.example"
+    assert "access-control-allow-credentials" not in allowed
+    assert "access-control-allow-origin" not in preflight(client, path, "https://evil.example")
+    answer = client.get(path, headers={"Origin": "https://app.example", **bearer(key)})
+    assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (200, "https://app.example")
+
+
+@pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x"])
+def test_what_a_page_can_post_without_asking_first_is_refused(start: Start, service: str, kind: str) -> None:
+    body = json.dumps({"model": "headmap/demo-ocr", "inputs": "x", "images": ["AAAA"]})
+    target = "/generate" if service == "inference" else "/score"
+    response = start().post(target, content=body, headers={"Content-Type": kind})
+    assert response.status_code == 422
+    assert "body" in response.json()["detail"]
