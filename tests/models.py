@@ -43,8 +43,11 @@ def small_tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
-def qwen2_vl(num_heads: int = 4, num_kv_heads: int = 2, layers: int = 3) -> PreTrainedModel:
-    """Qwen2-VL with patches of 4 px merged 2 x 2: a visual token shows 8 x 8 px."""
+def qwen2_vl(num_heads: int = 4, num_kv_heads: int = 2, layers: int = 3, window: int | None = None) -> PreTrainedModel:
+    """Qwen2-VL with patches of 4 px merged 2 x 2: a visual token shows 8 x 8 px.
+
+    With a window, all layers but the first slide.
+    """
     config = Qwen2VLConfig(
         text_config={
             "hidden_size": 16 * num_heads,
@@ -56,6 +59,7 @@ def qwen2_vl(num_heads: int = 4, num_kv_heads: int = 2, layers: int = 3) -> PreT
             "max_position_embeddings": 2048,
             "rope_parameters": {"rope_type": "default", "rope_theta": 1000.0, "mrope_section": [2, 3, 3]},
             "eos_token_id": 3,
+            "use_sliding_window": window is not None, "sliding_window": window, "max_window_layers": 1,
         },
         vision_config={
             "depth": 1, "embed_dim": 32, "hidden_size": 16 * num_heads, "num_heads": 2, "mlp_ratio": 2,

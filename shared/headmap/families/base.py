@@ -53,7 +53,7 @@ class PreparedPrompt:
 
     inputs: input_ids (1, n) and the pictures' tensors. position_ids: (1, n) or, with M-RoPE, (3, 1, n).
     next_position: the position of the first generated token. images: tokens of each picture, and image_starts, the
-    index in the prompt of its first.
+    index in the prompt of its first. spans: (start, end) of pictures whose tokens see each other in both directions.
     """
 
     inputs: Mapping[str, torch.Tensor]
@@ -61,6 +61,7 @@ class PreparedPrompt:
     next_position: int
     images: tuple[VisualTokens, ...]
     image_starts: tuple[int, ...]
+    spans: tuple[tuple[int, int], ...] = ()
 
     @property
     def prompt_tokens(self) -> int:

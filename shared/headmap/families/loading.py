@@ -105,6 +105,7 @@ class LoadedModel:
             next_position=prompt.next_position,
             images=prompt.images[seen:],
             image_starts=tuple(place - start for place in prompt.image_starts[seen:]),
+            spans=tuple((first - start, end - start) for first, end in prompt.spans if first >= start),
         )
 
     def _image_inputs(self, images: Sequence[Image.Image]) -> tuple[dict[str, torch.Tensor], tuple[Any, ...]]:

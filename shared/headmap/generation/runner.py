@@ -37,7 +37,7 @@ class ModelRunner:
         output = model.model(
             **inputs,
             position_ids=prompt.position_ids.to(device),
-            past_key_values=self._mask.over(self.cache.prefill(slot, plan, on_layer)),
+            past_key_values=self._mask.over(self.cache.prefill(slot, plan, on_layer, prompt.spans)),
             use_cache=True,
         )
         return model.lm_head(output.last_hidden_state[0, -1]).float()

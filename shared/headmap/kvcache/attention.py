@@ -8,6 +8,7 @@ cache object, none on modules, and nothing in transformers is patched.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,10 +16,51 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, PreTrainedModel
 
 ATTENTION = "headmap"
+MASKED_ROWS = 1024
+"""Queries of a prompt that get their mask at a time: it never has n x n elements."""
+
+
+@dataclass(frozen=True)
+class PromptMask:
+    """What the tokens of a prompt see in one layer: themselves and all before, and the whole of their own span.
+
+    window: with it, of these only the last `window` up to the token itself and what comes after it. spans: (start, end)
+    of pictures whose tokens see each other in both directions.
+    """
+
+    window: int | None = None
+    spans: tuple[tuple[int, int], ...] = ()
+
+    def visible(self, rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
+        """(r, c) bool: whether the token at each of `rows` (r,) sees the one at each of `columns` (c,); int64."""
+        seen = columns <= rows[:, None]
+        for start, end in self.spans:
+            inside = [(places >= start) & (places < end) for places in (rows, columns)]
+            seen |= inside[0][:, None] & inside[1]
+        if self.window is not None:
+            seen &= columns > rows[:, None] - self.window
+        return seen
+
+    def after(self, tokens: int) -> PromptMask:
+        """The same with `tokens` others before the prompt."""
+        return PromptMask(self.window, tuple((start + tokens, end + tokens) for start, end in self.spans))
+
+    def reach(self, start: int, end: int) -> tuple[int, int]:
+        """The first and one past the last column that any of the rows `start` to `end` sees."""
+        last = max([end, *(stop for first, stop in self.spans if first < end and stop > start)])
+        return (0 if self.window is None else max(0, start - self.window + 1)), last
+
+
+CAUSAL = PromptMask()
 
 
 class LayerAttention(ABC):
-    """What a cache's `update` returns in the place of keys and values: attention over one layer."""
+    """What a cache's `update` returns in the place of keys and values: attention over one layer.
+
+    window: the layer's sliding window, None where it sees everything.
+    """
+
+    window: int | None = None
 
     @abstractmethod
     def attend(self, queries: torch.Tensor, scaling: float) -> torch.Tensor:
@@ -37,13 +79,17 @@ def headmap_attention(
 ) -> tuple[torch.Tensor, None]:
     """The attention function in transformers' own signature.
 
-    Raises TypeError when the model runs without one of our caches, and ValueError for a layer with a sliding window.
+    Raises TypeError when the model runs without one of our caches, and ValueError for a layer with another sliding
+    window than the cache was made for, or with attention that the cache does not know (soft caps, sinks).
     """
-    del module, value, attention_mask, kwargs
+    del module, value, attention_mask
     if not isinstance(key, LayerAttention):
         raise TypeError(f'attention "{ATTENTION}" needs a headmap cache as past_key_values')
-    if sliding_window is not None:
-        raise ValueError("layers with a sliding window are not served by the ragged cache")
+    if sliding_window != key.window:
+        raise ValueError(f"a layer has a sliding window of {sliding_window}, its cache one of {key.window}")
+    for name in ("softcap", "s_aux"):
+        if kwargs.get(name) is not None:
+            raise ValueError(f"attention with {name} is not served")
     return key.attend(query, query.shape[-1] ** -0.5 if scaling is None else scaling), None
 
 
@@ -53,16 +99,30 @@ def use_headmap_attention(model: PreTrainedModel) -> None:
     model.set_attn_implementation({"text_config": ATTENTION})
 
 
-def causal_attention(queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, scaling: float) -> torch.Tensor:
-    """Causal attention of the last queries over all keys, without materialising the weights.
+def causal_attention(
+    queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, scaling: float, mask: PromptMask = CAUSAL
+) -> torch.Tensor:
+    """Attention of the last queries over all keys, each seeing what `mask` says, without materialising the weights.
 
     `queries`: (batch, num_heads, q, d), the last q of n; `keys`, `values`: (batch, num_kv_heads, n, d). Returns
     (batch, q, num_heads, d).
     """
     q, n = queries.shape[2], keys.shape[2]
-    mask = None if q == n else torch.ones(q, n, dtype=torch.bool, device=queries.device).tril(n - q)
     grouped = queries.shape[1] != keys.shape[1]
-    output = scaled_dot_product_attention(
-        queries, keys, values, attn_mask=mask, is_causal=mask is None and q > 1, scale=scaling, enable_gqa=grouped
-    )
-    return output.transpose(1, 2)
+    if q == n and not mask.spans and (mask.window is None or mask.window >= n):
+        output = scaled_dot_product_attention(queries, keys, values, is_causal=q > 1, scale=scaling, enable_gqa=grouped)
+        return output.transpose(1, 2)
+    parts = []
+    for start in range(n - q, n, MASKED_ROWS):
+        end = min(start + MASKED_ROWS, n)
+        first, last = mask.reach(start, end)
+        places = torch.arange(first, last, device=queries.device)
+        visible = mask.visible(torch.arange(start, end, device=queries.device), places)
+        own = queries[:, :, start - (n - q) : end - (n - q)]
+        seen_keys, seen_values = keys[:, :, first:last], values[:, :, first:last]
+        parts.append(
+            scaled_dot_product_attention(
+                own, seen_keys, seen_values, attn_mask=visible, scale=scaling, enable_gqa=grouped
+            )
+        )
+    return torch.cat(parts, dim=2).transpose(1, 2)

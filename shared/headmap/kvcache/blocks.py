@@ -14,6 +14,7 @@ import numpy as np
 from headmap.budgets import Ints
 from headmap.errors import OutOfMemory
 from headmap.kvcache.plan import CacheShape, KeepPlan
+from headmap.kvcache.ring import Ring
 
 FREE = 0
 
@@ -40,6 +41,8 @@ class BlockTables:
         self.lengths = np.zeros((shape.num_layers, 0, shape.num_kv_heads), dtype=np.int64)
         self._write_at = np.zeros_like(self.lengths)
         self._reserved: list[int | None] = []
+        self._ring = Ring(shape, block_size)
+        self._sliding = np.isin(np.arange(shape.num_layers), self._ring.layers)
 
     # ---- admission
 
@@ -48,12 +51,15 @@ class BlockTables:
 
         `before`: (num_layers, num_kv_heads) int64, tokens that the heads hold already.
         """
-        tokens = plan.tokens if before is None else plan.tokens + before
+        held = plan.tokens + new_tokens + (0 if before is None else before)
+        if self.shape.window is not None:
+            held[self._sliding] = np.minimum(held[self._sliding], self.shape.window)
+        blocks = (-(-held // self.block_size)).sum(1)
         if plan.method.decides_per_prompt and not plan.keeps_all:
             # Only the layers' sums are known: each head may waste all but one slot of its last block.
-            slack = self.shape.num_kv_heads * (new_tokens + self.block_size - 1)
-            return int(((tokens.sum(1) + slack) // self.block_size).sum())
-        return int((-(-(tokens + new_tokens) // self.block_size)).sum())
+            slack = self.shape.num_kv_heads * (self.block_size - 1)
+            blocks = np.where(self._sliding, blocks, (held.sum(1) + slack) // self.block_size)
+        return int(blocks.sum())
 
     @property
     def reserved_blocks(self) -> int:
@@ -76,21 +82,23 @@ class BlockTables:
             room = np.zeros((self.shape.num_layers, 1, self.shape.num_kv_heads), dtype=np.int64)
             self.lengths = np.concatenate([self.lengths, room], axis=1)
             self._write_at = np.concatenate([self._write_at, room], axis=1)
+            self._ring.resize(slot + 1)
         self.lengths[:, slot] = 0
+        self._ring.clear(slot)
         return slot
 
     def release(self, slot: int) -> None:
         """Give a sequence's blocks back."""
-        first = 1 + slot * self.shape.num_kv_heads
-        for owner in self.owner:
-            owner[(owner >= first) & (owner < first + self.shape.num_kv_heads)] = FREE
-        self.lengths[:, slot] = 0
+        for layer_idx in range(self.shape.num_layers):
+            self.empty(layer_idx, slot)
+        self._ring.clear(slot)
         self._reserved[slot] = None
         keep = len(self._reserved)
         while keep and self._reserved[keep - 1] is None:
             keep -= 1
         del self._reserved[keep:]
         self.lengths, self._write_at = self.lengths[:, :keep].copy(), self._write_at[:, :keep].copy()
+        self._ring.resize(keep)
 
     # ---- rows and blocks
 
@@ -109,8 +117,8 @@ class BlockTables:
     def place(self, layer_idx: int, slot: int, counts: Ints) -> tuple[Ints, Assigned]:
         """Make room for `counts` more tokens in the heads of one sequence: what a layer keeps of a prompt.
 
-        `counts`: (num_kv_heads,) int64. Returns the token slots to write to, (sum of counts,) int64, head by head in
-        order, and the blocks assigned.
+        `counts`: (num_kv_heads,) int64; in a sliding layer at most a window, into rows that are empty. Returns the
+        token slots to write to, (sum of counts,) int64, head by head in order, and the blocks assigned.
         """
         size = self.block_size
         room = np.minimum(-self.lengths[layer_idx, slot] % size, counts)  # left in each head's last block
@@ -126,23 +134,42 @@ class BlockTables:
         self.lengths[layer_idx, slot] += counts
         filled = counts > 0
         self._write_at[layer_idx, slot, filled] = places[np.cumsum(counts)[filled] - 1] + 1
+        if self._sliding[layer_idx]:
+            self._ring.begin(layer_idx, slot, assigned.blocks, int(counts[0]))
         return places, assigned
 
+    def empty(self, layer_idx: int, slot: int) -> None:
+        """Give one layer's blocks of a sequence back."""
+        first = 1 + slot * self.shape.num_kv_heads
+        owner = self.owner[layer_idx]
+        owner[(owner >= first) & (owner < first + self.shape.num_kv_heads)] = FREE
+        self.lengths[layer_idx, slot] = 0
+
+    def in_order(self, layer_idx: int, slot: int) -> Ints | None:
+        """(num_kv_heads, n) int64: the token slots of a sliding layer's rows, oldest token first; None for others."""
+        return self._ring.in_order(layer_idx, slot) if self._sliding[layer_idx] else None
+
     def append(self, slots: Ints) -> tuple[Ints, dict[int, Assigned]]:
-        """Make room for one token in every head of `slots`.
+        """Make room for one token in every head of `slots`; where a sliding layer holds its window, the oldest's.
 
         Returns the token slots, (num_layers, len(slots), num_kv_heads) int64, and the blocks assigned by layer.
         """
-        full = self.lengths[:, slots] % self.block_size == 0
+        grows = np.ones((self.shape.num_layers, len(slots), self.shape.num_kv_heads), dtype=bool)
+        if self.shape.window is not None:
+            grows[self._sliding] = self.lengths[self._sliding][:, slots] < self.shape.window
+        full = grows & (self.lengths[:, slots] % self.block_size == 0)
         assigned: dict[int, Assigned] = {}
         for layer_idx in np.flatnonzero(full.any(axis=(1, 2))).tolist():
             sequence, head = np.nonzero(full[layer_idx])
             rows = 1 + slots[sequence] * self.shape.num_kv_heads + head
             assigned[layer_idx] = self._assign(layer_idx, rows)
             self._write_at[layer_idx, slots[sequence], head] = assigned[layer_idx].blocks * self.block_size
+            if self._sliding[layer_idx]:
+                self._ring.extend(layer_idx, slots[sequence], head, assigned[layer_idx].blocks)
         places = self._write_at[:, slots]
-        self._write_at[:, slots] += 1
-        self.lengths[:, slots] += 1
+        places[self._sliding] = self._ring.advance(slots)
+        self._write_at[:, slots] += grows
+        self.lengths[:, slots] += grows
         return places, assigned
 
     def _assign(self, layer_idx: int, rows: Ints) -> Assigned:
@@ -169,6 +196,7 @@ class BlockTables:
         moved = np.zeros(len(owner), dtype=np.int64)
         moved[stay] = np.arange(len(stay))
         self.owner[layer_idx] = owner[stay]
+        self._ring.move(layer_idx, moved)
         partly = self.lengths[layer_idx] % self.block_size != 0
         places = self._write_at[layer_idx]
         blocks, offsets = np.divmod(places[partly], self.block_size)

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from headmap.budgets import Ints
-from headmap.kvcache.attention import LayerAttention, causal_attention
+from headmap.kvcache.attention import LayerAttention, PromptMask, causal_attention
 from headmap.kvcache.backends import blocked
 from headmap.kvcache.blocks import BlockTables
 from headmap.kvcache.plan import CacheShape, KeepPlan
@@ -82,8 +82,8 @@ class RaggedCache:
         """A copy of what a sequence holds, in the machine's memory and without unused room; the slot stays as it is."""
         heads = self.shape.num_kv_heads
         layers = []
-        for store in self.layers:
-            rows = [store.row(1 + slot * heads + head) for head in range(heads)]
+        for layer_idx in range(self.shape.num_layers):
+            rows = [self.row(layer_idx, slot, head) for head in range(heads)]
             keys, values = (torch.cat(tensors).cpu() for tensors in zip(*rows, strict=True))
             layers.append((keys, values))
         return ParkedSequence(self.tables.lengths[:, slot].copy(), tuple(layers))
@@ -102,13 +102,32 @@ class RaggedCache:
         store.assign(assigned)
         store.write(torch.from_numpy(places).to(self.device), keys, values)
 
-    def prefill(self, slot: int, plan: KeepPlan, on_layer: Callable[[], None] | None = None) -> PrefillCache:
+    def row(self, layer_idx: int, slot: int, head: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """A copy of what one head holds: keys and values, (n, head_dim) each, in sliding layers oldest token first."""
+        places = self.tables.in_order(layer_idx, slot)
+        if places is None:
+            return self.layers[layer_idx].row(1 + slot * self.shape.num_kv_heads + head)
+        return self.layers[layer_idx].read(torch.from_numpy(places[head]).to(self.device))
+
+    def empty(self, layer_idx: int, slot: int) -> None:
+        """Forget what one layer holds of a sequence."""
+        self.tables.empty(layer_idx, slot)
+        self.layers[layer_idx].free(1 + slot * self.shape.num_kv_heads, self.shape.num_kv_heads)
+
+    def prefill(
+        self,
+        slot: int,
+        plan: KeepPlan,
+        on_layer: Callable[[], None] | None = None,
+        spans: tuple[tuple[int, int], ...] = (),
+    ) -> PrefillCache:
         """The cache to run a whole prompt with, as `past_key_values`; `on_layer` is called before each layer.
 
-        On a slot that holds tokens it is the prompt of a further turn: its queries see what was kept before them, and
-        the plan is about its own tokens.
+        `spans`: the pictures whose tokens see each other in both directions. On a slot that holds tokens it is the
+        prompt of a further turn: its queries see what was kept before them, and plan and spans are about its own
+        tokens.
         """
-        return PrefillCache(self, slot, plan, on_layer)
+        return PrefillCache(self, slot, plan, on_layer, spans)
 
     def decode(self, slots: Sequence[int]) -> DecodeCache:
         """The cache to run one token of each of `slots` with, as `past_key_values`; makes room for the tokens."""
@@ -160,13 +179,14 @@ class PrefillCache:
     slot: int
     plan: KeepPlan
     on_layer: Callable[[], None] | None = None
+    spans: tuple[tuple[int, int], ...] = ()
 
     def update(
         self, keys: torch.Tensor, values: torch.Tensor, layer_idx: int, *_: object, **__: object
     ) -> tuple[LayerAttention, LayerAttention]:
         if self.on_layer is not None:
             self.on_layer()
-        layer = _PrefillLayer(self, keys, values, layer_idx)
+        layer = _PrefillLayer(self, keys, values, layer_idx, self.cache.shape.window_of(layer_idx))
         return layer, layer
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
@@ -190,6 +210,7 @@ class _PrefillLayer(LayerAttention):
     keys: torch.Tensor
     values: torch.Tensor
     layer_idx: int
+    window: int | None = None
 
     def attend(self, queries: torch.Tensor, scaling: float) -> torch.Tensor:
         plan = self.prefill.plan
@@ -197,27 +218,42 @@ class _PrefillLayer(LayerAttention):
             raise ValueError(
                 f"a plan for one prompt of {plan.prompt_tokens} tokens, got {len(queries)} x {self.keys.shape[2]}"
             )
-        output = self._attention(queries, scaling)
+        mask = PromptMask(self.window, self.prefill.spans)
+        if not self.prefill.cache.tables.lengths[self.layer_idx, self.prefill.slot].any():
+            output = causal_attention(queries, self.keys, self.values, scaling, mask)
+            keys, values = self.keys[0], self.values[0]
+        else:
+            output, keys, values = self._on_top(queries, scaling, mask)
         keep = None
-        if not plan.keeps_all:
+        if self.window is not None:
+            keys, values = keys[:, -self.window :], values[:, -self.window :]
+        elif not plan.keeps_all:
             budgets = torch.from_numpy(plan.tokens[self.layer_idx]).to(queries.device)
             last = queries[0, :, -max(plan.window, 1) :]
-            keep = keep_tokens(plan.method, last, self.keys[0], scaling, budgets, plan.window)
-        self.prefill.store(self.layer_idx, self.keys[0], self.values[0], keep)
+            keep = keep_tokens(plan.method, last, keys, scaling, budgets, plan.window, mask)
+        self.prefill.store(self.layer_idx, keys, values, keep)
         return output
 
-    def _attention(self, queries: torch.Tensor, scaling: float) -> torch.Tensor:
+    def _on_top(
+        self, queries: torch.Tensor, scaling: float, mask: PromptMask
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Attention over what was kept before and over the prompt; and the keys and values to keep from."""
         cache, slot = self.prefill.cache, self.prefill.slot
-        if not cache.tables.lengths[self.layer_idx, slot].any():
-            return causal_attention(queries, self.keys, self.values, scaling)
         heads = self.keys.shape[1]
-        outputs = []
+        outputs, all_keys, all_values = [], [], []
         for head, own in enumerate(queries.chunk(heads, dim=1)):  # each head has a past of another length
-            past_keys, past_values = cache.layers[self.layer_idx].row(1 + slot * heads + head)
-            keys = torch.cat([past_keys, self.keys[0, head]])[None, None]
-            values = torch.cat([past_values, self.values[0, head]])[None, None]
-            outputs.append(causal_attention(own, keys, values, scaling))
-        return torch.cat(outputs, dim=2)
+            past_keys, past_values = cache.row(self.layer_idx, slot, head)
+            keys, values = torch.cat([past_keys, self.keys[0, head]]), torch.cat([past_values, self.values[0, head]])
+            outputs.append(
+                causal_attention(own, keys[None, None], values[None, None], scaling, mask.after(len(past_keys)))
+            )
+            all_keys.append(keys)
+            all_values.append(values)
+        output = torch.cat(outputs, dim=2)
+        if self.window is None:  # what was kept before stays as it is
+            return output, self.keys[0], self.values[0]
+        cache.empty(self.layer_idx, slot)
+        return output, torch.stack(all_keys), torch.stack(all_values)
 
 
 @dataclass(frozen=True)
@@ -236,7 +272,7 @@ class DecodeCache:
             raise ValueError(f"decoding takes one token a sequence, got {keys.shape[2]}")
         store = self.cache.layers[layer_idx]
         store.write(self.places[layer_idx], keys.reshape(-1, keys.shape[-1]), values.reshape(-1, values.shape[-1]))
-        layer = _DecodeLayer(self, store)
+        layer = _DecodeLayer(self, store, self.cache.shape.window_of(layer_idx))
         return layer, layer
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
@@ -247,6 +283,7 @@ class DecodeCache:
 class _DecodeLayer(LayerAttention):
     decode: DecodeCache
     store: LayerStore
+    window: int | None = None
 
     def attend(self, queries: torch.Tensor, scaling: float) -> torch.Tensor:
         sequences, num_heads, _, d = queries.shape

@@ -8,7 +8,7 @@ output = model.generate(**inputs, past_key_values=cache)
 from __future__ import annotations
 
 import torch
-from transformers import PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
 
 from headmap.head_scores import HeadScores
 from headmap.kvcache.attention import LayerAttention
@@ -21,15 +21,22 @@ class GenerateCache:
     """`past_key_values` for one sequence: compresses the prompt once, then grows by a token a step.
 
     One cache serves one call of `generate` with one prompt (no beams, no batch). Raises the errors of `plan_cache` when
-    the prompt arrives, and ValueError for a batch or a second prompt.
+    the prompt arrives, and ValueError for a batch or a second prompt. `spans` are `PreparedPrompt.spans`, for models
+    whose pictures see themselves in both directions (Gemma 3).
     """
 
     is_compileable = False
 
-    def __init__(self, model: PreTrainedModel, kv: KVRequest, scores: HeadScores | None = None) -> None:
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        kv: KVRequest,
+        scores: HeadScores | None = None,
+        spans: tuple[tuple[int, int], ...] = (),
+    ) -> None:
         self.shape = cache_shape(model)
         self.plan: KeepPlan | None = None
-        self._kv, self._scores = kv, scores
+        self._kv, self._scores, self._spans = kv, scores, spans
         self._ragged = RaggedCache(self.shape, dtype=model.dtype, device=model.device)
         self._seen = 0
         self._step: DecodeCache | None = None
@@ -45,7 +52,7 @@ class GenerateCache:
             return self._step.update(keys, values, layer_idx)
         if self.plan is None:
             raise ValueError("the first layer must come first")
-        return self._ragged.prefill(0, self.plan).update(keys, values, layer_idx)
+        return self._ragged.prefill(0, self.plan, spans=self._spans).update(keys, values, layer_idx)
 
     def _begin(self, tokens: int) -> None:
         if self.plan is None:
@@ -73,12 +80,29 @@ class GenerateCache:
 
 
 def cache_shape(model: PreTrainedModel) -> CacheShape:
-    """The shape of `model`'s KV cache, from its text configuration."""
+    """The shape of `model`'s KV cache, from its text configuration.
+
+    Raises ValueError for layers that are neither full nor sliding attention: they have no such cache.
+    """
     text = model.config.get_text_config()
     heads = text.num_attention_heads
+    sliding = _sliding_layers(text)
     return CacheShape(
         num_layers=text.num_hidden_layers,
         num_kv_heads=getattr(text, "num_key_value_heads", None) or heads,
         head_dim=getattr(text, "head_dim", None) or text.hidden_size // heads,
         itemsize=model.dtype.itemsize,
+        window=int(text.sliding_window) if sliding else None,
+        sliding_layers=sliding,
     )
+
+
+def _sliding_layers(text: PretrainedConfig) -> tuple[int, ...]:
+    """Layers with a sliding window: as the configuration lists them, or all where it only has a window (Mistral)."""
+    if getattr(text, "sliding_window", None) is None:
+        return ()
+    kinds = getattr(text, "layer_types", None) or ["sliding_attention"] * text.num_hidden_layers
+    unknown = set(kinds) - {"full_attention", "sliding_attention"}
+    if unknown:
+        raise ValueError(f"layers of type {', '.join(sorted(unknown))} are not served")
+    return tuple(index for index, kind in enumerate(kinds) if kind == "sliding_attention")

@@ -45,7 +45,7 @@ class _MaskedCache:
         self, keys: torch.Tensor, values: torch.Tensor, layer_idx: int, *_: object, **__: object
     ) -> tuple[LayerAttention, LayerAttention]:
         layer, _value = self.inner.update(keys, values, layer_idx)
-        masked = _MaskedLayer(layer, self.heads.get(layer_idx, []))
+        masked = _MaskedLayer(layer, self.heads.get(layer_idx, []), layer.window)
         return masked, masked
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
@@ -56,6 +56,7 @@ class _MaskedCache:
 class _MaskedLayer(LayerAttention):
     inner: LayerAttention
     heads: list[int]
+    window: int | None = None
 
     def attend(self, queries: torch.Tensor, scaling: float) -> torch.Tensor:
         output = self.inner.attend(queries, scaling)

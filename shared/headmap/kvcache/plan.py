@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,21 +17,43 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class CacheShape:
-    """The shape of a model's KV cache. `itemsize` is bytes per element of a key or value."""
+    """The shape of a model's KV cache. `itemsize` is bytes per element of a key or value.
+
+    sliding_layers: those that attend to the last `window` tokens only. They hold exactly these whatever is asked for;
+    budgets are for the other layers.
+    """
 
     num_layers: int
     num_kv_heads: int
     head_dim: int
     itemsize: int
+    window: int | None = None
+    sliding_layers: tuple[int, ...] = ()
 
     @property
     def token_bytes(self) -> int:
         """Bytes of one token's key and value in one KV head of one layer."""
         return 2 * self.head_dim * self.itemsize
 
+    def window_of(self, layer_idx: int) -> int | None:
+        """The layer's sliding window, None where it sees everything."""
+        return self.window if layer_idx in self.sliding_layers else None
+
+    def layer_tokens(self, prompt_tokens: int) -> Ints:
+        """(num_layers,) int64: the most that a head of each layer has to hold of a prompt."""
+        tokens = np.full(self.num_layers, prompt_tokens, dtype=np.int64)
+        if self.window is not None:
+            tokens[list(self.sliding_layers)] = min(prompt_tokens, self.window)
+        return tokens
+
     def full_tokens(self, prompt_tokens: int) -> int:
-        """Tokens over all layers and KV heads when nothing is evicted."""
-        return prompt_tokens * self.num_layers * self.num_kv_heads
+        """Tokens over all layers and KV heads when nothing is evicted that a layer can see."""
+        return int(self.layer_tokens(prompt_tokens).sum()) * self.num_kv_heads
+
+    @property
+    def budgeted_layers(self) -> list[int]:
+        """The layers whose heads' caches a budget sizes."""
+        return [layer_idx for layer_idx in range(self.num_layers) if layer_idx not in self.sliding_layers]
 
 
 @dataclass(frozen=True)
@@ -51,7 +73,8 @@ class KeepPlan:
     """How many tokens each KV head keeps of a prompt of `prompt_tokens`.
 
     `tokens`: (num_layers, num_kv_heads) int64. Where the method decides per prompt within a layer, only the sums over
-    heads are binding. The last `window` tokens are always kept.
+    heads are binding. The last `window` tokens are always kept. `most`: (num_layers,) int64, what a head holds when it
+    keeps all that its layer sees.
     """
 
     method: Method
@@ -60,10 +83,11 @@ class KeepPlan:
     window: int
     allocation: Allocation
     tokens: Ints
+    most: Ints
 
     @property
     def keeps_all(self) -> bool:
-        return bool((self.tokens >= self.prompt_tokens).all())
+        return bool((self.tokens >= self.most[:, None]).all())
 
     @property
     def kept_tokens(self) -> int:
@@ -90,11 +114,22 @@ def plan_cache(
         budget = resolve_budget(prompt_tokens, request.budget, request.ratio)
     window = resolve_window(budget, request.window)
     rule = BudgetRule(budget, window, request.uniform, request.allocation)
-    if budget >= prompt_tokens or not method.needs_budget:
-        tokens = np.full((shape.num_layers, shape.num_kv_heads), prompt_tokens, dtype=np.int64)
-    else:
-        tokens = np.minimum(method.budgets(shape, rule, prompt_tokens, scores), prompt_tokens)
-    return KeepPlan(method, prompt_tokens, budget, window, request.allocation, tokens)
+    most = shape.layer_tokens(prompt_tokens)
+    tokens = np.repeat(most[:, None], shape.num_kv_heads, axis=1)
+    layers = shape.budgeted_layers
+    if budget < prompt_tokens and method.needs_budget and layers:
+        inner = replace(shape, num_layers=len(layers), window=None, sliding_layers=())
+        asked = method.budgets(inner, rule, prompt_tokens, _of_layers(scores, layers))
+        tokens[layers] = np.minimum(asked, prompt_tokens)
+    return KeepPlan(method, prompt_tokens, budget, window, request.allocation, tokens, most)
+
+
+def _of_layers(scores: HeadScores | None, layers: list[int]) -> HeadScores | None:
+    """The scores of some layers; even ones where these have no hit."""
+    if scores is None or len(layers) == scores.num_layers:
+        return scores
+    matrix = scores.matrix[layers]
+    return HeadScores(matrix if matrix.any() else np.ones_like(matrix), scores.num_kv_heads)
 
 
 def _unneeded_budget(request: KVRequest, prompt_tokens: int) -> int:

@@ -5,30 +5,39 @@ from __future__ import annotations
 import torch
 from torch.nn.functional import avg_pool1d
 
+from headmap.kvcache.attention import CAUSAL, PromptMask
 from headmap.kvcache.methods.base import Method
 
 POOL = 5
 
 
-def window_attention(queries: torch.Tensor, keys: torch.Tensor, scaling: float, window: int) -> torch.Tensor:
+def window_attention(
+    queries: torch.Tensor, keys: torch.Tensor, scaling: float, window: int, mask: PromptMask = CAUSAL
+) -> torch.Tensor:
     """Pooled attention of the observation window to each token before it.
 
     `queries`: (num_heads, q, d), the prompt's last queries after rotary embedding, q = max(window, 1). `keys`:
     (num_kv_heads, n, d), n the whole prompt. `scaling` multiplies the products. Returns (num_kv_heads, n - window)
-    float32: softmax over all keys, causal inside the window, averaged over queries and the KV head's query heads, then
+    float32: softmax over all keys, `mask`ed as in the layer, averaged over queries and the KV head's query heads, then
     average-pooled along the sequence. Needs num_heads x q x n floats, never n x n.
     """
     num_kv_heads, n, d = keys.shape
     q = queries.shape[1]
     grouped = queries.float().reshape(num_kv_heads, -1, d)
     logits = torch.bmm(grouped, keys.float().transpose(1, 2)).mul_(scaling).view(num_kv_heads, -1, q, n)
-    future = torch.arange(n, device=keys.device) > torch.arange(n - q, n, device=keys.device)[:, None]
-    attention = logits.masked_fill_(future, -torch.inf).softmax(-1).mean((1, 2))
+    places = torch.arange(n, device=keys.device)
+    attention = logits.masked_fill_(~mask.visible(places[n - q :], places), -torch.inf).softmax(-1).mean((1, 2))
     return avg_pool1d(attention[:, : n - window], POOL, stride=1, padding=POOL // 2)
 
 
 def keep_tokens(
-    method: Method, queries: torch.Tensor, keys: torch.Tensor, scaling: float, budgets: torch.Tensor, window: int
+    method: Method,
+    queries: torch.Tensor,
+    keys: torch.Tensor,
+    scaling: float,
+    budgets: torch.Tensor,
+    window: int,
+    mask: PromptMask = CAUSAL,
 ) -> torch.Tensor:
     """(num_kv_heads, n) bool: the tokens each head keeps, its window among them.
 
@@ -36,7 +45,7 @@ def keep_tokens(
     earlier token.
     """
     n = keys.shape[1]
-    attention = window_attention(queries, keys, scaling, window)
+    attention = window_attention(queries, keys, scaling, window, mask)
     chosen = method.head_budgets(attention, budgets - window)
     order = attention.argsort(dim=-1, descending=True, stable=True)
     ranks = torch.empty_like(order)

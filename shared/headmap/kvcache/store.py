@@ -46,6 +46,13 @@ class LayerStore:
         self.values.view(-1, self.values.shape[-1]).index_copy_(0, places, values)
         self.bias.view(-1).index_fill_(0, places, 0.0)
 
+    def read(self, places: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """A copy of the keys and values in slots, (n, head_dim) each. `places`: (n,) int64."""
+        return (
+            self.keys.view(-1, self.keys.shape[-1])[places],
+            self.values.view(-1, self.values.shape[-1])[places],
+        )
+
     def row(self, row: int) -> tuple[torch.Tensor, torch.Tensor]:
         """A copy of one row's keys and values, (n, head_dim) each, in the order they lie in."""
         blocks = self.owner == row

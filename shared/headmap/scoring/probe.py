@@ -16,7 +16,8 @@ import torch
 
 from headmap.families.base import PreparedPrompt
 from headmap.families.loading import LoadedModel
-from headmap.kvcache.attention import LayerAttention, causal_attention
+from headmap.kvcache.attention import CAUSAL, LayerAttention, PromptMask, causal_attention
+from headmap.kvcache.plan import CacheShape
 
 MAX_LOGITS = 1 << 24
 """Attention logits held at a time: 64 MiB in float32."""
@@ -24,16 +25,18 @@ MAX_LOGITS = 1 << 24
 
 @dataclass(frozen=True)
 class ProbeCache:
-    """`past_key_values` of a replay. rows: (r,) int64, the query positions to look at."""
+    """`past_key_values` of a replay. rows: (r,) int64, the query positions to look at; spans as in PreparedPrompt."""
 
     rows: torch.Tensor
+    shape: CacheShape
+    spans: tuple[tuple[int, int], ...] = ()
     winners: list[torch.Tensor] = field(default_factory=list)
     """By layer: (num_heads, r) int64, the key position with the highest attention."""
 
     def update(
         self, keys: torch.Tensor, values: torch.Tensor, layer_idx: int, *_: object, **__: object
     ) -> tuple[LayerAttention, LayerAttention]:
-        layer = _ProbeLayer(self, keys, values)
+        layer = _ProbeLayer(self, keys, values, self.shape.window_of(layer_idx))
         return layer, layer
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
@@ -45,14 +48,18 @@ class _ProbeLayer(LayerAttention):
     probe: ProbeCache
     keys: torch.Tensor
     values: torch.Tensor
+    window: int | None = None
 
     def attend(self, queries: torch.Tensor, scaling: float) -> torch.Tensor:
-        self.probe.winners.append(argmax_keys(queries[0], self.keys[0], self.probe.rows))
-        return causal_attention(queries, self.keys, self.values, scaling)
+        mask = PromptMask(self.window, self.probe.spans)
+        self.probe.winners.append(argmax_keys(queries[0], self.keys[0], self.probe.rows, mask))
+        return causal_attention(queries, self.keys, self.values, scaling, mask)
 
 
-def argmax_keys(queries: torch.Tensor, keys: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-    """For each query head and row the key with the highest attention among those up to the row.
+def argmax_keys(
+    queries: torch.Tensor, keys: torch.Tensor, rows: torch.Tensor, mask: PromptMask = CAUSAL
+) -> torch.Tensor:
+    """For each query head and row the key with the highest attention among those that the row sees.
 
     `queries`: (num_heads, n, d); `keys`: (num_kv_heads, n, d); `rows`: (r,). Returns (num_heads, r) int64. Softmax
     keeps the order, so logits decide.
@@ -65,7 +72,7 @@ def argmax_keys(queries: torch.Tensor, keys: torch.Tensor, rows: torch.Tensor) -
     for part in rows.split(max(1, MAX_LOGITS // (num_heads * n))):
         grouped = queries[:, part].float().reshape(num_kv_heads, -1, queries.shape[-1])
         logits = torch.bmm(grouped, transposed).view(num_heads, len(part), n)
-        found.append(logits.masked_fill_(columns > part[:, None], -torch.inf).argmax(-1))
+        found.append(logits.masked_fill_(~mask.visible(part, columns), -torch.inf).argmax(-1))
     return torch.cat(found, dim=1) if found else rows.new_zeros((num_heads, 0))
 
 
@@ -80,7 +87,8 @@ def replay(
     device, dtype = loaded.device, loaded.model.dtype
     fed = torch.tensor([list(answer[:-1])], dtype=torch.int64)
     positions = torch.arange(prompt.next_position, prompt.next_position + fed.shape[1])
-    probe = ProbeCache(torch.tensor(picked, dtype=torch.int64, device=device) + prompt.prompt_tokens - 1)
+    rows = torch.tensor(picked, dtype=torch.int64, device=device) + prompt.prompt_tokens - 1
+    probe = ProbeCache(rows, loaded.cache_shape, prompt.spans)
     inputs = {
         key: value.to(device, dtype) if value.is_floating_point() else value.to(device)
         for key, value in prompt.inputs.items()

@@ -15,25 +15,27 @@ from headmap.kvcache.plan import CacheShape, KeepPlan
 
 SHAPE = CacheShape(num_layers=2, num_kv_heads=3, head_dim=4, itemsize=4)
 SIZE = 4
+WINDOW = 6
+SLIDING = CacheShape(num_layers=2, num_kv_heads=3, head_dim=4, itemsize=4, window=WINDOW, sliding_layers=(1,))
 
 
-def plan(tokens: np.ndarray, method: str = "snapkv") -> KeepPlan:
-    return KeepPlan(get_method(method), 1000, 10, 0, "exact", tokens)
+def plan(tokens: np.ndarray, method: str = "snapkv", shape: CacheShape = SHAPE) -> KeepPlan:
+    return KeepPlan(get_method(method), 1000, 10, 0, "exact", tokens, shape.layer_tokens(1000))
 
 
 class Lives(RuleBasedStateMachine):
-    """A model of the tables: which (layer, slot, head, index) was written to which token slot."""
+    """A model of the tables: the token slots of each (layer, slot, head), oldest token first. Layer 1 slides."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.tables = BlockTables(SHAPE, SIZE)
+        self.tables = BlockTables(SLIDING, SIZE)
         self.written: dict[int, dict[tuple[int, int, int], list[int]]] = {0: {}, 1: {}}
         self.slots: set[int] = set()
 
-    @rule(lengths=st.lists(st.integers(0, 11), min_size=6, max_size=6), new=st.integers(0, 9))
-    def admit(self, lengths: list[int], new: int) -> None:
-        tokens = np.array(lengths, dtype=np.int64).reshape(2, 3)
-        slot = self.tables.admit(self.tables.blocks_for(plan(tokens), new))
+    @rule(lengths=st.lists(st.integers(0, 11), min_size=3, max_size=3), prompt=st.integers(1, 11))
+    def admit(self, lengths: list[int], prompt: int) -> None:
+        tokens = np.array([lengths, [min(prompt, WINDOW)] * 3], dtype=np.int64)
+        slot = self.tables.admit(self.tables.blocks_for(plan(tokens, shape=SLIDING), 0))
         assert slot not in self.slots
         self.slots.add(slot)
         for layer in range(2):
@@ -42,11 +44,14 @@ class Lives(RuleBasedStateMachine):
             self.place(layer, slot, tokens[layer])
 
     @precondition(lambda self: self.slots)
-    @rule(data=st.data(), counts=st.lists(st.integers(0, 11), min_size=6, max_size=6))
-    def extend(self, data: st.DataObject, counts: list[int]) -> None:
+    @rule(data=st.data(), counts=st.lists(st.integers(0, 11), min_size=3, max_size=3), prompt=st.integers(1, 11))
+    def extend(self, data: st.DataObject, counts: list[int], prompt: int) -> None:
         slot = data.draw(st.sampled_from(sorted(self.slots)))
-        for layer in range(2):
-            self.place(layer, slot, np.array(counts, dtype=np.int64).reshape(2, 3)[layer])
+        self.place(0, slot, np.array(counts, dtype=np.int64))
+        self.tables.empty(1, slot)  # a sliding layer is written anew
+        for head in range(3):
+            self.written[1][slot, head, 0] = []
+        self.place(1, slot, np.array([min(prompt, WINDOW)] * 3, dtype=np.int64))
 
     def place(self, layer: int, slot: int, counts: np.ndarray) -> None:
         places, assigned = self.tables.place(layer, slot, counts)
@@ -62,7 +67,10 @@ class Lives(RuleBasedStateMachine):
         for layer in range(2):
             for number, slot in enumerate(slots):
                 for head in range(3):
-                    self.written[layer][slot, head, 0].append(int(places[layer, number, head]))
+                    row = self.written[layer][slot, head, 0]
+                    row.append(int(places[layer, number, head]))
+                    if layer == 1 and len(row) > WINDOW:
+                        assert row.pop(0) == row[-1]  # the oldest token makes room
 
     @precondition(lambda self: self.slots)
     @rule(data=st.data())
@@ -88,6 +96,14 @@ class Lives(RuleBasedStateMachine):
                 assert self.tables.lengths[layer, slot, head] == len(value)
 
     @invariant()
+    def sliding_rows_are_told_oldest_first(self) -> None:
+        for slot in self.slots:
+            assert self.tables.in_order(0, slot) is None
+            told = self.tables.in_order(1, slot)
+            assert told is not None
+            assert told.tolist() == [self.written[1][slot, head, 0] for head in range(3)]
+
+    @invariant()
     def a_row_holds_no_more_blocks_than_it_needs(self) -> None:
         for layer in range(2):
             needed = sum(-(-len(value) // SIZE) for value in self.written[layer].values())
@@ -109,6 +125,13 @@ def test_blocks_for_covers_the_prompt_and_every_new_token() -> None:
     tables = BlockTables(SHAPE, SIZE)
     assert tables.blocks_for(plan(np.array([[1, 4, 5], [0, 8, 9]])), 0) == 1 + 1 + 2 + 0 + 2 + 3
     assert tables.blocks_for(plan(np.array([[1, 4, 5], [0, 8, 9]])), 4) == 2 + 2 + 3 + 1 + 3 + 4
+
+
+def test_a_sliding_layer_never_holds_more_than_its_window() -> None:
+    tables = BlockTables(SLIDING, SIZE)
+    tokens = np.array([[5, 5, 5], [6, 6, 6]])
+    assert tables.blocks_for(plan(tokens, shape=SLIDING), 100) == 3 * 27 + 3 * 2
+    assert tables.blocks_for(plan(tokens, "adakv", SLIDING), 0) == (15 + 9) // 4 + 3 * 2
 
 
 def test_a_method_that_decides_per_prompt_reserves_for_the_worst_split() -> None:

@@ -97,6 +97,26 @@ def test_a_budget_of_the_whole_prompt_equals_full(any_model: LoadedModel, method
         assert torch.equal(logits[0], full[0])
 
 
+def test_sliding_layers_decode_as_in_transformers(small_model: Callable[[str], LoadedModel]) -> None:
+    """Prompts shorter than the window, and longer; decoding past its end; the other layer budgeted or not."""
+    model = small_model("qwen2_vl_sliding")
+    assert model.cache_shape.sliding_layers == (1, 2)
+    reference = AutoModelForImageTextToText.from_pretrained(model.info.folder, attn_implementation="sdpa").eval()
+    prompts = [ask(model, width=24, height=16, text="W"), ask(model, width=96, height=80)]
+    assert prompts[0].prompt_tokens < 30 < prompts[0].prompt_tokens + NEW_TOKENS
+    _, logits = run(model, prompts, [KVRequest("full")] * 2)
+    for prompt, own in zip(prompts, logits, strict=True):
+        kinds = (prompt.inputs["input_ids"] == 4).int()
+        output = reference.generate(
+            **prompt.inputs, mm_token_type_ids=kinds, max_new_tokens=NEW_TOKENS, do_sample=False, eos_token_id=None,
+            output_logits=True, return_dict_in_generate=True,
+        )  # fmt: skip
+        torch.testing.assert_close(own, torch.cat(output.logits), atol=1e-4, rtol=1e-4)
+    together, _ = run(model, prompts, [KVRequest("sparsemm", ratio=0.3), KVRequest("adakv", budget=9)])
+    assert together[0] == run(model, prompts[:1], [KVRequest("sparsemm", ratio=0.3)])[0][0]
+    assert together[1] == run(model, prompts[1:], [KVRequest("adakv", budget=9)])[0][0]
+
+
 def test_batched_equals_alone_for_mixed_methods_and_lengths(any_model: LoadedModel) -> None:
     requests = [KVRequest(method, ratio=ratio) for method in METHODS for ratio in (0.1, 0.4)]
     requests += [KVRequest("snapkv", budget=1), KVRequest("sparsemm", budget=2), KVRequest("adakv", budget=3)]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headmap.errors import BudgetTooSmall, HeadmapError, InvalidParameter, MapMismatch, NoMapForModel, UnknownMethod
@@ -17,6 +19,7 @@ SCORES = HeadScores(np.random.default_rng(0).random((5, 6)) ** 8, 3)
 
 
 @pytest.mark.parametrize("method", METHODS)
+@settings(deadline=None)
 @given(prompt_tokens=st.integers(1, 3000), budget=st.integers(1, 4000))
 def test_totals_are_exact_and_no_head_is_above_the_prompt(method: str, prompt_tokens: int, budget: int) -> None:
     plan = plan_cache(KVRequest(method, budget=budget), get_method(method), SHAPE, prompt_tokens, SCORES)
@@ -27,6 +30,28 @@ def test_totals_are_exact_and_no_head_is_above_the_prompt(method: str, prompt_to
     assert plan.keeps_all == (expected == prompt_tokens)
 
 
+@pytest.mark.parametrize("method", METHODS)
+@settings(deadline=None)
+@given(prompt_tokens=st.integers(1, 3000), budget=st.integers(1, 4000))
+def test_sliding_layers_hold_their_window_and_the_others_share_the_budget(
+    method: str, prompt_tokens: int, budget: int
+) -> None:
+    shape = replace(SHAPE, window=64, sliding_layers=(0, 1, 3))
+    plan = plan_cache(KVRequest(method, budget=budget), get_method(method), shape, prompt_tokens, SCORES)
+    assert (plan.tokens[[0, 1, 3]] == min(64, prompt_tokens)).all()
+    share = prompt_tokens if method == "full" else min(budget, prompt_tokens)
+    assert plan.tokens[[2, 4]].sum() == share * 2 * SHAPE.num_kv_heads
+    assert plan.keeps_all == (plan.kept_tokens == shape.full_tokens(prompt_tokens))
+
+
+def test_a_map_without_a_hit_in_the_budgeted_layers_shares_evenly() -> None:
+    shape = replace(SHAPE, window=64, sliding_layers=(0, 1, 2, 3))
+    scores = HeadScores(np.array([[1.0] * 6] + [[0.0] * 6] * 4), 3)
+    plan = plan_cache(KVRequest("sparsemm", budget=50), get_method("sparsemm"), shape, 200, scores)
+    assert plan.tokens[4].tolist() == [50, 50, 50]
+
+
+@settings(deadline=None)
 @given(prompt_tokens=st.integers(1, 5000), ratio=st.floats(0.001, 1))
 def test_a_ratio_is_never_exceeded(prompt_tokens: int, ratio: float) -> None:
     plan = plan_cache(KVRequest("snapkv", ratio=ratio), get_method("snapkv"), SHAPE, prompt_tokens, None)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -74,19 +76,28 @@ def second_turn(
 
 @pytest.mark.parametrize("pictures", [0, 2])
 def test_a_second_turn_on_a_full_cache_equals_the_whole_conversation(any_model: LoadedModel, pictures: int) -> None:
+    compare_with_whole(any_model, pictures)
+
+
+@pytest.mark.parametrize("pictures", [0, 1])
+def test_so_it_does_where_layers_slide(small_model: Callable[[str], LoadedModel], pictures: int) -> None:
+    compare_with_whole(small_model("qwen2_vl_sliding"), pictures)
+
+
+def compare_with_whole(model: LoadedModel, pictures: int) -> None:
     full = KVRequest("full")
-    prompt = conversation(any_model, pictures)
-    cache = ragged(any_model)
-    plan = plan_of(any_model, full, prompt.prompt_tokens)
+    prompt = conversation(model, pictures)
+    cache = ragged(model)
+    plan = plan_of(model, full, prompt.prompt_tokens)
     slot = cache.admit(cache.reservation(plan, STEPS))
-    runner = ModelRunner(any_model, cache)
+    runner = ModelRunner(model, cache)
     expected = answer(runner, slot, runner.prefill(slot, plan, prompt), prompt.next_position)
     later_images = prompt.image_starts[1] if pictures else prompt.prompt_tokens
     end = min(prompt.image_starts[0] + prompt.images[0].count + 9, later_images)
-    parked = park_first_turn(any_model, prompt, end, full)
-    assert parked.nbytes == any_model.cache_shape.full_tokens(end) * any_model.cache_shape.token_bytes
+    parked = park_first_turn(model, prompt, end, full)
+    assert parked.nbytes == model.cache_shape.full_tokens(end) * model.cache_shape.token_bytes
     for _ in range(2):  # in the same cache, beside the first sequence; a parked one can be used twice
-        _, logits = second_turn(any_model, cache, prompt, parked, end, full)
+        _, logits = second_turn(model, cache, prompt, parked, end, full)
         torch.testing.assert_close(logits, expected, atol=1e-4, rtol=1e-4)
 
 
