@@ -6,12 +6,31 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from headmap.datasets.made_up.documents import make_document
+from headmap.datasets.made_up.forms import make_form
+from headmap.datasets.made_up.receipts import make_receipt
+from headmap.datasets.made_up.scenes import make_scene
+from headmap.datasets.made_up.tables import make_table
 from headmap.errors import DatasetNotFound, InvalidParameter
 from headmap.scoring.pages import Draw, Page, make_page
 
 DEFAULT = "synthetic"
 
-MADE_UP: Mapping[str, Callable[[int, int], Page]] = {DEFAULT: make_page}
+_KINDS: Mapping[str, Callable[[int, int], Page]] = {
+    "documents": make_document,
+    "forms": make_form,
+    "tables": make_table,
+    "receipts": make_receipt,
+    "scenes": make_scene,
+}
+
+
+def make_mixed(seed: int, index: int) -> Page:
+    """A page of each kind in turn."""
+    return list(_KINDS.values())[index % len(_KINDS)](seed, index)
+
+
+MADE_UP: Mapping[str, Callable[[int, int], Page]] = {DEFAULT: make_page, **_KINDS, "mixed": make_mixed}
 """Kinds of made-up pages; each draws a page from (seed, index) alone."""
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import files
@@ -125,6 +126,9 @@ class Draw:
 
     def string(self, alphabet: str, low: int, high: int) -> str:
         return "".join(alphabet[self.integer(0, len(alphabet) - 1)] for _ in range(self.integer(low, high)))
+
+    def choice(self, items: Sequence[T]) -> T:
+        return items[self.integer(0, len(items) - 1)]
 
     def sample(self, items: list[T], count: int) -> list[T]:
         left = list(items)
