@@ -1,4 +1,4 @@
-"""Scoring and inference in one application, so that one port, /docs, /metrics and /health cover both."""
+"""Scoring, inference and the dashboard in one application: one port, one /docs, one /metrics, one /health."""
 
 from __future__ import annotations
 
@@ -13,6 +13,9 @@ from headmap.http.plumbing import Check, Checks, install, log_start
 from headmap.jobs.broker import Broker
 from headmap.registry.keys import read_keys
 from headmap.settings import Settings
+from services.dashboard.app import DashboardMiddleware
+from services.dashboard.app import create_app as create_dashboard
+from services.dashboard.state import Addresses
 from services.inference import app as inference
 from services.inference.fetching import ImageFetcher
 from services.inference.opening import OpenModel, open_model
@@ -26,8 +29,13 @@ def create_app(
     open_model: OpenModel = open_model,
     fetcher: ImageFetcher | None = None,
     broker: Broker | None = None,
+    url: str | None = None,
 ) -> FastAPI:
-    """Both services. The registry must be migrated. The last three stand in for the real things in tests."""
+    """Both services, and the dashboard where `url` says at which address they are.
+
+    The registry must be migrated. `open_model`, `fetcher` and `broker` stand in for the real things in tests.
+    """
+    dashboard = None if url is None else create_dashboard(settings, Addresses(url, (url,)))
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -37,6 +45,8 @@ def create_app(
                 yield
         finally:
             scoring_state.close()
+            if dashboard is not None:
+                await dashboard.state.dashboard.close()
 
     app = FastAPI(
         title="Headmap",
@@ -50,6 +60,8 @@ def create_app(
     scoring_state = scoring.mount(app, settings, broker=broker)
     metrics.registry.register(JobCollector(scoring_state.database))
     inference_state = inference.mount(app, settings, metrics, open_model=open_model, fetcher=fetcher)
+    if dashboard is not None:
+        app.add_middleware(DashboardMiddleware, dashboard=dashboard)
     return app
 
 

@@ -17,8 +17,16 @@ def main() -> int:
     from headmap.http.server import serve
     from services.embedded.app import create_app  # torch: seconds, and by now an orphan would end
 
-    started = serve(create_app(settings), settings, bound=socket.socket(fileno=int(sys.argv[1])))
+    bound = socket.socket(fileno=int(sys.argv[1]))
+    started = serve(create_app(settings, url=own_url(bound)), settings, bound=bound)
     return 0 if started else 1
+
+
+def own_url(bound: socket.socket) -> str:
+    """Where this process reaches the socket itself: on loopback where it listens on every address."""
+    host, port = bound.getsockname()[:2]
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  called, not bound
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 if __name__ == "__main__":

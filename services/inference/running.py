@@ -92,7 +92,7 @@ class Run:
 
     async def _counted(self) -> AsyncGenerator[Token | Finished, None]:
         metrics, submitted = self._state.metrics, self._call.submitted
-        first = True
+        first, finished = True, False
         events = self._call.events()
         try:
             async for event in events:
@@ -101,12 +101,14 @@ class Run:
                     first = False
                 if isinstance(event, Finished):
                     metrics.finished(self.ready, event, submitted)
+                    finished = True
                 yield event
         except HeadmapError as error:
             metrics.failed(self._model, error.code)
             raise
         except (asyncio.CancelledError, GeneratorExit):
-            metrics.failed(self._model, "cancelled")
+            if not finished:  # who has the result stops listening, too
+                metrics.failed(self._model, "cancelled")
             raise
         finally:
             await events.aclose()

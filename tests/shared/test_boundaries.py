@@ -86,11 +86,25 @@ def test_services_do_not_import_each_other(service: str, other: str) -> None:
     assert offenders(files(ROOT / "services" / service), (f"services.{other}", "services.cli")) == []
 
 
+def test_the_dashboard_knows_the_rest_apis_alone() -> None:
+    others = tuple(f"services.{name}" for name in ("scoring", "inference", "embedded", "cli"))
+    rooms = tuple(f"headmap.{name}" for name in ("registry", "jobs", "kvcache", "generation", "families"))
+    assert offenders(files(ROOT / "services" / "dashboard"), MODEL_STACK + SQL + JOBS + others + rooms) == []
+
+
 def test_no_pickle_anywhere() -> None:
     assert offenders(files(LIBRARY, ROOT / "services"), ("pickle", "cloudpickle", "dill", "marshal", "shelve")) == []
 
 
-@pytest.mark.parametrize("module", ["services.scoring.app", "services.scoring.worker", "headmap.registry.migrations"])
+@pytest.mark.parametrize(
+    "module",
+    [
+        "services.scoring.app",
+        "services.scoring.worker",
+        "services.dashboard.app",
+        "headmap.registry.migrations",
+    ],
+)
 def test_it_imports_without_torch(module: str) -> None:
     program = (
         "import sys\n"

@@ -413,6 +413,13 @@ def test_metrics_have_the_names_that_dashboards_know(client: TestClient, picture
     assert f'headmap_kv_full_bytes_total{{method="snapkv",{model}}}' in told
 
 
+def test_a_stream_read_to_its_end_counts_as_finished_alone(client: TestClient, picture: str) -> None:
+    client.post("/generate", json={"inputs": QUESTION, "images": [picture], "stream": True})
+    told = client.get("/metrics").text
+    assert "headmap_request_success_total{" in told
+    assert "headmap_request_failure_total{" not in told
+
+
 def test_readiness_follows_the_engine(client: TestClient, models: FakeModels) -> None:
     assert client.get("/health/ready").status_code == 200
     models.engine.current.alive = False

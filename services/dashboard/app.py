@@ -1,0 +1,65 @@
+"""The dashboard by itself, and the piece by which the one-port application takes it in."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import httpx
+from fastapi import FastAPI, Request
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+import headmap
+from headmap.http.plumbing import Checks, install
+from headmap.settings import Settings
+from services.dashboard import relay, routes_session, samples, status
+from services.dashboard.pages import mount_pages
+from services.dashboard.sessions import Sessions
+from services.dashboard.state import Addresses, DashboardState
+
+
+def create_app(
+    settings: Settings, addresses: Addresses, *, transport: httpx.AsyncBaseTransport | None = None
+) -> FastAPI:
+    """The dashboard for the services at `addresses`. `transport` stands in for the network in tests.
+
+    The pages are open: the services ask for a key, and the calls that the pages make carry the user's.
+    """
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        yield
+        await app.state.dashboard.close()
+
+    app = FastAPI(
+        title="Headmap dashboard",
+        version=headmap.__version__,
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+    )
+    install(app, settings.model_copy(update={"api_keys": ()}), service="dashboard", checks=_no_checks)
+    client = httpx.AsyncClient(transport=transport, trust_env=False, limits=httpx.Limits(max_connections=None))
+    app.state.dashboard = DashboardState(addresses, client, Sessions())
+    for module in (relay, routes_session, samples, status):
+        app.include_router(module.router)
+    mount_pages(app)
+    return app
+
+
+class DashboardMiddleware:
+    """Lets `dashboard` answer `/` and all under /dashboard, before anything asks for a key."""
+
+    def __init__(self, app: ASGIApp, dashboard: FastAPI) -> None:
+        self._app, self._dashboard = app, dashboard
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        ours = scope["type"] == "http" and (scope["path"] == "/" or scope["path"].startswith("/dashboard/"))
+        await (self._dashboard if ours else self._app)(scope, receive, send)
+
+
+def _no_checks(request: Request) -> Checks:
+    """It is ready when it answers; a service that is away is something for it to show."""
+    del request
+    return {}

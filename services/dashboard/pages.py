@@ -1,0 +1,88 @@
+"""The pages: each a file of pages/ in the frame that all share, with links that say where one is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from string import Template
+
+from fastapi import APIRouter, FastAPI
+from fastapi.responses import HTMLResponse
+from starlette.responses import Response
+from starlette.staticfiles import StaticFiles
+from starlette.types import Scope
+
+import headmap
+
+FOLDER = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Page:
+    name: str
+    path: str
+    title: str
+
+
+PAGES = (
+    Page("playground", "/", "Playground"),
+    Page("maps", "/dashboard/maps", "Maps"),
+    Page("budgets", "/dashboard/budgets", "Budgets"),
+    Page("jobs", "/dashboard/jobs", "Jobs"),
+    Page("status", "/dashboard/overview", "Status"),
+)
+
+# Everything a page uses comes from here; nothing else can be loaded, framed or sent anywhere.
+_HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; connect-src 'self'; "
+        "manifest-src 'self'; form-action 'none'; frame-ancestors 'none'; base-uri 'none'"
+    ),
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "Cache-Control": "no-cache",
+}
+
+
+def mount_pages(app: FastAPI) -> None:
+    """Put the pages and what they load on `app`."""
+    router = APIRouter(default_response_class=HTMLResponse)
+    frame = Template((FOLDER / "pages" / "frame.html").read_text())
+    for page in PAGES:
+        router.add_api_route(page.path, _Shown(render(frame, page)), include_in_schema=False, name=page.name)
+    app.include_router(router)
+    app.mount("/dashboard/static", _Static(directory=FOLDER / "static"))
+
+
+def render(frame: Template, page: Page) -> str:
+    links = "\n".join(
+        f'<a href="{one.path}"{" aria-current=page" if one is page else ""}>{escape(one.title)}</a>' for one in PAGES
+    )
+    return frame.substitute(
+        name=page.name,
+        title=escape(page.title),
+        links=links,
+        main=(FOLDER / "pages" / f"{page.name}.html").read_text(),
+        version=headmap.__version__,
+    )
+
+
+class _Shown:
+    """A route that answers with one page."""
+
+    def __init__(self, html: str) -> None:
+        self._html = html
+
+    async def __call__(self) -> HTMLResponse:
+        return HTMLResponse(self._html, headers=_HEADERS)
+
+
+class _Static(StaticFiles):
+    """Files that a browser asks for again each time, and gets only when they have changed."""
+
+    async def get_response(self, path: str, scope: Scope) -> Response:
+        response = await super().get_response(path, scope)
+        response.headers["Cache-Control"] = "no-cache"
+        response.headers["X-Content-Type-Options"] = "nosniff"
+        return response

@@ -1,0 +1,96 @@
+// The playground: one question, two ways to keep the cache, side by side.
+import { get } from "../lib/api.js";
+import { announce, byId, setOptions } from "../lib/dom.js";
+import { notice } from "../lib/problems.js";
+import { Column } from "../playground/column.js";
+import { Picture } from "../playground/picture.js";
+
+const form = byId("ask");
+const model = byId("model");
+const question = byId("question");
+const submit = byId("submit");
+const stop = byId("stop");
+
+/** @type {Record<string, any>} */
+let served = {};
+
+const picture = new Picture({
+  onChange: () => {
+    for (const column of columns) column.forget();
+    question.dispatchEvent(new Event("input"));
+  },
+  onQuestion: (text) => (question.value = text),
+});
+const columns = [
+  new Column("Left", { method: "full", share: 1 }, { ask, onBusy }),
+  new Column("Right", { method: "sparsemm", share: 0.2 }, { ask, onBusy }),
+];
+byId("columns").append(...columns.map((column) => column.element));
+
+/** What a column needs to ask; null where the form is not filled in. */
+function ask() {
+  if (!form.reportValidity()) return null;
+  return {
+    picture: picture.current,
+    question: question.value,
+    expected: picture.answerTo(question.value),
+    body: {
+      model: model.value,
+      inputs: question.value,
+      images: picture.current ? [picture.current.url] : [],
+      parameters: { max_new_tokens: Number(byId("new-tokens").value) },
+    },
+    map: served[model.value]?.map ?? null,
+  };
+}
+
+function onBusy() {
+  const busy = columns.some((column) => column.busy);
+  stop.disabled = !busy;
+  submit.textContent = busy ? "Ask again" : "Ask both";
+}
+
+form.addEventListener("submit", async (event) => {
+  event.preventDefault();
+  announce("Asking both");
+  await Promise.all(columns.map((column) => column.run()));
+  announce(columns.map((column) => column.spoken).join(". "));
+});
+stop.addEventListener("click", () => columns.forEach((column) => column.stop()));
+question.addEventListener("keydown", (event) => {
+  if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) form.requestSubmit();
+});
+model.addEventListener("change", tellMap);
+
+function tellMap() {
+  const map = served[model.value]?.map;
+  const hint = byId("model-hint");
+  if (map) hint.replaceChildren(link(`/dashboard/maps?map=${map.id}`, `Head map, version ${map.version}`));
+  else hint.replaceChildren("No head map yet: budgets are the same for every head. ", link("/dashboard/jobs", "Profile it"));
+}
+
+function link(href, text) {
+  const element = document.createElement("a");
+  element.href = href;
+  element.textContent = text;
+  return element;
+}
+
+async function start() {
+  try {
+    const models = (await get("/v1/models")).data;
+    served = Object.fromEntries(models.map((one) => [one.id, one]));
+    setOptions(model, models.map((one) => [one.id, one.id]));
+    model.disabled = false;
+    tellMap();
+    const methods = (await get("/info")).kv_methods;
+    for (const column of columns) column.offer(methods);
+  } catch (error) {
+    setOptions(model, [["", "No model to be had"]]);
+    byId("page-problem").replaceChildren(notice(error, { text: "Try again", run: start }));
+    return;
+  }
+  byId("page-problem").replaceChildren();
+}
+
+await start();

@@ -1,0 +1,125 @@
+// The picture that is asked about: uploaded, pasted, dropped, or a sample page whose answers are known.
+import { own } from "../lib/api.js";
+import { byId, h } from "../lib/dom.js";
+import { Problem, notice } from "../lib/problems.js";
+
+const SAMPLES = 100;
+
+/** @typedef {{url: string, width: number, height: number, name: string}} Shown `url` is a data: URL */
+
+export class Picture {
+  /** @param {{onChange: () => void, onQuestion: (text: string) => void}} calls */
+  constructor({ onChange, onQuestion }) {
+    this.onChange = onChange;
+    this.onQuestion = onQuestion;
+    /** @type {Shown | null} */
+    this.current = null;
+    this.questions = [];
+    this.next = 0;
+    this.#listen();
+  }
+
+  /** The answer that is known to `question`, or null. @param {string} question */
+  answerTo(question) {
+    return this.questions.find((one) => one.question === question.trim())?.answer ?? null;
+  }
+
+  #listen() {
+    const file = byId("file");
+    const drop = byId("drop");
+    byId("upload").addEventListener("click", () => file.click());
+    byId("sample").addEventListener("click", () => this.#guard(() => this.#takeSample()));
+    byId("remove-picture").addEventListener("click", () => this.#show(null, []));
+    file.addEventListener("change", () => {
+      const [first] = file.files;
+      file.value = "";
+      if (first) this.#guard(() => this.#takeFile(first));
+    });
+    document.addEventListener("paste", (event) => {
+      const first = [...(event.clipboardData?.files ?? [])][0];
+      if (first) this.#guard(() => this.#takeFile(first));
+    });
+    for (const kind of ["dragenter", "dragover"]) {
+      drop.addEventListener(kind, (event) => {
+        event.preventDefault();
+        drop.classList.add("over");
+      });
+    }
+    drop.addEventListener("dragleave", () => drop.classList.remove("over"));
+    drop.addEventListener("drop", (event) => {
+      event.preventDefault();
+      drop.classList.remove("over");
+      const first = event.dataTransfer?.files[0];
+      if (first) this.#guard(() => this.#takeFile(first));
+    });
+  }
+
+  async #guard(work) {
+    const place = byId("picture-problem");
+    place.replaceChildren();
+    try {
+      await work();
+    } catch (error) {
+      place.replaceChildren(notice(error));
+    }
+  }
+
+  async #takeFile(file) {
+    this.#show(await load(await dataUrl(file), file.name || "pasted picture"), []);
+  }
+
+  async #takeSample() {
+    const index = this.next;
+    this.next = (index + 1) % SAMPLES;
+    const [about, answer] = await Promise.all([own(`/samples/${index}`), fetch(`/dashboard/samples/${index}/picture.png`)]);
+    this.#show(await load(await dataUrl(await answer.blob()), `sample page ${index + 1}`), about.questions);
+    if (about.questions.length) this.onQuestion(about.questions[0].question);
+  }
+
+  /** @param {Shown | null} shown @param {{question: string, answer: string}[]} questions */
+  #show(shown, questions) {
+    this.current = shown;
+    this.questions = questions;
+    const image = byId("picture");
+    image.hidden = !shown;
+    byId("drop-empty").hidden = Boolean(shown);
+    byId("remove-picture").hidden = !shown;
+    byId("picture-name").textContent = shown ? `${shown.name}, ${shown.width} × ${shown.height}` : "";
+    if (shown) {
+      image.src = shown.url;
+      image.alt = `The picture to ask about: ${shown.name}`;
+    }
+    const chips = byId("questions");
+    chips.hidden = !questions.length;
+    chips.replaceChildren(...questions.slice(0, 4).map(({ question }) => chip(question, () => this.onQuestion(question))));
+    this.onChange();
+  }
+}
+
+function chip(question, onclick) {
+  return h("button", { type: "button", class: "chip", onclick }, question);
+}
+
+/** @param {Blob} blob @returns {Promise<string>} */
+function dataUrl(blob) {
+  return new Promise((resolve, reject) => {
+    const reader = new FileReader();
+    reader.onload = () => resolve(String(reader.result));
+    reader.onerror = () => reject(unreadable("the file"));
+    reader.readAsDataURL(blob);
+  });
+}
+
+/** Have the browser decode it, so that what is no picture is told before it is sent. @returns {Promise<Shown>} */
+async function load(url, name) {
+  const image = new Image();
+  image.src = url;
+  try {
+    await image.decode();
+  } catch {
+    throw unreadable(name);
+  }
+  return { url, name, width: image.naturalWidth, height: image.naturalHeight };
+}
+
+const unreadable = (name) => new Problem({ code: "invalid_image", status: 422, detail: `${name} is not a picture` });

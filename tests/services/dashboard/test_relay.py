@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
+
+import httpx
+import pytest
+from fastapi.testclient import TestClient
+
+from tests.services.dashboard.conftest import OURS, dashboard
+
+Handler = Callable[[httpx.Request], httpx.Response]
+
+
+@contextmanager
+def in_front_of(handler: Handler) -> Iterator[TestClient]:
+    with TestClient(dashboard(httpx.MockTransport(handler)), headers=OURS, raise_server_exceptions=False) as client:
+        yield client
+
+
+def test_what_the_api_answers_passes_as_it_is(known: TestClient) -> None:
+    scores = {f"{layer}-{head}": layer + head + 1 for layer in range(3) for head in range(4)}
+    made = known.post("/dashboard/api/maps", json={"model": "some/model", "num_kv_heads": 2, "scores": scores})
+    assert made.status_code == 201
+    assert made.headers["location"] == f"/maps/{made.json()['id']}"
+    path = f"/dashboard/api/maps/{made.json()['id']}"
+    assert known.put(f"{path}/aliases/stable").json()["aliases"] == ["default", "stable"]
+    asked = known.get(f"{path}/budgets", params={"budget": 9, "prompt_tokens": 70}).json()
+    assert (asked["budget"], asked["prompt_tokens"]) == (9, 70)
+    assert known.get(f"{path}/heatmap.svg").headers["content-type"].startswith("image/svg+xml")
+
+
+def test_problems_pass_as_they_are(known: TestClient) -> None:
+    response = known.post("/dashboard/api/score", json={"model": "nobody/nothing"})
+    assert (response.status_code, response.json()["code"]) == (404, "model_not_found")
+    assert response.headers["content-type"] == "application/problem+json"
+
+
+@pytest.mark.parametrize("path", ["metrics", "docs", "scores", "maps/../metrics", "maps//x", "v1/chat/completions", ""])
+def test_only_the_apis_paths_are_handed_on(path: str) -> None:
+    def never(request: httpx.Request) -> httpx.Response:
+        raise AssertionError(f"{request.url} was called")
+
+    with in_front_of(never) as client:
+        # httpx would tidy the dots up before they are sent
+        response = client.get(f"/dashboard/api/{path}".replace("..", "%2E%2E"))
+        assert (response.status_code, response.json()["code"]) == (404, "not_found")
+
+
+def test_names_with_odd_characters_stay_one_path() -> None:
+    asked: list[bytes] = []
+
+    def note(request: httpx.Request) -> httpx.Response:
+        asked.append(request.url.raw_path)
+        return httpx.Response(200, json={})
+
+    with in_front_of(note) as client:
+        client.get("/dashboard/api/v1/models/org/na%20me%3Fx?a=1&a=2%26")
+    assert asked == [b"/v1/models/org/na%20me%3Fx?a=1&a=2%26"]
+
+
+def test_a_service_that_is_away_is_a_problem_in_words() -> None:
+    def away(request: httpx.Request) -> httpx.Response:
+        raise httpx.ConnectError("refused")
+
+    with in_front_of(away) as client:
+        response = client.get("/dashboard/api/maps")
+        assert (response.status_code, response.json()["code"]) == (503, "unavailable")
+
+
+class Broken(httpx.AsyncByteStream):
+    """Says something and breaks off; knows whether it was closed."""
+
+    closed = False
+
+    def __init__(self, *chunks: bytes) -> None:
+        self._chunks = chunks
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for chunk in self._chunks:
+            yield chunk
+        raise httpx.ReadError("reset")
+
+    async def aclose(self) -> None:
+        self.closed = True
+
+
+def test_a_stream_that_breaks_off_ends_with_an_error_event() -> None:
+    stream = Broken(b'data: {"token": {"text": "A"}}\n\n', b"data: {")
+
+    def half(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, headers={"content-type": "text/event-stream"}, stream=stream)
+
+    with in_front_of(half) as client:
+        response = client.post("/dashboard/api/generate", json={})
+        name, data = response.text.strip().rsplit("\n\n", 1)[-1].split("\n")
+        assert response.text.startswith('data: {"token": {"text": "A"}}\n\n')
+        assert (name, json.loads(data.removeprefix("data: "))["code"]) == ("event: error", "unavailable")
+        assert stream.closed
