@@ -233,8 +233,7 @@ def _run(out: Console, settings: Settings) -> list[str]:
 
 def _next_steps(out: Console) -> None:
     out.print("[bold]Next[/]")
-    out.print("   make up        the same cluster, to stay; every call is at http://127.0.0.1:8000/docs")
-    out.print("   Profile the bundled model there, then ask it something:")
+    out.print("   Profile the bundled model on a running cluster, then ask it something:")
     question = make_page(ASK_SEED, 0).questions[0].question
     for line in (
         "curl localhost:8000/score -H 'Content-Type: application/json' \\",
@@ -244,8 +243,12 @@ def _next_steps(out: Console) -> None:
         f'{{"inputs": "{question}",',
         f' "images": ["$(base64 < {OUT / "page-1.png"} | tr -d \'\\n\')"], "parameters": {{"kv": {{"ratio": 0.2}}}}}}',
         "EOF",
+        "",
     ):
         out.print(line, markup=False)
+    out.print(
+        "   Or see it: [bold]make up[/] starts the same cluster, to stay; then open [bold]http://127.0.0.1:8000[/]"
+    )
 
 
 def _progress(out: Console) -> Progress:

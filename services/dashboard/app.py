@@ -39,7 +39,8 @@ def create_app(
         redoc_url=None,
         openapi_url=None,
     )
-    install(app, settings.model_copy(update={"api_keys": ()}), service="dashboard", checks=_no_checks)
+    pages = settings.model_copy(update={"access": "open", "cors_origins": ()})
+    install(app, pages, service="dashboard", checks=_no_checks, stored_keys=tuple)
     client = httpx.AsyncClient(transport=transport, trust_env=False, limits=httpx.Limits(max_connections=None))
     app.state.dashboard = DashboardState(addresses, client, Sessions())
     for module in (relay, routes_session, samples, status):

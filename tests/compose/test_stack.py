@@ -94,6 +94,15 @@ def test_the_gateway_says_what_is_where(client: httpx.Client) -> None:
     assert refused.json()["code"] == "not_found"
 
 
+def test_the_gateway_shows_a_browser_the_dashboard(client: httpx.Client) -> None:
+    page = client.get("/", headers={"Accept": "text/html,*/*;q=0.8"})
+    assert "<h1>Playground</h1>" in page.text
+    assert client.get("/dashboard/static/css/base.css").status_code == 200
+    assert client.get("/dashboard/api/info").json()["model_id"] == MODEL
+    services = {one["service"]: one["status"] for one in client.get("/dashboard/status").json()["replicas"]}
+    assert services == {"scoring": "ok", "inference": "ok"}
+
+
 def test_errors_pass_the_gateway_as_they_are(client: httpx.Client) -> None:
     refused = client.post("/generate", json={"inputs": "x", "parameters": {"kv": {"method": "nothing"}}})
     assert refused.status_code == 422

@@ -39,7 +39,7 @@ def up(
         out.print(f"  [yellow]warning  listening on {host}; HEADMAP_ACCESS=keys lets in nobody without a key[/]")
 
     def ready(url: str) -> None:
-        out.print(f"  ready    [bold]{url}[/]  [dim]{url}/docs has every call; Ctrl-C ends it[/]")
+        out.print(f"  ready    [bold]{url}[/]  [dim]the dashboard; {url}/docs has every call; Ctrl-C ends it[/]")
 
     notices = Notices(ready=ready, trouble=lambda line: out.print(f"  [yellow]trouble  {line}[/]"))
     with stop_signals() as stopped, Supervisor(settings, host=host, port=port, notices=notices) as cluster:
