@@ -67,6 +67,7 @@ class Settings(BaseSettings):
     max_image_pixels: int = Field(40_000_000, ge=1, description="of one picture, told by its header")
     max_images: int = Field(16, ge=1, description="in one request")
     max_body_bytes: int = Field(64 * 2**20, ge=1, description="of one request")
+    max_bodies_bytes: int = Field(2**30, ge=1, description="of all requests at work in a process; then 429")
 
     shard_pages: int = Field(8, ge=1, description="pages per shard of a scoring job")
     lease_seconds: float = Field(120.0, gt=0, description="a shard not renewed this long is due again")

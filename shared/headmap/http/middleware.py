@@ -79,10 +79,15 @@ class SecurityHeadersMiddleware:
 
 
 class BodyLimitMiddleware:
-    """Refuses bodies above `limit` bytes with 413: by their Content-Length, or once more has arrived."""
+    """Refuses bodies above `limit` bytes with 413: by their Content-Length, or once more has arrived.
 
-    def __init__(self, app: ASGIApp, limit: int) -> None:
-        self._app, self._limit = app, limit
+    And with 429 what would make the bodies of all requests at work more than `total` bytes: what has arrived counts,
+    until the request ends, so that senders who announce much and send little take nothing from others.
+    """
+
+    def __init__(self, app: ASGIApp, limit: int, total: int) -> None:
+        self._app, self._limit, self._total = app, limit, total
+        self._held = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -97,9 +102,18 @@ class BodyLimitMiddleware:
         async def counted() -> Message:
             nonlocal arrived
             message = await receive()
-            arrived += len(message.get("body", b""))
+            size = len(message.get("body", b""))
+            arrived += size
+            self._held += size
             if arrived > self._limit:
                 raise HTTPException(413, f"body: more than {self._limit} bytes")
+            if self._held > self._total:
+                raise HTTPException(
+                    429, f"body: the bodies of all requests are more than {self._total} bytes", {"Retry-After": "1"}
+                )
             return message
 
-        await self._app(scope, counted, send)
+        try:
+            await self._app(scope, counted, send)
+        finally:
+            self._held -= arrived

@@ -67,7 +67,7 @@ def install(
     install_handlers(app)
     keys = KeyRing(settings, stored_keys)
     # The last added is the outermost: count and name every request, then ask for the key, then look at the body.
-    app.add_middleware(BodyLimitMiddleware, limit=settings.max_body_bytes)
+    app.add_middleware(BodyLimitMiddleware, limit=settings.max_body_bytes, total=settings.max_bodies_bytes)
     app.add_middleware(AuthMiddleware, keys=keys, limits=KeyLimits(settings))
     if settings.cors_origins:
         app.add_middleware(
@@ -167,6 +167,7 @@ def _describe_errors(path: str, operation: dict[str, Any], keys: bool) -> None:
     if "requestBody" in operation:
         responses.setdefault("400", {"description": "The body cannot be read"})
         responses.setdefault("413", {"description": "The body is too large"})
+        responses.setdefault("429", {"description": "Too many requests; Retry-After says when to come back"})
         responses.setdefault("422", {"description": "Invalid request"})
     if keys:
         operation["security"] = [{"key": []}]

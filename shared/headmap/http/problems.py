@@ -55,7 +55,13 @@ SECURITY_HEADERS = {
     "Cache-Control": "no-store",
 }
 
-_HTTP_CODES = {400: "invalid_request", 404: "not_found", 405: "method_not_allowed", 413: "payload_too_large"}
+_HTTP_CODES = {
+    400: "invalid_request",
+    404: "not_found",
+    405: "method_not_allowed",
+    413: "payload_too_large",
+    429: "too_many_requests",
+}
 _OPENAI_TYPES = {401: "authentication_error", 404: "not_found_error", 429: "rate_limit_error"}
 
 
@@ -178,7 +184,9 @@ def _printable(text: str) -> str:
 
 
 def _title(status: int) -> str:
-    return {400: "Bad request", 404: "Not found", 405: "Method not allowed"}.get(status, "HTTP error")
+    return {400: "Bad request", 404: "Not found", 405: "Method not allowed", 429: "Too many requests"}.get(
+        status, "HTTP error"
+    )
 
 
 def _http_detail(request: Request, error: HTTPException) -> str:

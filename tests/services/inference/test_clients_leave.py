@@ -82,3 +82,47 @@ def test_more_requests_than_are_taken_get_429_while_pictures_are_decoded(
             assert httpx.get(f"{url}/health/live", timeout=1).status_code == 200
             gate.set()
             assert first.result(20).status_code == 200
+
+
+def test_bodies_of_all_requests_together_are_bounded(settings: Settings, models: FakeModels, picture: str) -> None:
+    """Bytes that have arrived count; bytes that are only announced do not. They are free again when a request ends."""
+    small = settings.model_copy(update={"max_bodies_bytes": 100_000})
+    body = json.dumps({"inputs": "What?", "images": [picture]}).encode()
+    with live(create_app(small, open_model=models)) as url:
+        place = urlsplit(url)
+        head = b"POST /generate HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 90000\r\n\r\n"
+
+        def post(padding: int) -> httpx.Response:
+            kind = {"Content-Type": "application/json"}
+            return httpx.post(f"{url}/generate", content=body + b" " * padding, headers=kind, timeout=20)
+
+        slow = [socket.create_connection((place.hostname, place.port), timeout=10) for _ in range(20)]
+        for connection in slow:
+            connection.sendall(head)
+        assert post(90_000).status_code == 200
+        for connection in slow:
+            connection.sendall(b" " * 4000)
+        wait_for(lambda: post(30_000).status_code == 429, seconds=20)
+        assert post(30_000).headers["retry-after"] == "1"
+        assert post(1000).status_code == 200
+        for connection in slow:
+            connection.close()
+        wait_for(lambda: post(90_000).status_code == 200, seconds=20)
+
+
+def test_hundreds_of_slow_clients_hold_nobody_up(app: FastAPI, models: FakeModels, picture: str) -> None:
+    """100 that send their request a byte at a time, 100 that never read their stream; others are served."""
+    with live(app) as url:
+        place = urlsplit(url)
+        writers = [socket.create_connection((place.hostname, place.port), timeout=10) for _ in range(100)]
+        for number, connection in enumerate(writers):
+            connection.sendall(b"POST /generate HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n{"[: 10 + number])
+        readers = [send(url, picture, stream=True) for _ in range(100)]
+        for _ in range(5):
+            answer = httpx.post(f"{url}/generate", json={"inputs": "What?", "images": [picture]}, timeout=20)
+            assert answer.json()["generated_text"] == "It says ABC"
+            for connection in writers:
+                connection.sendall(b" ")
+        wait_for(lambda: len(models.engine.requests) == 105, seconds=20)
+        for connection in (*writers, *readers):
+            connection.close()

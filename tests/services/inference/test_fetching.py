@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import ClassVar
 
 import httpx
 import pytest
@@ -101,6 +104,8 @@ async def test_urls_are_off_by_default() -> None:
             "224.0.0.1",
         ),
         *("255.255.255.255", "::1", "::", "fe80::1", "fc00::1", "::ffff:10.0.0.1", "64:ff9b::a00:1", "2002:a00:1::"),
+        *("192.0.0.1", "192.0.2.1", "198.18.0.1", "198.51.100.1", "203.0.113.1", "240.0.0.1", "169.254.0.1"),
+        *("::127.0.0.1", "::ffff:0:127.0.0.1", "::ffff:7f00:1", "fe80::1%eth0", "fec0::1", "100::1", "64:ff9b:1::1"),
         *("2001:0:1::1", "ff02::1", "2001:db8::1", "not an address"),
     ],
 )
@@ -150,3 +155,107 @@ async def test_a_name_that_does_not_resolve_is_refused() -> None:
 
     with pytest.raises(InvalidImage, match="cannot be fetched"):
         await NoName().fetch("https://img.example/a.png")
+
+
+# ---- over real sockets
+
+
+class Inside(BaseHTTPRequestHandler):
+    """A server on loopback whose first answer sends the caller on to what only it should reach."""
+
+    asked: ClassVar[list[str]]
+
+    def do_GET(self) -> None:
+        self.asked.append(self.path)
+        self.send_response(302 if self.path == "/a.png" else 200)
+        self.send_header("Location", f"http://127.0.0.1:{self.server.server_address[1]}/secret")
+        self.end_headers()
+        self.wfile.write(b"secret")
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def inside() -> Iterator[tuple[int, list[str]]]:
+    """Its port, and the paths it was asked for."""
+    asked: list[str] = []
+    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Own", (Inside,), {"asked": asked}))
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield server.server_address[1], asked
+    server.shutdown()
+    server.server_close()
+    thread.join(10)
+
+
+class Detour(httpx.AsyncBaseTransport):
+    """The real transport, except that the one public address of the tests lies on loopback."""
+
+    def __init__(self, port: int) -> None:
+        self._real, self._port = httpx.AsyncHTTPTransport(), port
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        if request.url.host == PUBLIC:
+            request.url = request.url.copy_with(host="127.0.0.1", port=self._port)
+        return await self._real.handle_async_request(request)
+
+    async def aclose(self) -> None:
+        await self._real.aclose()
+
+
+async def test_a_redirect_to_the_inside_is_not_followed(inside: tuple[int, list[str]]) -> None:
+    port, asked = inside
+    fetcher = ImageFetcher(SETTINGS, resolver=Net().resolve, transport=Detour(port))
+    with pytest.raises(InvalidImage, match="302"):
+        await fetcher.fetch(ImageSource("http://img.example/a.png", "images.0"))
+    await fetcher.close()
+    assert asked == ["/a.png"]
+
+
+async def test_a_name_that_resolves_differently_a_moment_later_gains_nothing(inside: tuple[int, list[str]]) -> None:
+    port, asked = inside
+    answers = [[PUBLIC], ["127.0.0.1"], ["127.0.0.1"]]
+
+    async def rebinding(host: str, port: int) -> Sequence[str]:
+        return answers.pop(0)
+
+    sent: list[str] = []
+
+    async def handle(request: httpx.Request) -> httpx.Response:
+        sent.append(request.url.host)
+        return httpx.Response(200, stream=httpx.ByteStream(b"picture"))
+
+    url = f"http://rebind.example:{port}/secret"
+    settings = Settings(image_url_hosts=(f"rebind.example:{port}",))
+    fetcher = ImageFetcher(settings, resolver=rebinding, transport=httpx.MockTransport(handle))
+    assert (await fetcher.fetch(ImageSource(url, "images.0"))).data == b"picture"
+    assert (sent, len(answers)) == ([PUBLIC], 2)
+    with pytest.raises(InvalidImage, match="public"):
+        await fetcher.fetch(ImageSource(url, "images.0"))
+    await fetcher.close()
+    assert asked == []
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        *("127.0.0.1", "127.1", "2130706433", "0x7f000001", "0x7f.1", "0177.0.0.1", "017700000001", "0", "localhost"),
+        *("[::1]", "[::ffff:127.0.0.1]", "[::ffff:7f00:1]", "[0:0:0:0:0:0:0:1]", "[::]", "127.0.0.1.", "LOCALHOST"),
+        *("①②⑦.⓪.⓪.①", "127。0。0。1", "１２７.0.0.1"),
+    ],
+)
+async def test_no_way_to_write_loopback_gets_there_even_if_it_is_allowed(
+    inside: tuple[int, list[str]], host: str
+) -> None:
+    """The system's own resolver, which takes many of these for an address."""
+    port, asked = inside
+    bare = host.strip("[]")
+    settings = Settings(
+        image_url_hosts=(f"{bare}:{port}", f"{bare.lower()}:{port}", f"{host}:{port}", f"127.0.0.1:{port}")
+    )
+    fetcher = ImageFetcher(settings)
+    with pytest.raises(InvalidImage):
+        await fetcher.fetch(ImageSource(f"http://{host}:{port}/secret", "images.0"))
+    await fetcher.close()
+    assert asked == []

@@ -45,6 +45,22 @@ def test_line_breaks_and_percent_signs_are_read() -> None:
     assert read("data:image/png;base64," + text.replace("+", "%2B")) == bytes(range(200))
 
 
+@pytest.mark.parametrize("size", [*range(8), 3 * 2**18 - 1, 3 * 2**18, 3 * 2**18 + 1, 2**21 + 2])
+def test_base64_is_read_the_same_however_it_is_cut(size: int) -> None:
+    large = Settings(max_image_bytes=2**22)
+    data = bytes(number * 7 % 251 for number in range(size))
+    text = base64_of(data)
+    for spaced in (text, text + "\n", "\n".join(text[i : i + 76] for i in range(0, len(text), 76)) + "\n"):
+        if size:
+            assert read_inline(ImageSource(spaced, "images.0"), large).data == data
+
+
+@pytest.mark.parametrize("head", ["QQ==", "QUI=", "A" * (2**20 - 4) + "QQ==", "A" * (2**20 - 2) + "=="])
+def test_nothing_may_follow_the_padding(head: str) -> None:
+    with pytest.raises(InvalidImage, match="not base64"):
+        read_inline(ImageSource(head + "QUJD", "images.0"), Settings())
+
+
 @pytest.mark.parametrize(
     "text",
     [
