@@ -20,13 +20,13 @@ import httpx
 import uvicorn
 
 from benchmarks.report import document
-from headmap.head_scores import HeadScores
+from headmap.jobs.local import profile_here
+from headmap.jobs.profiler import ProfilerScorer
 from headmap.models import find_model
+from headmap.registry.jobs import JobParams
 from headmap.registry.migrations import migrate
-from headmap.registry.repository import Provenance, add_map
 from headmap.registry.session import open_database
 from headmap.scoring.pages import TRANSCRIBE_PROMPT, make_page
-from headmap.scoring.profile import Profiler
 from headmap.settings import DEMO_MODEL, Settings
 
 SEED = 14
@@ -136,21 +136,12 @@ def live_server(settings: Settings, port: int) -> Iterator[str]:
 def file_map(settings: Settings, pages: int = 16) -> None:
     """Profile the bundled model into the registry that `settings` names, as its default map."""
     info = find_model(DEMO_MODEL, settings)
-    result = Profiler(info).score(
-        (make_page(SEED, index) for index in range(pages)),
-        rule="aligned",
-        max_new_tokens=256,
-        on_page=lambda done: None,
-    )
     migrate(settings)
     database = open_database(settings)
+    params = JobParams(dataset="synthetic", pages=pages, rule="aligned", seed=SEED, max_new_tokens=256)
     try:
-        with database.write() as session:
-            provenance = Provenance(
-                model=info.name, revision=info.revision, architecture=info.architecture, dataset="synthetic",
-                pages=pages, rule="aligned", seed=SEED, hits=result.hits,
-                tokens_seen=result.tokens_seen, tokens_matched=result.tokens_matched, max_new_tokens=256,
-            )  # fmt: skip
-            add_map(session, provenance, HeadScores(result.sums, info.num_kv_heads), move_default=True)
+        job = profile_here(database, settings, info, params, ProfilerScorer(settings))
     finally:
         database.close()
+    if job.map_id is None:
+        raise RuntimeError(f"the model could not be profiled: {job.error}")

@@ -34,6 +34,8 @@ State = Annotated[ScoringState, Depends(scoring_state)]
 
 JobId = Annotated[str, Path(description="a job's id")]
 MapId = Annotated[str, Path(description="a map's id")]
+Layer = Annotated[int, Path(ge=0, le=99_999, description="from 0")]
+Head = Annotated[int, Path(ge=0, le=99_999, description="a query head of that layer, from 0")]
 OtherMapId = Annotated[str, Path(description="the map to compare with")]
 Alias = Annotated[AliasName, Path(description="default, stable, ...")]
 

@@ -14,7 +14,7 @@ from headmap.datasets.sources import open_dataset
 from headmap.errors import RegistryUnavailable
 from headmap.jobs.submit import announce, write_job
 from headmap.models import find_model
-from headmap.registry.jobs import JobParams, JobRecord, cancel_job, get_job, list_jobs
+from headmap.registry.jobs import JobRecord, cancel_job, get_job, job_params, list_jobs
 from headmap.registry.tables import JobState
 from services.scoring.deps import Cursor, IdempotencyKey, JobId, Limit, ModelFilter, ScoringState, State
 from services.scoring.schemas import JobBody, JobList, ScoreRequest
@@ -46,9 +46,12 @@ def start(
 ) -> JobBody:
     info = find_model(body.model, state.settings, body.revision)
     open_dataset(body.dataset)
-    params = JobParams(
-        dataset=body.dataset,
+    params = job_params(
         pages=body.pages,
+        min_pages=body.min_pages,
+        max_pages=body.max_pages,
+        stable_overlap=body.stable_overlap,
+        dataset=body.dataset,
         rule=body.rule,
         seed=body.seed,
         max_new_tokens=body.max_new_tokens,

@@ -1,4 +1,4 @@
-"""Maps over HTTP: import, list, read, draw, compare, budgets, aliases and the map to serve a model with."""
+"""Maps over HTTP: import, list, read, compare, budgets, aliases and the map to serve a model with."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from fastapi.responses import JSONResponse
 from headmap.budgets import DEFAULT_UNIFORM, Allocation, BudgetRule, allocate_budgets, resolve_window
 from headmap.errors import BudgetTooSmall, InvalidParameter, MapMismatch, ModelNotFound, UnsupportedModel
 from headmap.head_scores import HeadScores, compare
-from headmap.heatmap import Picture, draw
 from headmap.models import ModelInfo, find_model
+from headmap.page_sums import Z95
 from headmap.registry import repository
 from headmap.registry.repository import MapRecord, Provenance
 from headmap.settings import Settings
 from services.scoring import deps
 from services.scoring.deps import MapId, ScoringState, State
 from services.scoring.kv_bytes import bytes_per_token_per_head
-from services.scoring.schemas import Budgets, ComparisonBody, MapBody, MapImport, MapList, ResolvedMap
+from services.scoring.schemas import Budgets, ComparisonBody, HeadBody, HeadList, MapImport, MapList, ResolvedMap
 
 router = APIRouter(tags=["maps"])
 
@@ -35,7 +35,7 @@ _INVALID: dict[int | str, dict[str, Any]] = {422: {"description": "Invalid reque
         409: {"description": "The model is here, and of another shape"},
     },
 )
-def import_map(body: MapImport, state: State, response: Response) -> MapBody:
+def import_map(body: MapImport, state: State, response: Response) -> MapRecord:
     scores = HeadScores.from_sparsemm(body.scores, body.num_kv_heads)
     info = _model_here(body.model, state.settings)
     if info is not None:
@@ -50,7 +50,7 @@ def import_map(body: MapImport, state: State, response: Response) -> MapBody:
         map_id = repository.add_map(session, provenance, scores, move_default=False)
         record = repository.get_map(session, map_id)
     response.headers["Location"] = f"/maps/{map_id}"
-    return MapBody.of(record)
+    return record
 
 
 @router.get("/maps", summary="Maps, newest first")
@@ -59,7 +59,7 @@ def listing(
 ) -> MapList:
     with state.database.read() as session:
         page = repository.list_maps(session, model=model, limit=limit, cursor=cursor)
-    return MapList(items=[MapBody.of(record) for record in page.items], next_cursor=page.next_cursor)
+    return MapList(items=page.items, next_cursor=page.next_cursor)
 
 
 @router.get("/maps/resolve", summary="The map to serve a model with", responses=_NO_MAP)
@@ -68,12 +68,13 @@ def resolve(
 ) -> ResolvedMap:
     with state.database.read() as session:
         record, match = repository.resolve_map(session, model, revision, alias)
-    return ResolvedMap(**MapBody.of(record).model_dump(), match=match)
+    return ResolvedMap(**vars(record), match=match)
 
 
 @router.get("/maps/{map_id}", summary="A map with its provenance", responses=_NO_MAP)
-def show(map_id: MapId, state: State) -> MapBody:
-    return MapBody.of(_load(state, map_id)[0])
+def show(map_id: MapId, state: State) -> MapRecord:
+    with state.database.read() as session:
+        return repository.get_map(session, map_id)
 
 
 @router.get(
@@ -98,18 +99,29 @@ def scores(
     return JSONResponse(found.to_sparsemm() if form == "sparsemm" else found.matrix.tolist())
 
 
-def _picture(media: str) -> dict[int | str, dict[str, Any]]:
-    return {**_NO_MAP, 200: {"content": {media: {}}, "description": "Layers down, heads across"}}
-
-
-@router.get("/maps/{map_id}/heatmap.svg", response_class=Response, responses=_picture("image/svg+xml"))
-def heatmap_svg(map_id: MapId, state: State) -> Response:
-    return Response(_draw(state, map_id, "svg"), media_type="image/svg+xml")
-
-
-@router.get("/maps/{map_id}/heatmap.png", response_class=Response, responses=_picture("image/png"))
-def heatmap_png(map_id: MapId, state: State) -> Response:
-    return Response(_draw(state, map_id, "png"), media_type="image/png")
+@router.get("/maps/{map_id}/heads", summary="Heads, highest score first, with confidence intervals", responses=_NO_MAP)
+def heads(map_id: MapId, state: State, limit: Annotated[int, Query(ge=1, le=100_000)] = 50) -> HeadList:
+    with state.database.read() as session:
+        found = repository.get_scores(session, map_id)
+        errors = repository.get_standard_errors(session, map_id)
+    group = found.num_heads // found.num_kv_heads
+    items = []
+    for rank, (layer, head) in enumerate(found.ranked()[:limit], start=1):
+        score = float(found.matrix[layer, head])
+        error = None if errors is None else float(errors[layer, head])
+        items.append(
+            HeadBody(
+                rank=rank,
+                layer=layer,
+                head=head,
+                kv_head=head // group,
+                score=score,
+                standard_error=error,
+                low=None if error is None else max(0.0, score - Z95 * error),
+                high=None if error is None else min(1.0, score + Z95 * error),
+            )
+        )
+    return HeadList(items=items, total=found.matrix.size)
 
 
 @router.get(
@@ -154,19 +166,14 @@ def comparison(map_id: MapId, other_id: deps.OtherMapId, state: State) -> Compar
 
 
 @router.put("/maps/{map_id}/aliases/{alias}", summary="Point an alias of the model at this map", responses=_NO_MAP)
-def point(map_id: MapId, alias: deps.Alias, state: State) -> MapBody:
+def point(map_id: MapId, alias: deps.Alias, state: State) -> MapRecord:
     with state.database.write() as session:
-        return MapBody.of(repository.set_alias(session, map_id, alias))
+        return repository.set_alias(session, map_id, alias)
 
 
 def _load(state: ScoringState, map_id: str) -> tuple[MapRecord, HeadScores]:
     with state.database.read() as session:
         return repository.get_map(session, map_id), repository.get_scores(session, map_id)
-
-
-def _draw(state: ScoringState, map_id: str, form: Literal["svg", "png"]) -> bytes:
-    record, found = _load(state, map_id)
-    return draw(found, Picture(record.model, record.version, record.pages), form)
 
 
 def _model_here(name: str, settings: Settings) -> ModelInfo | None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from headmap.datasets.sources import DEFAULT
-from headmap.registry.jobs import JobRecord
+from headmap.registry.jobs import AUTO_MAX_PAGES, AUTO_MIN_PAGES, AUTO_OVERLAP, JobRecord
 from headmap.registry.repository import MapRecord, Match
 from headmap.registry.tables import JobState
 
@@ -57,7 +58,23 @@ class ScoreRequest(_Request):
     model: ModelName
     revision: Revision | None = None
     dataset: DatasetName = Field(DEFAULT, description="one of GET /datasets")
-    pages: Integer = Field(1000, ge=1, le=MAX_PAGES)
+    pages: Annotated[Integer, Field(ge=1, le=MAX_PAGES)] | Literal["auto"] = Field(
+        1000, description="auto: read on until the map is steady"
+    )
+    min_pages: Integer | None = Field(
+        None, ge=2, le=MAX_PAGES, description=f"with auto: read at least these; {AUTO_MIN_PAGES} when left out"
+    )
+    max_pages: Integer | None = Field(
+        None, ge=2, le=MAX_PAGES, description=f"with auto: at most these; {AUTO_MAX_PAGES} when left out"
+    )
+    stable_overlap: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        allow_inf_nan=False,
+        description="with auto: read on until the top 5 % of heads of the pages with even and with odd numbers overlap "
+        f"this much; {AUTO_OVERLAP} when left out",
+    )
     rule: Literal["aligned", "paper"] = "aligned"
     seed: Integer = Field(0, ge=0, le=2**63 - 1)
     max_new_tokens: Integer = Field(1024, ge=1, le=32_768)
@@ -79,8 +96,17 @@ class Params(BaseModel):
     max_new_tokens: int
 
 
+class AutoParams(Params):
+    """Of a job that decides by itself how many pages it needs."""
+
+    pages: Literal["auto"]  # type: ignore[assignment]  # a number in all other jobs
+    min_pages: int
+    max_pages: int
+    stable_overlap: float
+
+
 class Progress(BaseModel):
-    """Pages scored, and pages in all."""
+    """Pages scored, and pages in all: with `pages: "auto"` those planned so far."""
 
     done: int
     total: int
@@ -91,7 +117,7 @@ class JobBody(BaseModel):
     state: JobState
     model: str
     revision: str
-    params: Params
+    params: Params | AutoParams
     progress: Progress
     map_id: str | None
     error: str | None
@@ -104,7 +130,9 @@ class JobBody(BaseModel):
     def of(cls, job: JobRecord) -> Self:
         fields = dict(vars(job))
         progress = Progress(done=fields.pop("done"), total=fields.pop("total"))
-        return cls(**fields | {"params": Params(**vars(job.params)), "progress": progress})
+        told = {name: value for name, value in vars(job.params).items() if value is not None}
+        params = AutoParams(**told | {"pages": "auto"}) if "stable_overlap" in told else Params(**told)
+        return cls(**fields | {"params": params, "progress": progress})
 
 
 class JobList(BaseModel):
@@ -112,44 +140,13 @@ class JobList(BaseModel):
     next_cursor: str | None
 
 
-class MapBody(BaseModel):
-    """A map with its provenance; what an import does not tell is null."""
-
-    model_config = ConfigDict(from_attributes=True)
-
-    id: str
-    model: str
-    revision: str | None
-    version: int
-    architecture: str | None
-    num_layers: int
-    num_heads: int
-    num_kv_heads: int
-    pages: int | None
-    hits: int | None
-    tokens_seen: int | None
-    tokens_matched: int | None
-    rule: str | None
-    dataset: str
-    seed: int | None
-    max_new_tokens: int | None
-    job_id: str | None
-    code_version: str
-    checksum: str
-    created_at: datetime
-    aliases: list[str]
-
-    @classmethod
-    def of(cls, record: MapRecord) -> Self:
-        return cls.model_validate(record)
-
-
 class MapList(BaseModel):
-    items: list[MapBody]
+    items: list[MapRecord]
     next_cursor: str | None
 
 
-class ResolvedMap(MapBody):
+@dataclass(frozen=True, kw_only=True)
+class ResolvedMap(MapRecord):
     match: Match
 
 
@@ -178,3 +175,55 @@ class ComparisonBody(BaseModel):
     top5pct_overlap: float
     top10pct_overlap: float
     total_variation: float
+
+
+class HeadBody(BaseModel):
+    """A head's place in its map. `standard_error`, `low`, `high`: null for an import, which tells nothing of pages."""
+
+    rank: int = Field(description="1 for the head that scores highest")
+    layer: int
+    head: int
+    kv_head: int
+    score: float = Field(description="all heads' sum to 1")
+    standard_error: float | None = Field(description="of the score, over pages")
+    low: float | None = Field(description="where the 95 % confidence interval of the score begins")
+    high: float | None = Field(description="where it ends")
+
+
+class HeadList(BaseModel):
+    items: list[HeadBody]
+    total: int = Field(description="heads of the map")
+
+
+class LookBody(BaseModel):
+    """Where the head looked when the model wrote one token of one of the page's words."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    token: str
+    word: int = Field(description="its index in words")
+    cell: tuple[float, float, float, float] | None = Field(
+        description="x0, y0, x1, y1 in page pixels of the visual token with the highest attention; null where the "
+        "head looked at text, or at a visual token that shows no one place"
+    )
+    hit: bool = Field(description="whether the cell shows the word: what the head's score counts")
+
+
+class WordBody(BaseModel):
+    text: str
+    box: tuple[float, float, float, float] = Field(description="x0, y0, x1, y1 in page pixels")
+
+
+class OverlayBody(BaseModel):
+    """One page with where one head looked."""
+
+    map_id: str
+    layer: int
+    head: int
+    page: int
+    pages: list[int] = Field(description="pages that can be asked for")
+    width: int
+    height: int
+    hits: int
+    words: list[WordBody]
+    looks: list[LookBody] = Field(description="one for each token that reads a word, in the order of writing")

@@ -3,7 +3,8 @@
     HeadmapError
     ├── BadRequest 422        InvalidParameter, InvalidImage, EmptyPrompt, BudgetTooSmall, UnknownMethod,
     │                         PromptTooLong, NoImage, InvalidScores, InvalidDataset, UnsupportedModel
-    ├── NotFound 404          ModelNotFound, JobNotFound, MapNotFound, DatasetNotFound, KeyNotFound
+    ├── NotFound 404          ModelNotFound, JobNotFound, MapNotFound, HeadNotFound, PageNotFound, DatasetNotFound,
+    │                         KeyNotFound
     ├── Conflict 409          JobEnded, NoMapForModel, IdempotencyConflict, MapMismatch, KeyNameTaken
     ├── PayloadTooLarge 413   ImageTooLarge
     ├── Unauthorized 401
@@ -116,6 +117,14 @@ class DatasetNotFound(NotFound):
 
 class KeyNotFound(NotFound):
     code, title = "key_not_found", "API key not found"
+
+
+class HeadNotFound(NotFound):
+    code, title = "head_not_found", "Head not found"
+
+
+class PageNotFound(NotFound):
+    code, title = "page_not_found", "Page not found"
 
 
 class Conflict(HeadmapError):

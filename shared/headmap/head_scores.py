@@ -67,10 +67,14 @@ class HeadScores:
         """(num_layers, num_kv_heads) float64, summing to 1: the scores of a KV head's query heads added."""
         return self.matrix.reshape(self.num_layers, self.num_kv_heads, -1).sum(-1)
 
+    def ranked(self) -> list[tuple[int, int]]:
+        """Every head as (layer, head), highest score first; of equal ones the first."""
+        order = np.argsort(-self.matrix, axis=None, kind="stable")
+        return [(int(i) // self.num_heads, int(i) % self.num_heads) for i in order]
+
     def top_heads(self, share: float) -> list[tuple[int, int]]:
         """The `share` (0 to 1] of heads that score highest, at least one, as (layer, head), highest first."""
-        order = np.argsort(-self.matrix, axis=None, kind="stable")[: self._count(share)]
-        return [(int(i) // self.num_heads, int(i) % self.num_heads) for i in order]
+        return self.ranked()[: self._count(share)]
 
     def top_share(self, share: float) -> float:
         """The part of the whole score that the top `share` of the heads hold."""

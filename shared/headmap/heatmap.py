@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
-from typing import Any, Literal
 
-import matplotlib
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.collections import PatchCollection
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
+from headmap.drawing import INK, MARK, PictureForm, save, short
 from headmap.head_scores import HeadScores
 
 TOP_SHARE = 0.05
-
-_MARK = "#d62728"
-_INK = "#222222"
 
 
 @dataclass(frozen=True)
@@ -32,18 +25,12 @@ class Picture:
     pages: int | None = None
 
 
-def draw(scores: HeadScores, picture: Picture, form: Literal["svg", "png"] = "svg", *, dpi: int = 144) -> bytes:
+def draw(scores: HeadScores, picture: Picture, form: PictureForm = "svg", *, dpi: int = 144) -> bytes:
     """The picture's bytes; the same scores and title give the same bytes.
 
     Colours are the share of the whole score in percent, by square root, so that heads far below the peak still show.
     """
-    matplotlib.rcParams["svg.hashsalt"] = "headmap"  # or element ids are random
-    figure = _figure(scores, picture)
-    buffer = io.BytesIO()
-    canvas = FigureCanvasSVG(figure) if form == "svg" else FigureCanvasAgg(figure)
-    metadata: dict[str, Any] = {"Creator": "headmap", "Date": None} if form == "svg" else {"Software": "headmap"}
-    canvas.print_figure(buffer, format=form, dpi=dpi, metadata=metadata, facecolor="white", bbox_inches="tight")
-    return buffer.getvalue()
+    return save(_figure(scores, picture), form, dpi)
 
 
 def _figure(scores: HeadScores, picture: Picture) -> Figure:
@@ -60,20 +47,20 @@ def _figure(scores: HeadScores, picture: Picture) -> Figure:
         interpolation="nearest",
     )
     marks = [Rectangle((head - 0.5, layer - 0.5), 1, 1) for layer, head in scores.top_heads(TOP_SHARE)]
-    axes.add_collection(PatchCollection(marks, facecolor="none", edgecolor=_MARK, linewidth=1.6))
-    axes.set_xlabel("attention head", color=_INK)
-    axes.set_ylabel("layer", color=_INK)
+    axes.add_collection(PatchCollection(marks, facecolor="none", edgecolor=MARK, linewidth=1.6))
+    axes.set_xlabel("attention head", color=INK)
+    axes.set_ylabel("layer", color=INK)
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_locator(MaxNLocator(nbins=16, integer=True, min_n_ticks=1))
-    axes.tick_params(length=0, colors=_INK, labelsize=8)
+    axes.tick_params(length=0, colors=INK, labelsize=8)
     for spine in axes.spines.values():
         spine.set_visible(False)
     bar = figure.colorbar(image, ax=axes, fraction=0.04, pad=0.02)
-    bar.set_label("share of the score, %", color=_INK)
+    bar.set_label("share of the score, %", color=INK)
     bar.outline.set_visible(False)
-    bar.ax.tick_params(length=2, colors=_INK, labelsize=8)
+    bar.ax.tick_params(length=2, colors=INK, labelsize=8)
     # a model's name may hold a $, which would start a formula
-    axes.set_title(_title(picture), loc="left", fontsize=11, fontweight="bold", color=_INK, pad=20, parse_math=False)
+    axes.set_title(_title(picture), loc="left", fontsize=11, fontweight="bold", color=INK, pad=20, parse_math=False)
     axes.annotate(
         f"outlined: top {TOP_SHARE:.0%} of heads ({len(marks)}), {scores.top_share(TOP_SHARE):.0%} of the score",
         (0, 1),
@@ -81,14 +68,13 @@ def _figure(scores: HeadScores, picture: Picture) -> Figure:
         xycoords="axes fraction",
         textcoords="offset points",
         fontsize=8.5,
-        color=_MARK,
+        color=MARK,
     )
     return figure
 
 
 def _title(picture: Picture) -> str:
-    name = picture.model if len(picture.model) <= 48 else f"...{picture.model[-45:]}"
-    parts = [f"Visual heads of {name}"]
+    parts = [f"Visual heads of {short(picture.model)}"]
     if picture.version is not None:
         parts.append(f"map {picture.version}")
     if picture.pages is not None:

@@ -31,6 +31,11 @@ class Axis:
         last = min(max(int(np.floor(end * self.scale + self.offset)), first), self.cells - 1)
         return slice(first, last + 1)
 
+    def edges(self, length: int) -> tuple[float, ...]:
+        """The `cells + 1` borders of the cells on a picture `length` pixels wide (or high), cut off at its sides."""
+        borders = (np.arange(self.cells + 1) - self.offset) / self.scale
+        return tuple(float(border) for border in borders.clip(0, length))
+
 
 @dataclass(frozen=True)
 class VisualTokens:
@@ -45,6 +50,13 @@ class VisualTokens:
         """Tokens, counted from the picture's first, whose cells overlap `box` = x0, y0, x1, y1 in page pixels."""
         x0, y0, x1, y1 = box
         return self.grid[self.y.span(y0, y1), self.x.span(x0, x1)].ravel()
+
+    def cells_of(self, tokens: npt.NDArray[np.int64]) -> npt.NDArray[np.int32]:
+        """For tokens counted from the picture's first: row x columns + column of their cell, -1 where there is none."""
+        cells = np.full(self.count + 1, -1, dtype=np.int32)  # the last stands for all that is no token of the picture
+        cells[self.grid] = np.arange(self.grid.size, dtype=np.int32).reshape(self.grid.shape)
+        cells[-1] = -1
+        return cells[np.where((tokens >= 0) & (tokens < self.count), tokens, self.count)]
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,8 @@
-"""Add up the shards of a job into its map: once, in shard order, so that the map is the same whoever did what when."""
+"""Once every shard of a job is done: add them up, in shard order, into its map, or go on with more pages.
+
+Both are decided from the shards' sums alone, in the transaction of the last one's result: a worker that is killed
+before the commit has decided nothing, and whoever does its shard again decides the same.
+"""
 
 from __future__ import annotations
 
@@ -9,67 +13,86 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from headmap.head_scores import HeadScores
-from headmap.jobs.work import Floats
-from headmap.registry.jobs import end_job
+from headmap.page_sums import Floats, PageSums
+from headmap.registry.jobs import add_shards, end_job
 from headmap.registry.repository import Provenance, add_map
 from headmap.registry.tables import Job, JobState, Shard
 
 
-def fold(session: Session, job: Job) -> None:
-    """File the map of a locked, running job all of whose shards are done, and end the job.
+def settle(session: Session, job: Job) -> None:
+    """End a locked, running job all of whose shards are done with its map, or give it its next round of pages.
 
     Runs in the transaction of the last shard's result. The job's lock and state, and the unique `job_id` of maps, let
     it happen once. A job without a single hit fails: a map of zeros says nothing.
     """
-    shape = (job.num_layers, job.num_heads)
-    sums, squares = np.zeros(shape), np.zeros(shape)
-    seen = matched = hits = 0
-    for shard in session.scalars(select(Shard).where(Shard.job_id == job.id).order_by(Shard.number)):
-        sums = sums + _load(shard.sums)
-        squares = squares + _load(shard.squares)
-        seen += shard.tokens_seen or 0
-        matched += shard.tokens_matched or 0
-        hits += shard.hits or 0
-    if not (np.isfinite(sums).all() and np.isfinite(squares).all() and (sums >= 0).all()):
+    total = _add_up(session, job)
+    if not total.sound():
         end_job(session, job, JobState.FAILED, error="the scores are not finite numbers >= 0")
         return
-    if not sums.any():
-        read = f"{matched} of {seen} generated tokens were found on the pages"
+    if wants_more(job, total):
+        size = session.scalars(select(Shard.count).where(Shard.job_id == job.id, Shard.number == 0)).one()
+        add_shards(session, job, next_pages(job, size), shard_pages=size)
+        return
+    if not total.sums.any():
+        read = f"{total.tokens_matched} of {total.tokens_seen} generated tokens were found on the pages"
         end_job(
             session, job, JobState.FAILED, error=f"no head ever looked at the word it read: every score is 0 ({read})"
         )
         return
-    means = sums / job.pages
-    scores = HeadScores(means, job.num_kv_heads)
+    means = total.means()
+    stability = total.stability(job.num_kv_heads)
     provenance = Provenance(
         model=job.model,
         revision=job.revision,
         architecture=job.architecture,
         dataset=job.dataset,
-        pages=job.pages,
-        hits=hits,
-        tokens_seen=seen,
-        tokens_matched=matched,
+        pages=total.pages,
+        hits=total.hits,
+        tokens_seen=total.tokens_seen,
+        tokens_matched=total.tokens_matched,
+        halves_top5pct_overlap=None if stability is None else stability.top5pct_overlap,
+        halves_spearman=None if stability is None else stability.spearman,
         rule=job.rule,
         seed=job.seed,
         max_new_tokens=job.max_new_tokens,
         job_id=job.id,
     )
-    errors = standard_errors(sums, squares, job.pages)
-    add_map(session, provenance, scores, raw=means, standard_errors=errors, move_default=True)
+    add_map(
+        session,
+        provenance,
+        HeadScores(means, job.num_kv_heads),
+        raw=means,
+        standard_errors=total.standard_errors(),
+        move_default=True,
+    )
     end_job(session, job, JobState.SUCCEEDED)
 
 
-def standard_errors(sums: Floats, squares: Floats, pages: int) -> Floats:
-    """Standard errors of the mean page scores, in units of the normalised map: (num_layers, num_heads) float64.
+def wants_more(job: Job, total: PageSums) -> bool:
+    """Whether a job of `pages: "auto"` goes on: its halves agree less than it asks for, and there may be more pages."""
+    if job.stable_overlap is None or job.max_pages is None or job.pages >= job.max_pages:
+        return False
+    stability = total.stability(job.num_kv_heads)
+    return stability is None or stability.top5pct_overlap < job.stable_overlap
 
-    The map's own normaliser is taken as given. One page tells nothing about spread: 0.
-    """
-    if pages < 2:
-        return np.zeros_like(sums)
-    means = sums / pages
-    variance = np.maximum(squares / pages - means**2, 0) * pages / (pages - 1)
-    return np.sqrt(variance / pages) / means.sum()
+
+def next_pages(job: Job, shard_pages: int) -> int:
+    """The pages of a job with its next round in it: half as many again, at least a shard, at most its maximum."""
+    more = job.pages + max(job.pages // 2, shard_pages)
+    return more if job.max_pages is None else min(more, job.max_pages)
+
+
+def _add_up(session: Session, job: Job) -> PageSums:
+    total = PageSums.none(job.num_layers, job.num_heads)
+    for shard in session.scalars(select(Shard).where(Shard.job_id == job.id).order_by(Shard.number)):
+        total += PageSums(
+            shard.count,
+            shard.tokens_seen or 0,
+            shard.tokens_matched or 0,
+            shard.hits or 0,
+            *(_load(text) for text in (shard.sums, shard.squares, shard.products)),
+        )
+    return total
 
 
 def _load(text: str | None) -> Floats:

@@ -17,9 +17,11 @@ from sqlalchemy import func, or_, select, update
 from sqlalchemy.orm import Session
 
 from headmap.errors import UnsupportedModel
-from headmap.jobs.fold import fold
-from headmap.jobs.work import Floats, ShardResult, ShardSpec
+from headmap.jobs.fold import settle
+from headmap.jobs.work import ShardResult, ShardSpec
+from headmap.page_sums import Floats
 from headmap.registry.jobs import end_job, lock_job
+from headmap.registry.looks import add_looks
 from headmap.registry.session import changed, utc_now
 from headmap.registry.tables import Job, JobState, Shard, ShardState
 
@@ -83,7 +85,7 @@ def renew(session: Session, lease: Lease, *, seconds: float, pages_done: int) ->
 
 
 def complete(session: Session, lease: Lease, result: ShardResult) -> bool:
-    """Write a shard's result, and fold the job when it was the last; False when the lease is lost.
+    """Write a shard's result, and settle the job when it was the last; False when the lease is lost.
 
     Writing it a second time, after a commit whose answer was lost, changes nothing and is True. Raises
     UnsupportedModel for a result that is not of the job's layers and heads.
@@ -91,30 +93,32 @@ def complete(session: Session, lease: Lease, result: ShardResult) -> bool:
     job = lock_job(session, lease.spec.job_id)
     if job is None:
         return False
-    shape = (job.num_layers, job.num_heads)
-    if result.sums.shape != shape or result.squares.shape != shape:
-        raise UnsupportedModel(f"model: scores of shape {result.sums.shape} for a model of {shape} layers and heads")
+    sums, shape = result.sums, (job.num_layers, job.num_heads)
+    if sums.shape != shape:
+        raise UnsupportedModel(f"model: scores of shape {sums.shape} for a model of {shape} layers and heads")
     done = (
         update(Shard)
         .where(*_held(lease))
         .values(
             state=ShardState.DONE,
             lease_until=None,
-            pages_done=result.pages,
+            pages_done=sums.pages,
             error=None,
-            tokens_seen=result.tokens_seen,
-            tokens_matched=result.tokens_matched,
-            hits=result.hits,
-            sums=_dump(result.sums),
-            squares=_dump(result.squares),
+            tokens_seen=sums.tokens_seen,
+            tokens_matched=sums.tokens_matched,
+            hits=sums.hits,
+            sums=_dump(sums.sums),
+            squares=_dump(sums.squares),
+            products=_dump(sums.products),
         )
     )
     if not changed(session, done):
         ours = (Shard.attempt == lease.attempt, Shard.state == ShardState.DONE)
         return session.scalar(select(Shard.number).where(*_of(lease.spec), *ours)) is not None
+    add_looks(session, job.id, result.looks)
     left = select(func.count()).where(Shard.job_id == job.id, Shard.state != ShardState.DONE)
     if job.state == JobState.RUNNING and session.scalar(left) == 0:
-        fold(session, job)
+        settle(session, job)
     return True
 
 

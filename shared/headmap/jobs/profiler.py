@@ -18,20 +18,14 @@ class ProfilerScorer:
         self._loaded: tuple[tuple[str, str], Any] | None = None
 
     def __call__(self, spec: ShardSpec, on_page: OnPage) -> ShardResult:
-        result = self._profiler(spec).score(
+        sums, looks = self._profiler(spec).score(
             open_dataset(spec.dataset).pages(spec.seed, spec.first, spec.count),
+            first=spec.first,
             rule=spec.rule,
             max_new_tokens=spec.max_new_tokens,
             on_page=on_page,
         )
-        return ShardResult(
-            pages=result.pages,
-            tokens_seen=result.tokens_seen,
-            tokens_matched=result.tokens_matched,
-            hits=result.hits,
-            sums=result.sums,
-            squares=result.squares,
-        )
+        return ShardResult(sums, looks)
 
     def _profiler(self, spec: ShardSpec) -> Any:
         key = (spec.model, spec.revision)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Protocol
 
-import numpy as np
-import numpy.typing as npt
-
-Floats = npt.NDArray[np.float64]
+from headmap.looks import PageLooks
+from headmap.page_sums import PageSums
 
 
 class ShardAborted(Exception):
@@ -32,19 +30,12 @@ class ShardSpec:
     max_new_tokens: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ShardResult:
-    """The scores of some pages.
+    """The sums of a shard's pages, and by page number the looks of those whose looks are kept."""
 
-    `sums`, `squares`: (num_layers, num_heads) float64, page scores added, and their squares added.
-    """
-
-    pages: int
-    tokens_seen: int
-    tokens_matched: int
-    hits: int
-    sums: Floats
-    squares: Floats
+    sums: PageSums
+    looks: Mapping[int, PageLooks] = field(default_factory=dict)
 
 
 OnPage = Callable[[int], None]

@@ -8,27 +8,67 @@ import uuid
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Literal
 
 from sqlalchemy import ColumnElement, Select, delete, func, insert, select, update
 from sqlalchemy.orm import Session
 
-from headmap.errors import IdempotencyConflict, JobEnded, JobNotFound
+from headmap.errors import IdempotencyConflict, InvalidParameter, JobEnded, JobNotFound
 from headmap.models import ModelInfo
 from headmap.registry.paging import Page, after, page_of
 from headmap.registry.session import changed, is_id, utc_now
-from headmap.registry.tables import IdempotencyKey, Job, JobState, Map, Shard, ShardState
+from headmap.registry.tables import IdempotencyKey, Job, JobState, Map, PageLook, Shard, ShardState
+
+AUTO_MIN_PAGES = 64
+AUTO_MAX_PAGES = 1000  # as many as the paper takes
+AUTO_OVERLAP = 0.9
 
 
 @dataclass(frozen=True)
 class JobParams:
-    """What decides a job's pages and scores, beside the model."""
+    """What decides a job's pages and scores, beside the model.
+
+    With `stable_overlap` (0 to 1) the job goes on, round by round, until the top 5 % of heads of the two halves of its
+    pages overlap that much, or it has read `max_pages`: `pages` are those of its first round, and in a job that is
+    read back those of all its rounds so far.
+    """
 
     dataset: str
     pages: int
     rule: str
     seed: int
     max_new_tokens: int
+    min_pages: int | None = None
+    max_pages: int | None = None
+    stable_overlap: float | None = None
+
+
+def job_params(
+    *,
+    pages: int | Literal["auto"],
+    min_pages: int | None = None,
+    max_pages: int | None = None,
+    stable_overlap: float | None = None,
+    **others: Any,
+) -> JobParams:
+    """The parameters of a request. Raises InvalidParameter for what is only meant with `auto`, or contradicts itself.
+
+    `others` are JobParams' other fields.
+    """
+    if pages != "auto":
+        auto = {"min_pages": min_pages, "max_pages": max_pages, "stable_overlap": stable_overlap}
+        for name, value in auto.items():
+            if value is not None:
+                raise InvalidParameter(
+                    f'{name}: only pages: "auto" takes it; got {value} with {pages} pages', param=name
+                )
+        return JobParams(pages=pages, **others)
+    least = min(AUTO_MIN_PAGES, max_pages or AUTO_MIN_PAGES) if min_pages is None else min_pages
+    most = max(AUTO_MAX_PAGES, least) if max_pages is None else max_pages
+    if most < least:
+        raise InvalidParameter(f"max_pages: must be at least min_pages, {least}, got {most}", param="max_pages")
+    overlap = AUTO_OVERLAP if stable_overlap is None else stable_overlap
+    return JobParams(pages=least, min_pages=least, max_pages=most, stable_overlap=overlap, **others)
 
 
 @dataclass(frozen=True)
@@ -52,7 +92,8 @@ class JobRecord:
 
 def request_hash(info: ModelInfo, params: JobParams) -> str:
     """The same for equal requests: model, revision and parameters."""
-    text = json.dumps([info.name, info.revision, asdict(params)], sort_keys=True)
+    told = {name: value for name, value in asdict(params).items() if value is not None}
+    text = json.dumps([info.name, info.revision, told], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -96,7 +137,7 @@ def add_job(
         job.model = info.name
         session.add(job)
         session.flush()
-        rows = list(_shard_rows(job_id, params.pages, shard_pages, announce, now))
+        rows = list(_shard_rows(job_id, range(params.pages), shard_pages, 0, announce, now))
         session.execute(insert(Shard), rows)
         numbers = [row["number"] for row in rows[:announce]]
     if idempotency_key is not None:
@@ -105,13 +146,25 @@ def add_job(
     return job_id, numbers, created
 
 
-def _shard_rows(job_id: str, pages: int, shard_pages: int, announce: int, now: datetime) -> Iterable[dict[str, Any]]:
-    for number, first in enumerate(range(0, pages, shard_pages)):
+def add_shards(session: Session, job: Job, pages: int, *, shard_pages: int) -> None:
+    """Give a locked job more pages, up to `pages` in all; a sweeper announces the shards."""
+    before = session.scalars(select(func.count()).where(Shard.job_id == job.id)).one()
+    rows = _shard_rows(job.id, range(job.pages, pages), shard_pages, before, 0, utc_now(session))
+    session.execute(insert(Shard), list(rows))
+    job.pages = pages
+    session.flush()
+
+
+def _shard_rows(
+    job_id: str, pages: range, shard_pages: int, before: int, announce: int, now: datetime
+) -> Iterable[dict[str, Any]]:
+    """Rows for consecutive pages, numbered on from the `before` there are; the first `announce` count as enqueued."""
+    for number, first in enumerate(pages[::shard_pages], start=before):
         yield {
             "job_id": job_id,
             "number": number,
             "first": first,
-            "count": min(shard_pages, pages - first),
+            "count": min(shard_pages, pages.stop - first),
             "state": ShardState.QUEUED,
             "attempt": 0,
             "failures": 0,
@@ -174,6 +227,7 @@ def end_job(session: Session, job: Job, state: JobState, *, error: str | None = 
     job.finished_at = utc_now(session)
     if state is not JobState.SUCCEEDED:
         job.active_key = None
+        session.execute(delete(PageLook).where(PageLook.job_id == job.id))
     open_states = (ShardState.QUEUED, ShardState.RUNNING)
     open_shards = update(Shard).where(Shard.job_id == job.id, Shard.state.in_(open_states))
     changed(session, open_shards.values(state=ShardState.CANCELLED, owner=None, lease_until=None))

@@ -32,9 +32,12 @@ Match = Literal["exact", "revision"]
 _VERSION_TRIES = 100
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Provenance:
-    """Where a map comes from. What an import does not tell is None."""
+    """Where a map comes from. What an import does not tell is None.
+
+    `halves_...`: how alike the maps of the pages with even and with odd numbers are (`headmap.page_sums.Stability`).
+    """
 
     model: str
     revision: str | None
@@ -44,33 +47,23 @@ class Provenance:
     hits: int | None = None
     tokens_seen: int | None = None
     tokens_matched: int | None = None
+    halves_top5pct_overlap: float | None = None
+    halves_spearman: float | None = None
     rule: str | None = None
     seed: int | None = None
     max_new_tokens: int | None = None
     job_id: str | None = None
 
 
-@dataclass(frozen=True)
-class MapRecord:
+@dataclass(frozen=True, kw_only=True)
+class MapRecord(Provenance):
     """A map without its scores; `get_scores` fetches those."""
 
     id: str
-    model: str
     version: int
-    revision: str | None
-    architecture: str | None
     num_layers: int
     num_heads: int
     num_kv_heads: int
-    pages: int | None
-    hits: int | None
-    tokens_seen: int | None
-    tokens_matched: int | None
-    rule: str | None
-    dataset: str
-    seed: int | None
-    max_new_tokens: int | None
-    job_id: str | None
     code_version: str
     checksum: str
     created_at: datetime

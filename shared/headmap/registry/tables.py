@@ -9,9 +9,11 @@ from sqlalchemy import (
     BigInteger,
     DateTime,
     Dialect,
+    Double,
     ForeignKey,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     String,
     Text,
@@ -95,6 +97,10 @@ class Job(Base):
     rule: Mapped[str] = mapped_column(String(32))
     seed: Mapped[int] = mapped_column(BigInteger)
     max_new_tokens: Mapped[int] = mapped_column(Integer)
+    min_pages: Mapped[int | None] = mapped_column(Integer)
+    max_pages: Mapped[int | None] = mapped_column(Integer)
+    stable_overlap: Mapped[float | None] = mapped_column(Double)
+    """With these three `pages` grows, round by round; empty where the request said how many."""
 
     error: Mapped[str | None] = mapped_column(Text)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
@@ -132,6 +138,19 @@ class Shard(Base):
     hits: Mapped[int | None] = mapped_column(BigInteger)
     sums: Mapped[str | None] = mapped_column(Text)
     squares: Mapped[str | None] = mapped_column(Text)
+    products: Mapped[str | None] = mapped_column(Text)
+
+
+class PageLook(Base):
+    """Where every head looked on one of a job's first pages (`headmap.looks`)."""
+
+    __tablename__ = "page_looks"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    page: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    about: Mapped[str] = mapped_column(Text)
+    picture: Mapped[bytes] = mapped_column(LargeBinary)
+    arrays: Mapped[bytes] = mapped_column(LargeBinary)
 
 
 class Map(Base):
@@ -153,6 +172,8 @@ class Map(Base):
     hits: Mapped[int | None] = mapped_column(BigInteger)
     tokens_seen: Mapped[int | None] = mapped_column(BigInteger)
     tokens_matched: Mapped[int | None] = mapped_column(BigInteger)
+    halves_top5pct_overlap: Mapped[float | None] = mapped_column(Double)
+    halves_spearman: Mapped[float | None] = mapped_column(Double)
     rule: Mapped[str | None] = mapped_column(String(32))
     dataset: Mapped[str] = mapped_column(String(64))
     seed: Mapped[int | None] = mapped_column(BigInteger)

@@ -11,38 +11,29 @@ import numpy as np
 import numpy.typing as npt
 
 from headmap.errors import InvalidParameter
-from headmap.families.base import PreparedPrompt
+from headmap.families.base import PreparedPrompt, VisualTokens
 from headmap.families.loading import LoadedModel, load_model
 from headmap.generation.batch import generate_greedy
+from headmap.looks import KEPT_PAGES, PageLooks, small_jpeg
 from headmap.models import ModelInfo
+from headmap.page_sums import PageSums
 from headmap.scoring.alignment import RULES
 from headmap.scoring.pages import TRANSCRIBE_PROMPT, Page
 from headmap.scoring.probe import replay
-from headmap.scoring.visual_heads import page_scores
+from headmap.scoring.visual_heads import page_hits, page_scores
 
 HEARTBEAT_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
 class PageScores:
-    """One page's scores: (num_layers, num_heads) float64, and what they rest on."""
+    """One page's scores: (num_layers, num_heads) float64, and what they rest on; `looks` where they were asked for."""
 
     scores: npt.NDArray[np.float64]
     tokens_seen: int
     tokens_matched: int
     hits: int
-
-
-@dataclass(frozen=True)
-class PageRangeResult:
-    """Sums over a range of pages. sums, squares: (num_layers, num_heads) float64, of page scores and their squares."""
-
-    pages: int
-    tokens_seen: int
-    tokens_matched: int
-    hits: int
-    sums: npt.NDArray[np.float64]
-    squares: npt.NDArray[np.float64]
+    looks: PageLooks | None = None
 
 
 class Profiler:
@@ -53,30 +44,39 @@ class Profiler:
         self._batch = batch
 
     def score(
-        self, pages: Iterable[Page], *, rule: str, max_new_tokens: int, on_page: Callable[[int], None]
-    ) -> PageRangeResult:
-        """Score some pages, each opened when its turn comes.
+        self, pages: Iterable[Page], *, first: int = 0, rule: str, max_new_tokens: int, on_page: Callable[[int], None]
+    ) -> tuple[PageSums, dict[int, PageLooks]]:
+        """Score some pages, each opened when its turn comes, the first of them the job's page `first`.
+
+        Returns their sums, and by page number the looks of those whose looks are kept.
 
         `on_page(done)` is called with the pages done so far after each page, and about once a second besides; it may
         raise to end the work.
         """
         progress = _Progress(on_page)
-        shape = (self.loaded.info.num_layers, self.loaded.info.num_heads)
-        sums, squares = np.zeros(shape), np.zeros(shape)
-        seen = matched = hits = 0
-        for page in score_pages(
+        total = PageSums.none(self.loaded.info.num_layers, self.loaded.info.num_heads)
+        looks: dict[int, PageLooks] = {}
+        scored = score_pages(
             self.loaded,
             pages,
             rule=rule,
             max_new_tokens=max_new_tokens,
             batch=self._batch,
             heartbeat=progress.beat,
-        ):
-            sums += page.scores
-            squares += page.scores**2
-            seen, matched, hits = seen + page.tokens_seen, matched + page.tokens_matched, hits + page.hits
+            keep_looks=max(0, KEPT_PAGES - first),
+        )
+        for number, page in enumerate(scored, start=first):
+            total += PageSums.of_page(
+                number,
+                page.scores,
+                tokens_seen=page.tokens_seen,
+                tokens_matched=page.tokens_matched,
+                hits=page.hits,
+            )
+            if page.looks is not None:
+                looks[number] = page.looks
             progress.page_done()
-        return PageRangeResult(progress.done, seen, matched, hits, sums, squares)
+        return total, looks
 
 
 def score_pages(
@@ -87,18 +87,21 @@ def score_pages(
     max_new_tokens: int = 1024,
     batch: int = 4,
     heartbeat: Callable[[], None] | None = None,
+    keep_looks: int = 0,
 ) -> Iterator[PageScores]:
-    """Score pages one by one, generating for `batch` of them together.
+    """Score pages one by one, generating for `batch` of them together; the first `keep_looks` come with their looks.
 
     Raises InvalidParameter for an unknown rule. `heartbeat` is called after every decode step.
     """
     if rule not in RULES:
         raise InvalidParameter(f"rule: {rule!r} is none of {', '.join(RULES)}", param="rule")
+    done = 0
     for group in _batched(pages, batch):
         prompts = [transcription_prompt(loaded, page) for page in group]
         answers = generate_greedy(loaded, prompts, max_new_tokens=max_new_tokens, on_step=heartbeat)
         for page, prompt, answer in zip(group, prompts, answers, strict=True):
-            yield _score(loaded, page, prompt, answer, rule)
+            yield _score(loaded, page, prompt, answer, rule, keep_looks=done < keep_looks)
+            done += 1
 
 
 def transcription_prompt(loaded: LoadedModel, page: Page) -> PreparedPrompt:
@@ -107,16 +110,47 @@ def transcription_prompt(loaded: LoadedModel, page: Page) -> PreparedPrompt:
     return loaded.prepare([{"role": "user", "content": content}], [page.image])
 
 
-def _score(loaded: LoadedModel, page: Page, prompt: PreparedPrompt, answer: Sequence[int], rule: str) -> PageScores:
-    words = RULES[rule](token_texts(loaded, answer), [word.text for word in page.words])
+def _score(
+    loaded: LoadedModel, page: Page, prompt: PreparedPrompt, answer: Sequence[int], rule: str, *, keep_looks: bool
+) -> PageScores:
+    texts = token_texts(loaded, answer)
+    words = RULES[rule](texts, [word.text for word in page.words])
     picked = [index for index, word in enumerate(words) if word >= 0]
     image, start = prompt.images[0], prompt.image_starts[0]
     regions = [start + image.region(page.words[words[index]].box) for index in picked]
     if picked:
-        scores, hits = page_scores(replay(loaded, prompt, answer, picked), regions)
+        winners = replay(loaded, prompt, answer, picked)
     else:
-        scores, hits = np.zeros((loaded.info.num_layers, loaded.info.num_heads)), 0
-    return PageScores(scores, len(answer), len(picked), hits)
+        winners = np.zeros((loaded.info.num_layers, loaded.info.num_heads, 0), dtype=np.int64)
+    hits = page_hits(winners, regions)
+    looks = None
+    if keep_looks:
+        read = [(texts[index], words[index]) for index in picked]
+        looks = _looks(page, image, read, image.cells_of(winners - start), hits)
+    return PageScores(page_scores(hits, regions), len(answer), len(picked), int(hits.sum()), looks)
+
+
+def _looks(
+    page: Page,
+    image: VisualTokens,
+    read: Sequence[tuple[str, int]],
+    cells: npt.NDArray[np.int32],
+    hits: npt.NDArray[np.bool_],
+) -> PageLooks:
+    """`read`: the tokens that read a word, each with the word's index."""
+    width, height = page.image.size
+    return PageLooks(
+        width=width,
+        height=height,
+        picture=small_jpeg(page.image),
+        words=tuple((word.text, word.box) for word in page.words),
+        tokens=tuple(text for text, _ in read),
+        token_words=tuple(word for _, word in read),
+        x_edges=image.x.edges(width),
+        y_edges=image.y.edges(height),
+        cells=cells,
+        hits=hits,
+    )
 
 
 def token_texts(loaded: LoadedModel, answer: Sequence[int]) -> list[str]:

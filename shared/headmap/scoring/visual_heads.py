@@ -8,19 +8,21 @@ import numpy as np
 import numpy.typing as npt
 
 
-def page_scores(
-    winners: npt.NDArray[np.int64], regions: Sequence[npt.NDArray[np.int64]]
-) -> tuple[npt.NDArray[np.float64], int]:
-    """Score every head on one page.
+def page_hits(winners: npt.NDArray[np.int64], regions: Sequence[npt.NDArray[np.int64]]) -> npt.NDArray[np.bool_]:
+    """Which heads looked at the word that was being read, token by token.
 
     `winners`: (layers, heads, tokens), the prompt position each head looked at most when it predicted a token.
-    `regions`: for each token, the positions of the visual tokens that show its word. A head whose winner lies in the
-    region scores 1 / |region|. Returns (layers, heads) float64 and the number of hits.
+    `regions`: for each token, the positions of the visual tokens that show its word. Returns (layers, heads, tokens).
     """
-    scores = np.zeros(winners.shape[:2])
-    hits = 0
+    hits = np.zeros(winners.shape, dtype=np.bool_)
     for token, region in enumerate(regions):
-        hit = np.isin(winners[:, :, token], region)
-        scores += hit / len(region)
-        hits += int(hit.sum())
-    return scores, hits
+        hits[:, :, token] = np.isin(winners[:, :, token], region)
+    return hits
+
+
+def page_scores(hits: npt.NDArray[np.bool_], regions: Sequence[npt.NDArray[np.int64]]) -> npt.NDArray[np.float64]:
+    """Score every head on one page: a hit of a region is worth 1 / |region|. Returns (layers, heads) float64."""
+    scores = np.zeros(hits.shape[:2])
+    for token, region in enumerate(regions):
+        scores += hits[:, :, token] / len(region)
+    return scores

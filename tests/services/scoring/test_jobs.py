@@ -15,27 +15,11 @@ from fastapi.testclient import TestClient
 from headmap.registry.session import Database
 from headmap.settings import DEMO_MODEL
 from tests.services.scoring.problems import assert_problem
-from tests.shared.jobs import contract
+from tests.services.scoring.work import finish
 from tests.shared.jobs.fakes import CountingBroker
 
 Start = Callable[..., dict[str, Any]]
 NOBODY = "0" * 32
-
-
-def finish(database: Database, job_id: str) -> None:
-    """Do the whole job as a worker would, with scores of the bundled model's shape."""
-    from headmap.jobs.leases import complete
-    from headmap.models import find_model
-    from headmap.settings import Settings
-    from tests.shared.jobs.fakes import FakeScorer
-
-    info = find_model(DEMO_MODEL, Settings())
-    number = 0
-    while (found := contract.lease(database, job_id, number)) is not None:
-        result = FakeScorer(shape=(info.num_layers, info.num_heads))(found.spec, lambda done: None)
-        with database.write() as session:
-            complete(session, found, result)
-        number += 1
 
 
 def test_start_answers_202_with_the_job_and_its_place(client: TestClient, broker: CountingBroker) -> None:
@@ -69,6 +53,29 @@ def test_an_equal_request_answers_200_with_the_same_job(client: TestClient, star
 @pytest.mark.parametrize("changed", [{"pages": 11}, {"seed": 1}, {"rule": "paper"}, {"max_new_tokens": 9}])
 def test_another_request_gets_another_job(start: Start, changed: dict[str, Any]) -> None:
     assert start()["id"] != start(**changed)["id"]
+
+
+def test_a_job_that_reads_on_until_the_map_is_steady(client: TestClient, start: Start, database: Database) -> None:
+    auto = {"pages": "auto", "min_pages": 6, "max_pages": 30, "stable_overlap": 1}
+    job = start(**auto)
+    assert auto.items() <= job["params"].items()
+    assert job["progress"] == {"done": 0, "total": 6}
+    assert start(**auto)["id"] == job["id"]
+    assert start(**auto | {"stable_overlap": 0.5})["id"] != job["id"]
+    finish(database, job["id"])
+    done = client.get(f"/score/{job['id']}").json()
+    assert done["state"] == "succeeded"
+    found = client.get(f"/maps/{done['map_id']}").json()
+    assert found["pages"] == done["progress"]["total"] == done["progress"]["done"]
+    assert found["halves_top5pct_overlap"] == 1 or found["pages"] == 30
+    assert start(**auto)["id"] == job["id"]  # stands for the request although its pages have grown
+
+
+def test_auto_has_defaults(start: Start) -> None:
+    params = start(pages="auto")["params"]
+    assert {"pages": "auto", "min_pages": 64, "max_pages": 1000, "stable_overlap": 0.9}.items() <= params.items()
+    params = start(pages="auto", max_pages=10)["params"]
+    assert (params["min_pages"], params["max_pages"]) == (10, 10)
 
 
 def test_force_starts_a_new_job(start: Start) -> None:
@@ -135,6 +142,15 @@ def test_an_unknown_dataset_is_not_found(refusing: TestClient) -> None:
         ({"pages": 1.5}, "pages"),
         ({"pages": True}, "pages"),
         ({"pages": 10**400}, "pages"),
+        ({"pages": "all"}, "pages"),
+        ({"pages": 10, "min_pages": 5}, "min_pages"),
+        ({"max_pages": 5}, "max_pages"),
+        ({"stable_overlap": 0.5}, "stable_overlap"),
+        ({"pages": "auto", "min_pages": 1}, "min_pages"),
+        ({"pages": "auto", "min_pages": 9, "max_pages": 8}, "max_pages"),
+        ({"pages": "auto", "max_pages": 100_001}, "max_pages"),
+        ({"pages": "auto", "stable_overlap": 1.5}, "stable_overlap"),
+        ({"pages": "auto", "stable_overlap": "0.5"}, "stable_overlap"),
         ({"seed": -1}, "seed"),
         ({"seed": 2**63}, "seed"),
         ({"rule": "other"}, "rule"),

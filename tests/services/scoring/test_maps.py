@@ -11,8 +11,10 @@ import pytest
 from fastapi.testclient import TestClient
 
 from headmap.models import find_model
+from headmap.registry.session import Database
 from headmap.settings import DEMO_MODEL, Settings
 from tests.services.scoring.problems import assert_problem
+from tests.services.scoring.work import finish
 
 Upload = Callable[..., dict[str, Any]]
 NOBODY = "0" * 32
@@ -94,7 +96,9 @@ def test_maps_are_listed_newest_first(client: TestClient, upload: Upload) -> Non
 
 
 @pytest.mark.parametrize("map_id", [NOBODY, "x", "%00"])
-@pytest.mark.parametrize("path", ["", "/scores", "/scores?format=standard_errors", "/heatmap.svg", "/budgets"])
+@pytest.mark.parametrize(
+    "path", ["", "/scores", "/scores?format=standard_errors", "/heads", "/heatmap.svg", "/budgets"]
+)
 def test_maps_that_do_not_exist_are_not_found(refusing: TestClient, path: str, map_id: str) -> None:
     assert_problem(refusing.get(f"/maps/{map_id}{path}"), 404, "map_not_found")
 
@@ -111,14 +115,31 @@ def test_other_formats_are_refused(client: TestClient, upload: Upload) -> None:
     assert_problem(client.get(f"/maps/{map_id}/scores?format=standard_errors"), 422, "invalid_parameter", "format")
 
 
-def test_pictures(client: TestClient, upload: Upload) -> None:
+def test_heads_come_highest_first(client: TestClient, upload: Upload) -> None:
     map_id = upload()["id"]
-    svg = client.get(f"/maps/{map_id}/heatmap.svg")
-    assert svg.headers["content-type"].startswith("image/svg+xml")
-    assert b"<svg" in svg.content
-    png = client.get(f"/maps/{map_id}/heatmap.png")
-    assert png.headers["content-type"] == "image/png"
-    assert png.content.startswith(b"\x89PNG")
+    answer = client.get(f"/maps/{map_id}/heads", params={"limit": 5}).json()
+    matrix = np.array(client.get(f"/maps/{map_id}/scores").json())
+    assert answer["total"] == 12
+    assert [head["rank"] for head in answer["items"]] == [1, 2, 3, 4, 5]
+    assert [head["score"] for head in answer["items"]] == sorted(matrix.ravel().tolist())[:-6:-1]
+    for head in answer["items"]:
+        assert head["score"] == matrix[head["layer"], head["head"]]
+        assert head["kv_head"] == head["head"] // 2
+        assert (head["standard_error"], head["low"], head["high"]) == (None, None, None)
+
+
+def test_heads_of_a_profile_have_confidence_intervals(
+    client: TestClient, start: Callable[..., dict[str, Any]], database: Database
+) -> None:
+    job = start()
+    finish(database, job["id"])
+    map_id = client.get(f"/score/{job['id']}").json()["map_id"]
+    errors = client.get(f"/maps/{map_id}/scores?format=standard_errors").json()
+    for head in client.get(f"/maps/{map_id}/heads").json()["items"]:
+        error = errors[head["layer"]][head["head"]]
+        assert head["standard_error"] == error > 0
+        assert head["low"] == pytest.approx(max(0, head["score"] - 1.96 * error), abs=1e-4)
+        assert head["high"] == pytest.approx(head["score"] + 1.96 * error, abs=1e-4)
 
 
 def test_budgets_are_exact_by_default(client: TestClient, upload: Upload) -> None:

@@ -90,3 +90,20 @@ def test_a_picture_token_in_a_text_is_no_place_for_a_picture(any_model: LoadedMo
 def test_missing_pictures_are_refused(any_model: LoadedModel) -> None:
     with pytest.raises(InvalidParameter, match="1 places for pictures, got 0"):
         any_model.prepare([{"role": "user", "content": [{"type": "image"}]}], [])
+
+
+@pytest.mark.parametrize("size", [(64, 64), (96, 48), (40, 88)])
+def test_a_tokens_cell_leads_back_to_the_token(any_model: LoadedModel, size: tuple[int, int]) -> None:
+    width, height = size
+    image = prepare(any_model, np.zeros((height, width, 3), dtype=np.uint8)).images[0]
+    x, y = image.x.edges(width), image.y.edges(height)
+    assert (x[0], y[0]) >= (0, 0)
+    assert (x[-1], y[-1]) <= (width, height)
+    tokens = np.arange(-2, image.count + 3)  # text before and after the picture has no cell
+    cells = image.cells_of(tokens)
+    shown = cells >= 0
+    assert sorted(tokens[shown].tolist()) == sorted(image.grid.ravel().tolist())
+    for token, cell in zip(tokens[shown], cells[shown], strict=True):
+        row, col = divmod(int(cell), len(x) - 1)
+        middle = (x[col] + x[col + 1]) / 2, (y[row] + y[row + 1]) / 2
+        assert image.region((*middle, *middle)).tolist() == [token]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import timedelta
 
 import numpy as np
@@ -10,12 +11,15 @@ import pytest
 from sqlalchemy import func, select, update
 
 from headmap.errors import JobEnded, UnsupportedModel
+from headmap.head_scores import HeadScores, compare
 from headmap.jobs.leases import Lease, acquire, claim_unannounced, complete, expire, fail, release, renew
+from headmap.jobs.work import ShardResult
+from headmap.page_sums import PageSums
 from headmap.registry import repository
 from headmap.registry.jobs import JobParams, JobRecord, add_job, cancel_job, get_job
 from headmap.registry.session import Database, utc_now
 from headmap.registry.tables import JobState, Map, Shard, ShardState
-from tests.shared.jobs.fakes import INFO, FakeScorer
+from tests.shared.jobs.fakes import HEADS, INFO, KV_HEADS, LAYERS, FakeScorer, page_scores
 
 PARAMS = JobParams(dataset="synthetic", pages=10, rule="aligned", seed=0, max_new_tokens=64)
 SHARDS = 3  # of 4, 4 and 2 pages
@@ -260,8 +264,7 @@ class LeaseContract:
     def test_a_job_without_a_hit_fails_and_says_so(self, database: Database) -> None:
         job = make_job(database, params=JobParams(**{**vars(PARAMS), "pages": 4}))
         found = held(database, job, 0)
-        result = FakeScorer()(found.spec, lambda done: None)
-        empty = type(result)(**{**vars(result), "hits": 0, "sums": 0 * result.sums, "squares": 0 * result.squares})
+        empty = ShardResult(replace(PageSums.none(LAYERS, HEADS), pages=4, tokens_seen=40))
         with database.write() as session:
             assert complete(session, found, empty)
         failed = read_job(database, job)
@@ -280,7 +283,7 @@ class LeaseContract:
         job = make_job(database)
         for number in range(SHARDS):
             finish(database, held(database, job, number))
-        pages = np.stack([np.random.default_rng([0, page]).random((3, 4)) ** 4 for page in range(10)])
+        pages = np.stack([page_scores(0, page) for page in range(10)])
         with database.read() as session:
             map_id = get_job(session, job).map_id or ""
             record = repository.get_map(session, map_id)
@@ -288,7 +291,11 @@ class LeaseContract:
             errors = repository.get_standard_errors(session, map_id)
         mean = pages.mean(0)
         assert np.allclose(scores.matrix, mean / mean.sum())
-        assert np.allclose(errors, pages.std(0, ddof=1) / np.sqrt(10) / mean.sum())
+        share = mean / mean.sum()
+        residuals = pages - share * pages.sum((1, 2))[:, None, None]
+        assert np.allclose(errors, residuals.std(0, ddof=1) / np.sqrt(10) / mean.sum())
+        halves = compare(*(HeadScores(pages[start::2].sum(0), KV_HEADS) for start in (0, 1)))
+        assert (record.halves_top5pct_overlap, record.halves_spearman) == (halves.top5pct_overlap, halves.spearman)
         assert (record.pages, record.hits, record.tokens_seen, record.tokens_matched) == (10, 70, 100, 90)
         assert (record.revision, record.architecture, record.job_id) == (INFO.revision, INFO.architecture, job)
         assert scores.checksum() == record.checksum

@@ -7,9 +7,12 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from headmap.jobs.work import OnPage, ShardResult, ShardSpec
+from headmap.looks import KEPT_PAGES, PageLooks, small_jpeg
 from headmap.models import ModelInfo
+from headmap.page_sums import PageSums
 
 LAYERS, HEADS, KV_HEADS = 3, 4, 2
 
@@ -34,14 +37,41 @@ class FakeScorer:
         self.shape = shape
 
     def __call__(self, spec: ShardSpec, on_page: OnPage) -> ShardResult:
-        sums, squares = np.zeros(self.shape), np.zeros(self.shape)
-        for index in range(spec.count):
-            scores = np.random.default_rng([spec.seed, spec.first + index]).random(self.shape) ** 4
-            sums += scores
-            squares += scores**2
+        total = PageSums.none(*self.shape)
+        looks = {}
+        for number in range(spec.first, spec.first + spec.count):
+            scores = page_scores(spec.seed, number, self.shape)
+            total += PageSums.of_page(number, scores, tokens_seen=10, tokens_matched=9, hits=7)
+            if number < KEPT_PAGES:
+                looks[number] = page_looks(number, self.shape)
             time.sleep(self.pause)
-            on_page(index + 1)
-        return ShardResult(spec.count, 10 * spec.count, 9 * spec.count, 7 * spec.count, sums, squares)
+            on_page(total.pages)
+        return ShardResult(total, looks)
+
+
+def page_scores(seed: int, number: int, shape: tuple[int, int] = (LAYERS, HEADS)) -> np.ndarray:
+    """Of one page, from nothing but its series and its number."""
+    return np.random.default_rng([seed, number]).random(shape) ** 4
+
+
+def page_looks(number: int, shape: tuple[int, int] = (LAYERS, HEADS)) -> PageLooks:
+    """A page of two words on a grid of 2 x 3 cells of 20 px. Head h looks at cell h for the first word's token and
+    elsewhere for the second's; head 0 of each layer hits."""
+    cells = np.stack([np.tile(np.arange(shape[1]) % 6, (shape[0], 1)), np.full(shape, -1)], axis=-1)
+    hits = np.zeros((*shape, 2), dtype=np.bool_)
+    hits[:, 0, 0] = True
+    return PageLooks(
+        width=60,
+        height=40,
+        picture=small_jpeg(Image.new("RGB", (60, 40), (255, 240, min(255, 20 * number)))),
+        words=(("AB", (2, 2, 18, 18)), ("CD", (42, 22, 58, 38))),
+        tokens=("AB", "C"),
+        token_words=(0, 1),
+        x_edges=(0.0, 20.0, 40.0, 60.0),
+        y_edges=(0.0, 20.0, 40.0),
+        cells=cells.astype(np.int32),
+        hits=hits,
+    )
 
 
 class CountingBroker:

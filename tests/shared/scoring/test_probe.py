@@ -14,7 +14,7 @@ from headmap.scoring import probe
 from headmap.scoring.pages import make_page
 from headmap.scoring.probe import replay
 from headmap.scoring.profile import Profiler, score_pages, token_texts, transcription_prompt
-from headmap.scoring.visual_heads import page_scores
+from headmap.scoring.visual_heads import page_hits, page_scores
 
 
 def slow_winners(loaded: LoadedModel, prompt: object, answer: list[int]) -> np.ndarray:
@@ -51,9 +51,10 @@ def test_replay_equals_step_by_step_eager_attention(
 
 def test_a_hit_is_worth_one_over_its_region() -> None:
     winners = np.array([[[5, 7, 9], [1, 1, 1]], [[6, 7, 8], [5, 9, 2]]])
-    scores, hits = page_scores(winners, [np.array([5, 6]), np.array([9]), np.array([7, 8, 9, 10])])
-    assert scores.tolist() == [[0.5 + 0.25, 0.0], [0.5 + 0.25, 0.5 + 1.0]]
-    assert hits == 6
+    regions = [np.array([5, 6]), np.array([9]), np.array([7, 8, 9, 10])]
+    hits = page_hits(winners, regions)
+    assert hits.sum() == 6
+    assert page_scores(hits, regions).tolist() == [[0.5 + 0.25, 0.0], [0.5 + 0.25, 0.5 + 1.0]]
 
 
 def test_pages_are_scored_the_same_in_any_batch(small_model: Callable[[str], LoadedModel]) -> None:
@@ -71,11 +72,15 @@ def test_a_profiler_sums_pages_and_reports_each(small_model: Callable[[str], Loa
     profiler = Profiler(loaded.info, device="cpu", batch=2)
     done: list[int] = []
     pages = [make_page(3, index) for index in range(3)]
-    whole = profiler.score(pages, rule="paper", max_new_tokens=10, on_page=done.append)
+    whole, looks = profiler.score(pages, first=2, rule="paper", max_new_tokens=10, on_page=done.append)
     assert whole.pages == 3
+    assert sorted(looks) == [2, 3]  # of a job's pages 0 to 3 only
     assert done[-1] == 3
     assert set(done) >= {1, 2, 3}
-    parts = [profiler.score([page], rule="paper", max_new_tokens=10, on_page=done.append) for page in pages]
+    parts = [
+        profiler.score([page], first=2 + place, rule="paper", max_new_tokens=10, on_page=done.append)[0]
+        for place, page in enumerate(pages)
+    ]
     assert sum(part.tokens_seen for part in parts) == whole.tokens_seen
     np.testing.assert_allclose(sum(part.sums for part in parts), whole.sums)
 

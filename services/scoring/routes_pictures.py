@@ -1,0 +1,110 @@
+"""Maps as pictures: heatmaps, a scatter of two maps, and pages with where one head looked."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Header, Query, Response
+from fastapi.responses import JSONResponse
+
+from headmap.drawing import PictureForm
+from headmap.errors import HeadNotFound
+from headmap.heatmap import Picture, draw
+from headmap.overlay import Caption, draw_overlay
+from headmap.registry.looks import get_looks, list_looks
+from headmap.registry.repository import get_map, get_scores
+from services.scoring import deps
+from services.scoring.deps import MapId, ScoringState, State
+from services.scoring.schemas import LookBody, OverlayBody, WordBody
+
+router = APIRouter(tags=["pictures"])
+
+_NO_MAP: dict[int | str, dict[str, Any]] = {404: {"description": "No such map"}}
+
+
+def _picture(media: str, what: str) -> dict[int | str, dict[str, Any]]:
+    return {**_NO_MAP, 200: {"content": {media: {}}, "description": what}}
+
+
+@router.get(
+    "/maps/{map_id}/heatmap.svg",
+    summary="The map as a picture",
+    response_class=Response,
+    responses=_picture("image/svg+xml", "Layers down, heads across"),
+)
+def heatmap_svg(map_id: MapId, state: State) -> Response:
+    return Response(_heatmap(state, map_id, "svg"), media_type="image/svg+xml")
+
+
+@router.get(
+    "/maps/{map_id}/heatmap.png",
+    summary="The map as a picture",
+    response_class=Response,
+    responses=_picture("image/png", "Layers down, heads across"),
+)
+def heatmap_png(map_id: MapId, state: State) -> Response:
+    return Response(_heatmap(state, map_id, "png"), media_type="image/png")
+
+
+def _heatmap(state: ScoringState, map_id: str, form: PictureForm) -> bytes:
+    with state.database.read() as session:
+        record, scores = get_map(session, map_id), get_scores(session, map_id)
+    return draw(scores, Picture(record.model, record.version, record.pages), form)
+
+
+@router.get(
+    "/maps/{map_id}/heads/{layer}/{head}/overlay",
+    summary="One page with where one head looked, as a picture or as JSON",
+    response_class=Response,
+    responses={
+        404: {"description": "No such map, head or page"},
+        200: {
+            "model": OverlayBody,
+            "content": {"image/png": {}},
+            "description": "The page, the words the head hit, and where it looked for each",
+        },
+    },
+)
+def overlay(
+    map_id: MapId,
+    layer: deps.Layer,
+    head: deps.Head,
+    state: State,
+    page: Annotated[int, Query(ge=0, le=2**31 - 1, description="one of the job's first pages")] = 0,
+    form: Annotated[
+        Literal["png", "json"] | None, Query(alias="format", description="when left out, Accept decides")
+    ] = None,
+    accept: Annotated[str, Header(max_length=1024)] = "*/*",
+) -> Response:
+    """The worker keeps what every head looked at on a job's first pages; an imported map has none."""
+    with state.database.read() as session:
+        record = get_map(session, map_id)
+        if layer >= record.num_layers or head >= record.num_heads:
+            raise HeadNotFound(
+                f"head: map {map_id!r} has {record.num_layers} layers x {record.num_heads} heads, "
+                f"so there is no layer {layer}, head {head}",
+                param="layer" if layer >= record.num_layers else "head",
+            )
+        looks, pages = get_looks(session, map_id, page), list_looks(session, map_id)
+    if form == "json" or (form is None and _prefers_json(accept)):
+        found = looks.of_head(layer, head)
+        body = OverlayBody(
+            map_id=map_id,
+            layer=layer,
+            head=head,
+            page=page,
+            pages=pages,
+            width=looks.width,
+            height=looks.height,
+            hits=sum(look.hit for look in found),
+            words=[WordBody(text=text, box=box) for text, box in looks.words],
+            looks=[LookBody.model_validate(look) for look in found],
+        )
+        return JSONResponse(body.model_dump(), headers={"Vary": "Accept"})
+    caption = Caption(record.model, record.version, layer, head, page)
+    return Response(draw_overlay(looks, caption), media_type="image/png", headers={"Vary": "Accept"})
+
+
+def _prefers_json(accept: str) -> bool:
+    """Whether a client names JSON and no picture: browsers and image tags get the picture."""
+    return "json" in accept and "image/" not in accept

@@ -1,0 +1,76 @@
+"""Do a job in this process, without a broker: the same rows, leases and sums as in a cluster, so the same map."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Callable
+
+from sqlalchemy import select
+
+from headmap.jobs.leases import release
+from headmap.jobs.runner import run_shard
+from headmap.jobs.submit import write_job
+from headmap.jobs.work import OnPage, ShardResult, ShardScorer, ShardSpec
+from headmap.models import ModelInfo
+from headmap.registry.jobs import JobParams, JobRecord, get_job
+from headmap.registry.session import Database
+from headmap.registry.tables import Shard, ShardState
+from headmap.settings import Settings
+
+_PAUSE_SECONDS = 0.2
+
+
+def profile_here(
+    database: Database,
+    settings: Settings,
+    info: ModelInfo,
+    params: JobParams,
+    scorer: ShardScorer,
+    *,
+    force: bool = False,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> JobRecord:
+    """Run a job to its end and return it. Raises as `write_job` and `run_shard` do.
+
+    An equal job that has succeeded is returned as it is, unless `force`; one that was interrupted goes on where it
+    stopped, a killed one when its lease has run out. Workers on the same registry may take shards of it too.
+    `on_progress` is called with the pages done and those planned, about once a second or after each page.
+    """
+    job_id = write_job(database, settings, info, params, force=force)[0].id
+    owner = f"{socket.gethostname()}-{os.getpid()}-{job_id}"
+    try:
+        while True:
+            with database.read() as session:
+                job = get_job(session, job_id)
+                open_shards = (Shard.job_id == job_id, Shard.state.in_((ShardState.QUEUED, ShardState.RUNNING)))
+                numbers = session.scalars(select(Shard.number).where(*open_shards).order_by(Shard.number)).all()
+            on_progress(job.done, job.total)
+            if job.state.ended:
+                return job
+            watched = _Watched(scorer, job, on_progress).made
+            outcomes = [run_shard(database, settings, watched, job_id, number, owner=owner) for number in numbers]
+            if "done" not in outcomes:
+                time.sleep(_PAUSE_SECONDS)  # back-off, or shards that are somebody else's
+    finally:
+        database.patiently(lambda session: release(session, owner), seconds=5)
+
+
+class _Watched:
+    """A scorer that also tells of the whole job: of the pages done when it was made, and of those done since."""
+
+    def __init__(self, scorer: ShardScorer, job: JobRecord, on_progress: Callable[[int, int], None]) -> None:
+        self._scorer, self._done, self._total, self._on_progress = scorer, job.done, job.total, on_progress
+
+    def made(self) -> ShardScorer:
+        return self
+
+    def __call__(self, spec: ShardSpec, on_page: OnPage) -> ShardResult:
+        def tell(done: int) -> None:
+            on_page(done)
+            self._on_progress(self._done + done, self._total)
+
+        result = self._scorer(spec, tell)
+        self._done += spec.count
+        return result
