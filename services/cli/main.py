@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 import headmap
-from services.cli.commands import bench, generate, keys, maps, models, pages, score, up
+from services.cli.commands import bench, compare, generate, keys, maps, models, pages, score, show_head, up
 
 app = typer.Typer(
     name="headmap",
@@ -36,7 +36,10 @@ def root(
 app.command("up")(up.up)
 app.command("score")(score.score)
 app.command("generate")(generate.generate)
+maps.app.command("diff")(compare.diff)
+maps.app.command("check")(compare.check)
 app.add_typer(maps.app, name="maps")
+app.command("show-head")(show_head.show_head)
 app.add_typer(keys.app, name="keys")
 app.command("pages")(pages.pages)
 app.command("models")(models.models)

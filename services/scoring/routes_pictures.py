@@ -8,17 +8,19 @@ from fastapi import APIRouter, Header, Query, Response
 from fastapi.responses import JSONResponse
 
 from headmap.drawing import PictureForm
-from headmap.errors import HeadNotFound
-from headmap.heatmap import Picture, draw
+from headmap.heatmap import HeatmapView, Picture, draw
 from headmap.overlay import Caption, draw_overlay
 from headmap.registry.looks import get_looks, list_looks
-from headmap.registry.repository import get_map, get_scores
+from headmap.registry.repository import check_head, get_map, get_scores
+from headmap.scatter import MapName, draw_scatter
 from services.scoring import deps
 from services.scoring.deps import MapId, ScoringState, State
 from services.scoring.schemas import LookBody, OverlayBody, WordBody
 
 router = APIRouter(tags=["pictures"])
 
+View = Annotated[HeatmapView, Query(description="query heads, or KV heads with the scores of their query heads added")]
+_INVALID: dict[int | str, dict[str, Any]] = {422: {"description": "Invalid request"}}
 _NO_MAP: dict[int | str, dict[str, Any]] = {404: {"description": "No such map"}}
 
 
@@ -32,8 +34,8 @@ def _picture(media: str, what: str) -> dict[int | str, dict[str, Any]]:
     response_class=Response,
     responses=_picture("image/svg+xml", "Layers down, heads across"),
 )
-def heatmap_svg(map_id: MapId, state: State) -> Response:
-    return Response(_heatmap(state, map_id, "svg"), media_type="image/svg+xml")
+def heatmap_svg(map_id: MapId, state: State, view: View = "heads") -> Response:
+    return Response(_heatmap(state, map_id, "svg", view), media_type="image/svg+xml")
 
 
 @router.get(
@@ -42,14 +44,46 @@ def heatmap_svg(map_id: MapId, state: State) -> Response:
     response_class=Response,
     responses=_picture("image/png", "Layers down, heads across"),
 )
-def heatmap_png(map_id: MapId, state: State) -> Response:
-    return Response(_heatmap(state, map_id, "png"), media_type="image/png")
+def heatmap_png(map_id: MapId, state: State, view: View = "heads") -> Response:
+    return Response(_heatmap(state, map_id, "png", view), media_type="image/png")
 
 
-def _heatmap(state: ScoringState, map_id: str, form: PictureForm) -> bytes:
+def _heatmap(state: ScoringState, map_id: str, form: PictureForm, view: HeatmapView) -> bytes:
     with state.database.read() as session:
         record, scores = get_map(session, map_id), get_scores(session, map_id)
-    return draw(scores, Picture(record.model, record.version, record.pages), form)
+    return draw(scores, Picture(record.model, record.version, record.pages), form, view=view)
+
+
+@router.get(
+    "/maps/{map_id}/compare/{other_id}/scatter.svg",
+    summary="Two maps against each other",
+    response_class=Response,
+    responses=_picture("image/svg+xml", "A dot for each head") | _INVALID,
+)
+def scatter_svg(map_id: MapId, other_id: deps.OtherMapId, state: State) -> Response:
+    return Response(_scatter(state, map_id, other_id, "svg"), media_type="image/svg+xml")
+
+
+@router.get(
+    "/maps/{map_id}/compare/{other_id}/scatter.png",
+    summary="Two maps against each other",
+    response_class=Response,
+    responses=_picture("image/png", "A dot for each head") | _INVALID,
+)
+def scatter_png(map_id: MapId, other_id: deps.OtherMapId, state: State) -> Response:
+    return Response(_scatter(state, map_id, other_id, "png"), media_type="image/png")
+
+
+def _scatter(state: ScoringState, map_id: str, other_id: str, form: PictureForm) -> bytes:
+    with state.database.read() as session:
+        records = get_map(session, map_id), get_map(session, other_id)
+        ours, theirs = get_scores(session, map_id), get_scores(session, other_id)
+    return draw_scatter(
+        ours,
+        theirs,
+        (MapName(records[0].model, records[0].version), MapName(records[1].model, records[1].version)),
+        form,
+    )
 
 
 @router.get(
@@ -79,12 +113,7 @@ def overlay(
     """The worker keeps what every head looked at on a job's first pages; an imported map has none."""
     with state.database.read() as session:
         record = get_map(session, map_id)
-        if layer >= record.num_layers or head >= record.num_heads:
-            raise HeadNotFound(
-                f"head: map {map_id!r} has {record.num_layers} layers x {record.num_heads} heads, "
-                f"so there is no layer {layer}, head {head}",
-                param="layer" if layer >= record.num_layers else "head",
-            )
+        check_head(record, layer, head)
         looks, pages = get_looks(session, map_id, page), list_looks(session, map_id)
     if form == "json" or (form is None and _prefers_json(accept)):
         found = looks.of_head(layer, head)

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from services.cli.common import DataDir, console, fail, one_line_errors, open_registry
+
+if TYPE_CHECKING:
+    from headmap.drawing import PictureForm
 
 app = typer.Typer(help="The registry of head maps.", no_args_is_help=True)
 
@@ -51,15 +54,22 @@ def list_(
 @app.command("show")
 @one_line_errors
 def show(map_id: MapId, as_json: AsJson = False, data_dir: DataDir = None) -> None:
-    """Show a map's provenance and its strongest heads."""
+    """Show a map's provenance, and its strongest heads with their 95 % confidence intervals."""
     from headmap.heatmap import TOP_SHARE
-    from headmap.registry.repository import get_map, get_scores
+    from headmap.page_sums import Z95
+    from headmap.registry.repository import get_map, get_scores, get_standard_errors
 
     with open_registry(data_dir) as database, database.read() as session:
-        record = get_map(session, _whole_id(session, map_id))
+        record = get_map(session, whole_id(session, map_id))
         scores = get_scores(session, record.id)
-    top = [
-        {"layer": layer, "head": head, "score": float(scores.matrix[layer, head])}
+        errors = get_standard_errors(session, record.id)
+    top: list[dict[str, Any]] = [
+        {
+            "layer": layer,
+            "head": head,
+            "score": float(scores.matrix[layer, head]),
+            "standard_error": None if errors is None else float(errors[layer, head]),
+        }
         for layer, head in scores.top_heads(TOP_SHARE)
     ]
     if as_json:
@@ -69,10 +79,33 @@ def show(map_id: MapId, as_json: AsJson = False, data_dir: DataDir = None) -> No
     out = console()
     for name, value in asdict(record).items():
         shown = ", ".join(value) if isinstance(value, tuple | list) else value
-        out.print(f"{name:16} {'-' if shown in (None, '') else shown}", markup=False)
-    out.print(f"{'top 5 %':16} {100 * scores.top_share(TOP_SHARE):.1f} % of the score")
+        out.print(f"{name:22} {'-' if shown in (None, '') else shown}", markup=False)
+    out.print(f"{'top 5 %':22} {100 * scores.top_share(TOP_SHARE):.1f} % of the score")
     for one in top:
-        out.print(f"{'':16} layer {one['layer']} head {one['head']}: {100 * one['score']:.1f} %")
+        doubt = "" if one["standard_error"] is None else f" +- {100 * Z95 * one['standard_error']:.1f}"
+        out.print(f"{'':22} layer {one['layer']} head {one['head']}: {100 * one['score']:.1f}{doubt} %")
+
+
+@app.command("draw")
+@one_line_errors
+def draw(
+    map_id: MapId,
+    out: Annotated[Path, typer.Option(help="The file to write, .svg or .png.")],
+    kv_heads: Annotated[bool, typer.Option("--kv-heads", help="KV heads, each with its query heads' scores.")] = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Draw a map: layers down, heads across."""
+    from headmap.heatmap import Picture
+    from headmap.heatmap import draw as draw_heatmap
+    from headmap.registry.repository import get_map, get_scores
+
+    form = picture_form(out)
+    with open_registry(data_dir) as database, database.read() as session:
+        record = get_map(session, whole_id(session, map_id))
+        scores = get_scores(session, record.id)
+    picture = Picture(record.model, record.version, record.pages)
+    out.write_bytes(draw_heatmap(scores, picture, form, view="kv_heads" if kv_heads else "heads"))
+    typer.echo(str(out))
 
 
 @app.command("export")
@@ -89,7 +122,7 @@ def export(
     from headmap.registry.repository import get_map, get_scores
 
     with open_registry(data_dir) as database, database.read() as session:
-        record = get_map(session, _whole_id(session, map_id))
+        record = get_map(session, whole_id(session, map_id))
         scores = get_scores(session, record.id)
     body: dict[str, Any] = {
         "model": record.model,
@@ -140,7 +173,15 @@ def import_(
     typer.echo(map_id)
 
 
-def _whole_id(session: Any, start: str) -> str:
+def picture_form(out: Path) -> PictureForm:
+    """The form that a file's name asks for; ends the command where it is none."""
+    ending = out.suffix.lower()
+    if ending not in (".svg", ".png"):
+        fail(f"--out: must end in .svg or .png, got {out}", code=2)
+    return "svg" if ending == ".svg" else "png"
+
+
+def whole_id(session: Any, start: str) -> str:
     """The one id that begins with `start`; `start` itself where there is none."""
     from sqlalchemy import select
 

@@ -20,7 +20,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 import headmap
-from headmap.errors import MapNotFound, Unavailable
+from headmap.errors import HeadNotFound, MapNotFound, Unavailable
 from headmap.head_scores import HeadScores
 from headmap.registry.paging import Page, after, page_of
 from headmap.registry.session import changed, is_id, utc_now
@@ -122,6 +122,16 @@ def get_map(session: Session, map_id: str) -> MapRecord:
     if row is None:
         raise MapNotFound(f"map: there is no map {map_id!r}", param="map_id")
     return _records(session, [row])[0]
+
+
+def check_head(record: MapRecord, layer: int, head: int) -> None:
+    """Raises HeadNotFound for a head that the map does not have."""
+    if not (0 <= layer < record.num_layers and 0 <= head < record.num_heads):
+        raise HeadNotFound(
+            f"head: map {record.id!r} has {record.num_layers} layers x {record.num_heads} heads, "
+            f"so there is no layer {layer}, head {head}",
+            param="head" if 0 <= layer < record.num_layers else "layer",
+        )
 
 
 def get_scores(session: Session, map_id: str) -> HeadScores:

@@ -39,6 +39,25 @@ def test_heatmaps(client: TestClient, upload: Upload) -> None:
     assert png.content.startswith(b"\x89PNG")
 
 
+@pytest.mark.parametrize("form", ["svg", "png"])
+def test_views_of_a_heatmap(client: TestClient, upload: Upload, form: str) -> None:
+    path = f"/maps/{upload()['id']}/heatmap.{form}"
+    heads, kv_heads = (client.get(path, params={"view": view}) for view in ("heads", "kv_heads"))
+    assert heads.content == client.get(path).content != kv_heads.content
+    assert_problem(client.get(path, params={"view": "layers"}), 422, "invalid_parameter", "view", "layers")
+
+
+def test_two_maps_against_each_other(client: TestClient, upload: Upload) -> None:
+    one, two = upload(0)["id"], upload(5)["id"]
+    svg, png = (client.get(f"/maps/{one}/compare/{two}/scatter.{form}") for form in ("svg", "png"))
+    assert (svg.status_code, png.status_code) == (200, 200)
+    assert (svg.headers["content-type"], png.headers["content-type"]) == ("image/svg+xml", "image/png")
+    assert b"rank correlation" in svg.content
+    assert_problem(client.get(f"/maps/{one}/compare/{NOBODY}/scatter.svg"), 404, "map_not_found", NOBODY)
+    small = upload(scores={"0-0": 1, "0-1": 2})["id"]
+    assert_problem(client.get(f"/maps/{one}/compare/{small}/scatter.png"), 422, "invalid_scores", "shapes")
+
+
 @pytest.mark.parametrize("accept", [None, "*/*", "image/png", "text/html,image/avif,application/json,*/*;q=0.8"])
 def test_an_overlay_is_a_picture(client: TestClient, profiled: str, accept: str | None) -> None:
     headers = {} if accept is None else {"Accept": accept}

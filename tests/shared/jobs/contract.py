@@ -23,6 +23,7 @@ from tests.shared.jobs.fakes import HEADS, INFO, KV_HEADS, LAYERS, FakeScorer, p
 
 PARAMS = JobParams(dataset="synthetic", pages=10, rule="aligned", seed=0, max_new_tokens=64)
 SHARDS = 3  # of 4, 4 and 2 pages
+AUTO = replace(PARAMS, pages=6, min_pages=6, max_pages=40, stable_overlap=1.0)
 
 
 def make_job(database: Database, *, force: bool = True, params: JobParams = PARAMS) -> str:
@@ -81,6 +82,26 @@ def checksum(database: Database, job: str) -> str:
 def maps_of(database: Database, job: str) -> int:
     with database.read() as session:
         return session.scalar(select(func.count()).where(Map.job_id == job)) or 0
+
+
+def open_shards(database: Database, job: str) -> list[int]:
+    query = select(Shard.number).where(Shard.job_id == job, Shard.state == ShardState.QUEUED).order_by(Shard.number)
+    with database.read() as session:
+        return list(session.scalars(query))
+
+
+def read_on(database: Database, job: str) -> list[int]:
+    """Do a job to its end; returns the pages in all that were planned round by round."""
+    rounds = []
+    while not read_job(database, job).state.ended:
+        rounds.append(read_job(database, job).total)
+        for number in open_shards(database, job):
+            assert finish(database, held(database, job, number))
+    return rounds
+
+
+def page_sums(number: int, seed: int = 0) -> PageSums:
+    return PageSums.of_page(number, page_scores(seed, number), tokens_seen=10, tokens_matched=9, hits=7)
 
 
 class LeaseContract:
@@ -260,6 +281,60 @@ class LeaseContract:
             state = read_job(database, job)
             assert state.state is (JobState.CANCELLED if cancelled.result() else JobState.SUCCEEDED)
             assert maps_of(database, job) == (0 if cancelled.result() else 1)
+
+    def test_auto_goes_on_until_the_halves_agree_and_the_map_has_those_pages(self, database: Database) -> None:
+        job = make_job(database, params=AUTO)
+        rounds = read_on(database, job)
+        done = read_job(database, job)
+        assert done.state is JobState.SUCCEEDED
+        assert rounds == [6, 10, 15, 22, 33, 40][: len(rounds)]  # half as many again, at least a shard
+        assert len(rounds) > 1
+        assert done.done == done.total == done.params.pages == rounds[-1]
+        with database.read() as session:
+            record = repository.get_map(session, done.map_id or "")
+        assert record.pages == rounds[-1]
+        for pages in rounds:  # it stopped at the first round after which the halves agreed
+            total = sum((page_sums(number) for number in range(pages)), PageSums.none(LAYERS, HEADS))
+            stability = total.stability(KV_HEADS)
+            agreed = stability is not None and stability.top5pct_overlap >= 1
+            assert agreed == (pages == rounds[-1])
+
+    def test_auto_stops_at_its_maximum(self, database: Database) -> None:
+        job = make_job(database, params=replace(AUTO, seed=1, max_pages=10))
+        assert read_on(database, job) == [6, 10]
+        assert read_job(database, job).state is JobState.SUCCEEDED
+
+    def test_auto_makes_the_same_map_whatever_is_killed(self, database: Database) -> None:
+        calm, rough = make_job(database, params=AUTO), make_job(database, params=AUTO)
+        read_on(database, calm)
+        while not read_job(database, rough).state.ended:
+            for number in reversed(open_shards(database, rough)):
+                late = held(database, rough, number, "killed")
+                let_run_out(database, rough)
+                second = held(database, rough, number, "second")
+                assert not finish(database, late)
+                assert finish(database, second)
+                assert finish(database, second)  # told twice: decided once
+        assert read_job(database, rough).total == read_job(database, calm).total
+        assert checksum(database, rough) == checksum(database, calm)
+        assert maps_of(database, rough) == 1
+
+    def test_a_round_that_ends_on_many_workers_at_once_is_decided_once(self, database: Database) -> None:
+        job = make_job(database, params=replace(AUTO, pages=32, min_pages=32, max_pages=48, seed=1))
+        leases = [held(database, job, number) for number in range(8)]
+        with ThreadPoolExecutor(16) as pool:
+            assert all(pool.map(lambda found: finish(database, found), leases * 2))
+        assert read_job(database, job).state in (JobState.RUNNING, JobState.SUCCEEDED)
+        assert len(open_shards(database, job)) in (0, 4)  # 16 more pages, once, or none
+
+    def test_a_round_is_announced_by_the_next_sweep(self, database: Database) -> None:
+        job = make_job(database, params=replace(AUTO, seed=1))
+        for number in open_shards(database, job):
+            finish(database, held(database, job, number))
+        assert open_shards(database, job) == [2]
+        with database.write() as session:
+            found = claim_unannounced(session, wait=10, limit=1000, waiting=0)
+        assert [number for owner, number in found if owner == job] == [2]
 
     def test_a_job_without_a_hit_fails_and_says_so(self, database: Database) -> None:
         job = make_job(database, params=JobParams(**{**vars(PARAMS), "pages": 4}))

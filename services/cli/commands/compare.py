@@ -1,0 +1,127 @@
+"""`headmap maps diff` and `headmap maps check`: how alike two maps are, for people and for pipelines."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from services.cli.commands.maps import AsJson, MapId, picture_form, whole_id
+from services.cli.common import DataDir, console, one_line_errors, open_registry
+
+if TYPE_CHECKING:
+    from headmap.registry.repository import MapRecord
+
+DIFFERS = 3
+"""Exit code of `check` for maps that are too different; 1 and 2 are errors, as everywhere."""
+
+_CHANGES_SHOWN = 10
+
+
+@one_line_errors
+def diff(
+    map_id: MapId,
+    other: Annotated[str, typer.Argument(help="The map to compare with: an id, its first digits, or an alias.")],
+    out: Annotated[Path | None, typer.Option(help="Also draw both against each other, into a .svg or .png.")] = None,
+    as_json: AsJson = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Compare two maps: rank correlation, heads in common, and the heads that changed most."""
+    from headmap.head_scores import compare
+    from headmap.registry.repository import get_scores
+    from headmap.scatter import MapName, draw_scatter
+
+    form = None if out is None else picture_form(out)
+    with open_registry(data_dir) as database, database.read() as session:
+        first, second = _both(session, map_id, other)
+        ours, theirs = get_scores(session, first.id), get_scores(session, second.id)
+    alike = compare(ours, theirs)
+    change = theirs.matrix - ours.matrix
+    order = sorted(ours.ranked(), key=lambda place: -abs(change[place]))[:_CHANGES_SHOWN]
+    changes = [
+        {"layer": la, "head": h, "before": float(ours.matrix[la, h]), "after": float(theirs.matrix[la, h])}
+        for la, h in order
+        if change[la, h]
+    ]
+    if out is not None and form is not None:
+        names = MapName(first.model, first.version), MapName(second.model, second.version)
+        out.write_bytes(draw_scatter(ours, theirs, names, form))
+    if as_json:
+        typer.echo(json.dumps({"a": first.id, "b": second.id, **asdict(alike), "changes": changes}, indent=2))
+        return
+    screen = console()
+    screen.print(f"a                     {_named(first)}", markup=False)
+    screen.print(f"b                     {_named(second)}", markup=False)
+    screen.print(f"rank correlation      {alike.spearman:.3f}")
+    screen.print(f"top 5 % in common     {100 * alike.top5pct_overlap:.0f} %")
+    screen.print(f"top 10 % in common    {100 * alike.top10pct_overlap:.0f} %")
+    screen.print(f"score that moved      {100 * alike.total_variation:.1f} %")
+    for one in changes:
+        screen.print(f"{'':22}{one['layer']}-{one['head']}: {100 * one['before']:.2f} -> {100 * one['after']:.2f} %")
+    if out is not None:
+        screen.print(f"scatter               {out}", markup=False)
+
+
+@one_line_errors
+def check(
+    map_id: MapId,
+    against: Annotated[str, typer.Option(help="An alias of the map's model, an id, or its first digits.")] = "stable",
+    min_overlap: Annotated[
+        float, typer.Option(min=0, max=1, help="The least share of the top 5 % of heads in common.")
+    ] = 0.8,
+    min_spearman: Annotated[
+        float | None, typer.Option(min=-1, max=1, help="The least rank correlation; any when left out.")
+    ] = None,
+    as_json: AsJson = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Hold a map against another, for use in pipelines.
+
+    Exit codes: 0, it is as alike as asked; 3, it is not; 1, they could not be compared (no such map, other shapes, the
+    registry is away); 2, wrong usage.
+    """
+    from headmap.head_scores import compare
+    from headmap.registry.repository import get_scores
+
+    with open_registry(data_dir) as database, database.read() as session:
+        found, reference = _both(session, map_id, against)
+        alike = compare(get_scores(session, found.id), get_scores(session, reference.id))
+    passed = alike.top5pct_overlap >= min_overlap and (min_spearman is None or alike.spearman >= min_spearman)
+    asked: dict[str, Any] = {"min_overlap": min_overlap, "min_spearman": min_spearman}
+    if as_json:
+        told = {"map": found.id, "against": reference.id, "passed": passed, **asdict(alike), **asked}
+        typer.echo(json.dumps(told, indent=2))
+    else:
+        at_least = "" if min_spearman is None else f" (at least {min_spearman:.2f})"
+        typer.echo(
+            f"{'passed' if passed else 'FAILED'}: {_named(found)} against {_named(reference)}: "
+            f"{100 * alike.top5pct_overlap:.0f} % of the top 5 % in common (at least {100 * min_overlap:.0f} %), "
+            f"rank correlation {alike.spearman:.2f}{at_least}"
+        )
+    if not passed:
+        raise typer.Exit(DIFFERS)
+
+
+def _both(session: Any, map_id: str, other: str) -> tuple[MapRecord, MapRecord]:
+    """A map, and another by an alias of its model, an id or an id's first digits. Raises MapNotFound."""
+    from headmap.errors import MapNotFound
+    from headmap.registry.repository import find_map, get_map
+
+    first = get_map(session, whole_id(session, map_id))
+    try:
+        return first, find_map(session, first.model, other)[0]
+    except MapNotFound as error:
+        found = whole_id(session, other)
+        if found == other:  # no id begins so
+            try:
+                return first, get_map(session, other)
+            except MapNotFound:
+                raise error from None
+        return first, get_map(session, found)
+
+
+def _named(record: MapRecord) -> str:
+    return f"{record.id[:12]} (version {record.version} of {record.model})"

@@ -1,0 +1,53 @@
+"""`headmap show-head`: one page with where one head looked for each word it hit."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from services.cli.commands.maps import AsJson, MapId, picture_form, whole_id
+from services.cli.common import DataDir, load_settings, one_line_errors, open_registry
+
+if TYPE_CHECKING:
+    from headmap.drawing import PictureForm
+
+
+@one_line_errors
+def show_head(
+    map_id: MapId,
+    layer: Annotated[int, typer.Argument(min=0, help="From 0.")],
+    head: Annotated[int, typer.Argument(min=0, help="A query head of that layer, from 0.")],
+    page: Annotated[int, typer.Option(min=0, help="One of the first pages of the profile.")] = 0,
+    out: Annotated[
+        Path | None, typer.Option(help="A .png or .svg. [default: in overlays/ of the data directory]")
+    ] = None,
+    as_json: AsJson = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Draw one page with where one head looked, or tell it as JSON."""
+    from headmap.overlay import Caption, draw_overlay
+    from headmap.registry.looks import get_looks
+    from headmap.registry.repository import check_head, get_map
+
+    form: PictureForm = "png" if out is None else picture_form(out)
+    with open_registry(data_dir) as database, database.read() as session:
+        record = get_map(session, whole_id(session, map_id))
+        check_head(record, layer, head)
+        looks = get_looks(session, record.id, page)
+    found = looks.of_head(layer, head)
+    if as_json:
+        words = [{"text": text, "box": box} for text, box in looks.words]
+        told = {"map_id": record.id, "layer": layer, "head": head, "page": page}
+        size = {"width": looks.width, "height": looks.height, "hits": sum(look.hit for look in found)}
+        typer.echo(json.dumps({**told, **size, "words": words, "looks": [asdict(look) for look in found]}))
+        if out is None:
+            return
+    out = out or load_settings(data_dir).data_dir / "overlays" / f"{record.id}-{layer}-{head}-page-{page}.png"
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_bytes(draw_overlay(looks, Caption(record.model, record.version, layer, head, page), form))
+    if not as_json:
+        typer.echo(str(out))

@@ -1,0 +1,150 @@
+"""`headmap maps diff`, `check` and `draw`, and `headmap show-head`: one test an outcome."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import Result
+from typer.testing import CliRunner
+
+from headmap.head_scores import HeadScores, compare
+from headmap.jobs.local import profile_here
+from headmap.registry import repository
+from headmap.registry.jobs import JobParams
+from headmap.registry.migrations import migrate
+from headmap.registry.repository import Provenance, add_map
+from headmap.registry.session import open_database
+from headmap.settings import Settings
+from services.cli.main import app
+from tests.shared.jobs.fakes import INFO, FakeScorer
+
+runner = CliRunner()
+
+
+@pytest.fixture
+def data_dir(tmp_path: Path) -> Path:
+    migrate(Settings(data_dir=tmp_path))
+    return tmp_path
+
+
+def file_map(data_dir: Path, matrix: np.ndarray, alias: str | None = None, model: str = "some/model") -> str:
+    database = open_database(Settings(data_dir=data_dir))
+    with database.write() as session:
+        provenance = Provenance(model=model, revision=None, architecture=None, dataset="import")
+        map_id = add_map(session, provenance, HeadScores(matrix, 2), move_default=False)
+        if alias is not None:
+            repository.set_alias(session, map_id, alias)
+    database.close()
+    return map_id
+
+
+def run(data_dir: Path, *arguments: object) -> Result:
+    return runner.invoke(app, [*(str(argument) for argument in arguments), "--data-dir", str(data_dir)])
+
+
+A = np.arange(1.0, 81).reshape(8, 10)
+B = A.copy()
+B[0, :3] = 100  # of the top four heads, one is left
+
+
+def test_diff_tells_how_alike_two_maps_are(data_dir: Path) -> None:
+    a, b = file_map(data_dir, A), file_map(data_dir, B)
+    alike = compare(HeadScores(A, 2), HeadScores(B, 2))
+    told = json.loads(run(data_dir, "maps", "diff", a, b[:8], "--json").stdout)
+    assert (told["a"], told["b"], told["spearman"]) == (a, b, alike.spearman)
+    assert told["top5pct_overlap"] == alike.top5pct_overlap == 0.25
+    assert [(head["layer"], head["head"]) for head in told["changes"][:3]] == [(0, 0), (0, 1), (0, 2)]
+    shown = run(data_dir, "maps", "diff", a, b)
+    assert "top 5 % in common     25 %" in shown.stdout
+
+
+def test_diff_draws_a_scatter(data_dir: Path) -> None:
+    a, b = file_map(data_dir, A), file_map(data_dir, B)
+    assert run(data_dir, "maps", "diff", a, b, "--out", data_dir / "s.svg").exit_code == 0
+    assert "<svg" in (data_dir / "s.svg").read_text()
+    refused = run(data_dir, "maps", "diff", a, b, "--out", data_dir / "s.gif")
+    assert (refused.exit_code, refused.stdout) == (2, "")
+    assert ".svg or .png" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "code"),
+    [
+        (["--min-overlap", 0.2], 0),
+        (["--min-overlap", 0.25], 0),
+        ([], 3),
+        (["--min-overlap", 0.26], 3),
+        (["--min-overlap", 0, "--min-spearman", 0.99], 3),
+        (["--min-overlap", 1.1], 2),
+    ],
+)
+def test_check_ends_with_3_for_maps_that_differ(data_dir: Path, options: list[object], code: int) -> None:
+    file_map(data_dir, A, "stable")
+    new = file_map(data_dir, B)
+    result = run(data_dir, "maps", "check", new, "--against", "stable", *options)
+    assert result.exit_code == code, result.output
+    if code in (0, 3):
+        assert result.stdout.startswith("passed" if code == 0 else "FAILED")
+        told = json.loads(run(data_dir, "maps", "check", new, *options, "--json").stdout)
+        assert (told["map"], told["passed"], told["top5pct_overlap"]) == (new, code == 0, 0.25)
+
+
+def test_check_ends_with_1_for_maps_that_cannot_be_compared(data_dir: Path) -> None:
+    new = file_map(data_dir, A)
+    other = file_map(data_dir, A[:4], model="other/model")
+    for arguments, named in (
+        ((new, "--against", "stable"), "'stable'"),
+        (("nope", "--against", new), "'nope'"),
+        ((new, "--against", other), "shapes"),
+    ):
+        result = run(data_dir, "maps", "check", *arguments)
+        assert (result.exit_code, result.stdout) == (1, ""), result.output
+        assert named in result.stderr
+
+
+@pytest.mark.parametrize("name", ["m.svg", "m.png"])
+def test_draw_writes_a_picture(data_dir: Path, name: str) -> None:
+    a = file_map(data_dir, A)
+    assert run(data_dir, "maps", "draw", a, "--out", data_dir / name).exit_code == 0
+    heads = (data_dir / name).read_bytes()
+    assert run(data_dir, "maps", "draw", a, "--kv-heads", "--out", data_dir / name).exit_code == 0
+    assert heads != (data_dir / name).read_bytes()
+
+
+@pytest.fixture
+def profiled(data_dir: Path) -> str:
+    settings = Settings(data_dir=data_dir)
+    database = open_database(settings)
+    params = JobParams(dataset="synthetic", pages=3, rule="aligned", seed=0, max_new_tokens=8)
+    job = profile_here(database, settings, INFO, params, FakeScorer())
+    database.close()
+    return job.map_id or ""
+
+
+def test_show_head_draws_a_page(data_dir: Path, profiled: str) -> None:
+    result = run(data_dir, "show-head", profiled[:6], 1, 0, "--page", 2)
+    assert result.exit_code == 0, result.output
+    assert Path(result.stdout.strip()).read_bytes().startswith(b"\x89PNG")
+    assert run(data_dir, "show-head", profiled, 1, 0, "--out", data_dir / "h.svg").exit_code == 0
+    assert "Layer 1, head 0" in (data_dir / "h.svg").read_text()
+
+
+def test_show_head_as_json(data_dir: Path, profiled: str) -> None:
+    told = json.loads(run(data_dir, "show-head", profiled, 1, 0, "--json").stdout)
+    assert told["looks"][0] == {"token": "AB", "word": 0, "cell": [0, 0, 20, 20], "hit": True}
+    assert (told["hits"], told["words"][1]["text"]) == (1, "CD")
+
+
+def test_show_head_says_what_is_not_there(data_dir: Path, profiled: str) -> None:
+    for arguments, named in (
+        ((profiled, 3, 0), "no layer 3"),
+        ((profiled, 0, 4), "head 4"),
+        ((profiled, 0, 0, "--page", 3), "kept are 0, 1, 2"),
+        ((file_map(data_dir, A), 0, 0), "it has none"),
+    ):
+        result = run(data_dir, "show-head", *arguments)
+        assert (result.exit_code, result.stdout) == (1, ""), result.output
+        assert named in result.stderr
