@@ -19,19 +19,14 @@ FAMILIES = ("qwen2_vl", "llava_next_llama", "llava_next_mistral")
 
 @pytest.fixture(scope="session")
 def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """The folder of a small random model by one of the names below."""
+    """The folder of a small random model by its name in `models.FAMILIES`."""
     from tests import models
 
     made: dict[str, Path] = {}
 
     def folder(name: str) -> Path:
         if name not in made:
-            build = {
-                "qwen2_vl": models.qwen2_vl,
-                "qwen2_vl_sliding": lambda: models.qwen2_vl(window=30),
-                "llava_next_llama": models.llava_next,
-                "llava_next_mistral": lambda: models.llava_next("mistral", num_kv_heads=2),
-            }[name]
+            build = {**models.FAMILIES, "qwen2_vl_sliding": lambda: models.qwen2_vl(window=30)}[name]
             made[name] = models.save(build(), tmp_path_factory.mktemp(name))
         return made[name]
 

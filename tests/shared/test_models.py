@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from headmap.errors import ModelNotFound, UnsupportedModel
-from headmap.models import find_model, fingerprint, list_models
+from headmap.models import FAMILIES, TEXT_DEFAULTS, find_model, fingerprint, list_models
 from headmap.settings import DEMO_MODEL, Settings
 
 CONFIG: dict[str, Any] = {
@@ -64,6 +64,43 @@ def test_models_we_cannot_serve_are_unsupported(tmp_path: Path, config: dict[str
     make(tmp_path / "one", config)
     with pytest.raises(UnsupportedModel):
         find_model("one", Settings(model_dirs=(tmp_path,)))
+
+
+@pytest.mark.parametrize(
+    ("config", "why"),
+    [
+        ({"model_type": "mllama"}, "cross-attention layers, not as tokens of the prompt"),
+        ({"model_type": "blip-2"}, "learned queries, which show no place of the picture"),
+        ({"model_type": "llava", "vision_config": {"model_type": "clip_vision_model"}}, "served are gemma3, idefics3"),
+        ({"model_type": "qwen2_vl"}, "does not say its layers and heads"),
+    ],
+)
+def test_a_refusal_says_why(tmp_path: Path, config: dict[str, Any], why: str) -> None:
+    make(tmp_path / "one", config)
+    with pytest.raises(UnsupportedModel, match=why):
+        find_model("one", Settings(model_dirs=(tmp_path,)))
+
+
+def test_pixtral_is_a_llava_with_pixtrals_vision(tmp_path: Path) -> None:
+    text = {"model_type": "mistral", "num_hidden_layers": 40, "head_dim": 128}
+    make(tmp_path / "one", {"model_type": "llava", "vision_config": {"model_type": "pixtral"}, "text_config": text})
+    info = find_model("one", Settings(model_dirs=(tmp_path,)))
+    assert (info.family, info.num_layers, info.num_heads, info.num_kv_heads) == ("pixtral", 40, 32, 8)
+
+
+@pytest.mark.parametrize("model_type", TEXT_DEFAULTS)
+def test_what_a_config_leaves_out_is_as_its_class_has_it(model_type: str) -> None:
+    """LLaVA-NeXT's Vicuna and Gemma 3 are on the Hub without their numbers of layers or heads."""
+    from transformers import CONFIG_MAPPING
+
+    config = CONFIG_MAPPING[model_type]()
+    assert TEXT_DEFAULTS[model_type] == {name: getattr(config, name) for name in TEXT_DEFAULTS[model_type]}
+
+
+def test_every_family_is_served_and_named() -> None:
+    from headmap.families.loading import FAMILY_CLASSES
+
+    assert {*FAMILIES.values(), "pixtral"} == set(FAMILY_CLASSES)
 
 
 def test_a_config_that_cannot_be_read_is_unsupported(tmp_path: Path) -> None:

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from PIL import Image
-from transformers import PretrainedConfig, PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True)
@@ -39,12 +39,20 @@ class Axis:
 
 @dataclass(frozen=True)
 class VisualTokens:
-    """One picture's tokens: `count` in the prompt; `grid` (rows, cols) int64, which of them shows each cell."""
+    """One picture's tokens: `count` in the prompt; `grid` (rows, cols) int64, which of them shows each cell.
+
+    A family counts picture tokens alone. In a PreparedPrompt all count that lie between the picture's first and last,
+    row ends and the names of tiles among them.
+    """
 
     count: int
     grid: npt.NDArray[np.int64]
     x: Axis
     y: Axis
+
+    def placed(self, places: npt.NDArray[np.int64]) -> VisualTokens:
+        """The same in a prompt: its picture tokens lie at `places`, (count,) int64."""
+        return replace(self, count=int(places[-1] - places[0]) + 1, grid=(places - places[0])[self.grid])
 
     def region(self, box: Sequence[float]) -> npt.NDArray[np.int64]:
         """Tokens, counted from the picture's first, whose cells overlap `box` = x0, y0, x1, y1 in page pixels."""
@@ -88,10 +96,12 @@ class Family(ABC):
     """The contract of a model family. Stateless."""
 
     name: ClassVar[str]
+    sees_both_ways: ClassVar[bool] = False
+    """Whether the tokens of a picture see each other in both directions; all others see what is before them."""
 
-    @abstractmethod
     def image_token_id(self, config: PretrainedConfig) -> int:
-        """The token that stands in the prompt for a picture, once before and `count` times after expansion."""
+        """The token whose embedding a picture's features replace."""
+        return int(config.image_token_id)
 
     @abstractmethod
     def image_inputs(
@@ -99,9 +109,22 @@ class Family(ABC):
     ) -> tuple[dict[str, torch.Tensor], tuple[VisualTokens, ...]]:
         """Preprocess pictures (RGB): the model's tensors, and each picture's tokens."""
 
+    def place(self, config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase) -> str:
+        """What the chat template writes for a picture. The default is the picture token itself."""
+        return self.image_token(config, tokenizer)
+
+    def written(self, config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase, image: VisualTokens) -> str:
+        """What stands in the prompt instead of `place`, with `image.count` picture tokens in it, and only these."""
+        return self.image_token(config, tokenizer) * image.count
+
+    def image_token(self, config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase) -> str:
+        return str(tokenizer.convert_ids_to_tokens(self.image_token_id(config)))
+
     @abstractmethod
-    def skip_images(self, inputs: Mapping[str, torch.Tensor], count: int) -> dict[str, torch.Tensor]:
-        """The tensors of `image_inputs` without those of the first `count` pictures."""
+    def skip_images(
+        self, config: PretrainedConfig, inputs: Mapping[str, torch.Tensor], skipped: Sequence[VisualTokens]
+    ) -> dict[str, torch.Tensor]:
+        """The tensors of `image_inputs` without those of the first pictures, `skipped`; at least one is left."""
 
     def positions(
         self, model: PreTrainedModel, input_ids: torch.Tensor, inputs: Mapping[str, torch.Tensor]

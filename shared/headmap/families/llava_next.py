@@ -22,9 +22,6 @@ from headmap.families.base import Axis, Family, VisualTokens
 class LlavaNext(Family):
     name = "llava_next"
 
-    def image_token_id(self, config: PretrainedConfig) -> int:
-        return int(config.image_token_id)
-
     def image_inputs(
         self, config: PretrainedConfig, image_processor: Any, images: Sequence[Image.Image]
     ) -> tuple[dict[str, torch.Tensor], tuple[VisualTokens, ...]]:
@@ -32,20 +29,30 @@ class LlavaNext(Family):
         tokens = tuple(visual_tokens(config, image.width, image.height) for image in images)
         return {key: features[key] for key in ("pixel_values", "image_sizes")}, tokens
 
-    def skip_images(self, inputs: Mapping[str, torch.Tensor], count: int) -> dict[str, torch.Tensor]:
-        return {key: inputs[key][count:] for key in ("pixel_values", "image_sizes")}
+    def skip_images(
+        self, config: PretrainedConfig, inputs: Mapping[str, torch.Tensor], skipped: Sequence[VisualTokens]
+    ) -> dict[str, torch.Tensor]:
+        return {key: inputs[key][len(skipped) :] for key in ("pixel_values", "image_sizes")}
 
 
 def visual_tokens(config: PretrainedConfig, width: int, height: int) -> VisualTokens:
     """Where the tokens of a picture of `width` x `height` pixels lie; regions are looked up in the tiles."""
-    tile, patch = int(config.vision_config.image_size), int(config.vision_config.patch_size)
-    side = tile // patch
-    best_height, best_width = select_best_resolution((height, width), config.image_grid_pinpoints)
-    x = _axis(width, height, best_width, best_height, tile, side)
-    y = _axis(height, width, best_height, best_width, tile, side)
+    side = int(config.vision_config.image_size) // int(config.vision_config.patch_size)
+    x, y = tiled_axes(config, width, height)
     base = side * side + _class_token(config)
     grid = base + np.arange(y.cells * (x.cells + 1), dtype=np.int64).reshape(y.cells, x.cells + 1)[:, :-1]
     return VisualTokens(base + y.cells * (x.cells + 1), grid, x, y)
+
+
+def tiled_axes(config: PretrainedConfig, width: int, height: int) -> tuple[Axis, Axis]:
+    """Columns and rows of the patches that show the picture at the best-fitting resolution, padding taken off."""
+    tile = int(config.vision_config.image_size)
+    side = tile // int(config.vision_config.patch_size)
+    best_height, best_width = select_best_resolution((height, width), config.image_grid_pinpoints)
+    return (
+        _axis(width, height, best_width, best_height, tile, side),
+        _axis(height, width, best_height, best_width, tile, side),
+    )
 
 
 def _class_token(config: PretrainedConfig) -> int:

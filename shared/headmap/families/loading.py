@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 from transformers import (
@@ -20,17 +21,31 @@ from transformers import (
 # From its own module: some releases guard the name at top level with torchvision, which we do without.
 from transformers.models.auto.image_processing_auto import AutoImageProcessor
 
-from headmap.errors import InvalidParameter, UnsupportedModel
-from headmap.families.base import Family, PreparedPrompt
+from headmap.errors import UnsupportedModel
+from headmap.families.base import Family, PreparedPrompt, VisualTokens
+from headmap.families.gemma3 import Gemma3
+from headmap.families.idefics3 import Idefics3
+from headmap.families.internvl import InternVL
 from headmap.families.llava_next import LlavaNext
+from headmap.families.llava_onevision import LlavaOnevision
+from headmap.families.mistral3 import Mistral3
+from headmap.families.pixtral import Pixtral
+from headmap.families.qwen2_5_vl import Qwen25VL
 from headmap.families.qwen2_vl import Qwen2VL
+from headmap.families.qwen3_vl import Qwen3VL
+from headmap.families.smolvlm import SmolVLM
 from headmap.families.tokenizing import Message, PromptTokenizer
 from headmap.kvcache.attention import use_headmap_attention
 from headmap.kvcache.generate import cache_shape
 from headmap.kvcache.plan import CacheShape
 from headmap.models import ModelInfo
 
-_FAMILIES: dict[str, type[Family]] = {family.name: family for family in (Qwen2VL, LlavaNext)}
+FAMILY_CLASSES: dict[str, type[Family]] = {
+    family.name: family
+    for family in (
+        Qwen2VL, Qwen25VL, Qwen3VL, LlavaNext, LlavaOnevision, InternVL, Gemma3, Idefics3, SmolVLM, Mistral3, Pixtral,
+    )
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -63,34 +78,40 @@ class LoadedModel:
         Raises InvalidParameter for a conversation that the chat template does not take and for another number of
         pictures than image parts.
         """
-        return self._prepared(self.prompts.chat(messages), images)
+        config, tokenizer = self.model.config, self.tokenizer
+        inputs, tokens = ({}, ()) if not images else self.family.image_inputs(config, self.image_processor, images)
+        pictures = [self.family.written(config, tokenizer, image) for image in tokens]
+        token_ids = self.prompts.chat(messages, self.family.place(config, tokenizer), pictures)
+        return self._prepared(token_ids, inputs, tokens)
 
     def prepare_text(self, prompt: str) -> PreparedPrompt:
         """Tokenize a bare text, without the chat template. Raises InvalidParameter."""
-        return self._prepared(self.prompts.text(prompt), ())
+        return self._prepared(self.prompts.text(prompt), {}, ())
 
-    def _prepared(self, token_ids: Sequence[int], images: Sequence[Image.Image]) -> PreparedPrompt:
-        image_token = self.family.image_token_id(self.model.config)
-        found = token_ids.count(image_token)
-        if found != len(images):
-            raise InvalidParameter(f"images: the prompt has {found} places for pictures, got {len(images)}")
-        inputs, tokens = ({}, ()) if not images else self._image_inputs(images)
-        expanded: list[int] = []
-        starts: list[int] = []
-        for token in token_ids:
-            if token == image_token:
-                starts.append(len(expanded))
-                expanded.extend([image_token] * tokens[len(starts) - 1].count)
-            else:
-                expanded.append(token)
-        input_ids = torch.tensor([expanded])
+    def _prepared(
+        self, token_ids: Sequence[int], inputs: dict[str, torch.Tensor], images: Sequence[VisualTokens]
+    ) -> PreparedPrompt:
+        input_ids = torch.tensor([token_ids])
+        places = (input_ids[0] == self.family.image_token_id(self.model.config)).nonzero()[:, 0].numpy()
+        ends = np.cumsum([image.count for image in images], dtype=np.int64)
+        if len(places) != sum(image.count for image in images):
+            raise UnsupportedModel(
+                f"model: {self.info.name!r} has pictures of {sum(image.count for image in images)} tokens, but its "
+                f"tokenizer makes {len(places)} of them",
+                param="model",
+            )
+        by_image = np.split(places, ends[:-1]) if images else []
+        placed = tuple(image.placed(own) for image, own in zip(images, by_image, strict=True))
+        starts = tuple(int(own[0]) for own in by_image)
+        spans = tuple((start, start + image.count) for start, image in zip(starts, placed, strict=True))
         position_ids, next_position = self.family.positions(self.model, input_ids, inputs)
         return PreparedPrompt(
             inputs={"input_ids": input_ids, **inputs},
             position_ids=position_ids,
             next_position=next_position,
-            images=tokens,
-            image_starts=tuple(starts),
+            images=placed,
+            image_starts=starts,
+            spans=spans if self.family.sees_both_ways else (),
         )
 
     def rest(self, prompt: PreparedPrompt, start: int) -> PreparedPrompt:
@@ -98,7 +119,7 @@ class LoadedModel:
         seen = sum(place < start for place in prompt.image_starts)
         inputs = {"input_ids": prompt.inputs["input_ids"][:, start:]}
         if seen < len(prompt.images):
-            inputs |= self.family.skip_images(prompt.inputs, seen)
+            inputs |= self.family.skip_images(self.model.config, prompt.inputs, prompt.images[:seen])
         return PreparedPrompt(
             inputs=inputs,
             position_ids=prompt.position_ids[..., start:],
@@ -107,9 +128,6 @@ class LoadedModel:
             image_starts=tuple(place - start for place in prompt.image_starts[seen:]),
             spans=tuple((first - start, end - start) for first, end in prompt.spans if first >= start),
         )
-
-    def _image_inputs(self, images: Sequence[Image.Image]) -> tuple[dict[str, torch.Tensor], tuple[Any, ...]]:
-        return self.family.image_inputs(self.model.config, self.image_processor, images)
 
 
 def load_model(info: ModelInfo, *, device: str = "auto", dtype: str = "auto") -> LoadedModel:
@@ -130,11 +148,18 @@ def load_model(info: ModelInfo, *, device: str = "auto", dtype: str = "auto") ->
 def wrap_model(
     info: ModelInfo, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, image_processor: Any
 ) -> LoadedModel:
-    """Make a LoadedModel of parts at hand; switches the model's text attention to ours."""
+    """Make a LoadedModel of parts at hand; switches the model's text attention to ours.
+
+    Raises UnsupportedModel for layers of a kind that the cache does not hold.
+    """
+    try:
+        cache_shape(model)
+    except ValueError as error:
+        raise UnsupportedModel(f"model: {info.name!r} cannot be served: {error}", param="model") from error
     use_headmap_attention(model)
     return LoadedModel(
         info=info,
-        family=_FAMILIES[info.family](),
+        family=FAMILY_CLASSES[info.family](),
         model=model,
         tokenizer=tokenizer,
         image_processor=image_processor,

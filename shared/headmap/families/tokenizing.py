@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -39,21 +39,31 @@ class PromptTokenizer:
     def __init__(self, tokenizer: PreTrainedTokenizerBase, chat_template: str) -> None:
         self._tokenizer = tokenizer
         self._template = chat_template
-        added = tokenizer.added_tokens_decoder
-        self._contents = tuple(token.content for token in added.values())
+        # Some vocabularies add runs of blanks and newlines; they are text.
+        added = {
+            token_id: token.content
+            for token_id, token in tokenizer.added_tokens_decoder.items()
+            if token.special or token.content.strip()
+        }
+        self._contents = tuple(added.values())
         # Characters outside the vocabulary become the unknown token, which controls nothing.
         self._controls = frozenset(added) - {tokenizer.unk_token_id}
 
-    def chat(self, messages: Sequence[Message]) -> list[int]:
+    def chat(self, messages: Sequence[Message], place: str = "", pictures: Sequence[str] = ()) -> list[int]:
         """The tokens of a conversation, ending where the model speaks.
 
-        Raises InvalidParameter where the template takes no such conversation, and where a text holds control tokens
-        that this tokenizer cannot take as text.
+        `place` is what the template writes for a picture; `pictures` is what comes there instead, one after the other.
+        They are put in before the text is cut into tokens: newlines around a picture may be one token with its own.
+        Raises InvalidParameter where the template takes no such conversation or has another number of places, and where
+        a text holds control tokens that this tokenizer cannot take as text.
         """
         bos = self._tokenizer.bos_token
         rendered = self._render(messages)
+        pieces = self._pieces(messages, rendered)
+        if place:
+            rendered, pieces = _with_pictures(rendered, pieces, place, pictures)
         # Templates that write the first token themselves must not get it twice.
-        return self._tokens(rendered, self._pieces(messages, rendered), adds_bos=not (bos and bos in self._template))
+        return self._tokens(rendered, pieces, adds_bos=not (bos and bos in self._template))
 
     def text(self, prompt: str) -> list[int]:
         """The tokens of a bare text. Raises InvalidParameter as `chat`."""
@@ -152,3 +162,25 @@ class PromptTokenizer:
 
     def _controls_of(self, tokens: Sequence[int]) -> list[int]:
         return [token for token in tokens if token in self._controls]
+
+
+def _with_pictures(
+    rendered: str, pieces: Sequence[_Piece], place: str, pictures: Sequence[str]
+) -> tuple[str, list[_Piece]]:
+    """A rendered prompt and its pieces with `pictures` in their places, which the template alone can make."""
+    found = sum(piece.text.count(place) for piece in pieces if not piece.users)
+    if found != len(pictures):
+        raise InvalidParameter(
+            f"images: the prompt has {found} places for pictures, got {len(pictures)}", param="images"
+        )
+    rest = iter(pictures)
+    filled = [piece if piece.users else _Piece(_filled(piece.text, place, rest), False) for piece in pieces]
+    if "".join(piece.text for piece in pieces) == rendered:
+        return "".join(piece.text for piece in filled), filled
+    # The template changes what users write; a place in their text cannot be told from its own.
+    return (rendered if rendered.count(place) != found else _filled(rendered, place, iter(pictures))), filled
+
+
+def _filled(text: str, place: str, pictures: Iterator[str]) -> str:
+    first, *others = text.split(place)
+    return first + "".join(next(pictures) + part for part in others)

@@ -82,9 +82,12 @@ class GenerateCache:
 def cache_shape(model: PreTrainedModel) -> CacheShape:
     """The shape of `model`'s KV cache, from its text configuration.
 
-    Raises ValueError for layers that are neither full nor sliding attention: they have no such cache.
+    Raises ValueError for layers that are neither full nor sliding attention, and for texts read in both directions:
+    they have no such cache.
     """
     text = model.config.get_text_config()
+    if getattr(text, "use_bidirectional_attention", None) is True:
+        raise ValueError("a text model that attends in both directions does not generate")
     heads = text.num_attention_heads
     sliding = _sliding_layers(text)
     return CacheShape(

@@ -1,0 +1,67 @@
+"""LLaVA-OneVision: as LLaVA-NeXT, at more resolutions and shrunk to a bound; several pictures come as one tile each.
+
+A picture alone: the whole at the base resolution, then the tiles freed of padding, scaled down where they are above
+`anyres_max_N` bases, a newline token after each row. One of several: padded to a square around its middle, one tile,
+one newline token at its end.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from transformers import PretrainedConfig
+
+from headmap.families.base import Axis, Family, VisualTokens
+from headmap.families.llava_next import tiled_axes
+
+
+class LlavaOnevision(Family):
+    name = "llava_onevision"
+
+    def image_inputs(
+        self, config: PretrainedConfig, image_processor: Any, images: Sequence[Image.Image]
+    ) -> tuple[dict[str, torch.Tensor], tuple[VisualTokens, ...]]:
+        features = image_processor(images=[list(images)], return_tensors="pt")
+        tokens = one_picture if len(images) == 1 else one_of_several
+        names = ("pixel_values", "image_sizes", "batch_num_images")
+        return {key: features[key] for key in names}, tuple(
+            tokens(config, image.width, image.height) for image in images
+        )
+
+    def skip_images(
+        self, config: PretrainedConfig, inputs: Mapping[str, torch.Tensor], skipped: Sequence[VisualTokens]
+    ) -> dict[str, torch.Tensor]:
+        rest = {key: inputs[key][len(skipped) :] for key in ("pixel_values", "image_sizes")}
+        # As many as the whole prompt had: a picture that was one of several stays one tile, though it be left alone.
+        return {**rest, "batch_num_images": inputs["batch_num_images"]}
+
+
+def one_picture(config: PretrainedConfig, width: int, height: int) -> VisualTokens:
+    """Where the tokens of a prompt's only picture lie; regions are looked up in the tiles."""
+    side = int(config.vision_config.image_size) // int(config.vision_config.patch_size)
+    x, y = tiled_axes(config, width, height)
+    most = int(config.vision_aspect_ratio.removeprefix("anyres_max_"))
+    ratio = math.sqrt(x.cells * y.cells / (most * side**2))
+    if ratio > 1.1:
+        x, y = _shrunk(x, ratio), _shrunk(y, ratio)
+    rows = np.arange(y.cells * (x.cells + 1), dtype=np.int64).reshape(y.cells, x.cells + 1)
+    return VisualTokens(side * side + rows.size, side * side + rows[:, :-1], x, y)
+
+
+def one_of_several(config: PretrainedConfig, width: int, height: int) -> VisualTokens:
+    """Where the tokens of one picture among several lie."""
+    side = int(config.vision_config.image_size) // int(config.vision_config.patch_size)
+    square = max(width, height)
+    grid = np.arange(side * side, dtype=np.int64).reshape(side, side)
+    x, y = (Axis(side, side / square, (square - length) // 2 * side / square) for length in (width, height))
+    return VisualTokens(side * side + 1, grid, x, y)
+
+
+def _shrunk(axis: Axis, ratio: float) -> Axis:
+    cells = int(axis.cells // ratio)
+    return Axis(cells, axis.scale * cells / axis.cells, axis.offset * cells / axis.cells)

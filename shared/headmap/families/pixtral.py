@@ -1,0 +1,41 @@
+"""Pixtral (a LLaVA with Pixtral's vision): pictures at their own resolution, a break token after each row of tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from PIL import Image
+from transformers import PretrainedConfig, PreTrainedTokenizerBase
+
+from headmap.families.base import Family, VisualTokens
+from headmap.families.tiles import row_major
+
+BREAK, END = "[IMG_BREAK]", "[IMG_END]"
+
+
+class Pixtral(Family):
+    name = "pixtral"
+
+    def image_inputs(
+        self, config: PretrainedConfig, image_processor: Any, images: Sequence[Image.Image]
+    ) -> tuple[dict[str, torch.Tensor], tuple[VisualTokens, ...]]:
+        # Mistral 3 merges patches; the picture is then resized to whole tokens.
+        pixels = int(config.vision_config.patch_size) * int(getattr(config, "spatial_merge_size", 1))
+        patch = {"height": pixels, "width": pixels}
+        features = image_processor(images=list(images), patch_size=patch, return_tensors="pt")
+        tokens = tuple(
+            row_major(image.width, image.height, rows=height // pixels, cols=width // pixels)
+            for image, (height, width) in zip(images, features["image_sizes"].tolist(), strict=True)
+        )
+        return {key: features[key] for key in ("pixel_values", "image_sizes")}, tokens
+
+    def skip_images(
+        self, config: PretrainedConfig, inputs: Mapping[str, torch.Tensor], skipped: Sequence[VisualTokens]
+    ) -> dict[str, torch.Tensor]:
+        return {key: inputs[key][len(skipped) :] for key in ("pixel_values", "image_sizes")}
+
+    def written(self, config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase, image: VisualTokens) -> str:
+        rows, cols = image.grid.shape
+        return BREAK.join([self.image_token(config, tokenizer) * cols] * rows) + END

@@ -1,0 +1,46 @@
+"""What the Qwen-VL families share: pictures at their own resolution, one token per merged patch; M-RoPE positions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from PIL import Image
+from transformers import PretrainedConfig, PreTrainedModel
+
+from headmap.families.base import Family, VisualTokens
+from headmap.families.tiles import row_major
+
+
+class QwenVL(Family):
+    def image_inputs(
+        self, config: PretrainedConfig, image_processor: Any, images: Sequence[Image.Image]
+    ) -> tuple[dict[str, torch.Tensor], tuple[VisualTokens, ...]]:
+        features = image_processor(images=list(images), return_tensors="pt")
+        merge = int(config.vision_config.spatial_merge_size)
+        tokens = []
+        for image, (_, height, width) in zip(images, features["image_grid_thw"].tolist(), strict=True):
+            size = {"rows": height // merge, "cols": width // merge}
+            tokens.append(row_major(image.width, image.height, **size))
+        return {key: features[key] for key in ("pixel_values", "image_grid_thw")}, tuple(tokens)
+
+    def skip_images(
+        self, config: PretrainedConfig, inputs: Mapping[str, torch.Tensor], skipped: Sequence[VisualTokens]
+    ) -> dict[str, torch.Tensor]:
+        grids = inputs["image_grid_thw"]
+        patches = int(grids[: len(skipped)].prod(1).sum())
+        return {"pixel_values": inputs["pixel_values"][patches:], "image_grid_thw": grids[len(skipped) :]}
+
+    def positions(
+        self, model: PreTrainedModel, input_ids: torch.Tensor, inputs: Mapping[str, torch.Tensor]
+    ) -> tuple[torch.Tensor, int]:
+        is_image = (input_ids == self.image_token_id(model.config)).to(torch.int32)
+        positions, deltas = model.model.get_rope_index(
+            input_ids, mm_token_type_ids=is_image, image_grid_thw=inputs.get("image_grid_thw")
+        )
+        return positions, input_ids.shape[1] + int(deltas[0])
+
+    def decode_positions(self, positions: torch.Tensor) -> torch.Tensor:
+        """(3, S, 1): text moves along all three axes at once."""
+        return positions[None, :, None].expand(3, -1, -1)
