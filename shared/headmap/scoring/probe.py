@@ -1,8 +1,7 @@
-"""One pass over prompt and answer that notes where every head looked, and nothing else.
+"""Where every head looks while a model reads, noted as the model runs.
 
-Replay gives the attention of step-by-step decoding at a fraction of its cost: the model is causal, so the row of the
-token before an answer token is the row that predicted it. Of each row only the argmax is kept; rows are taken a few at
-a time, so nothing of the size heads x n x n ever exists.
+Of each attention row only the argmax is kept; rows are taken a few at a time, so nothing of the size heads x n x n ever
+exists.
 """
 
 from __future__ import annotations
@@ -10,33 +9,85 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
-import numpy.typing as npt
 import torch
 
-from headmap.families.base import PreparedPrompt
-from headmap.families.loading import LoadedModel
 from headmap.kvcache.attention import CAUSAL, LayerAttention, PromptMask, causal_attention
 from headmap.kvcache.plan import CacheShape
 
 MAX_LOGITS = 1 << 24
 """Attention logits held at a time: 64 MiB in float32."""
 
+ROOM = 256
+"""Tokens that a sequence gets room for when it grows, so that its keys are not copied with every token."""
+
+
+@dataclass
+class Past:
+    """One sequence's keys and values, by layer: (num_kv_heads, room, d), of which the first `length` tokens count.
+
+    Tokens are taken back by lowering `length`.
+    """
+
+    length: int = 0
+    keys: list[torch.Tensor] = field(default_factory=list)
+    values: list[torch.Tensor] = field(default_factory=list)
+
+    def extend(self, layer_idx: int, keys: torch.Tensor, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Put `keys` and `values`, (num_kv_heads, q, d), after what counts; returns all, (num_kv_heads, length + q, d).
+
+        `length` stays as it is until all layers have been extended; the caller then sets it.
+        """
+        if layer_idx == len(self.keys):
+            self.keys.append(keys)
+            self.values.append(values)
+            return keys, values
+        return self._put(self.keys, layer_idx, keys), self._put(self.values, layer_idx, values)
+
+    def clear(self) -> None:
+        """Let go of all keys and values."""
+        self.keys.clear()
+        self.values.clear()
+
+    def _put(self, held: list[torch.Tensor], layer_idx: int, new: torch.Tensor) -> torch.Tensor:
+        end = self.length + new.shape[1]
+        if end > held[layer_idx].shape[1]:
+            grown = new.new_empty((len(new), end + ROOM, new.shape[2]))
+            grown[:, : self.length] = held[layer_idx][:, : self.length]
+            held[layer_idx] = grown
+        held[layer_idx][:, self.length : end] = new
+        return held[layer_idx][:, :end]
+
+
+@dataclass(frozen=True)
+class Watched:
+    """What a forward feeds of one sequence: `tokens` on top of `past`; where heads look is noted for the last `rows`.
+
+    spans: as in PreparedPrompt. winners: by layer (num_heads, rows) int64, the position of the key with the highest
+    attention.
+    """
+
+    past: Past
+    tokens: int
+    rows: int
+    spans: tuple[tuple[int, int], ...] = ()
+    winners: list[torch.Tensor] = field(default_factory=list)
+
 
 @dataclass(frozen=True)
 class ProbeCache:
-    """`past_key_values` of a replay. rows: (r,) int64, the query positions to look at; spans as in PreparedPrompt."""
+    """`past_key_values` of a forward over some sequences' tokens, one sequence after the other in one row."""
 
-    rows: torch.Tensor
+    sequences: Sequence[Watched]
     shape: CacheShape
-    spans: tuple[tuple[int, int], ...] = ()
-    winners: list[torch.Tensor] = field(default_factory=list)
-    """By layer: (num_heads, r) int64, the key position with the highest attention."""
 
     def update(
         self, keys: torch.Tensor, values: torch.Tensor, layer_idx: int, *_: object, **__: object
     ) -> tuple[LayerAttention, LayerAttention]:
-        layer = _ProbeLayer(self, keys, values, self.shape.window_of(layer_idx))
+        """`keys`, `values`: (1, num_kv_heads, tokens of all, d)."""
+        counts = [sequence.tokens for sequence in self.sequences]
+        parts = zip(self.sequences, keys[0].split(counts, dim=1), values[0].split(counts, dim=1), strict=True)
+        held = [sequence.past.extend(layer_idx, *new) for sequence, *new in parts]
+        layer = _ProbeLayer(self, held, self.shape.window_of(layer_idx))
         return layer, layer
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
@@ -46,60 +97,36 @@ class ProbeCache:
 @dataclass(frozen=True)
 class _ProbeLayer(LayerAttention):
     probe: ProbeCache
-    keys: torch.Tensor
-    values: torch.Tensor
+    held: Sequence[tuple[torch.Tensor, torch.Tensor]]
     window: int | None = None
 
     def attend(self, queries: torch.Tensor, scaling: float) -> torch.Tensor:
-        mask = PromptMask(self.window, self.probe.spans)
-        self.probe.winners.append(argmax_keys(queries[0], self.keys[0], self.probe.rows, mask))
-        return causal_attention(queries, self.keys, self.values, scaling, mask)
+        sequences = self.probe.sequences
+        parts = queries.split([sequence.tokens for sequence in sequences], dim=2)
+        outputs = []
+        for sequence, own, (keys, values) in zip(sequences, parts, self.held, strict=True):
+            mask = PromptMask(self.window, sequence.spans)
+            sequence.winners.append(argmax_keys(own[0, :, -sequence.rows :], keys, mask))
+            outputs.append(causal_attention(own, keys[None], values[None], scaling, mask))
+        return torch.cat(outputs, dim=1)
 
 
-def argmax_keys(
-    queries: torch.Tensor, keys: torch.Tensor, rows: torch.Tensor, mask: PromptMask = CAUSAL
-) -> torch.Tensor:
-    """For each query head and row the key with the highest attention among those that the row sees.
+def argmax_keys(queries: torch.Tensor, keys: torch.Tensor, mask: PromptMask = CAUSAL) -> torch.Tensor:
+    """For each query head and query the key with the highest attention among those that the query sees.
 
-    `queries`: (num_heads, n, d); `keys`: (num_kv_heads, n, d); `rows`: (r,). Returns (num_heads, r) int64. Softmax
+    `queries`: (num_heads, r, d), the last r of n; `keys`: (num_kv_heads, n, d). Returns (num_heads, r) int64. Softmax
     keeps the order, so logits decide.
     """
-    num_heads, n, _ = queries.shape
-    num_kv_heads = len(keys)
+    num_heads, r, d = queries.shape
+    num_kv_heads, n, _ = keys.shape
     transposed = keys.float().transpose(1, 2)
-    columns = torch.arange(n, device=keys.device)
+    first = n - r if mask.window is None else 0  # without a window, all before the first row is seen by every row
+    places = torch.arange(n, device=keys.device)
+    size = max(1, MAX_LOGITS // (num_heads * n))
     found = []
-    for part in rows.split(max(1, MAX_LOGITS // (num_heads * n))):
-        grouped = queries[:, part].float().reshape(num_kv_heads, -1, queries.shape[-1])
-        logits = torch.bmm(grouped, transposed).view(num_heads, len(part), n)
-        found.append(logits.masked_fill_(~mask.visible(part, columns), -torch.inf).argmax(-1))
-    return torch.cat(found, dim=1) if found else rows.new_zeros((num_heads, 0))
-
-
-@torch.inference_mode()
-def replay(
-    loaded: LoadedModel, prompt: PreparedPrompt, answer: Sequence[int], picked: Sequence[int]
-) -> npt.NDArray[np.int64]:
-    """Where each head looked when it predicted the answer's tokens `picked` (indices into `answer`).
-
-    Returns prompt positions, (num_layers, num_heads, len(picked)) int64.
-    """
-    device, dtype = loaded.device, loaded.model.dtype
-    fed = torch.tensor([list(answer[:-1])], dtype=torch.int64)
-    positions = torch.arange(prompt.next_position, prompt.next_position + fed.shape[1])
-    rows = torch.tensor(picked, dtype=torch.int64, device=device) + prompt.prompt_tokens - 1
-    probe = ProbeCache(rows, loaded.cache_shape, prompt.spans)
-    inputs = {
-        key: value.to(device, dtype) if value.is_floating_point() else value.to(device)
-        for key, value in prompt.inputs.items()
-    }
-    inputs["input_ids"] = torch.cat([inputs["input_ids"], fed.to(device)], dim=1)
-    loaded.model.model(
-        **inputs,
-        position_ids=torch.cat([prompt.position_ids, positions.expand(*prompt.position_ids.shape[:-1], -1)], dim=-1).to(
-            device
-        ),
-        past_key_values=probe,
-        use_cache=True,
-    )
-    return torch.stack(probe.winners).cpu().numpy()
+    for own, rows in zip(queries.split(size, dim=1), places[n - r :].split(size), strict=True):
+        grouped = own.float().reshape(num_kv_heads, -1, d)
+        logits = torch.bmm(grouped, transposed).view(num_heads, len(rows), n)
+        logits[:, :, first:].masked_fill_(~mask.visible(rows, places[first:]), -torch.inf)
+        found.append(logits.argmax(-1))
+    return torch.cat(found, dim=1)

@@ -1,11 +1,11 @@
-"""Profile a model on a range of pages: generate with the cache, replay, score (SparseMM section 3.1)."""
+"""Profile a model on a range of pages: read, look where the heads look, score (SparseMM section 3.1)."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, takewhile
 
 import numpy as np
 import numpy.typing as npt
@@ -13,13 +13,13 @@ import numpy.typing as npt
 from headmap.errors import InvalidParameter
 from headmap.families.base import PreparedPrompt, VisualTokens
 from headmap.families.loading import LoadedModel, load_model
-from headmap.generation.batch import generate_greedy
+from headmap.generation.text import TextStream
 from headmap.looks import KEPT_PAGES, PageLooks, small_jpeg
 from headmap.models import ModelInfo
 from headmap.page_sums import PageSums
 from headmap.scoring.alignment import RULES
 from headmap.scoring.pages import TRANSCRIBE_PROMPT, Page
-from headmap.scoring.probe import replay
+from headmap.scoring.reading import Reading, read_pages
 from headmap.scoring.visual_heads import page_hits, page_scores
 
 HEARTBEAT_SECONDS = 1.0
@@ -37,7 +37,7 @@ class PageScores:
 
 
 class Profiler:
-    """Owns one loaded model and scores pages with it, `batch` pages generating at a time."""
+    """Owns one loaded model and scores pages with it, `batch` pages at a time."""
 
     def __init__(self, info: ModelInfo, *, device: str = "auto", dtype: str = "auto", batch: int = 4) -> None:
         self.loaded = load_model(info, device=device, dtype=dtype)
@@ -86,21 +86,22 @@ def score_pages(
     rule: str = "aligned",
     max_new_tokens: int = 1024,
     batch: int = 4,
-    heartbeat: Callable[[], None] | None = None,
+    heartbeat: Callable[[], None] = lambda: None,
     keep_looks: int = 0,
 ) -> Iterator[PageScores]:
-    """Score pages one by one, generating for `batch` of them together; the first `keep_looks` come with their looks.
+    """Score pages one by one, holding `batch` of them at a time; the first `keep_looks` come with their looks.
 
-    Raises InvalidParameter for an unknown rule. `heartbeat` is called after every decode step.
+    Raises InvalidParameter for an unknown rule. `heartbeat` is called after every forward of the model.
     """
     if rule not in RULES:
         raise InvalidParameter(f"rule: {rule!r} is none of {', '.join(RULES)}", param="rule")
     done = 0
     for group in _batched(pages, batch):
         prompts = [transcription_prompt(loaded, page) for page in group]
-        answers = generate_greedy(loaded, prompts, max_new_tokens=max_new_tokens, on_step=heartbeat)
-        for page, prompt, answer in zip(group, prompts, answers, strict=True):
-            yield _score(loaded, page, prompt, answer, rule, keep_looks=done < keep_looks)
+        expected = [expected_tokens(loaded, page) for page in group]
+        readings = read_pages(loaded, prompts, expected, max_new_tokens=max_new_tokens, on_step=heartbeat)
+        for page, prompt, reading in zip(group, prompts, readings, strict=True):
+            yield _score(loaded, page, prompt, reading, rule, keep_looks=done < keep_looks)
             done += 1
 
 
@@ -110,24 +111,28 @@ def transcription_prompt(loaded: LoadedModel, page: Page) -> PreparedPrompt:
     return loaded.prepare([{"role": "user", "content": content}], [page.image])
 
 
+def expected_tokens(loaded: LoadedModel, page: Page) -> list[int]:
+    """The tokens of the page's text, up to the first control token: those are never text."""
+    control = {*loaded.tokenizer.all_special_ids, loaded.family.image_token_id(loaded.model.config)}
+    tokens = loaded.tokenizer(page.text, add_special_tokens=False)["input_ids"]
+    return list(takewhile(lambda token: token not in control, tokens))
+
+
 def _score(
-    loaded: LoadedModel, page: Page, prompt: PreparedPrompt, answer: Sequence[int], rule: str, *, keep_looks: bool
+    loaded: LoadedModel, page: Page, prompt: PreparedPrompt, reading: Reading, rule: str, *, keep_looks: bool
 ) -> PageScores:
-    texts = token_texts(loaded, answer)
+    texts = token_texts(loaded, reading.answer)
     words = RULES[rule](texts, [word.text for word in page.words])
     picked = [index for index, word in enumerate(words) if word >= 0]
     image, start = prompt.images[0], prompt.image_starts[0]
     regions = [start + image.region(page.words[words[index]].box) for index in picked]
-    if picked:
-        winners = replay(loaded, prompt, answer, picked)
-    else:
-        winners = np.zeros((loaded.info.num_layers, loaded.info.num_heads, 0), dtype=np.int64)
+    winners = reading.winners[:, :, picked]
     hits = page_hits(winners, regions)
     looks = None
     if keep_looks:
         read = [(texts[index], words[index]) for index in picked]
         looks = _looks(page, image, read, image.cells_of(winners - start), hits)
-    return PageScores(page_scores(hits, regions), len(answer), len(picked), int(hits.sum()), looks)
+    return PageScores(page_scores(hits, regions), len(reading.answer), len(picked), int(hits.sum()), looks)
 
 
 def _looks(
@@ -155,18 +160,8 @@ def _looks(
 
 def token_texts(loaded: LoadedModel, answer: Sequence[int]) -> list[str]:
     """Each token's part of the decoded text; a character spread over tokens goes to the one that completes it."""
-    texts = []
-    ids: list[int] = []
-    before = ""
-    for token in answer:
-        ids.append(token)
-        after = loaded.decode(ids)
-        if after.endswith("\ufffd"):
-            texts.append("")
-            continue
-        texts.append(after[len(before) :])
-        before = after
-    return texts
+    stream = TextStream(loaded.tokenizer)
+    return [stream.push(token) for token in answer]
 
 
 def _batched(pages: Iterable[Page], size: int) -> Iterator[tuple[Page, ...]]:
