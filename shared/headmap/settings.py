@@ -75,7 +75,7 @@ class Settings(BaseSettings):
     max_attempts: int = Field(5, ge=1, description="attempts per shard before its job fails")
     retry_seconds: float = Field(2.0, ge=0, description="wait before a shard's second attempt; doubles with each")
     shard_time_limit: int = Field(3600, ge=61, description="seconds after which a prefork worker kills a shard")
-    scoring_batch: int = Field(4, ge=1, description="pages generated together")
+    scoring_batch: int = Field(4, ge=1, description="pages that a worker reads together")
 
     log_level: str = Field("INFO", description="DEBUG, INFO, WARNING or ERROR")
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headmap.errors import InvalidParameter
@@ -62,6 +62,7 @@ def test_repetition_penalty_counts_the_prompt_and_what_was_said() -> None:
     assert sampler.choose(LOGITS) == 1  # 2.9 / 2 now lies below 3.0 / 2
 
 
+@settings(deadline=None)  # the first example loads the model
 @given(text=st.text("ABC:12 \n", max_size=40), stop=st.lists(st.text("ABC:12 ", min_size=1, max_size=4), max_size=3))
 def test_streamed_text_adds_up_and_ends_before_the_first_stop(
     small_model: Callable[[str], LoadedModel], text: str, stop: list[str]
