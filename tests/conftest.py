@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from headmap.families.loading import LoadedModel
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch is imported; servers run beside the tests
+os.environ.setdefault(
+    "TRITON_INTERPRET", "1"
+)  # read when triton is imported, which torch may do: kernels run on the CPU
 
 FAMILIES = ("qwen2_vl", "llava_next_llama", "llava_next_mistral")
 

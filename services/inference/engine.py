@@ -17,9 +17,11 @@ import torch
 
 from headmap.errors import HeadmapError, OutOfMemory, PromptTooLong, RequestTooLarge, ShuttingDown, Unavailable
 from headmap.families.loading import LoadedModel
+from headmap.generation.graphs import capture_on_cuda
 from headmap.generation.runner import ModelRunner
 from headmap.generation.sampling import Sampler
 from headmap.generation.text import TextStream
+from headmap.kvcache.backends import get_backend
 from headmap.kvcache.cache import RaggedCache
 from headmap.kvcache.methods import get_method
 from headmap.kvcache.plan import KeepPlan, plan_cache
@@ -61,12 +63,21 @@ class Engine:
     """
 
     def __init__(self, loaded: LoadedModel, settings: Settings) -> None:
+        if loaded.device.type != "cuda" and (settings.cuda_graphs or settings.decode_backend == "triton"):
+            raise ValueError(
+                "HEADMAP_CUDA_GRAPHS and HEADMAP_DECODE_BACKEND=triton need a CUDA device, "
+                f"{loaded.info.name} is on {loaded.device}"
+            )
         self.loaded = loaded
         memory = settings.kv_memory_bytes or _spare_memory(loaded.device)
         self._cache = RaggedCache(
-            loaded.cache_shape, dtype=loaded.model.dtype, device=loaded.device, memory_bytes=memory
+            loaded.cache_shape,
+            dtype=loaded.model.dtype,
+            device=loaded.device,
+            memory_bytes=memory,
+            attend=get_backend(settings.decode_backend),
         )
-        self._runner = ModelRunner(loaded, self._cache)
+        self._runner = ModelRunner(loaded, self._cache, capture=capture_on_cuda if settings.cuda_graphs else None)
         self._scheduler: Scheduler[_Sequence] = Scheduler(settings.max_running, settings.max_waiting)
         self._max_prompt_tokens = min(settings.max_prompt_tokens, loaded.info.max_positions)
         self._max_decode_gap = settings.max_decode_gap_ms / 1e3

@@ -53,6 +53,10 @@ class Settings(BaseSettings):
     max_decode_gap_ms: float = Field(
         50.0, ge=0, description="a prompt's prefill lets running requests have a token when the last is this long ago"
     )
+    decode_backend: Literal["torch", "triton"] = Field(
+        "torch", description="attention of a decode step: plain torch operations, or Triton kernels on CUDA"
+    )
+    cuda_graphs: bool = Field(False, description="decode steps are replayed as CUDA graphs; on CUDA only")
     default_max_new_tokens: int = Field(128, ge=1, description="for requests that do not say")
     max_prompt_tokens: int = Field(131_072, ge=1, description="at most; the model's context may be less")
     default_kv_ratio: float | None = Field(

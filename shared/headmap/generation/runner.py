@@ -8,7 +8,8 @@ import torch
 
 from headmap.families.base import PreparedPrompt
 from headmap.families.loading import LoadedModel
-from headmap.kvcache.cache import RaggedCache
+from headmap.generation.graphs import Capture, GraphedDecoder
+from headmap.kvcache.cache import DecodeCache, RaggedCache
 from headmap.kvcache.masking import HeadMask
 from headmap.kvcache.plan import KeepPlan
 
@@ -16,10 +17,13 @@ from headmap.kvcache.plan import KeepPlan
 class ModelRunner:
     """Touches tensors and decides nothing: who runs, and with which budget, is settled by the caller."""
 
-    def __init__(self, loaded: LoadedModel, cache: RaggedCache, mask: HeadMask | None = None) -> None:
+    def __init__(
+        self, loaded: LoadedModel, cache: RaggedCache, mask: HeadMask | None = None, capture: Capture | None = None
+    ) -> None:
         self.loaded = loaded
         self.cache = cache
         self._mask = mask or HeadMask(())
+        self.graphed = GraphedDecoder(self._forward, cache, capture) if capture else None
 
     @torch.inference_mode()
     def prefill(
@@ -45,11 +49,21 @@ class ModelRunner:
     @torch.inference_mode()
     def decode(self, slots: Sequence[int], tokens: Sequence[int], positions: Sequence[int]) -> torch.Tensor:
         """Run one token of each sequence at its position. Returns logits, (len(slots), vocab) float32."""
-        family, device = self.loaded.family, self.loaded.device
+        if self.graphed is not None:
+            return self.graphed.step(slots, tokens, positions)
+        device = self.loaded.device
+        return self._forward(
+            torch.tensor(tokens, device=device)[:, None],
+            torch.tensor(positions, device=device),
+            self.cache.decode(slots),
+        )
+
+    def _forward(self, tokens: torch.Tensor, positions: torch.Tensor, cache: DecodeCache) -> torch.Tensor:
+        family = self.loaded.family
         output = family.text_model(self.loaded.model)(
-            input_ids=torch.tensor(tokens, device=device)[:, None],
-            position_ids=family.decode_positions(torch.tensor(positions, device=device)),
-            past_key_values=self._mask.over(self.cache.decode(slots)),
+            input_ids=tokens,
+            position_ids=family.decode_positions(positions),
+            past_key_values=self._mask.over(cache),
             use_cache=True,
         )
         return self.loaded.model.lm_head(output.last_hidden_state[:, -1]).float()

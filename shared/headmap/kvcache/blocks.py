@@ -21,10 +21,11 @@ FREE = 0
 
 @dataclass(frozen=True)
 class Assigned:
-    """Blocks given to rows in one layer: `blocks` and `rows` are (n,) int64."""
+    """Blocks given to rows in one layer, and the how-manieth of its row each is: all (n,) int64."""
 
     blocks: Ints
     rows: Ints
+    positions: Ints
 
 
 class BlockTables:
@@ -108,8 +109,13 @@ class BlockTables:
 
     @property
     def num_rows(self) -> int:
-        """Rows there are, the free row 0 included."""
-        return 1 + self.num_slots * self.shape.num_kv_heads
+        """Rows that kernels work on, the free row 0 included; for a power of two of sequences: it seldom changes."""
+        slots = 1 << (self.num_slots - 1).bit_length() if self.num_slots else 0
+        return 1 + slots * self.shape.num_kv_heads
+
+    def last_places(self, slot: int) -> Ints:
+        """Where the last token of each head of a sequence lies, (num_layers, num_kv_heads) int64."""
+        return self._write_at[:, slot] - 1
 
     def used_blocks(self, layer_idx: int) -> int:
         return int(np.count_nonzero(self.owner[layer_idx]))
@@ -124,7 +130,9 @@ class BlockTables:
         room = np.minimum(-self.lengths[layer_idx, slot] % size, counts)  # left in each head's last block
         blocks = -(-(counts - room) // size)
         rows = 1 + slot * self.shape.num_kv_heads + np.repeat(np.arange(len(counts)), blocks)
-        assigned = self._assign(layer_idx, rows)
+        held = -(-self.lengths[layer_idx, slot] // size)
+        positions = np.arange(len(rows)) - np.repeat(np.cumsum(blocks) - blocks - held, blocks)
+        assigned = self._assign(layer_idx, rows, positions)
         index = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
         fresh = index - np.repeat(room, counts)
         places = np.repeat(self._write_at[layer_idx, slot], counts) + index
@@ -162,7 +170,8 @@ class BlockTables:
         for layer_idx in np.flatnonzero(full.any(axis=(1, 2))).tolist():
             sequence, head = np.nonzero(full[layer_idx])
             rows = 1 + slots[sequence] * self.shape.num_kv_heads + head
-            assigned[layer_idx] = self._assign(layer_idx, rows)
+            positions = self.lengths[layer_idx, slots[sequence], head] // self.block_size
+            assigned[layer_idx] = self._assign(layer_idx, rows, positions)
             self._write_at[layer_idx, slots[sequence], head] = assigned[layer_idx].blocks * self.block_size
             if self._sliding[layer_idx]:
                 self._ring.extend(layer_idx, slots[sequence], head, assigned[layer_idx].blocks)
@@ -172,7 +181,7 @@ class BlockTables:
         self.lengths[:, slots] += grows
         return places, assigned
 
-    def _assign(self, layer_idx: int, rows: Ints) -> Assigned:
+    def _assign(self, layer_idx: int, rows: Ints, positions: Ints) -> Assigned:
         """Lowest free blocks first, so that a store stays dense at its front."""
         owner = self.owner[layer_idx]
         free = np.flatnonzero(owner == FREE)[: len(rows)]
@@ -182,7 +191,7 @@ class BlockTables:
             free = np.concatenate([free, np.arange(len(owner), len(owner) + missing)])
             self.owner[layer_idx] = owner = np.concatenate([owner, np.zeros(grown, dtype=np.int64)])
         owner[free] = rows
-        return Assigned(free, rows)
+        return Assigned(free, rows, positions)
 
     def compact(self, layer_idx: int) -> Ints | None:
         """Move a layer's used blocks to the front where more than half lie free.

@@ -16,13 +16,11 @@ import torch
 
 from headmap.budgets import Ints
 from headmap.kvcache.attention import LayerAttention, PromptMask, causal_attention
-from headmap.kvcache.backends import blocked
+from headmap.kvcache.backends import Attend, blocked
 from headmap.kvcache.blocks import BlockTables
 from headmap.kvcache.plan import CacheShape, KeepPlan
 from headmap.kvcache.selection import keep_tokens
 from headmap.kvcache.store import LayerStore
-
-Attend = Callable[[torch.Tensor, LayerStore, float], torch.Tensor]
 
 BLOCK_SIZE = 32
 
@@ -142,6 +140,11 @@ class RaggedCache:
     def tokens(self, slot: int) -> int:
         """Tokens held for a sequence, over all layers and KV heads."""
         return int(self.tables.lengths[:, slot].sum())
+
+    @property
+    def layout(self) -> tuple[int, int]:
+        """Changes whenever a tensor of the cache lies elsewhere or kernels get another shape."""
+        return sum(store.moves for store in self.layers), self.tables.num_rows
 
     @property
     def reserved_bytes(self) -> int:

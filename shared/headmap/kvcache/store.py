@@ -13,7 +13,9 @@ class LayerStore:
 
     keys, values: (blocks, block_size, head_dim). owner: (blocks,) int64, the row each block belongs to, 0 where free.
     bias: (blocks, block_size) float32, 0 where a slot holds a token and -inf where it does not: added to the logits, it
-    masks free slots without any length being looked up.
+    masks free slots without any length being looked up. table: (rows, width) int32, the blocks of each row in order;
+    counts: (rows,) int32, how many of its entries count. `moves` counts how often tensors were made anew: whoever holds
+    their addresses looks at it.
     """
 
     def __init__(self, block_size: int, head_dim: int, dtype: torch.dtype, device: torch.device) -> None:
@@ -21,20 +23,29 @@ class LayerStore:
         self.values = torch.empty_like(self.keys)
         self.owner = torch.zeros(0, dtype=torch.int64, device=device)
         self.bias = torch.empty((0, block_size), dtype=torch.float32, device=device)
+        self.table = torch.zeros((0, 0), dtype=torch.int32, device=device)
+        self.counts = torch.zeros(0, dtype=torch.int32, device=device)
+        self.moves = 0
 
     def resize(self, blocks: int) -> None:
         """Make room for `blocks` blocks; what is there stays."""
         more = blocks - len(self.owner)
         if more <= 0:
             return
+        self.moves += 1
         self.keys = torch.cat([self.keys, self.keys.new_zeros((more, *self.keys.shape[1:]))])
         self.values = torch.cat([self.values, self.values.new_zeros((more, *self.values.shape[1:]))])
         self.owner = torch.cat([self.owner, self.owner.new_zeros(more)])
         self.bias = torch.cat([self.bias, self.bias.new_full((more, self.bias.shape[1]), -torch.inf)])
 
     def assign(self, assigned: Assigned) -> None:
-        blocks = self._index(assigned.blocks)
-        self.owner[blocks] = self._index(assigned.rows)
+        """Give blocks to rows; what lay in them is gone."""
+        blocks, rows, positions = (self._index(a) for a in (assigned.blocks, assigned.rows, assigned.positions))
+        self.owner[blocks] = rows
+        if len(blocks):
+            self._widen_table(int(assigned.rows.max()) + 1, int(assigned.positions.max()) + 1)
+        self.table[rows, positions] = blocks.int()
+        self.counts.scatter_reduce_(0, rows, positions.int() + 1, "amax")
         self.bias[blocks] = -torch.inf
         # A masked slot weighs 0, but 0 x NaN is NaN: what a former owner left must not reach this one.
         self.keys[blocks] = 0
@@ -64,12 +75,30 @@ class LayerStore:
         gone = (self.owner >= first_row) & (self.owner < first_row + rows)
         self.owner[gone] = 0
         self.bias[gone] = -torch.inf
+        self.counts[first_row : first_row + rows] = 0
 
     def keep_blocks(self, blocks: Ints) -> None:
         """Keep only these blocks, in this order; the memory of the others goes back."""
+        self.moves += 1
         index = self._index(blocks)
+        moved = torch.zeros(len(self.owner), dtype=torch.int32, device=self.owner.device)
+        moved[index] = torch.arange(len(index), dtype=torch.int32, device=self.owner.device)
+        self.table = moved[self.table.long()]
         self.keys, self.values = self.keys[index], self.values[index]
         self.owner, self.bias = self.owner[index], self.bias[index]
+
+    def _widen_table(self, rows: int, width: int) -> None:
+        had_rows, had_width = self.table.shape
+        if rows <= had_rows and width <= had_width:
+            return
+        self.moves += 1
+        # Twice what is needed where it grows: not at every block of the longest row.
+        size = (rows if rows <= had_rows else 2 * rows, had_width if width <= had_width else 2 * width)
+        table = self.table.new_zeros((max(size[0], had_rows), max(size[1], had_width)))
+        table[:had_rows, :had_width] = self.table
+        counts = self.counts.new_zeros(len(table))
+        counts[:had_rows] = self.counts
+        self.table, self.counts = table, counts
 
     def _index(self, values: Ints) -> torch.Tensor:
         return torch.from_numpy(values).to(self.owner.device)

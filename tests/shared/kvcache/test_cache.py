@@ -15,14 +15,11 @@ from headmap.families.loading import LoadedModel
 from headmap.generation.batch import generate_greedy
 from headmap.generation.runner import ModelRunner
 from headmap.head_scores import HeadScores
-from headmap.kvcache.backends import blocked
-from headmap.kvcache.blocks import Assigned
 from headmap.kvcache.cache import RaggedCache
 from headmap.kvcache.generate import GenerateCache
 from headmap.kvcache.masking import HeadMask
 from headmap.kvcache.methods import METHODS, get_method
 from headmap.kvcache.plan import KVRequest, plan_cache
-from headmap.kvcache.store import LayerStore
 
 NEW_TOKENS = 8
 
@@ -136,30 +133,6 @@ def test_eviction_changes_what_is_decoded(any_model: LoadedModel) -> None:
     _, small = run(any_model, [prompt], [KVRequest("snapkv", ratio=0.1)])
     torch.testing.assert_close(small[0][0], full[0][0], atol=1e-4, rtol=1e-4)  # prefill sees everything
     assert (small[0][1:] - full[0][1:]).abs().max() > 0.01
-
-
-def test_decode_equals_dense_attention_over_the_kept_tokens(small_model: Callable[[str], LoadedModel]) -> None:
-    """Mask what was evicted in a dense computation: the same logits, so kept keys are the right ones."""
-    torch.manual_seed(3)
-    store = LayerStore(4, 16, torch.float32, torch.device("cpu"))
-    lengths = [3, 0, 9, 4]
-    keys = [torch.randn(length, 16) for length in lengths]
-    values = [torch.randn(length, 16) for length in lengths]
-    store.resize(9)
-    owners = np.array([3, 1, 3, 4, 3])  # blocks of a row need not be neighbours
-    blocks = np.array([0, 2, 3, 5, 8])
-    store.assign(Assigned(blocks, owners))
-    for row in (1, 3, 4):
-        places = [
-            int(block) * 4 + i for block, owner in zip(blocks, owners, strict=True) if owner == row for i in range(4)
-        ]
-        index = torch.tensor(places[: lengths[row - 1]])
-        store.write(index, keys[row - 1], values[row - 1])
-    queries = torch.randn(5, 2, 16)
-    output = blocked.attend(queries, store, 0.25)
-    for row in (1, 3, 4):
-        expected = (queries[row] @ keys[row - 1].T * 0.25).softmax(-1) @ values[row - 1]
-        torch.testing.assert_close(output[row], expected, atol=1e-5, rtol=1e-5)
 
 
 def test_what_a_failed_request_left_does_not_reach_the_next(small_model: Callable[[str], LoadedModel]) -> None:

@@ -1,0 +1,77 @@
+"""Every decode backend against plain dense attention, row by row; the Triton kernels run in Triton's interpreter."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from headmap.kvcache.backends import Attend, get_backend
+from headmap.kvcache.blocks import Assigned
+from headmap.kvcache.store import LayerStore
+
+
+@pytest.fixture(scope="module", params=["torch", "triton"])
+def backend(request: pytest.FixtureRequest) -> Attend:
+    return get_backend(request.param)
+
+
+def filled(lengths: list[int], size: int, dim: int, seed: int) -> tuple[LayerStore, list[torch.Tensor]]:
+    """A store whose rows 1, 2, ... hold `lengths` tokens in blocks strewn about, and each row's keys (and values)."""
+    torch.manual_seed(seed)
+    counts = [-(-length // size) for length in lengths]
+    strewn = np.random.default_rng(seed).permutation(sum(counts) + 3)
+    store = LayerStore(size, dim, torch.float32, torch.device("cpu"))
+    store.resize(len(strewn))
+    store.keys.fill_(7.0)  # what lies in free slots must not matter
+    tokens = []
+    for row, (length, count) in enumerate(zip(lengths, counts, strict=True), start=1):
+        blocks, strewn = strewn[:count], strewn[count:]
+        store.assign(Assigned(blocks, np.full(count, row), np.arange(count)))
+        places = (np.repeat(blocks, size) * size + np.tile(np.arange(size), count))[:length]
+        tokens.append(torch.randn(length, 2, dim) * 3)
+        store.write(torch.from_numpy(places), tokens[-1][:, 0], tokens[-1][:, 1])
+    return store, tokens
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    lengths=st.lists(st.integers(0, 70), min_size=1, max_size=5).filter(any),
+    group=st.sampled_from([1, 3, 7]),
+    dim=st.sampled_from([16, 24, 64]),
+    size=st.sampled_from([16, 32]),
+    seed=st.integers(0, 100),
+)
+def test_a_backend_equals_dense_attention(
+    backend: Attend, lengths: list[int], group: int, dim: int, size: int, seed: int
+) -> None:
+    store, tokens = filled(lengths, size, dim, seed)
+    queries = torch.randn(len(lengths) + 1, group, dim)
+    output = backend(queries, store, dim**-0.5)
+    for row, kept in enumerate(tokens, start=1):
+        if len(kept):
+            expected = (queries[row] @ kept[:, 0].T * dim**-0.5).softmax(-1) @ kept[:, 1]
+            torch.testing.assert_close(output[row], expected, atol=1e-5, rtol=1e-5)
+
+
+def test_rows_that_are_released_leave_the_others_alone(backend: Attend) -> None:
+    store, _ = filled([40, 33, 5], 16, 16, 0)
+    queries = torch.randn(4, 2, 16)
+    before = backend(queries, store, 0.25).clone()
+    store.free(2, 1)
+    torch.testing.assert_close(backend(queries, store, 0.25)[[1, 3]], before[[1, 3]])
+
+
+def test_blocks_that_are_moved_together_give_the_same(backend: Attend) -> None:
+    store, _ = filled([40, 33, 5], 16, 16, 0)
+    queries = torch.randn(4, 2, 16)
+    before = backend(queries, store, 0.25).clone()
+    store.keep_blocks(store.owner.nonzero()[:, 0].numpy())
+    torch.testing.assert_close(backend(queries, store, 0.25)[1:], before[1:])
+
+
+def test_an_unknown_backend_is_named() -> None:
+    with pytest.raises(ValueError, match=r"backend 'fast' is none of torch, triton"):
+        get_backend("fast")
