@@ -70,12 +70,15 @@ class Server:
             self._process.wait(30)
         self._process = None
 
-    def restart(self) -> None:
-        self.stop()
+    def restart(self, how: int = signal.SIGINT) -> None:
+        self.stop(how)
         self.start()
 
 
 class Postgres(Server):
+    CRASH = signal.SIGQUIT
+    """Ends it and its children at once, without a checkpoint: the next start recovers from the log."""
+
     def __init__(self) -> None:
         binaries = find_or_install("initdb", "postgresql", also_in="/usr/lib/postgresql/*/bin").parent
         self.port = free_port()
@@ -120,6 +123,9 @@ class Postgres(Server):
 
 
 class Redis(Server):
+    CRASH = signal.SIGKILL
+    """What it had not written to its log yet, up to a second's messages, is lost."""
+
     def __init__(self) -> None:
         program = find_or_install("redis-server", "redis-server")
         self.port = free_port()

@@ -20,8 +20,8 @@ from headmap.registry.migrations import migrate
 from headmap.registry.session import Database, open_database
 from headmap.registry.tables import JobState, ShardState
 from headmap.settings import Settings
+from tests.integration.processes import Worker, wait_for
 from tests.integration.servers import Postgres, Redis
-from tests.integration.workers import Worker, wait_for
 from tests.shared.jobs import contract
 from tests.shared.jobs.fakes import INFO, CountingBroker
 
