@@ -1,0 +1,154 @@
+{{/* A part's full name: RELEASE-PART */}}
+{{- define "headmap.name" -}}
+{{- printf "%s-%s" .root.Release.Name .part | trunc 63 | trimSuffix "-" -}}
+{{- end -}}
+
+{{- define "headmap.selector" -}}
+app.kubernetes.io/name: headmap
+app.kubernetes.io/instance: {{ .root.Release.Name }}
+app.kubernetes.io/component: {{ .part }}
+{{- end -}}
+
+{{- define "headmap.labels" -}}
+{{ include "headmap.selector" . }}
+app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .root.Release.Service }}
+helm.sh/chart: {{ .root.Chart.Name }}-{{ .root.Chart.Version }}
+{{- end -}}
+
+{{- define "headmap.secret" -}}
+{{- required "secret.name: the name of a secret with postgres-password and redis-password" .Values.secret.name -}}
+{{- end -}}
+
+{{- define "headmap.image" -}}
+{{- printf "%s:%s" (index .root.Values.images .image) (default .root.Chart.AppVersion .root.Values.images.tag) -}}
+{{- end -}}
+
+{{- define "headmap.postgresHost" -}}
+{{- if .Values.postgres.enabled -}}
+{{- include "headmap.name" (dict "root" . "part" "postgres") -}}
+{{- else -}}
+{{- required "postgres.host: needed where postgres.enabled is false" .Values.postgres.host -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "headmap.redisHost" -}}
+{{- if .Values.redis.enabled -}}
+{{- include "headmap.name" (dict "root" . "part" "redis") -}}
+{{- else -}}
+{{- required "redis.host: needed where redis.enabled is false" .Values.redis.host -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Settings every process of ours gets; passwords by reference alone */}}
+{{- define "headmap.env" -}}
+- name: HEADMAP_DATABASE_URL
+  value: {{ printf "postgresql://%s@%s:%v/%s" .Values.postgres.user (include "headmap.postgresHost" .) .Values.postgres.port .Values.postgres.database | quote }}
+- name: PGPASSWORD
+  valueFrom: {secretKeyRef: {name: {{ include "headmap.secret" . }}, key: postgres-password}}
+- name: REDIS_PASSWORD
+  valueFrom: {secretKeyRef: {name: {{ include "headmap.secret" . }}, key: redis-password}}
+- name: HEADMAP_BROKER_URL
+  value: {{ printf "redis://:$(REDIS_PASSWORD)@%s:%v/0" (include "headmap.redisHost" .) .Values.redis.port | quote }}
+{{- if .Values.secret.apiKeys }}
+- name: HEADMAP_API_KEYS
+  valueFrom: {secretKeyRef: {name: {{ include "headmap.secret" . }}, key: api-keys}}
+{{- end }}
+- name: HF_HUB_OFFLINE
+  value: "1"
+{{- range $name, $value := .Values.settings }}
+- name: HEADMAP_{{ upper $name }}
+  value: {{ $value | toString | quote }}
+{{- end }}
+{{- end -}}
+
+{{/* What a container of ours may do: nothing but run and write to /tmp */}}
+{{- define "headmap.confined" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+capabilities: {drop: [ALL]}
+{{- end -}}
+
+{{- define "headmap.podSecurity" -}}
+runAsNonRoot: true
+runAsUser: 10001
+runAsGroup: 10001
+fsGroup: 10001
+fsGroupChangePolicy: OnRootMismatch
+seccompProfile: {type: RuntimeDefault}
+{{- end -}}
+
+{{/* The head of every pod: no token of the cluster, our user, pull secrets */}}
+{{- define "headmap.pod" -}}
+automountServiceAccountToken: false
+enableServiceLinks: false
+securityContext: {{- include "headmap.podSecurity" . | nindent 2 }}
+{{- with .Values.images.pullSecrets }}
+imagePullSecrets: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end -}}
+
+{{/* Where a pod may run; one that asks for GPUs goes to their nodes. Takes root and the part's values. */}}
+{{- define "headmap.placement" -}}
+{{- $gpu := gt (int (default 0 .part.gpus)) 0 -}}
+{{- with merge (dict) .part.nodeSelector (ternary .root.Values.gpu.nodeSelector (dict) $gpu) }}
+nodeSelector: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with concat .part.tolerations (ternary .root.Values.gpu.tolerations (list) $gpu) }}
+tolerations: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end -}}
+
+{{- define "headmap.resources" -}}
+{{- $resources := deepCopy .part.resources -}}
+{{- if gt (int (default 0 .part.gpus)) 0 -}}
+{{- $resources = mergeOverwrite $resources (dict "limits" (dict .root.Values.gpu.resource (int .part.gpus))) -}}
+{{- end -}}
+{{- toYaml $resources -}}
+{{- end -}}
+
+{{/* Replicas of one part on different nodes where there are several */}}
+{{- define "headmap.spread" -}}
+topologySpreadConstraints:
+  - maxSkew: 1
+    topologyKey: kubernetes.io/hostname
+    whenUnsatisfiable: ScheduleAnyway
+    labelSelector:
+      matchLabels: {{- include "headmap.selector" . | nindent 8 }}
+{{- end -}}
+
+{{- define "headmap.models" -}}
+{{- if .Values.models.volume.enabled }}
+persistentVolumeClaim:
+  claimName: {{ default (include "headmap.name" (dict "root" . "part" "models")) .Values.models.volume.existingClaim }}
+{{- else }}
+{{- if ne (.Values.settings.models | toString | fromJsonArray | join ",") "headmap/demo-ocr" }}
+{{- fail "models.volume.enabled: models other than headmap/demo-ocr need a volume that scoring, workers and inference share" }}
+{{- end }}
+emptyDir: {}
+{{- end }}
+{{- end -}}
+
+{{/* Fetches what is not in the volume yet; does nothing for the bundled model */}}
+{{- define "headmap.fetch" -}}
+- name: fetch
+  image: {{ include "headmap.image" (dict "root" . "image" "model") }}
+  imagePullPolicy: {{ .Values.images.pullPolicy }}
+  command: [python, -m, services.fetch]
+  env:
+    - name: HEADMAP_MODELS
+      value: {{ .Values.settings.models | toString | quote }}
+    - name: HEADMAP_MODEL_DIRS
+      value: {{ .Values.settings.model_dirs | toString | quote }}
+    {{- if .Values.secret.hfToken }}
+    - name: HF_TOKEN
+      valueFrom: {secretKeyRef: {name: {{ include "headmap.secret" . }}, key: hf-token}}
+    {{- end }}
+  securityContext: {{- include "headmap.confined" . | nindent 4 }}
+  resources:
+    requests: {cpu: 100m, memory: 256Mi}
+    limits: {memory: 2Gi}
+  volumeMounts:
+    - {name: tmp, mountPath: /tmp}
+    - {name: models, mountPath: /models}
+{{- end -}}
