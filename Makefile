@@ -9,6 +9,8 @@ TORCH ?= torch==2.13.0
 # Where torch alone is installed from, for example the index of CPU-only builds; empty means pip's own index.
 TORCH_INDEX ?=
 PORT ?= 8000
+FAULTS ?= 55
+SEED ?= 0
 
 # Threads that spin while they wait make torch many times slower wherever two processes share the cores.
 export OMP_WAIT_POLICY ?= PASSIVE
@@ -19,7 +21,7 @@ STAMP := $(VENV)/.headmap-installed
 # What ruff looks at; mypy knows its own from pyproject.toml
 CHECKED := shared services tests migrations benchmarks
 
-.PHONY: help setup demo up bench test test-fast test-slow test-integration test-compose lint format clean
+.PHONY: help setup demo up bench test test-fast test-slow test-integration test-compose chaos lint format clean
 
 help:
 	@echo 'make setup    .venv with everything in it (PYTHON=, TORCH=, TORCH_INDEX= choose)'
@@ -28,6 +30,7 @@ help:
 	@echo 'make bench    every benchmark in its short form, under 15 minutes; results in bench-out/'
 	@echo 'make test     all tests: fast ones, slow ones, then those with real PostgreSQL and Redis'
 	@echo 'make test-compose   docker-compose.yml brought up, driven through its gateway, disturbed; about ten minutes'
+	@echo 'make chaos    scoring jobs under 55 faults (FAULTS=, SEED=): workers killed, servers crashed; three minutes'
 	@echo 'make lint     ruff and mypy;  make format lets ruff put things right'
 	@echo 'make clean    remove what demo and tests leave behind; .venv stays'
 
@@ -65,6 +68,9 @@ test-integration: test-slow
 
 test-compose: setup
 	$(BIN)/pytest -q -m compose tests/compose
+
+chaos: setup
+	$(BIN)/python -m tests.integration.chaos --faults $(FAULTS) --seed $(SEED)
 
 lint: setup
 	$(BIN)/ruff check $(CHECKED)

@@ -43,7 +43,7 @@ def client(stack: Stack) -> Iterator[httpx.Client]:
         while True:
             try:
                 answer = opened.get("/health")
-                if answer.status_code == 200:
+                if answer.status_code == 200 and answer.json()["status"] == "ok":
                     break
                 said = answer.text
             except httpx.TransportError as error:

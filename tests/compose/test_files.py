@@ -82,7 +82,7 @@ def test_every_default_service_is_bounded_and_ours_are_confined() -> None:
 
 
 def test_the_dashboard_and_alerts_use_metrics_that_exist() -> None:
-    sources = [*(ROOT / "services").rglob("metrics.py"), ROOT / "shared" / "headmap" / "http" / "metrics.py"]
+    sources = [*(ROOT / "services").rglob("*metrics.py"), ROOT / "shared" / "headmap" / "http" / "metrics.py"]
     defined = set(re.findall(r"\"(headmap_[a-z0-9_]+)\"", "".join(path.read_text() for path in sources)))
     dashboard = json.loads((ROOT / "deploy" / "grafana" / "dashboards" / "headmap.json").read_text())
     rules = yaml.safe_load((ROOT / "deploy" / "prometheus" / "alerts.yml").read_text())

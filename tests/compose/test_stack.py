@@ -304,7 +304,8 @@ def test_migrations_go_back_and_forth_with_one_command(stack: Stack, client: htt
     shown = stack.compose("run", "--rm", "-T", "migrate", "python", "-m", "services.migrate", "--show")
     assert "the registry stands at 2" in shown.stdout + shown.stderr
     stack.compose("run", "--rm", "-T", "migrate", "python", "-m", "services.migrate", "base")
-    assert client.get("/health").status_code == 503
+    assert client.get("/scoring/health").status_code == 503
+    assert client.get("/health").json()["status"] == "degraded"
     stack.compose("run", "--rm", "-T", "migrate")
     assert client.get("/health").status_code == 200
     assert client.get("/maps").json()["items"] == []
