@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 
 from fastapi import FastAPI, Request
+from prometheus_client.multiprocess import MultiProcessCollector
 
 import headmap
 from headmap.http.plumbing import Check, Checks, install, log_start
@@ -16,6 +17,7 @@ from headmap.settings import Settings
 from services.dashboard.app import DashboardMiddleware
 from services.dashboard.app import create_app as create_dashboard
 from services.dashboard.state import Addresses
+from services.embedded.folders import metrics_folder
 from services.inference import app as inference
 from services.inference.fetching import ImageFetcher
 from services.inference.opening import OpenModel, open_model
@@ -59,6 +61,9 @@ def create_app(
     )
     scoring_state = scoring.mount(app, settings, broker=broker)
     metrics.registry.register(JobCollector(scoring_state.database))
+    counted = metrics_folder(settings)
+    counted.mkdir(parents=True, exist_ok=True)
+    MultiProcessCollector(metrics.registry, str(counted))  # registers itself: what the worker counts
     inference_state = inference.mount(app, settings, metrics, open_model=open_model, fetcher=fetcher)
     if dashboard is not None:
         app.add_middleware(DashboardMiddleware, dashboard=dashboard)

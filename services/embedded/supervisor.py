@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -27,6 +28,7 @@ from headmap.errors import HeadmapError
 from headmap.models import find_model
 from headmap.registry.migrations import migrate
 from headmap.settings import Settings
+from services.embedded.folders import metrics_folder
 
 _TICK_SECONDS = 0.2
 _FIRST_BACK_OFF, _LAST_BACK_OFF = 1.0, 30.0
@@ -84,15 +86,12 @@ class Process:
         if self._child is not None and self._child.poll() is None:
             self._child.terminate()
 
-    def wait(self, seconds: float) -> None:
-        """Wait for the end, for `seconds`; then kill."""
+    def end(self) -> None:
+        """Kill it where it still runs."""
         if self._child is None:
             return
-        try:
-            self._child.wait(seconds)
-        except subprocess.TimeoutExpired:
-            self._child.kill()
-            self._child.wait()
+        self._child.kill()
+        self._child.wait()
         if self._child.stdin is not None:
             self._child.stdin.close()
 
@@ -117,8 +116,18 @@ class Supervisor:
     that cannot be served, RegistryUnavailable where the registry cannot be migrated.
     """
 
-    def __init__(self, settings: Settings, *, host: str, port: int, notices: Notices) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        host: str,
+        port: int,
+        notices: Notices,
+        hurry: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """`hurry()` is asked while it ends: once true, what still runs is killed."""
         self.settings = settings
+        self._hurry = hurry
         self._host, self._port = host, port
         self._notices = notices
         self._lock: IO[str] | None = None
@@ -141,6 +150,7 @@ class Supervisor:
         self._socket = _bind(self._host, self._port)
         self._port = self._socket.getsockname()[1]
         migrate(self.settings)
+        shutil.rmtree(metrics_folder(self.settings), ignore_errors=True)
         file = self._socket.fileno()
         self._web = Process("web", ["services.embedded.web", str(file)], self.settings, keep=[file])
         self._web.start()
@@ -164,13 +174,17 @@ class Supervisor:
         self._look_at_worker()
 
     def stop(self) -> None:
-        """End everything, running requests first; takes no longer than they are given."""
+        """End everything, running requests first; takes no longer than they are given, and less in a hurry."""
         processes = [process for process in (self._web, self._worker) if process is not None]
         for process in processes:
             process.terminate()
         deadline = time.monotonic() + self.settings.drain_seconds + _END_GRACE_SECONDS
+        while any(process.code is None for process in processes):
+            if self._hurry() or time.monotonic() > deadline:
+                break
+            time.sleep(0.05)
         for process in processes:
-            process.wait(max(0.1, deadline - time.monotonic()))
+            process.end()
         if self._socket is not None:
             self._socket.close()
         if self._lock is not None:
@@ -216,8 +230,8 @@ class Supervisor:
 
 
 @contextmanager
-def stop_signals() -> Iterator[Callable[[], bool]]:
-    """Yields a function that tells whether SIGINT, SIGTERM or SIGHUP has come; they do nothing else meanwhile."""
+def stop_signals() -> Iterator[Callable[[], int]]:
+    """Yields a function that tells how many of SIGINT, SIGTERM and SIGHUP came; they do nothing else meanwhile."""
     came: list[int] = []
 
     def note(number: int, _frame: FrameType | None) -> None:
@@ -225,7 +239,7 @@ def stop_signals() -> Iterator[Callable[[], bool]]:
 
     before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     try:
-        yield lambda: bool(came)
+        yield lambda: len(came)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -6,6 +6,7 @@ import os
 import sys
 
 from headmap.settings import Settings
+from services.embedded.folders import metrics_folder
 from services.embedded.lifeline import hold_lifeline
 
 _GRACE_SECONDS = 20.0
@@ -17,9 +18,11 @@ def main() -> int:
     os.nice(_NICE)  # answers come before profiles
     from services.scoring.tasks import create_worker
     from services.scoring.worker import run_worker
+    from services.scoring.worker_metrics import ShardMetrics, count_in
 
     settings = Settings()
-    run_worker(create_worker(settings), settings, pool="solo")
+    count_in(metrics_folder(settings))
+    run_worker(create_worker(settings, ShardMetrics()), settings, pool="solo")
     return 0
 
 

@@ -42,8 +42,11 @@ def up(
         out.print(f"  ready    [bold]{url}[/]  [dim]the dashboard; {url}/docs has every call; Ctrl-C ends it[/]")
 
     notices = Notices(ready=ready, trouble=lambda line: out.print(f"  [yellow]trouble  {line}[/]"))
-    with stop_signals() as stopped, Supervisor(settings, host=host, port=port, notices=notices) as cluster:
+    with (
+        stop_signals() as came,
+        Supervisor(settings, host=host, port=port, notices=notices, hurry=lambda: came() > 1) as cluster,
+    ):
         out.print("  starting", style="dim")
-        cluster.watch(stopped)
-        out.print("  ending   running requests finish first", style="dim")
+        cluster.watch(lambda: came() > 0)
+        out.print("  ending   running requests finish first; Ctrl-C again ends them", style="dim")
     out.print("  ended")

@@ -25,9 +25,13 @@ pytestmark = pytest.mark.slow
 class Up:
     """A running `headmap up`; `lines` is what it printed."""
 
-    def __init__(self, data_dir: Path, *options: str) -> None:
+    def __init__(self, data_dir: Path, *options: str, drain_seconds: int) -> None:
         self.data_dir = data_dir
-        environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'shared'}:{ROOT}", "HEADMAP_DRAIN_SECONDS": "5"}
+        environment = {
+            **os.environ,
+            "PYTHONPATH": f"{ROOT / 'shared'}:{ROOT}",
+            "HEADMAP_DRAIN_SECONDS": str(drain_seconds),
+        }
         self.output = data_dir.parent / "output"
         with self.output.open("wb") as output:
             self.process = subprocess.Popen(
@@ -65,8 +69,8 @@ class Up:
 
 
 @contextmanager
-def running(data_dir: Path, *options: str) -> Iterator[Up]:
-    up = Up(data_dir, "--port", "0", *options)
+def running(data_dir: Path, *options: str, drain_seconds: int = 5) -> Iterator[Up]:
+    up = Up(data_dir, "--port", "0", *options, drain_seconds=drain_seconds)
     try:
         yield up
     finally:
@@ -91,6 +95,7 @@ def test_it_serves_scores_and_ends_with_0_on_sigterm(tmp_path: Path) -> None:
         body = {"model": DEMO_MODEL, "pages": 1, "max_new_tokens": 4}
         job = httpx.post(f"{url}/score", json=body).json()
         wait_for(lambda: httpx.get(f"{url}/score/{job['id']}").json()["progress"]["done"] == 1, 60)
+        wait_for(lambda: "headmap_shards_total{" in httpx.get(f"{url}/metrics").text, 20)  # as the worker counts
         up.process.send_signal(signal.SIGTERM)
         assert up.process.wait(40) == 0
         assert not up.children()
@@ -117,6 +122,19 @@ def test_nothing_outlives_a_killed_supervisor(tmp_path: Path) -> None:
         assert len(up.children()) == 2
         up.process.kill()
         wait_for(lambda: not up.children(), 40)
+
+
+def test_a_second_ctrl_c_does_not_wait_for_running_requests(tmp_path: Path) -> None:
+    with running(tmp_path / "data", drain_seconds=3600) as up:
+        body = {"inputs": "x", "stream": True, "parameters": {"max_new_tokens": 1900, "ignore_eos": True}}
+        with httpx.stream("POST", f"{up.url()}/generate", json=body, timeout=60) as answer:
+            lines = answer.iter_lines()
+            next(lines)
+            up.process.send_signal(signal.SIGINT)
+            wait_for(lambda: "Ctrl-C again" in up.text, 20)
+            up.process.send_signal(signal.SIGINT)
+            assert up.process.wait(30) == 0
+        assert not up.children()
 
 
 def test_a_port_or_a_directory_in_use_is_one_clear_line(tmp_path: Path) -> None:
