@@ -14,8 +14,8 @@ from fastapi import APIRouter, Depends, Header, Request, Response
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
+from headmap.context import request_id
 from headmap.errors import HeadmapError, InvalidParameter, NotFound, Unavailable
-from headmap.http.context import request_id
 from services.dashboard.state import Key, State, bearer
 
 logger = logging.getLogger(__name__)

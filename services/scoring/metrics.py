@@ -1,4 +1,4 @@
-"""Jobs by state, counted when Prometheus asks."""
+"""Jobs and open shards by state, counted when Prometheus asks."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from headmap.errors import RegistryUnavailable
-from headmap.registry.jobs import count_jobs
+from headmap.registry.jobs import count_jobs, count_open_shards
 from headmap.registry.session import Database
 
 
 class JobCollector(Collector):
-    """`headmap_jobs{state}`, and `headmap_registry_up`, which is 0 while the registry does not answer."""
+    """`headmap_jobs{state}`, `headmap_shards_open{state}`, and `headmap_registry_up`: 0 while it does not answer."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -21,9 +21,10 @@ class JobCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         up = GaugeMetricFamily("headmap_registry_up", "Whether the registry answers")
         jobs = GaugeMetricFamily("headmap_jobs", "Scoring jobs by state", labels=["state"])
+        shards = GaugeMetricFamily("headmap_shards_open", "Shards that wait or are being scored", labels=["state"])
         try:
             with self._database.read() as session:
-                counts = count_jobs(session)
+                counts, open_shards = count_jobs(session), count_open_shards(session)
         except RegistryUnavailable:
             up.add_metric([], 0)
             yield up
@@ -31,8 +32,9 @@ class JobCollector(Collector):
         up.add_metric([], 1)
         for state, count in counts.items():
             jobs.add_metric([state.value], count)
-        yield up
-        yield jobs
+        for shard_state, count in open_shards.items():
+            shards.add_metric([shard_state.value], count)
+        yield from (up, jobs, shards)
 
     def describe(self) -> list[Metric]:
         return []  # or registering would ask the registry

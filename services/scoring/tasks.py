@@ -6,9 +6,10 @@ from celery import Celery
 
 from headmap.jobs.celery_app import create_celery
 from headmap.jobs.profiler import ProfilerScorer
+from headmap.jobs.runner import Observe, unobserved
 from headmap.settings import Settings
 
 
-def create_worker(settings: Settings) -> Celery:
+def create_worker(settings: Settings, observe: Observe = unobserved) -> Celery:
     """The Celery application of a scoring worker; torch is imported with the first shard, in the child."""
-    return create_celery(settings, ProfilerScorer)
+    return create_celery(settings, ProfilerScorer, observe)

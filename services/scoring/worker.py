@@ -10,31 +10,57 @@ import logging
 import os
 import socket
 import sys
+import tempfile
 import warnings
+from pathlib import Path
 
 from celery import Celery, signals
 from celery.exceptions import SecurityWarning
 
+from headmap.http.keyring import KeyRing
 from headmap.http.logs import setup_logging
 from headmap.jobs.celery_app import worker_arguments
+from headmap.registry.keys import read_keys
+from headmap.registry.session import open_database
 from headmap.settings import Settings
 from services.scoring.tasks import create_worker
+from services.scoring.worker_metrics import ShardMetrics, count_in, serve_metrics, worker_registry
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pool", choices=("solo", "prefork"), default="solo")
     parser.add_argument("--concurrency", type=int, default=1, help="processes, each with a model of its own")
+    parser.add_argument("--metrics-port", type=int, help="serve /metrics there; not at all when left out")
     parser.add_argument("--check", action="store_true", help="only ask whether the worker of this host answers")
     arguments = parser.parse_args(argv)
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch is imported: spinning threads starve others
     settings = Settings()
-    app = create_worker(settings)
     if arguments.check:
         name = f"scoring@{socket.gethostname()}"
-        return 0 if app.control.ping(destination=[name], timeout=5) else 1
-    run_worker(app, settings, pool=arguments.pool, concurrency=arguments.concurrency)
+        return 0 if create_worker(settings).control.ping(destination=[name], timeout=5) else 1
+    with tempfile.TemporaryDirectory(prefix="headmap-metrics-") as folder:
+        count_in(Path(folder))
+        app = create_worker(settings, ShardMetrics())
+        if arguments.metrics_port is not None:
+            tell_metrics(app, settings, Path(folder), arguments.metrics_port)
+        run_worker(app, settings, pool=arguments.pool, concurrency=arguments.concurrency)
     return 0
+
+
+def tell_metrics(app: Celery, settings: Settings, folder: Path, port: int) -> None:
+    """Serve what `folder` counts, once the worker is ready: children that are there by then do not hold the port."""
+
+    def leases_taken_back() -> int:
+        sweeper = app.headmap_runtime.sweeper
+        return 0 if sweeper is None else sweeper.leases_taken_back
+
+    def serve(**_: object) -> None:
+        database = open_database(settings)
+        keys = KeyRing(settings, lambda: read_keys(database))
+        serve_metrics(worker_registry(folder, leases_taken_back), keys, port)
+
+    signals.worker_ready.connect(serve, weak=False)
 
 
 def run_worker(app: Celery, settings: Settings, *, pool: str, concurrency: int = 1) -> None:

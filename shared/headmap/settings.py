@@ -78,7 +78,11 @@ class Settings(BaseSettings):
     sweep_seconds: float = Field(5.0, gt=0, description="how often workers look for lost shards")
     max_attempts: int = Field(5, ge=1, description="attempts per shard before its job fails")
     retry_seconds: float = Field(2.0, ge=0, description="wait before a shard's second attempt; doubles with each")
-    shard_time_limit: int = Field(3600, ge=61, description="seconds after which a prefork worker kills a shard")
+    shard_time_limit: int = Field(
+        3600,
+        ge=2,
+        description="seconds after which a shard's process is ended; the shard itself is asked to end before",
+    )
     scoring_batch: int = Field(4, ge=1, description="pages that a worker reads together")
 
     log_level: str = Field("INFO", description="DEBUG, INFO, WARNING or ERROR")
@@ -87,6 +91,11 @@ class Settings(BaseSettings):
     @classmethod
     def _absolute(cls, value: Path) -> Path:
         return value.expanduser().absolute()
+
+    @property
+    def shard_seconds(self) -> float:
+        """The softer limit: past it an attempt has failed, and its work is aborted at the next page."""
+        return 0.9 * self.shard_time_limit
 
     @property
     def sql_url(self) -> str:

@@ -11,6 +11,7 @@ import pytest
 from headmap.registry.migrations import migrate
 from headmap.registry.session import Database, open_database
 from headmap.settings import Settings
+from tests.integration.cluster import Cluster
 from tests.integration.servers import CannotHave, Postgres, Redis
 
 
@@ -55,3 +56,26 @@ def database(settings: Settings) -> Iterator[Database]:
     opened = open_database(settings)
     yield opened
     opened.close()
+
+
+@pytest.fixture
+def cluster(settings: Settings, redis: Redis) -> Iterator[Cluster]:
+    redis.flush()
+    started = Cluster(settings.model_copy(update={"broker_url": redis.url, "sweep_seconds": 0.5, "max_attempts": 20}))
+    yield started
+    started.end()
+
+
+@pytest.fixture
+def embedded(tmp_path: Path) -> Iterator[Cluster]:
+    """SQLite and the folder broker: the same tasks without a server."""
+    values = {"shard_pages": 4, "retry_seconds": 0.2, "lease_seconds": 3, "sweep_seconds": 0.5, "max_attempts": 20}
+    started = Cluster(Settings(data_dir=tmp_path / "embedded", **values))
+    yield started
+    started.end()
+
+
+@pytest.fixture(params=["cluster", "embedded"])
+def either(request: pytest.FixtureRequest) -> Cluster:
+    found: Cluster = request.getfixturevalue(request.param)
+    return found

@@ -1,27 +1,36 @@
-"""A real scoring worker whose scorer needs no model: `python -m tests.integration.fake_worker POOL SECONDS_A_PAGE`.
-
-A third argument names a model whose layers and heads the made-up scores have.
-"""
+"""A real scoring worker whose scorer needs no model: `python -m tests.integration.fake_worker --pause SECONDS`."""
 
 from __future__ import annotations
 
-import sys
+import argparse
+from pathlib import Path
 
 from headmap.jobs.celery_app import create_celery
 from headmap.models import find_model
 from headmap.settings import Settings
-from services.scoring.worker import run_worker
+from services.scoring.worker import run_worker, tell_metrics
+from services.scoring.worker_metrics import ShardMetrics, count_in
 from tests.shared.jobs.fakes import HEADS, LAYERS, FakeScorer
 
 
 def main() -> None:
-    pool, pause = sys.argv[1], float(sys.argv[2])
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--pool", default="solo")
+    parser.add_argument("--pause", type=float, default=0.0)
+    parser.add_argument("--model", help="made-up scores have its layers and heads")
+    parser.add_argument("--metrics", type=Path, help="count in this folder")
+    parser.add_argument("--metrics-port", type=int)
+    arguments = parser.parse_args()
     settings = Settings()
     shape = (LAYERS, HEADS)
-    if len(sys.argv) > 3:
-        info = find_model(sys.argv[3], settings)
+    if arguments.model:
+        info = find_model(arguments.model, settings)
         shape = (info.num_layers, info.num_heads)
-    run_worker(create_celery(settings, lambda _: FakeScorer(pause=pause, shape=shape)), settings, pool=pool)
+    count_in(arguments.metrics)
+    app = create_celery(settings, lambda _: FakeScorer(pause=arguments.pause, shape=shape), ShardMetrics())
+    if arguments.metrics_port:
+        tell_metrics(app, settings, arguments.metrics, arguments.metrics_port)
+    run_worker(app, settings, pool=arguments.pool)
 
 
 if __name__ == "__main__":

@@ -22,6 +22,8 @@ class Process:
 
     def __init__(self, settings: Settings, name: str, arguments: Sequence[str]) -> None:
         values = settings.model_dump(mode="json", exclude_unset=True, exclude={"api_keys"})
+        if settings.api_keys:
+            values["api_keys"] = [key.get_secret_value() for key in settings.api_keys]
         environment = {f"HEADMAP_{name.upper()}": _as_text(value) for name, value in values.items()}
         paths = os.pathsep.join([str(ROOT / "shared"), str(ROOT)])
         self.log = settings.data_dir / f"{name}-{time.monotonic_ns()}.log"
@@ -49,6 +51,11 @@ class Process:
         tasks = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children")
         return [int(pid) for pid in tasks.read_text().split()]
 
+    def kill_children(self) -> None:
+        """As the kernel does when memory runs out: the process with the model is the largest."""
+        for child in self.children():
+            os.kill(child, signal.SIGKILL)
+
     def kill(self) -> None:
         self.signal(signal.SIGKILL)
         self._process.wait(10)
@@ -70,11 +77,29 @@ class Process:
 
 
 class Worker(Process):
-    """A scoring worker without a model; `pause` seconds a page."""
+    """A scoring worker without a model: `pause` seconds a page, scores of `model`'s shape, metrics at `url`."""
 
     def __init__(self, settings: Settings, *, pool: str = "solo", pause: float = 0.05, model: str = "") -> None:
-        module = "tests.integration.fake_worker"
-        super().__init__(settings, "worker", [module, pool, str(pause), *([model] if model else [])])
+        self.port = free_port()
+        arguments = ["tests.integration.fake_worker", f"--pool={pool}", f"--pause={pause}"]
+        arguments += [f"--metrics={settings.data_dir / f'metrics-{self.port}'}", f"--metrics-port={self.port}"]
+        super().__init__(settings, "worker", [*arguments, *([f"--model={model}"] if model else [])])
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+
+class Inference(Process):
+    """The inference service with the bundled model, on a free port."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.port = free_port()
+        super().__init__(settings, "inference", ["services.inference", "--port", str(self.port)])
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
 
 
 class Api(Process):

@@ -96,6 +96,11 @@ class Postgres(Server):
         flags = ["-F", "-k", str(root), "-h", "127.0.0.1", "-p", str(self.port), "-N", "60"]
         super().__init__([*prefix, str(binaries / "postgres"), "-D", str(data), *flags], self._accepts, data)
         self._root = root
+        self._binaries = binaries
+
+    def program(self, name: str) -> str:
+        """The path of a program of this PostgreSQL, as pg_dump."""
+        return str(self._binaries / name)
 
     def url(self, name: str = "postgres") -> str:
         return f"postgresql://headmap@127.0.0.1:{self.port}/{name}"

@@ -4,107 +4,20 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 
-from headmap.errors import RegistryUnavailable
-from headmap.jobs.broker import Broker
-from headmap.jobs.celery_app import CeleryBroker, create_celery
-from headmap.jobs.submit import submit
 from headmap.jobs.sweeper import sweep
-from headmap.registry.jobs import JobParams, JobRecord, cancel_job
-from headmap.registry.migrations import migrate
-from headmap.registry.session import Database, open_database
+from headmap.registry.jobs import cancel_job
 from headmap.registry.tables import JobState, ShardState
-from headmap.settings import Settings
-from tests.integration.processes import Worker, wait_for
+from tests.integration.cluster import PARAMS, Cluster
+from tests.integration.processes import wait_for
 from tests.integration.servers import Postgres, Redis
 from tests.shared.jobs import contract
-from tests.shared.jobs.fakes import INFO, CountingBroker
+from tests.shared.jobs.fakes import CountingBroker
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
-
-PARAMS = JobParams(dataset="synthetic", pages=24, rule="aligned", seed=7, max_new_tokens=64)
-
-
-class Cluster:
-    """A registry, a broker and workers that are ended with the test."""
-
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
-        migrate(settings)
-        self.database: Database = open_database(settings)
-        self.broker: Broker = CeleryBroker(create_celery(settings))
-        self._workers: list[Worker] = []
-
-    def worker(self, *, pool: str = "solo", pause: float = 0.05) -> Worker:
-        self._workers.append(Worker(self.settings, pool=pool, pause=pause))
-        return self._workers[-1]
-
-    def submit(self, params: JobParams = PARAMS) -> str:
-        return submit(self.database, self.broker, self.settings, INFO, params, force=True)[0].id
-
-    def job(self, job_id: str) -> JobRecord:
-        return contract.read_job(self.database, job_id)
-
-    def wait_until_running(self, job_id: str, *, pages: int = 1) -> None:
-        wait_for(lambda: self.job(job_id).done >= pages, f"{pages} pages done")
-
-    def wait_until_ended(self, job_id: str) -> JobRecord:
-        def ended() -> bool:
-            try:
-                return self.job(job_id).state.ended
-            except RegistryUnavailable:
-                return False
-
-        wait_for(ended, "the job's end")
-        return self.job(job_id)
-
-    def assert_succeeded(self, job_id: str) -> None:
-        """With one map, every page counted once, and the scores of a run that nothing disturbed."""
-        job = self.wait_until_ended(job_id)
-        assert (job.state, job.error, job.done) == (JobState.SUCCEEDED, None, PARAMS.pages)
-        assert contract.maps_of(self.database, job_id) == 1
-        assert contract.checksum(self.database, job_id) == calm_checksum(self.database)
-
-    def end(self) -> None:
-        for worker in self._workers:
-            worker.end()
-        self.database.close()
-
-
-def calm_checksum(database: Database) -> str:
-    """Of the same job done in order, in this process, by nobody's worker."""
-    job = contract.make_job(database, params=PARAMS)
-    for number in range(PARAMS.pages // 4):
-        contract.finish(database, contract.held(database, job, number))
-    return contract.checksum(database, job)
-
-
-@pytest.fixture
-def cluster(settings: Settings, redis: Redis) -> Iterator[Cluster]:
-    redis.flush()
-    started = Cluster(settings.model_copy(update={"broker_url": redis.url, "sweep_seconds": 0.5, "max_attempts": 20}))
-    yield started
-    started.end()
-
-
-@pytest.fixture
-def embedded(tmp_path: Path) -> Iterator[Cluster]:
-    """SQLite and the folder broker: the same tasks without a server."""
-    values = {"shard_pages": 4, "retry_seconds": 0.2, "lease_seconds": 3, "sweep_seconds": 0.5, "max_attempts": 20}
-    started = Cluster(Settings(data_dir=tmp_path / "embedded", **values))
-    yield started
-    started.end()
-
-
-@pytest.fixture(params=["cluster", "embedded"])
-def either(request: pytest.FixtureRequest) -> Cluster:
-    found: Cluster = request.getfixturevalue(request.param)
-    return found
 
 
 def test_a_killed_worker_loses_nothing(either: Cluster) -> None:
@@ -134,7 +47,7 @@ def test_cancel_reaches_a_running_worker(either: Cluster) -> None:
     either.wait_until_running(job)
     with either.database.write() as session:
         cancel_job(session, job)
-    wait_for(lambda: "shard lost" in worker.log.read_text(), "the worker notices", seconds=6)
+    wait_for(lambda: "shard aborted" in worker.log.read_text(), "the worker notices", seconds=6)
     assert either.job(job).state is JobState.CANCELLED
     assert either.job(job).map_id is None
 

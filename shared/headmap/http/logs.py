@@ -7,7 +7,7 @@ import logging
 import sys
 from datetime import UTC, datetime
 
-from headmap.http.context import request_id
+from headmap.context import request_id
 from headmap.settings import Settings
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}

@@ -11,8 +11,8 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from headmap.context import request_id
 from headmap.http.auth import KEY_NAME, OPEN_PATHS
-from headmap.http.context import request_id
 from headmap.http.metrics import Metrics
 from headmap.http.problems import SECURITY_HEADERS, error_response, too_large
 

@@ -11,7 +11,8 @@ import os
 import socket
 import threading
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from celery import Celery, bootsteps, signals
@@ -21,7 +22,7 @@ from kombu.exceptions import ChannelError, OperationalError
 from headmap.errors import RegistryUnavailable
 from headmap.jobs.folders import transport_options
 from headmap.jobs.leases import release
-from headmap.jobs.runner import run_shard
+from headmap.jobs.runner import Observe, run_shard, unobserved
 from headmap.jobs.sweeper import SweeperThread
 from headmap.jobs.work import ShardScorer
 from headmap.registry.session import Database, open_database
@@ -39,8 +40,11 @@ ScorerFactory = Callable[[Settings], ShardScorer]
 class WorkerRuntime:
     """What a worker process holds: the registry and the scorer, opened on first use and again in a forked child."""
 
-    def __init__(self, settings: Settings, scorer_factory: ScorerFactory) -> None:
+    def __init__(self, settings: Settings, scorer_factory: ScorerFactory, observe: Observe) -> None:
         self.settings = settings
+        self.sweeper: SweeperThread | None = None
+        self._observe = observe
+        self._made_in = os.getpid()
         self.name = f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}"
         """Of the worker with all its children: their owner names begin with it."""
         self.stopping = threading.Event()
@@ -62,7 +66,10 @@ class WorkerRuntime:
         if self.stopping.is_set():
             return "stopping"  # a solo worker takes one more message; a sweeper sends it to another
         owner = f"{self.name}/{os.getpid()}"
-        return run_shard(self.database(), self.settings, self.scorer, job_id, number, owner=owner)
+        with self._hard_limit():
+            return run_shard(
+                self.database(), self.settings, self.scorer, job_id, number, owner=owner, observe=self._observe
+            )
 
     def release(self) -> None:
         """Hand back what this worker and its children lease; they notice within a second and stop."""
@@ -75,6 +82,24 @@ class WorkerRuntime:
             logger.warning("worker stops; its leases will run out: %s", error)
         finally:
             database.close()
+
+    @contextmanager
+    def _hard_limit(self) -> Iterator[None]:
+        """In the solo pool, where no parent keeps it: the process ends, and whoever started it starts another."""
+        if os.getpid() != self._made_in:
+            yield
+            return
+        timer = threading.Timer(self.settings.shard_time_limit, self._end_at_once)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+    def _end_at_once(self) -> None:
+        logger.critical("a shard took longer than %d s: this worker ends", self.settings.shard_time_limit)
+        os._exit(1)
 
     def _open(self) -> tuple[int, Database, ShardScorer | None]:
         with self._lock:
@@ -120,12 +145,13 @@ class WorkerSteps(bootsteps.StartStopStep):  # type: ignore[misc]  # celery is u
         runtime: WorkerRuntime = parent.app.headmap_runtime
         self._runtime = runtime
         self._database = open_database(runtime.settings)
-        self._sweeper = SweeperThread(self._database, CeleryBroker(parent.app), runtime.settings)
-        self._sweeper.start()
+        runtime.sweeper = SweeperThread(self._database, CeleryBroker(parent.app), runtime.settings)
+        runtime.sweeper.start()
         signals.worker_shutting_down.connect(self._shutting_down)
 
     def stop(self, parent: Any) -> None:
-        self._sweeper.stop()
+        if self._runtime.sweeper is not None:
+            self._runtime.sweeper.stop()
         self._database.close()
 
     def _shutting_down(self, **_: Any) -> None:
@@ -134,8 +160,15 @@ class WorkerSteps(bootsteps.StartStopStep):  # type: ignore[misc]  # celery is u
         threading.Thread(target=self._runtime.release, name="release", daemon=True).start()
 
 
-def create_celery(settings: Settings, scorer_factory: ScorerFactory | None = None) -> Celery:
-    """The Celery application of one process; a worker's needs `scorer_factory`, a sender's does not."""
+def create_celery(
+    settings: Settings,
+    scorer_factory: ScorerFactory | None = None,
+    observe: Observe = unobserved,
+) -> Celery:
+    """The Celery application of one process; a worker's needs `scorer_factory`, a sender's does not.
+
+    `observe` is told of every attempt at a shard, in the process that made it.
+    """
     embedded = settings.broker_url is None
     broker = "filesystem://localhost" if embedded else settings.celery_broker_url
     app = Celery("headmap", broker=broker, set_as_current=False)
@@ -166,7 +199,8 @@ def create_celery(settings: Settings, scorer_factory: ScorerFactory | None = Non
         task_reject_on_worker_lost=False,  # the lease decides, not the broker
         task_publish_retry=False,
         task_time_limit=hard,
-        task_soft_time_limit=max(1, hard - 60),
+        # A scorer that did not hear it was over at `shard_seconds` is interrupted, then killed.
+        task_soft_time_limit=0.95 * hard,
         worker_prefetch_multiplier=1,
         worker_hijack_root_logger=False,
         worker_redirect_stdouts=False,
@@ -178,7 +212,7 @@ def create_celery(settings: Settings, scorer_factory: ScorerFactory | None = Non
         enable_utc=True,
     )
     if scorer_factory is not None:
-        runtime = WorkerRuntime(settings, scorer_factory)
+        runtime = WorkerRuntime(settings, scorer_factory, observe)
         app.headmap_runtime = runtime
         app.task(runtime.score_shard, name=TASK, ignore_result=True)
         app.steps["worker"].add(WorkerSteps)

@@ -35,6 +35,8 @@ class Lease:
     spec: ShardSpec
     owner: str
     attempt: int
+    request_id: str | None = None
+    """Of the request that made the job."""
 
 
 def acquire(session: Session, job_id: str, number: int, *, owner: str, seconds: float) -> Lease | None:
@@ -75,7 +77,7 @@ def acquire(session: Session, job_id: str, number: int, *, owner: str, seconds: 
         count=shard.count,
         max_new_tokens=job.max_new_tokens,
     )
-    return Lease(spec, owner, shard.attempt)
+    return Lease(spec, owner, shard.attempt, job.request_id)
 
 
 def renew(session: Session, lease: Lease, *, seconds: float, pages_done: int) -> bool:

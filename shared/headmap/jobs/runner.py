@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import logging
 import threading
 import time
@@ -9,6 +10,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
+from headmap.context import request_id
 from headmap.errors import HeadmapError, RegistryUnavailable
 from headmap.jobs.leases import Lease, acquire, complete, fail, renew
 from headmap.jobs.work import ShardAborted, ShardScorer
@@ -19,17 +21,31 @@ logger = logging.getLogger(__name__)
 
 _BEAT_SECONDS = 1.0
 
+Observe = Callable[[str, int, float], None]
+"""Told of each attempt when it ends: its outcome as `run_shard` has it, the shard's pages, and the seconds it took."""
+
+
+def unobserved(outcome: str, pages: int, seconds: float) -> None:
+    """The `Observe` of those who count nothing."""
+
 
 class Heartbeat:
-    """Renews a lease once a second, with the progress, while the work goes on in the thread that made it."""
+    """Renews a lease once a second, with the progress, while the work goes on in the thread that made it.
+
+    Past `settings.shard_seconds` it fails the attempt, and the work is aborted at its next page.
+    """
 
     def __init__(self, database: Database, lease: Lease, settings: Settings) -> None:
         self._database, self._lease, self._seconds = database, lease, settings.lease_seconds
         self._beat = min(_BEAT_SECONDS, settings.lease_seconds / 3)
+        self._settings = settings
+        self._context = contextvars.copy_context()
+        self.outcome = "lost"
+        """What became of an attempt that was aborted."""
         self._pages_done = 0
         self._lost = threading.Event()
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
+        self._thread = threading.Thread(target=self._context.run, args=(self._run,), name="heartbeat", daemon=True)
 
     def on_page(self, pages_done: int) -> None:
         """Note the progress. Raises ShardAborted once the lease is lost."""
@@ -48,8 +64,14 @@ class Heartbeat:
         self._thread.join()
 
     def _run(self) -> None:
-        while not self._stop.wait(self._beat):
+        ends = time.monotonic() + self._settings.shard_seconds
+        while not self._stop.wait(min(self._beat, max(0.0, ends - time.monotonic()))):
             try:
+                if time.monotonic() >= ends:
+                    error = TimeoutError(f"not done within {self._settings.shard_seconds:g} s")
+                    self.outcome = _give_up(self._database, self._settings, self._lease, error)
+                    self._lost.set()
+                    return
                 with self._database.write() as session:
                     kept = renew(session, self._lease, seconds=self._seconds, pages_done=self._pages_done)
             except RegistryUnavailable as error:
@@ -72,10 +94,12 @@ def run_shard(
     number: int,
     *,
     owner: str,
+    observe: Observe = unobserved,
 ) -> str:
     """Do one shard if it is there to be done, and return what became of it.
 
     `scorer` gives the process's scorer; it is asked under the lease, so a scorer that cannot be made fails the attempt.
+    What is logged meanwhile carries the id of the request that made the job.
     Outcomes: `skipped` (nothing to do, or another has it), `done`, `lost` (someone else has it now, or the job was
     cancelled), `retry` (again after a back-off) or `failed`. A registry that goes away is waited for, then
     RegistryUnavailable is raised: the lease runs out and another attempt follows.
@@ -84,16 +108,28 @@ def run_shard(
         lease = acquire(session, job_id, number, owner=owner, seconds=settings.lease_seconds)
     if lease is None:
         return "skipped"
-    context = {"job_id": job_id, "shard": number, "attempt": lease.attempt}
+    token = request_id.set(lease.request_id)
     started = time.monotonic()
     try:
-        with Heartbeat(database, lease, settings) as heartbeat:
+        outcome = _score(database, settings, scorer, lease)
+        observe(outcome, lease.spec.count, time.monotonic() - started)
+        return outcome
+    finally:
+        request_id.reset(token)
+
+
+def _score(database: Database, settings: Settings, scorer: Callable[[], ShardScorer], lease: Lease) -> str:
+    context = {"job_id": lease.spec.job_id, "shard": lease.spec.number, "attempt": lease.attempt}
+    started = time.monotonic()
+    heartbeat = Heartbeat(database, lease, settings)
+    try:
+        with heartbeat:
             result = scorer()(lease.spec, heartbeat.on_page)
         if not database.patiently(lambda session: complete(session, lease, result), seconds=settings.lease_seconds):
             raise ShardAborted
     except ShardAborted:
-        logger.info("shard lost", extra=context)
-        return "lost"
+        logger.info("shard aborted", extra={**context, "outcome": heartbeat.outcome})
+        return heartbeat.outcome
     except RegistryUnavailable:
         raise
     except Exception as error:

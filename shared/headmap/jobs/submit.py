@@ -6,6 +6,7 @@ import logging
 
 from sqlalchemy.exc import IntegrityError
 
+from headmap.context import request_id
 from headmap.errors import Unavailable
 from headmap.jobs.broker import Broker
 from headmap.models import ModelInfo
@@ -61,10 +62,13 @@ def write_job(
                     announce=ANNOUNCE,
                     force=force,
                     idempotency_key=idempotency_key,
+                    request_id=request_id.get(),
                 )
-                return get_job(session, job_id), [(job_id, number) for number in numbers], created
+                found = get_job(session, job_id), [(job_id, number) for number in numbers], created
         except IntegrityError:
             continue  # an equal request was first; look again
+        logger.info("job submitted" if created else "job found", extra={"job_id": job_id})
+        return found
     raise Unavailable("too many equal requests at once")
 
 

@@ -24,12 +24,28 @@ def sweep(database: Database, broker: Broker, settings: Settings) -> int:
     Each step is a conditional change under a row lock, so several sweepers do the work of one. Raises
     RegistryUnavailable, and OSError when the broker does not answer.
     """
+    take_back(database, settings)
+    return announce_due(database, broker, settings)
+
+
+def take_back(database: Database, settings: Settings) -> int:
+    """End the attempts whose leases ran out; returns how many. Raises RegistryUnavailable."""
     with database.read() as session:
         late = due_leases(session, _BATCH)
+    taken = 0
     for job_id, number in late:
         with database.write() as session:
-            if expire(session, job_id, number, max_attempts=settings.max_attempts, back_off=settings.retry_seconds):
-                logger.warning("shard %d of job %s: its worker is gone", number, job_id)
+            ran_out = expire(
+                session, job_id, number, max_attempts=settings.max_attempts, back_off=settings.retry_seconds
+            )
+        if ran_out:
+            taken += 1
+            logger.warning("shard lost its worker", extra={"job_id": job_id, "shard": number})
+    return taken
+
+
+def announce_due(database: Database, broker: Broker, settings: Settings) -> int:
+    """Enqueue shards that are due and not on their way; returns how many. Raises as `sweep`."""
     waiting = broker.waiting()
     with database.write() as session:
         forget_idempotency_keys(session)
@@ -43,6 +59,7 @@ class SweeperThread:
 
     def __init__(self, database: Database, broker: Broker, settings: Settings) -> None:
         self._database, self._broker, self._settings = database, broker, settings
+        self.leases_taken_back = 0
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="sweeper", daemon=True)
 
@@ -56,7 +73,8 @@ class SweeperThread:
     def _run(self) -> None:
         while not self._stop.is_set():
             try:
-                sweep(self._database, self._broker, self._settings)
+                self.leases_taken_back += take_back(self._database, self._settings)
+                announce_due(self._database, self._broker, self._settings)
             except (HeadmapError, OSError) as error:
                 logger.warning("sweep: %s", error)
             except Exception:

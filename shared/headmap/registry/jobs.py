@@ -106,6 +106,7 @@ def add_job(
     announce: int,
     force: bool = False,
     idempotency_key: str | None = None,
+    request_id: str | None = None,
 ) -> tuple[str, list[int], bool]:
     """Write a job and its shards, or find the one that stands for an equal request.
 
@@ -132,6 +133,7 @@ def add_job(
             session.execute(update(Job).where(Job.active_key == key).values(active_key=None))
         job_id = uuid.uuid4().hex
         job = Job(id=job_id, state=JobState.QUEUED, active_key=key, created_at=now, **asdict(params))
+        job.request_id = request_id
         for name in ("revision", "architecture", "num_layers", "num_heads", "num_kv_heads"):
             setattr(job, name, getattr(info, name))
         job.model = info.name
@@ -207,6 +209,15 @@ def count_jobs(session: Session) -> dict[JobState, int]:
     counts = dict.fromkeys(JobState, 0)
     for state, count in session.execute(select(Job.state, func.count()).group_by(Job.state)):
         counts[JobState(state)] = count
+    return counts
+
+
+def count_open_shards(session: Session) -> dict[ShardState, int]:
+    """How many shards wait and how many are being scored; the index on their state answers this."""
+    counts = dict.fromkeys((ShardState.QUEUED, ShardState.RUNNING), 0)
+    query = select(Shard.state, func.count()).where(Shard.state.in_(list(counts))).group_by(Shard.state)
+    for state, count in session.execute(query):
+        counts[ShardState(state)] = count
     return counts
 
 

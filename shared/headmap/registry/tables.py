@@ -102,6 +102,8 @@ class Job(Base):
     stable_overlap: Mapped[float | None] = mapped_column(Double)
     """With these three `pages` grows, round by round; empty where the request said how many."""
 
+    request_id: Mapped[str | None] = mapped_column(String(64))
+    """Of the HTTP request that made it: workers log with it, so that one id leads from the gateway to a shard."""
     error: Mapped[str | None] = mapped_column(Text)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     started_at: Mapped[datetime | None] = mapped_column(UtcDateTime)

@@ -83,7 +83,8 @@ class Cluster:
         """Shards that are leased, and shards that are done; nothing is leased as far as an absent registry tells."""
         try:
             with self.database.read() as session:
-                counts = dict(session.execute(select(Shard.state, func.count()).group_by(Shard.state)).tuples().all())
+                rows = session.execute(select(Shard.state, func.count()).group_by(Shard.state))
+                counts = {state: count for state, count in rows}  # noqa: C416  # rows are no pairs to mypy
         except RegistryUnavailable:
             return 0, 0
         return counts.get(ShardState.RUNNING, 0), counts.get(ShardState.DONE, 0)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import signal
 from collections.abc import Callable
@@ -20,11 +19,7 @@ def kill_worker(cluster: Cluster, rng: random.Random) -> str:
 
 
 def kill_child(cluster: Cluster, rng: random.Random) -> str:
-    """As the kernel does when memory runs out: the process with the model is the largest."""
-    children = cluster.pick(rng).children()
-    if not children:
-        return kill_worker(cluster, rng)
-    os.kill(rng.choice(children), signal.SIGKILL)
+    cluster.pick(rng).kill_children()
     return "killed the child that holds a worker's model (kill -9)"
 
 

@@ -79,7 +79,7 @@ def run(cluster: Cluster, plan: Plan, tell: Callable[[str], None]) -> Report:
         client.wait(asked.id, _END_SECONDS)
     report.seconds = round(time.monotonic() - began, 1)
     report.requests_repeated = client.repeated
-    report.attempts_dropped = cluster.logged("shard lost")
+    report.attempts_dropped = cluster.logged("shard aborted")
     if client.error is not None:
         report.wrong.append(f"the client gave up: {client.error}")
     _judge(cluster, calm, client.asked, report)

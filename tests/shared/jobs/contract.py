@@ -26,9 +26,11 @@ SHARDS = 3  # of 4, 4 and 2 pages
 AUTO = replace(PARAMS, pages=6, min_pages=6, max_pages=40, stable_overlap=1.0)
 
 
-def make_job(database: Database, *, force: bool = True, params: JobParams = PARAMS) -> str:
+def make_job(
+    database: Database, *, force: bool = True, params: JobParams = PARAMS, request_id: str | None = None
+) -> str:
     with database.write() as session:
-        return add_job(session, INFO, params, shard_pages=4, announce=100, force=force)[0]
+        return add_job(session, INFO, params, shard_pages=4, announce=100, force=force, request_id=request_id)[0]
 
 
 def lease(database: Database, job: str, number: int, owner: str = "a") -> Lease | None:
@@ -71,6 +73,12 @@ def read_job(database: Database, job: str) -> JobRecord:
 def shard_state(database: Database, job: str, number: int) -> str:
     with database.read() as session:
         return session.execute(select(Shard.state).where(Shard.job_id == job, Shard.number == number)).scalar_one()
+
+
+def failure(database: Database, job: str, number: int) -> str | None:
+    """Why the last attempt at a shard failed."""
+    with database.read() as session:
+        return session.scalar(select(Shard.error).where(Shard.job_id == job, Shard.number == number))
 
 
 def checksum(database: Database, job: str) -> str:

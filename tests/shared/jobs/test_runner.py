@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
+from headmap.context import request_id
 from headmap.errors import InvalidParameter, ModelNotFound, OutOfMemory
 from headmap.jobs.runner import run_shard
 from headmap.jobs.work import OnPage, ShardAborted, ShardResult, ShardScorer, ShardSpec
@@ -135,3 +136,33 @@ def test_cancel_aborts_the_work_and_nothing_of_it_stays(database: Database, sett
     assert outcome == ["lost"]
     assert contract.shard_state(database, job, 0) == ShardState.CANCELLED
     assert contract.read_job(database, job).state is JobState.CANCELLED
+
+
+def test_a_shard_that_takes_too_long_is_aborted_and_its_attempt_failed(database: Database, settings: Settings) -> None:
+    job = contract.make_job(database)
+    scorer = Waiting()
+    hurried = settings.model_copy(update={"shard_time_limit": 1, "lease_seconds": 0.3})
+    assert run_shard(database, hurried, lambda: scorer, job, 0, owner="w") == "retry"
+    assert scorer.aborted.is_set()
+    assert contract.shard_state(database, job, 0) == ShardState.QUEUED
+    assert contract.failure(database, job, 0) == "TimeoutError: not done within 0.9 s"
+
+
+def test_attempts_are_told_with_their_pages_and_carry_the_requests_id(database: Database, settings: Settings) -> None:
+    told: list[tuple[str, int]] = []
+    seen: list[str | None] = []
+
+    def scorer(spec: ShardSpec, on_page: OnPage) -> ShardResult:
+        seen.append(request_id.get())
+        return FakeScorer()(spec, on_page)
+
+    def observe(outcome: str, pages: int, seconds: float) -> None:
+        told.append((outcome, pages))
+
+    job = contract.make_job(database, request_id="r-1")
+    for number in (2, 0, 0):
+        run_shard(database, settings, lambda: scorer, job, number, owner="w", observe=observe)
+    run_shard(database, settings, raising(RuntimeError("broken")), job, 1, owner="w", observe=observe)
+    assert told == [("done", 2), ("done", 4), ("retry", 4)]
+    assert seen == ["r-1", "r-1"]
+    assert request_id.get() is None

@@ -7,10 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import inspect
+from alembic.script import ScriptDirectory
+from sqlalchemy import inspect, text
 
 from headmap.errors import RegistryUnavailable
-from headmap.registry.migrations import current_revision, head_revision, migrate
+from headmap.registry.migrations import current_revision, head_revision, migrate, scripts_folder
 from headmap.registry.repository import list_maps
 from headmap.registry.session import Database, open_database
 from headmap.registry.tables import Base, JobState
@@ -23,6 +24,11 @@ def finished_job(database: Database) -> str:
     for number in range(contract.SHARDS):
         contract.finish(database, contract.held(database, job, number))
     return job
+
+
+def revisions() -> list[str]:
+    """Newest first."""
+    return [step.revision for step in ScriptDirectory(str(scripts_folder())).walk_revisions()]
 
 
 class MigrationContract:
@@ -65,6 +71,23 @@ class MigrationContract:
         database = open_database(settings)
         job = finished_job(database)
         assert contract.read_job(database, job).state is JobState.SUCCEEDED
+        database.close()
+
+    def test_each_step_back_and_forth_keeps_jobs_and_maps(self, settings: Settings) -> None:
+        migrate(settings)
+        database = open_database(settings)
+        job = finished_job(database)
+        before = contract.checksum(database, job)
+        for revision in revisions()[1:]:  # newest first
+            migrate(settings, revision)
+            with database.engine.connect() as connection:
+                assert current_revision(connection) == revision
+                assert connection.execute(text("SELECT count(*) FROM maps")).scalar_one() == 1
+            database.close()
+            migrate(settings)
+            assert contract.checksum(database, job) == before
+            assert contract.read_job(database, job).done == contract.PARAMS.pages
+        assert contract.finish(database, contract.held(database, contract.make_job(database), 0))
         database.close()
 
     def test_processes_that_start_together_migrate_once(self, settings: Settings) -> None:

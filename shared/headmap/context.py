@@ -1,4 +1,4 @@
-"""The id of the request being served, for logs and error documents. No web framework, so workers log with it too."""
+"""The id of the request being served or worked for, for logs and error documents: every room may read it."""
 
 from __future__ import annotations
 

@@ -1,0 +1,54 @@
+"""Backup and restore of the registry, with the commands of docs/operations.md."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from headmap.registry.migrations import migrate
+from headmap.registry.session import open_database
+from headmap.registry.tables import JobState
+from headmap.settings import Settings
+from tests.integration.servers import Postgres
+from tests.shared.jobs import contract
+
+ROOT = Path(__file__).parents[2]
+DUMP = ["--format=custom"]
+RESTORE = ["--clean", "--if-exists", "--exit-on-error"]
+
+pytestmark = pytest.mark.integration
+
+
+def test_a_restored_registry_has_its_maps_and_goes_on_with_its_jobs(settings: Settings, postgres: Postgres) -> None:
+    migrate(settings)
+    database = open_database(settings)
+    whole, half = contract.make_job(database), contract.make_job(database)
+    for number in range(contract.SHARDS):
+        contract.finish(database, contract.held(database, whole, number))
+    contract.finish(database, contract.held(database, half, 0))
+    contract.held(database, half, 1, "at work when the dump was taken")
+    before = contract.checksum(database, whole)
+
+    dump = subprocess.run([postgres.program("pg_dump"), "-d", settings.sql_url, *DUMP], capture_output=True, check=True)
+    database.close()
+    migrate(settings, "base")
+    restore = [postgres.program("pg_restore"), "-d", settings.sql_url, *RESTORE]
+    subprocess.run(restore, input=dump.stdout, capture_output=True, check=True)
+    migrate(settings)
+
+    database = open_database(settings)
+    assert contract.checksum(database, whole) == before
+    contract.let_run_out(database, half)
+    for number in (1, 2):
+        contract.finish(database, contract.held(database, half, number))
+    assert contract.read_job(database, half).state is JobState.SUCCEEDED
+    assert contract.checksum(database, half) == before
+    database.close()
+
+
+def test_the_page_tells_these_commands() -> None:
+    page = (ROOT / "docs" / "operations.md").read_text()
+    assert f"pg_dump -U headmap -d headmap {' '.join(DUMP)}" in page
+    assert f"pg_restore -U headmap -d headmap {' '.join(RESTORE)}" in page
