@@ -17,8 +17,8 @@ from headmap.head_scores import HeadScores
 from headmap.kvcache.generate import GenerateCache
 from headmap.kvcache.plan import KVRequest
 from headmap.scoring.pages import make_page
-from headmap.scoring.probe import replay
 from headmap.scoring.profile import Profiler, transcription_prompt
+from headmap.scoring.reading import read_pages
 from tests.shared.families.seeing import ask, noise
 from tests.shared.kvcache.test_cache import NEW_TOKENS, run
 
@@ -122,12 +122,14 @@ def slow_winners(loaded: LoadedModel, prompt: PreparedPrompt, answer: list[int])
     return np.array(rows).transpose(1, 2, 0)
 
 
-def test_replay_equals_step_by_step_eager_attention(family_model: LoadedModel) -> None:
+def test_reading_equals_step_by_step_eager_attention(family_model: LoadedModel) -> None:
     prompt = transcription_prompt(family_model, make_page(1, 0))
-    answer = torch.randint(5, 60, (7,), generator=torch.Generator().manual_seed(0)).tolist()
-    picked = [0, 2, 6]
-    ours = replay(family_model, prompt, answer, picked)
-    assert (ours == slow_winners(family_model, prompt, answer)[:, :, picked]).all()
+    (answer,) = generate_greedy(family_model, [prompt], max_new_tokens=9)
+    winners = slow_winners(family_model, prompt, answer)
+    for expected in ([], answer[:5], [*answer[:3], 9, *answer[4:]]):
+        (ours,) = read_pages(family_model, [prompt], [expected], max_new_tokens=9)
+        assert ours.answer == answer
+        assert (ours.winners == winners).all()
 
 
 def test_a_profiler_scores_pages_of_it(family_model: LoadedModel) -> None:
