@@ -294,6 +294,6 @@ class _DecodeLayer(LayerAttention):
         heads = cache.shape.num_kv_heads
         rows = queries.new_zeros((cache.tables.num_rows, num_heads // heads, d))
         by_slot = rows[1:].view(-1, heads, num_heads // heads, d)
-        by_slot[self.decode.slots] = queries.view(sequences, heads, -1, d)
+        by_slot.index_copy_(0, self.decode.slots, queries.view(sequences, heads, -1, d))
         output = cache.attend(rows, self.store, scaling)[1:].view_as(by_slot)
-        return output[self.decode.slots].view(sequences, 1, num_heads, d)
+        return output.index_select(0, self.decode.slots).view(sequences, 1, num_heads, d)

@@ -15,7 +15,7 @@ class LayerStore:
     bias: (blocks, block_size) float32, 0 where a slot holds a token and -inf where it does not: added to the logits, it
     masks free slots without any length being looked up. table: (rows, width) int32, the blocks of each row in order;
     counts: (rows,) int32, how many of its entries count. `moves` counts how often tensors were made anew: whoever holds
-    their addresses looks at it.
+    their addresses looks at it. used: no block from this one on is taken, so attention may stop there.
     """
 
     def __init__(self, block_size: int, head_dim: int, dtype: torch.dtype, device: torch.device) -> None:
@@ -26,6 +26,7 @@ class LayerStore:
         self.table = torch.zeros((0, 0), dtype=torch.int32, device=device)
         self.counts = torch.zeros(0, dtype=torch.int32, device=device)
         self.moves = 0
+        self.used = 0
 
     def resize(self, blocks: int) -> None:
         """Make room for `blocks` blocks; what is there stays."""
@@ -43,6 +44,7 @@ class LayerStore:
         blocks, rows, positions = (self._index(a) for a in (assigned.blocks, assigned.rows, assigned.positions))
         self.owner[blocks] = rows
         if len(blocks):
+            self.used = max(self.used, int(assigned.blocks.max()) + 1)
             self._widen_table(int(assigned.rows.max()) + 1, int(assigned.positions.max()) + 1)
         self.table[rows, positions] = blocks.int()
         self.counts.scatter_reduce_(0, rows, positions.int() + 1, "amax")
@@ -86,6 +88,7 @@ class LayerStore:
         self.table = moved[self.table.long()]
         self.keys, self.values = self.keys[index], self.values[index]
         self.owner, self.bias = self.owner[index], self.bias[index]
+        self.used = len(blocks)
 
     def _widen_table(self, rows: int, width: int) -> None:
         had_rows, had_width = self.table.shape

@@ -15,9 +15,11 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 from headmap.families.loading import LoadedModel
 from headmap.generation.runner import ModelRunner
 from headmap.head_scores import HeadScores
+from headmap.kvcache.backends import blocked
 from headmap.kvcache.cache import RaggedCache
 from headmap.kvcache.methods import get_method
 from headmap.kvcache.plan import KVRequest, plan_cache
+from headmap.kvcache.store import LayerStore
 
 
 class Recorder(TorchDispatchMode):
@@ -84,9 +86,17 @@ def admitted(runner: ModelRunner, model: LoadedModel, seed: int) -> tuple[int, i
     return slot, int(runner.prefill(slot, plan, prompt).argmax()), prompt.next_position
 
 
+def attend_whole(queries: torch.Tensor, store: LayerStore, scaling: float) -> torch.Tensor:
+    """Over all blocks there are, as the kernels do: a captured step cannot follow how many are used."""
+    store.used = len(store.owner)
+    return blocked.attend(queries, store, scaling)
+
+
 def decoded(model: LoadedModel, capture: Any) -> list[torch.Tensor]:
     """Logits of steps of one, three and two sequences, past the end of their blocks; one is released on the way."""
-    cache = RaggedCache(model.cache_shape, dtype=torch.float32, device=torch.device("cpu"), block_size=8)
+    cache = RaggedCache(
+        model.cache_shape, dtype=torch.float32, device=torch.device("cpu"), block_size=8, attend=attend_whole
+    )
     runner = ModelRunner(model, cache, capture=capture)
     if runner.graphed is not None:
         runner.graphed.steps_at_rest = 1

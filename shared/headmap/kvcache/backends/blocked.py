@@ -8,8 +8,12 @@ more. Work per step is proportional to the tokens kept.
 from __future__ import annotations
 
 import torch
+from torch.nn.functional import scaled_dot_product_attention
 
 from headmap.kvcache.store import LayerStore
+
+FEW_ROWS = 4
+"""So few rows attend over the whole store in one call: fewer operations are worth products that are masked away."""
 
 
 def attend(queries: torch.Tensor, store: LayerStore, scaling: float) -> torch.Tensor:
@@ -19,14 +23,38 @@ def attend(queries: torch.Tensor, store: LayerStore, scaling: float) -> torch.Te
     and rows without a token are not defined. Products and sums are kept in float32.
     """
     rows, group, _ = queries.shape
-    owner = store.owner
-    logits = torch.baddbmm(
-        store.bias[:, None, :].to(queries.dtype), queries[owner], store.keys.transpose(1, 2), alpha=scaling
-    ).float()
-    index = owner[:, None].expand(-1, group)
-    peak = logits.new_full((rows, group), -torch.inf).scatter_reduce_(0, index, logits.amax(-1), "amax")
-    weights = (logits - peak[owner][..., None]).exp_()
-    partial = torch.bmm(weights.to(store.values.dtype), store.values).float()
+    owner, keys, values, bias = (of[: store.used] for of in (store.owner, store.keys, store.values, store.bias))
+    if rows <= 1 + FEW_ROWS:
+        return _attend_masked(queries, keys, values, bias, owner, scaling)
+    logits = torch.bmm((queries * scaling).index_select(0, owner), keys.transpose(1, 2)).float()
+    logits += bias[:, None, :]
+    peak = logits.new_full((rows, group), -torch.inf)
+    peak.scatter_reduce_(0, owner[:, None].expand(-1, group), logits.amax(-1), "amax")
+    weights = logits.sub_(peak.index_select(0, owner)[..., None]).exp_()
+    partial = torch.bmm(weights.to(values.dtype), values).float()
     total = torch.zeros_like(peak).index_add_(0, owner, weights.sum(-1))
     output = partial.new_zeros((rows, *partial.shape[1:])).index_add_(0, owner, partial)
     return output.div_(total[..., None]).to(queries.dtype)
+
+
+def _attend_masked(
+    queries: torch.Tensor,
+    keys: torch.Tensor,
+    values: torch.Tensor,
+    bias: torch.Tensor,
+    owner: torch.Tensor,
+    scaling: float,
+) -> torch.Tensor:
+    """Every row over all tokens at once, those of other rows masked."""
+    rows, group, dim = queries.shape
+    of_row = owner == torch.arange(rows, device=owner.device)[:, None]
+    mask = torch.where(of_row[..., None], bias, -torch.inf).to(queries.dtype).view(1, rows, 1, -1)
+    tokens = mask.shape[-1]
+    output: torch.Tensor = scaled_dot_product_attention(
+        queries[None],
+        keys.reshape(1, 1, tokens, dim).expand(1, rows, -1, -1),
+        values.reshape(1, 1, tokens, dim).expand(1, rows, -1, -1),
+        attn_mask=mask.expand(1, rows, group, tokens),
+        scale=scaling,
+    )
+    return output[0]
