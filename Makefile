@@ -21,7 +21,7 @@ STAMP := $(VENV)/.headmap-installed
 # What ruff looks at; mypy knows its own from pyproject.toml
 CHECKED := shared services tests migrations benchmarks
 
-.PHONY: help setup demo up bench test test-fast test-slow test-integration test-compose chaos lint format clean
+.PHONY: help setup demo up bench test test-fast test-slow test-integration test-compose test-ui chaos lint format clean
 
 help:
 	@echo 'make setup    .venv with everything in it (PYTHON=, TORCH=, TORCH_INDEX= choose)'
@@ -31,6 +31,7 @@ help:
 	@echo 'make test     all tests: fast ones, slow ones, then those with real PostgreSQL and Redis'
 	@echo 'make test-compose   docker-compose.yml brought up, driven through its gateway, disturbed; about ten minutes'
 	@echo 'make chaos    scoring jobs under 55 faults (FAULTS=, SEED=): workers killed, servers crashed; three minutes'
+	@echo 'make test-ui   the dashboard in a real Chromium; pictures of every page in ui-out/; about five minutes'
 	@echo 'make lint     ruff and mypy;  make format lets ruff put things right'
 	@echo 'make clean    remove what demo and tests leave behind; .venv stays'
 
@@ -72,6 +73,10 @@ test-compose: setup
 chaos: setup
 	$(BIN)/python -m tests.integration.chaos --faults $(FAULTS) --seed $(SEED)
 
+test-ui: setup
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[ui]'
+	$(BIN)/pytest -q -m ui tests/ui
+
 lint: setup
 	$(BIN)/ruff check $(CHECKED)
 	$(BIN)/ruff format --check $(CHECKED)
@@ -82,4 +87,4 @@ format: setup
 	$(BIN)/ruff format $(CHECKED)
 
 clean:
-	rm -rf demo-out bench-out headmap-data .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf demo-out bench-out ui-out headmap-data .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -12,12 +12,13 @@ export class HeadPages {
     this.chosen = [0, 0];
     this.title = h("h3");
     this.picture = h("img", { class: "head-page", alt: "", hidden: true });
+    this.large = h("a", { class: "picture-link", target: "_blank", rel: "noopener" }, this.picture);
     this.text = h("p", { class: "hint" });
     this.before = h("button", { type: "button", disabled: true, onclick: () => this.#turn(-1) }, "Page before");
     this.after = h("button", { type: "button", disabled: true, onclick: () => this.#turn(1) }, "Next page");
     this.turning = h("div", { class: "row", hidden: true }, this.before, this.after);
     this.problem = h("div");
-    this.element = h("section", { class: "stack tight", "aria-label": "The chosen head on a page" }, this.title, this.picture, this.text, this.turning, this.problem);
+    this.element = h("section", { class: "stack tight", "aria-label": "The chosen head on a page" }, this.title, this.large, this.text, this.turning, this.problem);
   }
 
   /** @param {number} layer @param {number} head @param {boolean} load whether to ask at once */
@@ -40,7 +41,8 @@ export class HeadPages {
       const about = await get(path, { page: this.page, format: "json" });
       if (this.wanted !== wanted) return;
       this.picture.src = address(path, { page: this.page, format: "png" });
-      this.picture.alt = `Page ${this.page} of the profile, with the ${counted(about.hits, "place")} where layer ${layer}, head ${head} looked at the word being written`;
+      this.large.href = this.picture.src;
+      this.picture.alt = `Page ${this.page} of the profile, with the ${counted(about.hits, "place")} where layer ${layer}, head ${head} looked at the word being written; opens in full`;
       this.picture.hidden = false;
       this.text.textContent = `It looked at the word being written for ${count(about.hits)} of ${counted(about.looks.length, "token")}.`;
       this.#offer(about.pages);

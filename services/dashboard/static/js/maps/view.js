@@ -42,7 +42,7 @@ export class MapView {
     const facts = [
       ["Shape", `${map.num_layers} layers × ${map.num_heads} heads, ${map.num_kv_heads} KV heads`],
       ["From", map.dataset === "import" ? "an import" : `${count(map.pages)} pages of ${map.dataset}, seed ${map.seed}, rule ${map.rule}`],
-      ["Hits", map.hits === null ? null : `${count(map.hits)} in ${count(map.tokens_seen ?? 0)} tokens, ${count(map.tokens_matched ?? 0)} of them words of the page`],
+      ["Hits", map.hits === null ? null : `${count(map.hits)} over all heads; ${count(map.tokens_matched ?? 0)} of ${count(map.tokens_seen ?? 0)} tokens read a word of their page`],
       ["Made", `${time(map.created_at)}${map.code_version ? `, by version ${map.code_version}` : ""}`],
       ["Revision", map.revision],
       ["Checksum", map.checksum],

@@ -204,6 +204,6 @@ export class Column {
 /** Which map set the budgets, or why none did. */
 function mapOf(kv, asked) {
   if (kv.map_id) return h("a", { href: `/dashboard/maps?map=${kv.map_id}` }, kv.map_match === "exact" ? "in use" : "of another revision");
-  if (kv.map_match === "none" && asked === "sparsemm") return document.createTextNode("none: ran as SnapKV");
+  if (kv.map_match === "none" && asked === "sparsemm") return document.createTextNode("none, so SnapKV");
   return document.createTextNode("not needed");
 }

@@ -84,7 +84,7 @@ export class Picture {
     image.hidden = !shown;
     byId("drop-empty").hidden = Boolean(shown);
     byId("remove-picture").hidden = !shown;
-    byId("picture-name").textContent = shown ? `${shown.name}, ${shown.width} × ${shown.height}` : "";
+    byId("picture-name").textContent = shown ? `${shown.name}, ${shown.width} × ${shown.height}` : "PNG, JPEG or WebP";
     if (shown) {
       image.src = shown.url;
       image.alt = `The picture to ask about: ${shown.name}`;

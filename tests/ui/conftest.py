@@ -1,0 +1,124 @@
+"""A real cluster, the dashboard in front of it as a process of its own, and a real Chromium: `make test-ui`.
+
+What needs the browser is collected only where the marker is asked for. Pictures are left in ui-out/.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.integration.servers import find_or_install, free_port
+
+ROOT = Path(__file__).parents[2]
+OUT = ROOT / "ui-out"
+# Chromium's own confinement needs rights that root in a container does not have
+CHROMIUM_FLAGS = ["--no-sandbox", "--disable-gpu", "--force-color-profile=srgb", "--font-render-hinting=none"]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "ui: drives the dashboard in a real Chromium; make test-ui")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    asked = re.search(r"\bui\b", config.option.markexpr or "")
+    return None if asked or not collection_path.name.startswith("test_") else True
+
+
+class Running:
+    """A process of ours, its output in a file."""
+
+    def __init__(self, folder: Path, *arguments: str) -> None:
+        self.log = folder / f"{arguments[0]}.log"
+        environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'shared'}:{ROOT}", "HEADMAP_DRAIN_SECONDS": "2"}
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", *arguments], stdout=log, stderr=log, env=environment, start_new_session=True
+            )
+
+    def wait_for(self, url: str, seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            assert self.process.poll() is None, self.log.read_text()
+            with suppress(httpx.HTTPError):
+                if httpx.get(url, timeout=5).status_code == 200:
+                    return
+            time.sleep(0.2)
+        raise AssertionError(self.log.read_text())
+
+    def end(self) -> None:
+        self.process.terminate()
+        self.process.wait(60)
+
+
+class Cluster:
+    """`headmap up` on a port that stays the same, to be killed and started again."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder, self.port = folder, free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._running: Running | None = None
+
+    def start(self) -> None:
+        data = str(self._folder / "data")
+        self._running = Running(self._folder, "services.cli.main", "up", "--port", str(self.port), "--data-dir", data)
+        self._running.wait_for(f"{self.url}/health/ready", 240)
+
+    def kill(self) -> None:
+        """Without a word, as a machine that loses its power: the process that serves; the rest then ends by itself."""
+        if self._running is None:
+            raise RuntimeError("the cluster does not run")
+        supervisor = self._running.process
+        children = Path(f"/proc/{supervisor.pid}/task/{supervisor.pid}/children").read_text().split()
+        for child in children:
+            if b"services.embedded.web" in Path(f"/proc/{child}/cmdline").read_bytes():
+                os.kill(int(child), signal.SIGKILL)
+        supervisor.wait(60)
+        self._running = None
+
+    def stop(self) -> None:
+        if self._running is not None:
+            self._running.end()
+            self._running = None
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    made = Cluster(tmp_path_factory.mktemp("cluster"))
+    made.start()
+    yield made
+    made.stop()
+
+
+@pytest.fixture(scope="session")
+def dashboard(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The dashboard's URL."""
+    port = free_port()
+    made = Running(
+        tmp_path_factory.mktemp("dashboard"), "services.dashboard", "--port", str(port), "--api", cluster.url
+    )
+    url = f"http://127.0.0.1:{port}"
+    made.wait_for(f"{url}/health/ready", 60)
+    yield url
+    made.end()
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[object]:
+    from playwright.sync_api import sync_playwright
+
+    program = find_or_install("chromium", "chromium")
+    with sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=program, args=CHROMIUM_FLAGS)
+        yield opened
+        opened.close()

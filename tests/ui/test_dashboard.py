@@ -1,0 +1,373 @@
+"""A newcomer's way through the dashboard, in order: from no map at all to a service that goes away while it answers."""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, Locator, Page, expect
+
+from headmap.scoring.pages import TRANSCRIBE_PROMPT
+from headmap.settings import DEMO_MODEL
+from services.dashboard.pages import PAGES
+from tests.ui.conftest import OUT, ROOT, Cluster
+
+expect.set_options(timeout=25_000)
+
+pytestmark = [pytest.mark.ui, pytest.mark.timeout(900)]
+
+PICTURE = ROOT / "shared" / "headmap" / "demo" / "samples" / "0000.png"
+QUESTION, ANSWER = "What is the value of BXP?", "K5QB62Z"
+SLOW = 300_000
+"""Milliseconds that a profile may take on a busy machine."""
+SIZES = {"1280": (1280, 900), "390": (390, 844)}
+THEMES = ("light", "dark")
+PATHS = {page.name: page.path for page in PAGES}
+
+
+@pytest.fixture
+def page(browser: Browser, dashboard: str) -> Iterator[Page]:
+    """A page at the dashboard's address; a mistake in its scripts fails the test."""
+    context = browser.new_context(base_url=dashboard, viewport={"width": 1280, "height": 900})
+    opened = context.new_page()
+    opened.set_default_timeout(25_000)
+    mistakes: list[str] = []
+    opened.on("pageerror", lambda error: mistakes.append(str(error)))
+    opened.on("console", lambda message: mistakes.append(message.text) if "page_error" in message.text else None)
+    yield opened
+    context.close()
+    assert mistakes == []
+
+
+def show(page: Page, name: str) -> None:
+    page.goto(PATHS[name])
+    expect(page.locator("h1")).to_have_count(1)
+
+
+def fill_playground(page: Page, question: str = QUESTION) -> None:
+    show(page, "playground")
+    expect(page.get_by_label("Model", exact=True)).to_be_enabled()
+    page.locator("#file").set_input_files(PICTURE)
+    expect(page.get_by_text("0000.png, 320 × 256")).to_be_visible()
+    page.get_by_label("Question", exact=True).fill(question)
+
+
+def column(page: Page, name: str) -> Locator:
+    return page.get_by_role("region", name=f"{name} answer")
+
+
+# ---- a first visit
+
+
+@pytest.mark.parametrize(
+    ("name", "words"), [("maps", "No maps yet"), ("budgets", "No maps yet"), ("jobs", "No jobs yet")]
+)
+def test_empty_pages_say_what_to_do_first(page: Page, name: str, words: str) -> None:
+    show(page, name)
+    expect(page.get_by_role("heading", name=words)).to_be_visible()
+    if name != "jobs":
+        page.get_by_role("link", name="Profile a model").click()
+        expect(page.get_by_role("heading", name="Start a profile")).to_be_visible()
+
+
+def test_without_a_map_the_playground_says_so(page: Page) -> None:
+    show(page, "playground")
+    expect(page.get_by_text("No head map yet")).to_be_visible()
+
+
+def test_a_job_is_cancelled_and_tried_again(page: Page) -> None:
+    show(page, "jobs")
+    page.get_by_label("Model", exact=True).fill(DEMO_MODEL)
+    page.get_by_label("Pages", exact=True).fill("500")
+    page.get_by_role("button", name="Start", exact=True).click()
+    page.get_by_role("button", name="Cancel").click()
+    expect(page.locator("[data-state=cancelled]")).to_have_count(1)
+    page.get_by_role("button", name="Try again").click()
+    expect(page.locator("[data-job]")).to_have_count(2)
+    page.get_by_role("button", name="Cancel").click()
+    expect(page.locator("[data-state=cancelled]")).to_have_count(2)
+
+
+def test_a_model_that_is_not_here_is_told_with_its_code(page: Page) -> None:
+    show(page, "jobs")
+    page.get_by_label("Model", exact=True).fill("nobody/nothing")
+    page.get_by_role("button", name="Start", exact=True).click()
+    expect(page.get_by_role("alert")).to_contain_text("There is no such model here")
+    expect(page.get_by_role("alert")).to_contain_text("model_not_found")
+
+
+def test_from_the_form_to_the_heatmap(page: Page) -> None:
+    show(page, "jobs")
+    for seed in ("0", "1"):
+        page.get_by_label("Model", exact=True).fill(DEMO_MODEL)
+        page.get_by_label("Pages", exact=True).fill("4")
+        if not page.get_by_label("Seed of the pages").is_visible():
+            page.get_by_text("More", exact=True).click()
+        page.get_by_label("Seed of the pages").fill(seed)
+        page.get_by_role("button", name="Start", exact=True).click()
+    expect(page.locator("[data-state=succeeded]")).to_have_count(2, timeout=SLOW)
+    page.get_by_role("link", name="Open the map").first.click()
+    grid = page.get_by_role("grid", name=re.compile("Head scores of"))
+    expect(grid.get_by_role("gridcell")).to_have_count(36)
+    expect(page.get_by_text("hold")).to_contain_text("2 of 36")
+
+
+# ---- maps
+
+
+def test_heads_are_looked_at_with_the_mouse_and_with_the_keyboard(page: Page) -> None:
+    show(page, "maps")
+    card = page.locator(".head-card")
+    cell = page.get_by_role("gridcell", name=re.compile("Layer 2, head 3"))
+    cell.hover()
+    for words in ("Layer2", "Head3", "KV head1", "95 % interval"):
+        expect(card).to_contain_text(words)
+    cell.click()
+    cell.press("ArrowRight")
+    expect(card).to_contain_text("Head4")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", name="Layer 2, head 4 on a page")).to_be_visible()
+    picture = page.get_by_role("img", name=re.compile("Page 0 of the profile"))
+    expect(picture).to_be_visible()
+    assert picture.evaluate("image => image.decode().then(() => image.naturalWidth)") > 100
+
+
+def test_heads_in_order_of_their_scores(page: Page) -> None:
+    show(page, "maps")
+    page.get_by_text("By score").click()
+    shares = page.locator("table[aria-hidden!=true] tbody tr td:last-child").all_inner_texts()
+    numbers = [float(text.removesuffix(" %")) for text in shares]
+    assert numbers == sorted(numbers)
+    assert len(numbers) == 20
+
+
+def test_an_alias_is_moved(page: Page, cluster: Cluster) -> None:
+    show(page, "maps")
+    page.get_by_role("button", name="Move an alias here").click()
+    page.get_by_label("Alias", exact=True).fill("stable")
+    page.get_by_role("button", name="Move", exact=True).click()
+    expect(page.locator("#map .tag", has_text="stable")).to_be_visible()
+    first = httpx.get(f"{cluster.url}/maps/resolve", params={"model": DEMO_MODEL, "alias": "stable"}).json()
+    page.get_by_role("link", name=re.compile("Version 1")).click()
+    expect(page.get_by_role("heading", name=f"{DEMO_MODEL}, version 1")).to_be_visible()
+    page.get_by_role("button", name="Move an alias here").click()
+    page.get_by_label("Alias", exact=True).fill("stable")
+    expect(page.get_by_text(f"It points at version {first['version']} now.")).to_be_visible()
+    page.get_by_role("button", name="Move", exact=True).click()
+    expect(page.locator("#map .tag", has_text="stable")).to_be_visible()
+    moved = httpx.get(f"{cluster.url}/maps/resolve", params={"model": DEMO_MODEL, "alias": "stable"}).json()
+    assert (first["version"], moved["version"]) == (2, 1)
+
+
+def test_a_map_is_exported_and_imported_and_equals_itself(page: Page, tmp_path: Path) -> None:
+    show(page, "maps")
+    with page.expect_download() as download:
+        page.get_by_role("link", name="Export").click()
+    file = tmp_path / "scores.json"
+    download.value.save_as(file)
+    page.get_by_role("button", name="Import").click()
+    page.get_by_label("SparseMM file").set_input_files(file)
+    page.get_by_label("Model", exact=True).fill(DEMO_MODEL)
+    page.get_by_label("KV heads in a layer").fill("3")
+    page.get_by_role("dialog").get_by_role("button", name="Import").click()
+    expect(page.get_by_role("heading", name=f"{DEMO_MODEL}, version 3")).to_be_visible()
+    expect(page.locator(".head-card")).to_contain_text("not known")
+    page.get_by_label("Compare with").select_option(label=_version(page, 2))
+    expect(page.locator(".figures", has_text="Rank correlation")).to_contain_text("1.000")
+    expect(page.get_by_role("grid")).to_have_count(3)
+
+
+def _version(page: Page, number: int) -> str:
+    options = page.get_by_label("Compare with").locator("option").all_inner_texts()
+    return next(text for text in options if f"version {number}" in text)
+
+
+def test_a_file_that_is_no_map_stays_in_its_dialog(page: Page, tmp_path: Path) -> None:
+    file = tmp_path / "scores.json"
+    file.write_text("not json")
+    show(page, "maps")
+    page.get_by_role("button", name="Import").click()
+    page.get_by_label("SparseMM file").set_input_files(file)
+    page.get_by_label("KV heads in a layer").fill("3")
+    page.get_by_role("dialog").get_by_role("button", name="Import").click()
+    expect(page.get_by_role("alert")).to_contain_text("invalid_scores")
+
+
+# ---- budgets
+
+
+def test_a_smaller_budget_lets_more_requests_fit(page: Page) -> None:
+    show(page, "budgets")
+    fits = page.locator(".tile", has_text="Requests that fit").locator("dd")
+    expect(fits).to_have_text(re.compile(r"[\d,]+"))
+    before = int(fits.inner_text().replace(",", ""))
+    slider = page.get_by_label("Budget", exact=True)
+    slider.focus()
+    slider.press("Home")
+    expect(page.locator(".tile", has_text="Kept").locator("dd")).to_have_text(re.compile(r"^[12]\.\d %$"))
+    expect(fits).not_to_have_text(f"{before:,}")
+    assert int(fits.inner_text().replace(",", "")) > before
+    expect(page.get_by_role("gridcell")).to_have_count(18)
+    page.get_by_role("gridcell").first.hover()
+    expect(page.locator("#here")).to_contain_text("Layer 0, KV head 0")
+
+
+# ---- playground
+
+
+def test_both_columns_answer_a_picture_of_ones_own(page: Page) -> None:
+    fill_playground(page)
+    page.get_by_role("button", name="Ask both").click()
+    left, right = column(page, "Left"), column(page, "Right")
+    expect(left.locator(".answer-text")).to_have_text(ANSWER)
+    expect(left).to_contain_text("all of it")
+    expect(right).to_contain_text("20 % of the prompt")
+    expect(right.get_by_role("meter", name="Tokens kept")).to_have_attribute("aria-valuenow", re.compile("^(19|20)$"))
+    expect(left.get_by_role("meter", name="KV memory")).to_have_attribute("aria-valuenow", "100")
+    for one in (left, right):
+        expect(one.locator("dd").first).to_have_text(re.compile("ms|s$"))
+    expect(right.get_by_role("link", name="in use")).to_be_visible()
+
+
+def test_the_slider_asks_again_with_another_budget(page: Page) -> None:
+    fill_playground(page)
+    page.get_by_role("button", name="Ask both").click()
+    right = column(page, "Right")
+    kept = right.get_by_role("meter", name="Tokens kept")
+    expect(kept).to_have_attribute("aria-valuenow", re.compile("^(19|20)$"))
+    slider = right.get_by_label("Budget", exact=True)
+    slider.focus()
+    slider.press("End")
+    expect(kept).to_have_attribute("aria-valuenow", "100")
+    expect(right.locator(".answer-text")).to_have_text(ANSWER)
+    slider.press("Home")
+    expect(kept).to_have_attribute("aria-valuenow", re.compile("^[12]$"))
+
+
+def test_a_sample_page_brings_its_question_and_its_answer(page: Page) -> None:
+    show(page, "playground")
+    expect(page.get_by_label("Model", exact=True)).to_be_enabled()
+    page.get_by_role("button", name="Sample page").click()
+    expect(page.get_by_label("Question", exact=True)).to_have_value(re.compile("What is the value of"))
+    page.get_by_role("button", name="Ask both").click()
+    expect(column(page, "Left").locator(".tag")).to_have_text("right")
+
+
+def test_nothing_jumps_while_an_answer_comes(page: Page) -> None:
+    fill_playground(page)
+    before = page.get_by_role("region", name="Right answer").bounding_box()
+    page.get_by_role("button", name="Ask both").click()
+    expect(column(page, "Left").locator(".answer-text")).to_have_text(ANSWER)
+    after = page.get_by_role("region", name="Right answer").bounding_box()
+    assert (before["x"], before["y"], before["height"]) == (after["x"], after["y"], after["height"])
+
+
+def test_a_file_that_is_no_picture_is_told_before_it_is_sent(page: Page, tmp_path: Path) -> None:
+    file = tmp_path / "page.png"
+    file.write_text("this is no picture")
+    show(page, "playground")
+    page.locator("#file").set_input_files(file)
+    expect(page.get_by_role("alert")).to_contain_text("This is not a picture we can read")
+    expect(page.get_by_role("alert")).to_contain_text("invalid_image")
+
+
+def test_a_picture_is_pasted(page: Page) -> None:
+    show(page, "playground")
+    page.evaluate(
+        """(encoded) => {
+            const bytes = Uint8Array.from(atob(encoded), (character) => character.charCodeAt(0));
+            const data = new DataTransfer();
+            data.items.add(new File([bytes], "pasted.png", { type: "image/png" }));
+            document.dispatchEvent(new ClipboardEvent("paste", { clipboardData: data }));
+        }""",
+        base64.b64encode(PICTURE.read_bytes()).decode(),
+    )
+    expect(page.get_by_text("pasted.png, 320 × 256")).to_be_visible()
+
+
+# ---- status
+
+
+def test_the_status_shows_services_requests_and_memory(page: Page) -> None:
+    show(page, "status")
+    expect(page.get_by_role("row", name=re.compile("ready"))).to_contain_text("registry: ok")
+    expect(page.get_by_role("meter", name=DEMO_MODEL)).to_be_visible()
+    expect(page.get_by_text("3 succeeded").or_(page.get_by_text("2 succeeded"))).to_be_visible()
+
+
+# ---- every page, in both themes, wide and narrow
+
+
+@pytest.mark.parametrize("theme", THEMES)
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("name", PATHS)
+def test_pages_look_right_and_can_be_read_by_all(
+    browser: Browser, dashboard: str, name: str, size: str, theme: str
+) -> None:
+    width, height = SIZES[size]
+    context = browser.new_context(
+        base_url=dashboard, viewport={"width": width, "height": height}, color_scheme=theme, reduced_motion="reduce"
+    )
+    page = context.new_page()
+    page.set_default_timeout(25_000)
+    if name == "playground":
+        show(page, name)
+        expect(page.get_by_label("Model", exact=True)).to_be_enabled()
+        page.get_by_role("button", name="Sample page").click()
+        expect(page.get_by_label("Question", exact=True)).to_have_value(re.compile("What is"))
+        page.get_by_role("button", name="Ask both").click()
+        expect(page.locator(".answer-details.stale")).to_have_count(0)
+    else:
+        show(page, name)
+    if name == "maps":
+        page.get_by_role("button", name="Show where it looked").click()
+        expect(page.locator(".head-page")).to_be_visible()
+        page.get_by_label("Compare with").select_option(index=1)
+        expect(page.get_by_role("grid")).to_have_count(3)
+    expect(page.locator("[aria-busy]")).to_have_count(0)
+    page.wait_for_load_state("networkidle") if name not in ("status", "jobs") else page.wait_for_timeout(500)
+    page.evaluate("scrollTo(0, 0)")
+    OUT.mkdir(exist_ok=True)
+    page.screenshot(path=OUT / f"{name}-{theme}-{size}.png", full_page=True)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    found = Axe().run(page).response["violations"]
+    serious = [one for one in found if one["impact"] in ("serious", "critical")]
+    assert [(one["id"], [node["html"] for node in one["nodes"]][:3]) for one in serious] == []
+    context.close()
+
+
+def test_the_theme_is_kept(page: Page) -> None:
+    show(page, "status")
+    before = page.locator("html").get_attribute("data-theme")
+    page.get_by_role("button", name="Dark theme").click()
+    show(page, "jobs")
+    assert page.locator("html").get_attribute("data-theme") != before
+
+
+# ---- and at the end, everything goes away
+
+
+def test_a_service_killed_while_it_answers_is_told_and_found_again(page: Page, cluster: Cluster) -> None:
+    fill_playground(page, TRANSCRIBE_PROMPT)
+    page.get_by_text("More", exact=True).click()
+    page.get_by_label("new tokens").fill("2000")
+    page.get_by_role("button", name="Ask both").click()
+    left = column(page, "Left")
+    expect(left.locator(".answer-text")).to_have_text(re.compile(r"\S{3}"))
+    cluster.kill()
+    said = left.locator(".answer-text").inner_text()
+    expect(left.get_by_role("alert")).to_contain_text("cannot be reached", timeout=60_000)
+    expect(left.get_by_role("alert")).to_contain_text("unavailable")
+    expect(left.locator(".answer-text")).to_contain_text(said)
+    show(page, "status")
+    expect(page.get_by_role("row", name=re.compile("unavailable"))).to_be_visible()
+    show(page, "maps")
+    expect(page.get_by_role("alert")).to_contain_text("unavailable")
+    cluster.start()
+    page.get_by_role("button", name="Try again").click()
+    expect(page.get_by_role("gridcell").first).to_be_visible()
