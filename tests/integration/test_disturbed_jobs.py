@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 
@@ -117,3 +118,18 @@ def test_several_sweepers_announce_a_shard_once(cluster: Cluster) -> None:
     time.sleep(0.3)  # the back-off
     sweep_together()
     assert broker.sent.count((job, 0)) == 1
+
+
+def test_a_job_that_reads_on_makes_the_calm_map_although_a_worker_is_killed(cluster: Cluster) -> None:
+    params = replace(PARAMS, pages=8, min_pages=8, max_pages=40, stable_overlap=1.0, seed=0)
+    calm = contract.make_job(cluster.database, params=params)
+    rounds = contract.read_on(cluster.database, calm)
+    victim = cluster.worker(pause=0.2)
+    job = cluster.submit(params)
+    cluster.wait_until_running(job, pages=rounds[0] + 2)  # in the second round
+    victim.kill()
+    cluster.worker()
+    ended = cluster.wait_until_ended(job)
+    assert (ended.state, ended.total) == (JobState.SUCCEEDED, rounds[-1])
+    assert contract.maps_of(cluster.database, job) == 1
+    assert contract.checksum(cluster.database, job) == contract.checksum(cluster.database, calm)
