@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 DEMO_MODEL = "headmap/demo-ocr"
@@ -56,7 +56,7 @@ class Settings(BaseSettings):
     decode_backend: Literal["torch", "triton"] = Field(
         "torch", description="attention of a decode step: plain torch operations, or Triton kernels on CUDA"
     )
-    cuda_graphs: bool = Field(False, description="decode steps are replayed as CUDA graphs; on CUDA only")
+    cuda_graphs: bool = Field(False, description="decode steps are replayed as CUDA graphs; with triton only")
     default_max_new_tokens: int = Field(128, ge=1, description="for requests that do not say")
     max_prompt_tokens: int = Field(131_072, ge=1, description="at most; the model's context may be less")
     default_kv_ratio: float | None = Field(
@@ -86,6 +86,12 @@ class Settings(BaseSettings):
     scoring_batch: int = Field(4, ge=1, description="pages that a worker reads together")
 
     log_level: str = Field("INFO", description="DEBUG, INFO, WARNING or ERROR")
+
+    @model_validator(mode="after")
+    def _graphs_need_kernels(self) -> Settings:
+        if self.cuda_graphs and self.decode_backend != "triton":
+            raise ValueError(f"cuda_graphs needs decode_backend triton, got {self.decode_backend}")
+        return self
 
     @field_validator("data_dir")
     @classmethod
