@@ -48,6 +48,9 @@ class Settings(BaseSettings):
     map_refresh_seconds: float = Field(2.0, gt=0, description="how often inference looks whether an alias has moved")
 
     kv_memory_bytes: int | None = Field(None, gt=0, description="for all sequences' KV; from free memory when unset")
+    session_memory_bytes: int = Field(
+        2**30, ge=0, description="of the machine's memory, for conversations between their turns; 0 keeps none"
+    )
     max_running: int = Field(32, ge=1, description="sequences decoded together")
     max_waiting: int = Field(128, ge=0, description="requests queued before 429")
     max_decode_gap_ms: float = Field(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -22,7 +23,8 @@ CHATML = (
 )
 SPECIAL = ["<|im_start|>", "<|im_end|>", "<image>", "<s>", "</s>", "<unk>"]
 CORPUS = [
-    "user assistant system What is it? see the cat <|im_end|> and </s> or <image> here 0123456789\n|_ b c d f g j k l o q v w x y z"
+    "user assistant system What is it? see the cat <|im_end|> and </s> or <image> here 0123456789\n"
+    "|_ b c d f g j k l o q v w x y z",
 ] * 3
 
 
@@ -46,9 +48,12 @@ def byte_fallback() -> PreTrainedTokenizerFast:
     """As Vicuna's and Mistral's: control tokens stand in the vocabulary itself, and a first token comes by itself."""
     tokenizer = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True, fuse_unk=True))
     tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
-    bytes_ = [f"<0x{byte:02X}>" for byte in range(256)]
-    trainer = trainers.BpeTrainer(vocab_size=420, special_tokens=["<unk>", "<s>", "</s>", *bytes_])
+    trainer = trainers.BpeTrainer(vocab_size=160, special_tokens=["<unk>", "<s>", "</s>"])
     tokenizer.train_from_iterator(CORPUS, trainer)
+    described = json.loads(tokenizer.to_str())
+    vocab = described["model"]["vocab"]
+    vocab |= {f"<0x{byte:02X}>": len(vocab) + byte for byte in range(256)}
+    tokenizer = Tokenizer.from_str(json.dumps(described))
     fallback = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
     tokenizer.decoder = decoders.Sequence(fallback)
     tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
