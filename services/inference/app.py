@@ -18,8 +18,9 @@ from services.inference.deps import InferenceState
 from services.inference.fetching import ImageFetcher
 from services.inference.metrics import EngineCollector, InferenceMetrics
 from services.inference.opening import OpenModel, Stats, open_model
-from services.inference.routes import chat, generate, models
-from services.inference.serving import ServedModel, Serving
+from services.inference.ready import ServedModel
+from services.inference.routes import chat, completions, generate, models
+from services.inference.serving import Serving
 
 
 def create_app(
@@ -85,7 +86,7 @@ async def serving(state: InferenceState) -> AsyncIterator[None]:
 def inference_router() -> APIRouter:
     """The routes; they need `app.state.inference`, which `mount` sets."""
     router = APIRouter()
-    for module in (generate, chat, models):
+    for module in (generate, chat, completions, models):
         router.include_router(module.router)
     return router
 

@@ -7,37 +7,45 @@ decode steps; each has its own method, budget, length and generator.
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import time
+from collections.abc import Hashable
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import torch
 
 from headmap.errors import HeadmapError, OutOfMemory, PromptTooLong, RequestTooLarge, ShuttingDown, Unavailable
+from headmap.families.base import PreparedPrompt
 from headmap.families.loading import LoadedModel
 from headmap.generation.graphs import capture_on_cuda
 from headmap.generation.runner import ModelRunner
-from headmap.generation.sampling import Sampler
+from headmap.generation.sampling import Sampler, log_probabilities
 from headmap.generation.text import TextStream
 from headmap.kvcache.backends import get_backend
 from headmap.kvcache.cache import RaggedCache
 from headmap.kvcache.methods import get_method
-from headmap.kvcache.plan import KeepPlan, plan_cache
+from headmap.kvcache.plan import KeepPlan, KVRequest, plan_cache
 from headmap.settings import Settings
 from services.inference.events import Cancelled, EngineRequest, EngineStats, Event, Failed, Finished, OnEvent, Token
+from services.inference.memory import spare_memory
 from services.inference.scheduler import Scheduler
+from services.inference.sessions import KeptSession, Sessions
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(eq=False)
 class _Sequence:
-    """A request on its way, from submission to its terminal event."""
+    """A request on its way, from submission to its terminal event.
+
+    `prompt` is what is left to prefill of the request's, and `plan` is about that, where a session holds the rest.
+    """
 
     request: EngineRequest
     on_event: OnEvent
+    prompt_ids: list[int]
+    session: KeptSession | None
+    prompt: PreparedPrompt
     plan: KeepPlan
     reservation: int
     sampler: Sampler
@@ -46,6 +54,7 @@ class _Sequence:
     slot: int = -1
     position: int = 0
     tokens: list[int] = field(default_factory=list)
+    session_kept: bool = False
     kept_tokens: int = 0
     queue_s: float = 0.0
     prefill_s: float = 0.0
@@ -69,7 +78,7 @@ class Engine:
                 f"{loaded.info.name} is on {loaded.device}"
             )
         self.loaded = loaded
-        memory = settings.kv_memory_bytes or _spare_memory(loaded.device)
+        memory = settings.kv_memory_bytes or spare_memory(loaded.device)
         self._cache = RaggedCache(
             loaded.cache_shape,
             dtype=loaded.model.dtype,
@@ -78,6 +87,7 @@ class Engine:
             attend=get_backend(settings.decode_backend),
         )
         self._runner = ModelRunner(loaded, self._cache, capture=capture_on_cuda if settings.cuda_graphs else None)
+        self.sessions = Sessions(settings.session_memory_bytes)
         self._scheduler: Scheduler[_Sequence] = Scheduler(settings.max_running, settings.max_waiting)
         self._max_prompt_tokens = min(settings.max_prompt_tokens, loaded.info.max_positions)
         self._max_decode_gap = settings.max_decode_gap_ms / 1e3
@@ -101,20 +111,31 @@ class Engine:
         Raises at once, with no event: BadRequest leaves for a request that cannot be served, QueueFull when too many
         wait, ShuttingDown and Unavailable when the engine ends or has ended.
         """
-        sequence = self._sequence(request, on_event)
-        with self._wake:
-            if self._stop_at is not None:
-                raise ShuttingDown("the server is shutting down")
-            if not self._thread.is_alive():
-                raise Unavailable("the engine is not running")
-            self._scheduler.add(sequence)
-            self._wake.notify()
+        token_ids = request.prompt.inputs["input_ids"][0].tolist()
+        session = None if request.session is None else self.sessions.take(request.session, token_ids)
+        try:
+            sequence = self._sequence(request, on_event, session, token_ids)
+            with self._wake:
+                if self._stop_at is not None:
+                    raise ShuttingDown("the server is shutting down")
+                if not self._thread.is_alive():
+                    raise Unavailable("the engine is not running")
+                self._scheduler.add(sequence)
+                self._wake.notify()
+        except BaseException:
+            if session is not None:
+                self.sessions.give_back(session)
+            raise
 
     def cancel(self, request_id: str) -> None:
         """End a request; its cache is free before the next step. Unknown and ended ids are no error."""
         with self._wake:
             self._cancelled.add(request_id)
             self._wake.notify()
+
+    def drop_session(self, key: Hashable) -> bool:
+        """Forget what is kept of a conversation; whether there was anything."""
+        return self.sessions.drop(key)
 
     def stop(self, timeout: float) -> None:
         """Take no more requests; those at hand have `timeout` seconds to finish, the rest fail with ShuttingDown."""
@@ -136,9 +157,12 @@ class Engine:
                 generated_tokens_total=self._totals["generated"],
                 finished_total=self._totals["finished"],
                 failed_total=self._totals["failed"],
+                session_bytes=self.sessions.nbytes,
             )
 
-    def _sequence(self, request: EngineRequest, on_event: OnEvent) -> _Sequence:
+    def _sequence(
+        self, request: EngineRequest, on_event: OnEvent, session: KeptSession | None, token_ids: list[int]
+    ) -> _Sequence:
         prompt_tokens, new_tokens = request.prompt.prompt_tokens, request.sampling.max_new_tokens
         if prompt_tokens > self._max_prompt_tokens:
             raise PromptTooLong(
@@ -151,9 +175,13 @@ class Engine:
                 f"{self.loaded.info.max_positions}",
                 param="max_new_tokens",
             )
-        method = get_method(request.kv.method)
-        plan = plan_cache(request.kv, method, self._cache.shape, prompt_tokens, request.scores)
-        reservation = self._cache.reservation(plan, new_tokens)
+        prompt, kv = request.prompt, request.kv
+        if session is not None:
+            prompt = self.loaded.rest(prompt, len(session.tokens))
+            # A turn with pictures is compressed by itself, one of text alone is kept whole.
+            kv = kv if prompt.images else KVRequest("full")
+        plan = plan_cache(kv, get_method(kv.method), self._cache.shape, prompt.prompt_tokens, request.scores)
+        reservation = self._cache.reservation(plan, new_tokens, session.parked if session else None)
         capacity = self._cache.capacity_bytes
         if capacity is not None and reservation > capacity:
             raise RequestTooLarge(
@@ -162,9 +190,12 @@ class Engine:
         return _Sequence(
             request=request,
             on_event=on_event,
+            prompt_ids=token_ids,
+            session=session,
+            prompt=prompt,
             plan=plan,
             reservation=reservation,
-            sampler=Sampler(request.sampling, request.prompt.inputs["input_ids"][0].tolist()),
+            sampler=Sampler(request.sampling, token_ids, request.grammar),
             stream=TextStream(self.loaded.tokenizer, request.sampling.stop),
             submitted=time.monotonic(),
         )
@@ -219,8 +250,10 @@ class Engine:
         try:
             sequence.slot = self._cache.admit(sequence.reservation)
             started, stepping = time.monotonic(), self._step_seconds
+            if sequence.session is not None:
+                self._cache.unpark(sequence.slot, sequence.session.parked)
             logits = self._runner.prefill(
-                sequence.slot, sequence.plan, sequence.request.prompt, on_layer=self._between_layers
+                sequence.slot, sequence.plan, sequence.prompt, on_layer=self._between_layers
             ).cpu()
             sequence.prefill_s = time.monotonic() - started - (self._step_seconds - stepping)
             sequence.position = sequence.request.prompt.next_position
@@ -232,7 +265,9 @@ class Engine:
             if sequence.request.sampling.max_new_tokens == 0:
                 self._finish(sequence, "length")
             else:
-                self._take(sequence, sequence.sampler.choose(logits))
+                self._take(sequence, logits)  # the first token goes out before the session is copied
+                if sequence.slot >= 0:
+                    self._keep_session(sequence)
         except Exception as error:
             self._fail(sequence, _as_headmap_error(error))
 
@@ -266,19 +301,23 @@ class Engine:
             sequence.position += 1
             sequence.decode_s += elapsed
             try:
-                self._take(sequence, sequence.sampler.choose(row))
+                self._take(sequence, row)
             except Exception as error:
                 self._fail(sequence, _as_headmap_error(error))
 
-    def _take(self, sequence: _Sequence, token: int) -> None:
-        """Add a token to a sequence, tell its caller, and end it where it ends."""
+    def _take(self, sequence: _Sequence, logits: torch.Tensor) -> None:
+        """Choose a sequence's next token, tell its caller, and end it where it ends. `logits`: (vocab,) float32."""
+        token = sequence.sampler.choose(logits)
         sequence.tokens.append(token)
         self._totals["generated"] += 1
         sampling = sequence.request.sampling
         ended = token in self.loaded.eos_token_ids and not sampling.ignore_eos
         text = "" if ended else sequence.stream.push(token)
-        self._tell(sequence, Token(token, text))
-        if ended:
+        if sampling.top_logprobs is None:
+            self._tell(sequence, Token(token, text))
+        else:
+            self._tell(sequence, Token(token, text, *log_probabilities(logits, token, sampling.top_logprobs)))
+        if ended or sequence.sampler.done:
             self._finish(sequence, "eos_token")
         elif sequence.stream.stopped:
             self._finish(sequence, "stop_sequence")
@@ -287,10 +326,12 @@ class Engine:
 
     def _finish(self, sequence: _Sequence, reason: str) -> None:
         tail = sequence.stream.finish()
+        if len(sequence.tokens) <= 1:
+            self._keep_session(sequence)
         self._leave(sequence)
         self._totals["finished"] += 1
-        shape, prompt_tokens = self._cache.shape, sequence.plan.prompt_tokens
-        full_tokens = shape.full_tokens(prompt_tokens)
+        shape, prompt_tokens = self._cache.shape, sequence.request.prompt.prompt_tokens
+        full_tokens, heads = shape.full_tokens(prompt_tokens), shape.full_tokens(1)
         self._tell(
             sequence,
             Finished(
@@ -301,13 +342,31 @@ class Engine:
                 full_tokens=full_tokens,
                 kv_bytes=sequence.kept_tokens * shape.token_bytes,
                 kv_full_bytes=full_tokens * shape.token_bytes,
-                budget=sequence.plan.budget,
+                budget=sequence.plan.budget if sequence.session is None else sequence.kept_tokens // heads,
                 queue_ms=sequence.queue_s * 1e3,
                 prefill_ms=sequence.prefill_s * 1e3,
                 decode_ms_per_token=sequence.decode_s * 1e3 / max(len(sequence.tokens) - 1, 1),
                 tail=tail,
+                reused_tokens=prompt_tokens - sequence.prompt.prompt_tokens,
+                session_kept=sequence.session_kept,
             ),
         )
+
+    def _keep_session(self, sequence: _Sequence) -> None:
+        """Copy what the cache holds of a conversation for its next turn, where that fits the sessions' memory.
+
+        Only its prompt, before any token of the answer has run: a client's next prompt may write the same answer in
+        other tokens.
+        """
+        session = sequence.request.session
+        held = sequence.kept_tokens * self._cache.shape.token_bytes
+        if session is None or sequence.session_kept or held > self.sessions.memory_bytes:
+            return
+        try:
+            parked = self._cache.park(sequence.slot)
+            sequence.session_kept = self.sessions.keep(session, sequence.prompt_ids, parked)
+        except Exception:  # costs the next turn its time, and not this one its answer
+            log.exception("the session of request %s is not kept", sequence.id)
 
     def _fail(self, sequence: _Sequence, error: HeadmapError) -> None:
         self._leave(sequence)
@@ -325,6 +384,8 @@ class Engine:
         if sequence.slot >= 0:
             self._cache.release(sequence.slot)
             sequence.slot = -1
+        if sequence.session is not None:
+            self.sessions.give_back(sequence.session)
 
     @staticmethod
     def _tell(sequence: _Sequence, event: Event) -> None:
@@ -344,21 +405,3 @@ def _as_headmap_error(error: Exception) -> HeadmapError:
     wrapped = kind(detail)
     wrapped.__cause__ = error
     return wrapped
-
-
-def _spare_memory(device: torch.device) -> int:
-    """KV memory when none is set: most of a GPU's free memory, a quarter of the machine's or container's otherwise."""
-    if device.type == "cuda":
-        free, _ = torch.cuda.mem_get_info(device)
-        return int(free * 0.8)
-    machine = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return min([machine, *_container_limit()]) // 4
-
-
-def _container_limit() -> list[int]:
-    """The memory limit of the control group (version 2), where there is one."""
-    try:
-        limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()
-    except OSError:
-        return []
-    return [int(limit)] if limit.isdigit() else []

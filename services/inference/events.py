@@ -7,9 +7,11 @@ from dataclasses import dataclass
 
 from headmap.errors import HeadmapError
 from headmap.families.base import PreparedPrompt
+from headmap.generation.grammar import Grammar
 from headmap.generation.sampling import SamplingParams
 from headmap.head_scores import HeadScores
 from headmap.kvcache.plan import KVRequest
+from services.inference.sessions import SessionTurn
 
 
 class Cancelled(HeadmapError):
@@ -20,21 +22,32 @@ class Cancelled(HeadmapError):
 
 @dataclass(frozen=True)
 class EngineRequest:
-    """A prompt, what to keep of it, and how to go on. `scores` are those of the map to serve with, if there is one."""
+    """A prompt, what to keep of it, and how to go on.
+
+    scores: those of the map to serve with, if there is one. grammar: the form of the answer. session: the conversation
+    that the prompt may go on from and whose past is kept at the end.
+    """
 
     id: str
     prompt: PreparedPrompt
     kv: KVRequest
     sampling: SamplingParams
     scores: HeadScores | None = None
+    grammar: Grammar | None = None
+    session: SessionTurn | None = None
 
 
 @dataclass(frozen=True)
 class Token:
-    """One generated token; `text` is what became certain with it, maybe nothing."""
+    """One generated token; `text` is what became certain with it, maybe nothing.
+
+    logprob: natural logarithm of its probability, and top: the likeliest tokens with theirs, where they are asked for.
+    """
 
     id: int
     text: str
+    logprob: float | None = None
+    top: tuple[tuple[int, float], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -55,6 +68,10 @@ class Finished:
     decode_ms_per_token: float
     tail: str = ""
     """Text held back until the end, the part of `generated_text` that no Token event brought."""
+    reused_tokens: int = 0
+    """Prompt tokens that were not prefilled, since the session held them."""
+    session_kept: bool = False
+    """Whether the session's past is kept for its next turn."""
 
 
 @dataclass(frozen=True)
@@ -82,3 +99,4 @@ class EngineStats:
     generated_tokens_total: int
     finished_total: int
     failed_total: int
+    session_bytes: int

@@ -11,7 +11,7 @@ from prometheus_client.registry import Collector
 
 from services.inference.events import Finished
 from services.inference.opening import Stats
-from services.inference.serving import ReadyRequest
+from services.inference.ready import ReadyRequest
 
 _SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 _TOKEN_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
@@ -32,6 +32,7 @@ class EngineCollector(Collector):
                 lambda s: s.kv_reserved_bytes / s.kv_capacity_bytes if s.kv_capacity_bytes else 0.0,
             ),
             "headmap_kv_cache_reserved_bytes": ("KV memory reserved", lambda s: s.kv_reserved_bytes),
+            "headmap_session_bytes": ("Kept of conversations between their turns", lambda s: s.session_bytes),
             "headmap_kv_cache_capacity_bytes": ("KV memory there is", lambda s: s.kv_capacity_bytes),
         }
         stats = self._look()
@@ -81,7 +82,7 @@ class InferenceMetrics:
         self._whole.labels(model).observe(time.perf_counter() - submitted)
         if len(finished.token_ids) > 1:
             self._token.labels(model).observe(finished.decode_ms_per_token / 1e3)
-        self._prompt.labels(model).inc(ready.prompt.prompt_tokens)
+        self._prompt.labels(model).inc(ready.prompt.prompt_tokens - finished.reused_tokens)
         self._generated.labels(model).inc(len(finished.token_ids))
         self._success.labels(model, finished.finish_reason, method).inc()
         self._kept.labels(model, method).inc(finished.kv_bytes)

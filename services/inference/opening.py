@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from PIL import Image
 
 from headmap.families.base import PreparedPrompt
+from headmap.generation.grammar import Grammars
+from headmap.generation.vocabulary import Vocabulary, read_vocabulary
 from headmap.models import ModelInfo
 from headmap.settings import Settings
 from services.inference.events import EngineRequest, OnEvent
 
 
 class PromptMaker(Protocol):
-    """What the service needs of a LoadedModel. `prepare` is called from several threads."""
+    """What the service needs of a LoadedModel. It is called from several threads."""
 
     def prepare(self, messages: Sequence[dict[str, Any]], images: Sequence[Image.Image]) -> PreparedPrompt: ...
+    def prepare_text(self, prompt: str) -> PreparedPrompt: ...
 
 
 class Stats(Protocol):
-    """A moment of an engine. Bytes are of KV memory: what running requests reserve, and all there is."""
+    """A moment of an engine. KV bytes: what running requests reserve, and all there is; beside them, the sessions'."""
 
     @property
     def alive(self) -> bool: ...
@@ -33,6 +36,8 @@ class Stats(Protocol):
     def kv_reserved_bytes(self) -> int: ...
     @property
     def kv_capacity_bytes(self) -> int: ...
+    @property
+    def session_bytes(self) -> int: ...
 
 
 class EngineLike(Protocol):
@@ -42,6 +47,7 @@ class EngineLike(Protocol):
     def stop(self, timeout: float) -> None: ...
     def submit(self, request: EngineRequest, on_event: OnEvent) -> None: ...
     def cancel(self, request_id: str) -> None: ...
+    def drop_session(self, key: Hashable) -> bool: ...
     def stats(self) -> Stats: ...
 
 
@@ -55,6 +61,8 @@ class OpenedModel:
     dtype: str
     longest_token: int
     eos_token_ids: frozenset[int]
+    vocabulary: Vocabulary
+    grammars: Grammars
 
 
 OpenModel = Callable[[ModelInfo, Settings], OpenedModel]
@@ -66,6 +74,7 @@ def open_model(info: ModelInfo, settings: Settings) -> OpenedModel:
     from services.inference.engine import Engine
 
     loaded = load_model(info, device=settings.device, dtype=settings.dtype)
+    vocabulary = read_vocabulary(loaded.tokenizer)
     return OpenedModel(
         prompts=loaded,
         engine=Engine(loaded, settings),
@@ -73,4 +82,6 @@ def open_model(info: ModelInfo, settings: Settings) -> OpenedModel:
         dtype=str(loaded.model.dtype).removeprefix("torch."),
         longest_token=max(map(len, loaded.tokenizer.get_vocab())),
         eos_token_ids=loaded.eos_token_ids,
+        vocabulary=vocabulary,
+        grammars=Grammars(vocabulary, loaded.eos_token_ids),
     )

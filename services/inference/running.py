@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import AsyncGenerator
-
-from starlette.requests import Request
+from dataclasses import dataclass
 
 from headmap.errors import HeadmapError
-from services.inference.calls import EngineCall, unless_gone
+from services.inference.calls import EngineCall
 from services.inference.deps import InferenceState
 from services.inference.events import Finished, Token
-from services.inference.prompts import Conversation
-from services.inference.schemas import KVBody
-from services.inference.serving import ReadyRequest, SamplingAsk, ServedModel
+from services.inference.ready import ReadyRequest
 
-logger = logging.getLogger(__name__)
+
+@dataclass(frozen=True)
+class Answer:
+    """A request, its result, and the tokens it came in."""
+
+    ready: ReadyRequest
+    finished: Finished
+    tokens: tuple[Token, ...]
 
 
 class Run:
-    """One request from preparation to its end.
-
-    `whole` gives the result; `start` and then `tokens` the stream. A client that hangs up ends it in the engine.
-    """
+    """One prepared request: `start` it, then take it `whole` or as a stream of `tokens`; leaving either cancels it."""
 
     def __init__(self, state: InferenceState, ready: ReadyRequest) -> None:
         self.ready = ready
@@ -31,28 +31,18 @@ class Run:
         self._call = EngineCall(ready.served.opened.engine, ready.engine_request)
         self._model = ready.served.info.name
 
-    @classmethod
-    async def prepare(
-        cls,
-        request: Request,
-        state: InferenceState,
-        served: ServedModel,
-        conversation: Conversation,
-        kv: KVBody | None,
-        sampling: SamplingAsk,
-    ) -> Run:
-        """Raises as `Serving.prepare`, and Cancelled when the client hangs up meanwhile."""
-        try:
-            ready = await unless_gone(request, state.serving.prepare(served, conversation, kv, sampling))
-        except HeadmapError as error:
-            state.metrics.failed(served.info.name, error.code)
-            raise
-        return cls(state, ready)
+    async def whole(self) -> Answer:
+        """The result of a run that has been started. Raises what the engine fails with."""
+        tokens: list[Token] = []
+        async for event in self._counted():
+            if isinstance(event, Finished):
+                return Answer(self.ready, event, tuple(tokens))
+            tokens.append(event)
+        raise RuntimeError("the engine's events ended without a terminal one")
 
-    async def whole(self, request: Request) -> Finished:
-        """Raises what the engine refuses or fails with, and Cancelled when the client hangs up."""
-        self.start()
-        return await unless_gone(request, self._last())
+    def cancel(self) -> None:
+        """End it in the engine; does nothing once it has ended."""
+        self._call.cancel()
 
     def start(self) -> None:
         """Submit it. Raises what the engine refuses at once, so that a stream that cannot start is a plain error."""
@@ -65,9 +55,11 @@ class Run:
     async def tokens(self) -> AsyncGenerator[tuple[Token, Finished | None], None]:
         """Each token as it comes, the last one with the result and the text that was held back until the end.
 
-        A token is sent at once unless it may be the last: one that ends the text, or any where stop strings are given.
+        A token is sent at once unless it may be the last: one that ends the text, or any where stop strings or a
+        grammar are given.
         """
         sampling = self.ready.sampling
+        may_end = bool(sampling.stop) or self.ready.engine_request.grammar is not None
         eos = frozenset() if sampling.ignore_eos else self.ready.served.opened.eos_token_ids
         held: Token | None = None
         count = 0
@@ -80,15 +72,9 @@ class Run:
                 yield held, None
             count += 1
             held = event
-            if not (sampling.stop or event.id in eos or count >= sampling.max_new_tokens):
+            if not (may_end or event.id in eos or count >= sampling.max_new_tokens):
                 yield held, None
                 held = None
-
-    async def _last(self) -> Finished:
-        async for event in self._counted():
-            if isinstance(event, Finished):
-                return event
-        raise RuntimeError("the engine's events ended without a terminal one")
 
     async def _counted(self) -> AsyncGenerator[Token | Finished, None]:
         metrics, submitted = self._state.metrics, self._call.submitted

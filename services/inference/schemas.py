@@ -12,6 +12,7 @@ from headmap.kvcache.plan import KVRequest
 
 MAX_TOKENS = 1_000_000
 MAX_SEED = 2**63 - 1
+MAX_TOP = 20
 
 Finish = Literal["length", "eos_token", "stop_sequence"]
 
@@ -53,6 +54,26 @@ class KVBody(Strict):
         )
 
 
+class JsonGrammar(Strict):
+    type: Literal["json"]
+    value: dict[str, Any] = Field(description="a JSON schema")
+
+
+class NamedSchema(Strict):
+    name: str | None = Field(None, max_length=64)
+    value: dict[str, Any] = Field(alias="schema")
+
+
+class JsonSchemaGrammar(Strict):
+    type: Literal["json_schema"]
+    value: NamedSchema
+
+
+class RegexGrammar(Strict):
+    type: Literal["regex"]
+    value: str = Field(min_length=1, description="the answer matches it as a whole")
+
+
 # Fields of text-generation-inference that we do not serve, where a value that only means the default is no request.
 _Zero = Annotated[float, Field(ge=0, le=0)]
 _One = Annotated[int, Field(ge=1, le=1)]
@@ -70,18 +91,22 @@ class Parameters(Strict):
     seed: int | None = Field(None, ge=0, le=MAX_SEED)
     stop: list[Annotated[str, Field(min_length=1, max_length=256)]] | None = Field(None, max_length=16)
     ignore_eos: bool = Field(False, description="go on past the end of the answer; for load tests")
-    details: bool | None = Field(None, description="details are always told; accepted for other servers' clients")
+    details: bool | None = Field(None, description="tell each token too; the other details are always told")
+    top_n_tokens: int | None = Field(
+        None, ge=0, le=MAX_TOP, description="tell the likeliest tokens at each place, with details or in a stream"
+    )
+    grammar: Annotated[JsonGrammar | JsonSchemaGrammar | RegexGrammar, Field(discriminator="type")] | None = Field(
+        None, description="the form that the answer must have"
+    )
     kv: KVBody | None = None
 
     best_of: _One | None = None
     decoder_input_details: Literal[False] | None = None
     frequency_penalty: _Zero | None = None
     return_full_text: Literal[False] | None = None
-    top_n_tokens: Annotated[int, Field(ge=0, le=0)] | None = None
     typical_p: Annotated[float, Field(ge=1, le=1)] | None = None
     watermark: Literal[False] | None = None
     adapter_id: None = None
-    grammar: None = None
     truncate: None = None
 
 
@@ -124,6 +149,21 @@ class Timings(BaseModel):
     decode_ms_per_token: float
 
 
+class SessionDetails(BaseModel):
+    """hit: whether the prompt went on from what was kept. kept: whether this turn is kept for the next."""
+
+    hit: bool
+    reused_tokens: int = Field(description="prompt tokens that needed no prefill")
+    kept: bool
+
+
+class TokenBody(BaseModel):
+    id: int
+    text: str
+    logprob: float | None = None
+    special: bool = False
+
+
 class Details(BaseModel):
     finish_reason: Finish
     generated_tokens: int
@@ -132,6 +172,9 @@ class Details(BaseModel):
     seed: int
     kv: KVDetails
     timings: Timings
+    prefill: list[TokenBody] = Field([], description="the prompt's tokens are not told")
+    tokens: list[TokenBody] = Field([], description="with `details`")
+    top_tokens: list[list[TokenBody]] | None = None
 
 
 class GenerateResponse(BaseModel):
@@ -141,18 +184,12 @@ class GenerateResponse(BaseModel):
     revision: str
 
 
-class StreamToken(BaseModel):
-    id: int
-    text: str
-    logprob: float | None = None
-    special: bool = False
-
-
 class StreamEvent(BaseModel):
     """One server-sent event of a stream: a token each, the last with the whole text and the details."""
 
     index: int
-    token: StreamToken
+    token: TokenBody
+    top_tokens: list[TokenBody] | None = None
     generated_text: str | None = None
     details: Details | None = None
     model: str | None = None
@@ -201,5 +238,7 @@ class InfoBody(BaseModel):
     max_client_batch_size: int = 1
     router: str = "headmap"
     version: str
+    sha: str | None = None
+    docker_label: str | None = None
     kv_methods: list[str]
     models: list[ModelBody]

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 import time
 import uuid
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from functools import partial
+from typing import Any
 
-from headmap.budgets import Allocation, resolve_budget
+from PIL import Image
+
+from headmap.budgets import resolve_budget
 from headmap.errors import (
     HeadmapError,
     InvalidImage,
@@ -20,106 +24,28 @@ from headmap.errors import (
     NoMapForModel,
     PromptTooLong,
     QueueFull,
+    SessionNotFound,
     ShuttingDown,
 )
 from headmap.families.base import PreparedPrompt
+from headmap.generation.grammar import Grammar
 from headmap.generation.sampling import SamplingParams
-from headmap.head_scores import HeadScores
 from headmap.kvcache.methods import get_method
 from headmap.kvcache.plan import KVRequest
-from headmap.models import ModelInfo, find_model
+from headmap.models import find_model
 from headmap.registry.session import Database
 from headmap.settings import Settings
-from services.inference.events import EngineRequest, Finished
+from services.inference.events import EngineRequest
 from services.inference.fetching import ImageFetcher
 from services.inference.images import EncodedImage, ImageSource, decode_image, read_inline
 from services.inference.maps import MapBook, MapRefresher, ServedMap
-from services.inference.opening import OpenedModel, OpenModel
+from services.inference.opening import OpenModel
 from services.inference.prompts import Conversation
-from services.inference.schemas import Details, KVBody, KVDetails, Timings
+from services.inference.ready import AnswerForm, Ask, KVChoice, ReadyRequest, SamplingAsk, ServedModel
+from services.inference.schemas import KVBody
+from services.inference.sessions import SessionTurn
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class ServedModel:
-    info: ModelInfo
-    opened: OpenedModel
-    maps: MapBook
-
-
-@dataclass(frozen=True)
-class SamplingAsk:
-    """Sampling as a request has it; None means the default, for `do_sample` that temperature, top_p or top_k decide."""
-
-    max_new_tokens: int | None = None
-    do_sample: bool | None = None
-    temperature: float | None = None
-    top_p: float | None = None
-    top_k: int | None = None
-    repetition_penalty: float | None = None
-    seed: int | None = None
-    stop: Sequence[str] = ()
-    ignore_eos: bool = False
-
-
-@dataclass(frozen=True)
-class KVChoice:
-    """What of the cache is kept and by which map; `method` is the one that runs."""
-
-    request: KVRequest
-    scores: HeadScores | None = None
-    map_id: str | None = None
-    match: Literal["exact", "revision", "none"] | None = None
-
-    @property
-    def allocation(self) -> Allocation:
-        return self.request.allocation
-
-
-@dataclass(frozen=True)
-class ReadyRequest:
-    """A request that an engine can run."""
-
-    served: ServedModel
-    engine_request: EngineRequest
-    kv: KVChoice
-
-    @property
-    def prompt(self) -> PreparedPrompt:
-        return self.engine_request.prompt
-
-    @property
-    def sampling(self) -> SamplingParams:
-        return self.engine_request.sampling
-
-    def details(self, finished: Finished) -> Details:
-        kv = KVDetails(
-            method=self.kv.request.method,
-            budget=finished.budget,
-            allocation=self.kv.allocation,
-            map_id=self.kv.map_id,
-            map_match=self.kv.match,
-            kept_tokens=finished.kept_tokens,
-            full_tokens=finished.full_tokens,
-            bytes=finished.kv_bytes,
-            full_bytes=finished.kv_full_bytes,
-        )
-        return Details.model_validate(
-            {
-                "finish_reason": finished.finish_reason,
-                "generated_tokens": len(finished.token_ids),
-                "prompt_tokens": self.prompt.prompt_tokens,
-                "image_tokens": self.prompt.image_tokens,
-                "seed": self.sampling.seed,
-                "kv": kv,
-                "timings": Timings(
-                    queue_ms=round(finished.queue_ms, 3),
-                    prefill_ms=round(finished.prefill_ms, 3),
-                    decode_ms_per_token=round(finished.decode_ms_per_token, 3),
-                ),
-            }
-        )
 
 
 @dataclass
@@ -142,8 +68,10 @@ class Serving:
     async def start(self) -> None:
         """Load every model and resolve its map. Raises ModelNotFound and UnsupportedModel."""
         share = self.settings
+        shared = {"session_memory_bytes": share.session_memory_bytes // len(share.models)}
         if share.kv_memory_bytes is not None:
-            share = share.model_copy(update={"kv_memory_bytes": share.kv_memory_bytes // len(share.models)})
+            shared["kv_memory_bytes"] = share.kv_memory_bytes // len(share.models)
+        share = share.model_copy(update=shared)
         for name in dict.fromkeys(self.settings.models):
             info = await asyncio.to_thread(find_model, name, self.settings)
             opened = await asyncio.to_thread(self.open_model, info, share)
@@ -178,9 +106,7 @@ class Serving:
             )
         return self.models[name]
 
-    async def prepare(
-        self, served: ServedModel, conversation: Conversation, kv: KVBody | None, sampling: SamplingAsk
-    ) -> ReadyRequest:
+    async def prepare(self, served: ServedModel, ask: Ask) -> ReadyRequest:
         """Check a request and make its prompt. Cheap checks come first; decoding happens in bounded threads.
 
         Raises BadRequest leaves, ImageTooLarge, MapNotFound, MapMismatch, NoMapForModel, RegistryUnavailable,
@@ -188,12 +114,20 @@ class Serving:
         """
         if self._stopping:
             raise ShuttingDown("the server is shutting down")
-        self._check_length(served, conversation)
-        choice = await self.choose_kv(served, kv)
-        prompt = await self._prompt(served, conversation)
-        params = self._sampling(served, sampling, prompt.prompt_tokens)
-        request = EngineRequest(uuid.uuid4().hex, prompt, choice.request, params, choice.scores)
+        self._check_length(served, ask.prompt)
+        choice = await self.choose_kv(served, ask.kv)
+        prompt, grammar, pictures = await self._in_threads(served, ask)
+        params = self._sampling(served, ask.sampling, prompt.prompt_tokens)
+        session = None
+        if ask.session is not None:
+            session = SessionTurn((ask.caller, ask.session), (choice.request, choice.map_id), pictures)
+        request = EngineRequest(uuid.uuid4().hex, prompt, choice.request, params, choice.scores, grammar, session)
         return ReadyRequest(served, request, choice)
+
+    def drop_session(self, served: ServedModel, caller: str | None, name: str) -> None:
+        """Forget a caller's conversation. Raises SessionNotFound."""
+        if not served.opened.engine.drop_session((caller, name)):
+            raise SessionNotFound(f"session: nothing is kept of {name!r}", param="session")
 
     async def choose_kv(self, served: ServedModel, kv: KVBody | None) -> KVChoice:
         """Settle method and map. Raises as `prepare`."""
@@ -230,13 +164,13 @@ class Serving:
         """The most tokens a prompt of this model may have."""
         return min(self.settings.max_prompt_tokens, served.info.max_positions)
 
-    def _check_length(self, served: ServedModel, conversation: Conversation) -> None:
+    def _check_length(self, served: ServedModel, prompt: Conversation | str) -> None:
         """Refuse what is too long by its characters alone, before it is tokenized."""
-        least = conversation.characters // served.opened.longest_token
+        characters = len(prompt) if isinstance(prompt, str) else prompt.characters
+        least = characters // served.opened.longest_token
         if least > self.context(served):
             raise PromptTooLong(
-                f"inputs: {conversation.characters} characters are at least {least} tokens, at most "
-                f"{self.context(served)} fit",
+                f"inputs: {characters} characters are at least {least} tokens, at most {self.context(served)} fit",
                 param="inputs",
             )
 
@@ -253,31 +187,44 @@ class Serving:
             do_sample=bool(asked) if ask.do_sample is None else ask.do_sample,
             stop=tuple(ask.stop),
             ignore_eos=ask.ignore_eos,
+            top_logprobs=ask.top_logprobs,
             **asked,
             **{key: value for key, value in rest.items() if value is not None},
         )
 
-    async def _prompt(self, served: ServedModel, conversation: Conversation) -> PreparedPrompt:
+    async def _in_threads(
+        self, served: ServedModel, ask: Ask
+    ) -> tuple[PreparedPrompt, Grammar | None, tuple[str, ...]]:
+        """The prompt, the answer's grammar, and a digest of each picture where a session needs them."""
         limit = self.settings.max_waiting + self.settings.max_running
         if self._preparing >= limit:
             raise QueueFull(f"{self._preparing} requests are being prepared, the most this server takes")
         self._preparing += 1
         try:
-            fetched = [await self.fetcher.fetch(source) if source.is_url else source for source in conversation.images]
-            loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(self._pool, self._make_prompt, served, conversation, fetched)
+            run = partial(asyncio.get_running_loop().run_in_executor, self._pool)
+            grammar = None if ask.form is None else await run(_make_grammar, served, ask.form)
+            if isinstance(ask.prompt, str):
+                return await run(served.opened.prompts.prepare_text, ask.prompt), grammar, ()
+            sources = ask.prompt.images
+            fetched = [await self.fetcher.fetch(source) if source.is_url else source for source in sources]
+            prompt, digests = await run(self._make_prompt, served, ask.prompt, fetched, ask.session is not None)
+            return prompt, grammar, digests
         finally:
             self._preparing -= 1
 
     def _make_prompt(
-        self, served: ServedModel, conversation: Conversation, sources: Sequence[ImageSource | EncodedImage]
-    ) -> PreparedPrompt:
+        self,
+        served: ServedModel,
+        conversation: Conversation,
+        sources: Sequence[ImageSource | EncodedImage],
+        digests: bool,
+    ) -> tuple[PreparedPrompt, tuple[str, ...]]:
         """Runs in a thread of the pool, so decoded pictures of at most `prepare_workers` requests exist at once."""
         settings = self.settings
         encoded = [read_inline(one, settings) if isinstance(one, ImageSource) else one for one in sources]
         images = [decode_image(one, settings) for one in encoded]
         try:
-            return served.opened.prompts.prepare(conversation.messages, images)
+            prompt = served.opened.prompts.prepare(conversation.messages, images)
         except HeadmapError:
             raise
         except ValueError as error:
@@ -285,3 +232,15 @@ class Serving:
             if not images:
                 raise InvalidParameter(f"messages: the prompt cannot be made ({error})", param="messages") from error
             raise InvalidImage(f"images: the model cannot take this picture ({error})", param="images") from error
+        return prompt, tuple(map(_digest, images)) if digests else ()
+
+
+def _make_grammar(served: ServedModel, form: AnswerForm) -> Grammar:
+    grammars = served.opened.grammars
+    if form.kind == "regex":
+        return grammars.regex(form.value, form.field)
+    return grammars.json_schema(form.value, form.field)
+
+
+def _digest(image: Image.Image) -> str:
+    return hashlib.sha256(f"{image.size}:".encode() + image.tobytes()).hexdigest()

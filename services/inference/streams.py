@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
 import anyio
@@ -20,7 +20,9 @@ _SLOWEST_READER_SECONDS = 120.0
 OPENAPI: dict[str, Any] = {"text/event-stream": {"schema": {"type": "string"}}}
 
 
-def stream_response(events: AsyncGenerator[ServerSentEvent, None], drain_seconds: float) -> EventSourceResponse:
+def stream_response(
+    events: AsyncGenerator[ServerSentEvent, None], drain_seconds: float, headers: Mapping[str, str] | None = None
+) -> EventSourceResponse:
     """`events` as a response. At shutdown they have `drain_seconds` to end, as plain requests do."""
     return EventSourceResponse(
         events,
@@ -29,7 +31,7 @@ def stream_response(events: AsyncGenerator[ServerSentEvent, None], drain_seconds
         send_timeout=_SLOWEST_READER_SECONDS,
         shutdown_event=anyio.Event(),
         shutdown_grace_period=drain_seconds,
-        headers={"X-Accel-Buffering": "no"},
+        headers={"X-Accel-Buffering": "no", **(headers or {})},
     )
 
 

@@ -4,7 +4,7 @@
     ├── BadRequest 422        InvalidParameter, InvalidImage, EmptyPrompt, BudgetTooSmall, UnknownMethod,
     │                         PromptTooLong, NoImage, InvalidScores, InvalidDataset, UnsupportedModel
     ├── NotFound 404          ModelNotFound, JobNotFound, MapNotFound, HeadNotFound, PageNotFound, DatasetNotFound,
-    │                         KeyNotFound
+    │                         SessionNotFound, KeyNotFound
     ├── Conflict 409          JobEnded, NoMapForModel, IdempotencyConflict, MapMismatch, KeyNameTaken
     ├── PayloadTooLarge 413   ImageTooLarge
     ├── Unauthorized 401
@@ -105,6 +105,10 @@ class ModelNotFound(NotFound):
 
 class JobNotFound(NotFound):
     code, title = "job_not_found", "Job not found"
+
+
+class SessionNotFound(NotFound):
+    code, title = "session_not_found", "Session not found"
 
 
 class MapNotFound(NotFound):

@@ -1,32 +1,33 @@
-"""POST /v1/chat/completions, in OpenAI's shape."""
+"""POST /v1/chat/completions, in OpenAI's shape; DELETE /v1/sessions/{session}."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import AsyncGenerator
-from typing import Any, Literal
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Path, Query, Request, Response
 from fastapi.responses import JSONResponse
 from sse_starlette import ServerSentEvent
 
-from headmap.errors import EmptyPrompt
+from headmap.errors import EmptyPrompt, InvalidParameter
 from headmap.settings import Settings
+from services.inference.choices import Choices, caller
 from services.inference.deps import State
-from services.inference.events import Finished
+from services.inference.events import Finished, Token
 from services.inference.images import ImageSource
+from services.inference.openai_answers import ended, form_of, head, logprob_of, reason, sampling_of, says, usage
 from services.inference.openai_schemas import (
     AnswerMessage,
     ChatCompletion,
+    ChatLogprobs,
     ChatRequest,
     Choice,
     ImagePart,
-    Usage,
 )
 from services.inference.prompts import Conversation, Message, check_count
-from services.inference.running import Run
-from services.inference.serving import ReadyRequest, SamplingAsk
-from services.inference.streams import OPENAPI, as_stream_error, event, raw_event, stream_response
+from services.inference.ready import Ask, ReadyRequest
+from services.inference.running import Answer
+from services.inference.streams import OPENAPI, event, stream_response
 
 router = APIRouter(tags=["openai"])
 
@@ -43,21 +44,48 @@ router = APIRouter(tags=["openai"])
     },
 )
 async def chat(body: ChatRequest, request: Request, state: State) -> Response:
-    served = state.serving.model(body.model)
-    conversation = _conversation(body, state.serving.settings)
-    run = await Run.prepare(request, state, served, conversation, body.kv, _sampling(body))
-    if body.stream:
-        run.start()
-        include_usage = body.stream_options is not None and bool(body.stream_options.include_usage)
-        return stream_response(_events(run, include_usage), state.serving.settings.drain_seconds)
-    finished = await run.whole(request)
-    answer = ChatCompletion(
-        **_head(run.ready),
-        choices=[Choice(message=AnswerMessage(content=finished.generated_text), finish_reason=_reason(finished))],
-        usage=_usage(run.ready, finished),
-        kv=run.ready.details(finished).kv,
+    if body.top_logprobs is not None and not body.logprobs:
+        raise InvalidParameter(f"top_logprobs: {body.top_logprobs} needs logprobs to be true", param="top_logprobs")
+    n = body.n or 1
+    if n > 1 and body.session is not None:
+        raise InvalidParameter(f"session: goes on with one answer, got n = {n}", param="session")
+    ask = Ask(
+        prompt=_conversation(body, state.serving.settings),
+        sampling=sampling_of(body, body.new_tokens, (body.top_logprobs or 0) if body.logprobs else None),
+        kv=body.kv,
+        form=form_of(body),
+        session=body.session,
+        caller=caller(request),
     )
-    return JSONResponse(answer.model_dump())
+    choices = await Choices.prepare(request, state, state.serving.model(body.model), [ask], n)
+    if body.stream:
+        choices.start()
+        return stream_response(ended(_events(choices, body.include_usage)), state.serving.settings.drain_seconds)
+    answers = await choices.whole(request)
+    first, finished = choices.ready[0], [answer.finished for answer in answers]
+    completion = ChatCompletion(
+        **head(first, "chatcmpl"),
+        choices=[_choice(number, answer) for number, answer in enumerate(answers)],
+        usage=usage(choices.ready, finished, n),
+        kv=first.kv_details(finished[0]),
+        session=first.session_details(finished[0]),
+    )
+    return JSONResponse(completion.model_dump())
+
+
+@router.delete(
+    "/v1/sessions/{session}",
+    status_code=204,
+    summary="Forget what is kept of a conversation",
+    responses={404: {"description": "Nothing is kept under this name"}},
+)
+async def drop_session(
+    session: Annotated[str, Path(max_length=64)],
+    request: Request,
+    state: State,
+    model: Annotated[str | None, Query(description="where several are served")] = None,
+) -> None:
+    state.serving.drop_session(state.serving.model(model), caller(request), session)
 
 
 def _conversation(body: ChatRequest, settings: Settings) -> Conversation:
@@ -86,62 +114,48 @@ def _conversation(body: ChatRequest, settings: Settings) -> Conversation:
     return conversation
 
 
-def _sampling(body: ChatRequest) -> SamplingAsk:
-    greedy = body.temperature == 0
-    return SamplingAsk(
-        max_new_tokens=body.new_tokens,
-        do_sample=False if greedy else None,
-        temperature=None if greedy else body.temperature,
-        top_p=body.top_p,
-        top_k=None if body.top_k is None else max(body.top_k, 0),
-        repetition_penalty=body.repetition_penalty,
-        seed=body.seed,
-        stop=body.stops,
-        ignore_eos=body.ignore_eos,
+def _choice(number: int, answer: Answer) -> Choice:
+    finished = answer.finished
+    logprobs = [part for token in answer.tokens for part in _logprobs(token, answer.ready)]
+    return Choice(
+        index=number,
+        message=AnswerMessage(content=finished.generated_text),
+        logprobs=ChatLogprobs(content=logprobs) if answer.ready.sampling.top_logprobs is not None else None,
+        finish_reason=reason(finished),
     )
 
 
-async def _events(run: Run, include_usage: bool) -> AsyncGenerator[ServerSentEvent, None]:
-    head = {**_head(run.ready), "object": "chat.completion.chunk"}
+def _logprobs(token: Token, ready: ReadyRequest) -> list[Any]:
+    """One entry, or none where the token is no part of the answer or they were not asked for."""
+    if token.logprob is None or not says(token, ready):
+        return []
+    return [logprob_of(token, ready.served.opened.vocabulary)]
+
+
+async def _events(choices: Choices, include_usage: bool) -> AsyncGenerator[ServerSentEvent, None]:
+    first = choices.ready[0]
+    same = {**head(first, "chatcmpl"), "object": "chat.completion.chunk"}
     rest: dict[str, Any] = {"usage": None} if include_usage else {}
 
-    def chunk(delta: dict[str, str], reason: str | None = None, **extra: Any) -> ServerSentEvent:
-        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": reason}
-        return event({**head, "choices": [choice], **rest, **extra})
+    def chunk(index: int, delta: dict[str, str], logprobs: list[Any], **extra: Any) -> ServerSentEvent:
+        told = ChatLogprobs(content=logprobs).model_dump() if logprobs else None
+        choice = {"index": index, "delta": delta, "logprobs": told, "finish_reason": extra.pop("reason", None)}
+        return event({**same, "choices": [choice], **rest, **extra})
 
-    try:
-        yield chunk({"role": "assistant", "content": ""})
-        async for token, finished in run.tokens():
-            if token.text:
-                yield chunk({"content": token.text})
-            if finished is not None:
-                kv = run.ready.details(finished).kv.model_dump()
-                yield chunk({}, _reason(finished), kv=kv)
-                if include_usage:
-                    usage = _usage(run.ready, finished).model_dump()
-                    yield event({**head, "choices": [], "usage": usage, "kv": kv})
-    except Exception as error:
-        problem = as_stream_error(error)
-        kind = "server_error" if problem.status >= 500 else "invalid_request_error"
-        yield event(
-            {"error": {"message": problem.detail, "type": kind, "param": problem.param, "code": problem.code}}, "error"
-        )
-    yield raw_event("[DONE]")
-
-
-def _head(ready: ReadyRequest) -> dict[str, Any]:
-    return {
-        "id": f"chatcmpl-{ready.engine_request.id}",
-        "created": int(time.time()),
-        "model": ready.served.info.name,
-        "system_fingerprint": ready.served.info.revision,
-    }
-
-
-def _usage(ready: ReadyRequest, finished: Finished) -> Usage:
-    prompt, new = ready.prompt.prompt_tokens, len(finished.token_ids)
-    return Usage(prompt_tokens=prompt, completion_tokens=new, total_tokens=prompt + new)
-
-
-def _reason(finished: Finished) -> Literal["stop", "length"]:
-    return "length" if finished.finish_reason == "length" else "stop"
+    for index in range(len(choices.ready)):
+        yield chunk(index, {"role": "assistant", "content": ""}, [])
+    results: dict[int, Finished] = {}
+    async for index, token, finished in choices.tokens():
+        ready = choices.ready[index]
+        logprobs = _logprobs(token, ready)
+        if token.text or logprobs:
+            yield chunk(index, {"content": token.text}, logprobs)
+        if finished is not None:
+            results[index] = finished
+            session = ready.session_details(finished)
+            extra = {} if session is None else {"session": session.model_dump()}
+            yield chunk(index, {}, [], reason=reason(finished), kv=ready.kv_details(finished).model_dump(), **extra)
+    if include_usage:
+        told = usage(choices.ready, [results[index] for index in sorted(results)], len(choices.ready))
+        kv = first.kv_details(results[0]).model_dump()
+        yield event({**same, "choices": [], "usage": told.model_dump(), "kv": kv})

@@ -9,8 +9,8 @@ from fastapi import APIRouter, Path
 import headmap
 from headmap.kvcache.methods import METHODS
 from services.inference.deps import InferenceState, State
+from services.inference.ready import ServedModel
 from services.inference.schemas import InfoBody, MapBody, ModelBody, ModelList
-from services.inference.serving import ServedModel
 
 router = APIRouter(tags=["models"])
 

@@ -169,13 +169,15 @@ def _describe_errors(path: str, operation: dict[str, Any], keys: bool) -> None:
         responses.setdefault("413", {"description": "The body is too large"})
         responses.setdefault("429", {"description": "Too many requests; Retry-After says when to come back"})
         responses.setdefault("422", {"description": "Invalid request"})
+    openai = path.startswith("/v1/")
+    if openai and (invalid := responses.pop("422", None)) is not None:
+        responses["400"] = invalid
     if keys:
         operation["security"] = [{"key": []}]
         responses["401"] = {"description": "No valid key"}
         responses.setdefault(
             "429", {"description": "The key is used more than it may; Retry-After says when to return"}
         )
-    openai = path.startswith("/v1/")
     name, media = ("OpenAIError", "application/json") if openai else ("Problem", "application/problem+json")
     for status, response in responses.items():
         if status.startswith(("4", "5")):

@@ -1,4 +1,7 @@
-"""Errors as documents: RFC 9457 problems, and OpenAI's shape under /v1. Nothing else sets a status."""
+"""Errors as documents: RFC 9457 problems, and OpenAI's shape under /v1, where bad input is 400.
+
+Nothing else sets a status.
+"""
 
 from __future__ import annotations
 
@@ -129,12 +132,19 @@ def _allowed(request: Request) -> list[str]:
     return sorted(methods)
 
 
+def generation_problem(document: Mapping[str, Any]) -> dict[str, Any]:
+    """A problem with the two members that text-generation-inference's clients read beside ours."""
+    kinds = {413: "validation", 422: "validation", 429: "overloaded"}
+    return {**document, "error": document["detail"], "error_type": kinds.get(document["status"], "generation")}
+
+
 def too_large(limit: int) -> PayloadTooLarge:
     return PayloadTooLarge(f"body: more than {limit} bytes", param="body")
 
 
 def _respond(document: Mapping[str, Any], status: int, path: str, headers: Mapping[str, str]) -> JSONResponse:
     if path == "/v1" or path.startswith("/v1/"):
+        status = 400 if status == 422 else status  # as OpenAI answers bad input; its clients know no 422
         fallback = "server_error" if status >= 500 else "invalid_request_error"
         error = {
             "message": _printable(document["detail"]),
@@ -143,6 +153,8 @@ def _respond(document: Mapping[str, Any], status: int, path: str, headers: Mappi
             "code": document["code"],
         }
         return JSONResponse({"error": error}, status, headers=dict(headers))
+    if path in ("/generate", "/generate_stream"):
+        document = generation_problem(document)
     clean = {key: _printable(value) if isinstance(value, str) else value for key, value in document.items()}
     return ProblemResponse(clean, status, headers=dict(headers))
 

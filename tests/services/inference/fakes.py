@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +13,8 @@ from PIL import Image
 
 from headmap.errors import HeadmapError
 from headmap.families.base import Axis, PreparedPrompt, VisualTokens
+from headmap.generation.grammar import Grammars
+from headmap.generation.vocabulary import Vocabulary
 from headmap.kvcache.methods import get_method
 from headmap.kvcache.plan import CacheShape, plan_cache
 from headmap.models import ModelInfo
@@ -23,6 +25,10 @@ from services.inference.opening import OpenedModel
 EOS = 0
 IMAGE_TOKENS = 100
 WORDS = ("It", " says", " ", "ABC", "")
+VOCABULARY = Vocabulary(
+    (b"", *(word.encode() for word in WORDS[:-1]), *map(bytes, zip(range(32, 127)))), {EOS: "<end>"}
+)
+"""The words, and every printable character of ASCII."""
 
 
 @dataclass
@@ -32,6 +38,7 @@ class FakeStats:
     waiting: int = 0
     kv_reserved_bytes: int = 0
     kv_capacity_bytes: int = 1_000_000
+    session_bytes: int = 0
 
 
 @dataclass
@@ -50,6 +57,7 @@ class FakeEngine:
     requests: list[EngineRequest] = field(default_factory=list)
     cancelled: set[str] = field(default_factory=set)
     stopped: bool = False
+    sessions: list[Hashable] = field(default_factory=list)
     current: FakeStats = field(default_factory=FakeStats)
 
     def start(self) -> None:
@@ -65,6 +73,9 @@ class FakeEngine:
     def cancel(self, request_id: str) -> None:
         self.cancelled.add(request_id)
 
+    def drop_session(self, key: Hashable) -> bool:
+        return key in self.sessions and not self.sessions.remove(key)
+
     def submit(self, request: EngineRequest, on_event: OnEvent) -> None:
         if self.refuse is not None:
             raise self.refuse
@@ -73,12 +84,17 @@ class FakeEngine:
         self.requests.append(request)
         full = self.shape.full_tokens(prompt_tokens)
         end = self._end(request, plan.budget, plan.kept_tokens, full)
+        if request.session is not None:
+            self.sessions.append(request.session.key)
         threading.Thread(target=self._run, args=(request, on_event, end), daemon=True).start()
 
     def _run(self, request: EngineRequest, on_event: OnEvent, end: Callable[[int], Event]) -> None:
         count = min(len(WORDS), request.sampling.max_new_tokens)
         for number in range(count):
-            on_event(Token(EOS if number == len(WORDS) - 1 else number + 1, WORDS[number]))
+            token = EOS if number == len(WORDS) - 1 else number + 1
+            top = request.sampling.top_logprobs
+            logprob = None if top is None else -0.5 * (number + 1)
+            on_event(Token(token, WORDS[number], logprob, tuple((other, -1.0 - other) for other in range(top or 0))))
             if self.fail is not None:
                 on_event(Failed(self.fail))
                 return
@@ -102,6 +118,8 @@ class FakeEngine:
                 queue_ms=1.0,
                 prefill_ms=2.0,
                 decode_ms_per_token=3.0,
+                reused_tokens=0 if request.session is None else 7,
+                session_kept=request.session is not None,
             )
 
         return end
@@ -121,15 +139,23 @@ class FakePrompts:
         self.conversations.append(messages)
         self.images += images
         characters = sum(len(part.get("text", "")) for message in messages for part in message["content"])
-        count = characters + IMAGE_TOKENS * len(images)
+        return self._prepared(characters, len(images))
+
+    def prepare_text(self, prompt: str) -> PreparedPrompt:
+        self.conversations.append([{"role": "user", "content": prompt}])
+        return self._prepared(len(prompt), 0)
+
+    @staticmethod
+    def _prepared(characters: int, images: int) -> PreparedPrompt:
+        count = characters + IMAGE_TOKENS * images
         grid = np.arange(IMAGE_TOKENS, dtype=np.int64).reshape(10, 10)
         one = VisualTokens(IMAGE_TOKENS, grid, Axis(10, 1.0), Axis(10, 1.0))
         return PreparedPrompt(
             inputs={"input_ids": torch.zeros(1, count, dtype=torch.int64)},
             position_ids=torch.arange(count)[None],
             next_position=count,
-            images=(one,) * len(images),
-            image_starts=tuple(range(len(images))),
+            images=(one,) * images,
+            image_starts=tuple(range(images)),
         )
 
 
@@ -151,6 +177,8 @@ class FakeModels:
             dtype="float32",
             longest_token=8,
             eos_token_ids=frozenset({EOS}),
+            vocabulary=VOCABULARY,
+            grammars=Grammars(VOCABULARY, frozenset({EOS})),
         )
 
     @property

@@ -86,8 +86,10 @@ def test_the_openai_client_streams_with_usage(server: openai.OpenAI, picture: st
 def test_the_openai_client_knows_our_errors(server: openai.OpenAI, picture: str, models: FakeModels) -> None:
     with pytest.raises(openai.NotFoundError, match="'nope' is not served"):
         server.chat.completions.create(model="nope", messages=messages(picture))
-    with pytest.raises(openai.UnprocessableEntityError, match="logprobs"):
-        server.chat.completions.create(model=DEMO_MODEL, messages=messages(picture), logprobs=True)
+    with pytest.raises(openai.BadRequestError, match="tools"):
+        server.chat.completions.create(
+            model=DEMO_MODEL, messages=messages(picture), tools=[{"type": "function", "function": {"name": "f"}}]
+        )
     models.engine.refuse = QueueFull("full")
     with pytest.raises(openai.RateLimitError):
         server.chat.completions.create(model=DEMO_MODEL, messages=messages(picture))
@@ -163,22 +165,39 @@ def test_kv_uses_the_map(client: TestClient, picture: str, file_map: AddMap) -> 
 
 
 BAD: list[tuple[dict[str, Any], int, str, str]] = [
-    ({"n": 2}, 422, "invalid_parameter", "n"),
-    ({"logprobs": True}, 422, "invalid_parameter", "logprobs"),
-    ({"tools": [{"type": "function"}]}, 422, "invalid_parameter", "tools"),
-    ({"response_format": {"type": "json_object"}}, 422, "invalid_parameter", "response_format.type"),
-    ({"frequency_penalty": 0.5}, 422, "invalid_parameter", "frequency_penalty"),
-    ({"surprise": True}, 422, "invalid_parameter", "surprise"),
-    ({"messages": []}, 422, "invalid_parameter", "messages"),
-    ({"messages": [{"role": "tool", "content": "x"}]}, 422, "invalid_parameter", "messages.0"),
-    ({"messages": [{"role": "user", "content": " "}]}, 422, "empty_prompt", "messages"),
-    ({"messages": [{"role": "user", "content": []}]}, 422, "empty_prompt", "messages"),
-    ({"stop": ["a", "b", "c", "d", "e"]}, 422, "invalid_parameter", "stop"),
-    ({"max_tokens": 0}, 422, "invalid_parameter", "max_tokens"),
-    ({"temperature": "1"}, 422, "invalid_parameter", "temperature"),
+    ({"n": 9}, 400, "invalid_parameter", "n"),
+    ({"n": 0}, 400, "invalid_parameter", "n"),
+    ({"n": 2, "session": "s"}, 400, "invalid_parameter", "session"),
+    ({"session": "a b"}, 400, "invalid_parameter", "session"),
+    ({"top_logprobs": 2}, 400, "invalid_parameter", "top_logprobs"),
+    ({"logprobs": True, "top_logprobs": 21}, 400, "invalid_parameter", "top_logprobs"),
+    ({"tools": [{"type": "function"}]}, 400, "invalid_parameter", "tools"),
+    ({"response_format": {"type": "xml"}}, 400, "invalid_parameter", "response_format"),
+    ({"response_format": {"type": "json_schema"}}, 400, "invalid_parameter", "response_format.json_schema"),
+    (
+        {"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "no such"}}}},
+        400,
+        "invalid_parameter",
+        "response_format.json_schema.schema",
+    ),
+    (
+        {"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": {"enum": ["é"]}}}},
+        400,
+        "invalid_parameter",
+        "response_format.json_schema.schema",
+    ),
+    ({"frequency_penalty": 0.5}, 400, "invalid_parameter", "frequency_penalty"),
+    ({"surprise": True}, 400, "invalid_parameter", "surprise"),
+    ({"messages": []}, 400, "invalid_parameter", "messages"),
+    ({"messages": [{"role": "tool", "content": "x"}]}, 400, "invalid_parameter", "messages.0"),
+    ({"messages": [{"role": "user", "content": " "}]}, 400, "empty_prompt", "messages"),
+    ({"messages": [{"role": "user", "content": []}]}, 400, "empty_prompt", "messages"),
+    ({"stop": ["a", "b", "c", "d", "e"]}, 400, "invalid_parameter", "stop"),
+    ({"max_tokens": 0}, 400, "invalid_parameter", "max_tokens"),
+    ({"temperature": "1"}, 400, "invalid_parameter", "temperature"),
     ({"model": "nope"}, 404, "model_not_found", "model"),
-    ({"kv": {"method": "h2o"}}, 422, "unknown_method", "kv.method"),
-    ({"kv": {"budget": 0}}, 422, "budget_too_small", "kv.budget"),
+    ({"kv": {"method": "h2o"}}, 400, "unknown_method", "kv.method"),
+    ({"kv": {"budget": 0}}, 400, "budget_too_small", "kv.budget"),
 ]
 
 
