@@ -13,7 +13,7 @@ from headmap.errors import OutOfMemory, QueueFull
 from headmap.settings import DEMO_MODEL
 from services.inference.events import EngineRequest
 from tests.services.inference.asking import events_of
-from tests.services.inference.conftest import live, wait_for
+from tests.services.inference.conftest import base64_of, live, png, wait_for
 from tests.services.inference.fakes import FakeModels
 from tests.services.inference.test_chat import messages, post
 
@@ -143,9 +143,7 @@ def test_a_session_is_deleted_once(client: TestClient, picture: str) -> None:
 
 
 def test_other_pictures_have_another_digest(client: TestClient, picture: str, models: FakeModels) -> None:
-    from tests.services.inference.conftest import base64_of, png
-
     for one in (picture, base64_of(png(9, 9)), picture):
-        post(client, one, session="talk")
+        assert post(client, one, session="talk").status_code == 200
     first, other, again = (request.session.pictures for request in models.engine.requests if request.session)
     assert first == again != other
