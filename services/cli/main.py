@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 import headmap
-from services.cli.commands import bench, compare, generate, keys, maps, models, pages, score, show_head, up
+from services.cli.commands import bench, compare, datasets, generate, keys, maps, models, pages, score, show_head, up
 
 app = typer.Typer(
     name="headmap",
@@ -41,6 +41,7 @@ maps.app.command("check")(compare.check)
 app.add_typer(maps.app, name="maps")
 app.command("show-head")(show_head.show_head)
 app.add_typer(keys.app, name="keys")
+app.add_typer(datasets.app, name="datasets")
 app.command("pages")(pages.pages)
 app.command("models")(models.models)
 app.add_typer(bench.app, name="bench")

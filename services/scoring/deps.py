@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from threading import BoundedSemaphore
 from typing import Annotated
 
 from fastapi import Depends, Header, Path, Query, Request
@@ -10,7 +11,9 @@ from fastapi import Depends, Header, Path, Query, Request
 from headmap.jobs.broker import Broker
 from headmap.registry.session import Database
 from headmap.settings import Settings
-from services.scoring.schemas import AliasName, ModelName, Revision
+from services.scoring.schemas import AliasName, DatasetName, ModelName, Revision
+
+UPLOADS_AT_ONCE = 2
 
 
 @dataclass(frozen=True)
@@ -20,6 +23,8 @@ class ScoringState:
     settings: Settings
     database: Database
     broker: Broker
+    uploads: BoundedSemaphore = field(default_factory=lambda: BoundedSemaphore(UPLOADS_AT_ONCE))
+    """Held by each upload: they take disk and a core."""
 
     def close(self) -> None:
         self.database.close()
@@ -37,6 +42,7 @@ MapId = Annotated[str, Path(description="a map's id")]
 Layer = Annotated[int, Path(ge=0, le=99_999, description="from 0")]
 Head = Annotated[int, Path(ge=0, le=99_999, description="a query head of that layer, from 0")]
 OtherMapId = Annotated[str, Path(description="the map to compare with")]
+DatasetPath = Annotated[DatasetName, Path(description="a dataset's name")]
 Alias = Annotated[AliasName, Path(description="default, stable, ...")]
 
 Limit = Annotated[int, Query(ge=1, le=200)]

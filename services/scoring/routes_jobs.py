@@ -10,7 +10,7 @@ from fastapi import APIRouter, BackgroundTasks, Header, Query, Response
 from fastapi.concurrency import run_in_threadpool
 from sse_starlette import EventSourceResponse, ServerSentEvent
 
-from headmap.datasets.sources import open_dataset
+from headmap.datasets.sources import find_dataset
 from headmap.errors import RegistryUnavailable
 from headmap.jobs.submit import announce, write_job
 from headmap.models import find_model
@@ -45,16 +45,18 @@ def start(
     idempotency_key: IdempotencyKey = None,
 ) -> JobBody:
     info = find_model(body.model, state.settings, body.revision)
-    open_dataset(body.dataset)
+    dataset = find_dataset(body.dataset, state.database)
+    pages, max_pages = dataset.fit(body.pages if "pages" in body.model_fields_set else None, body.max_pages)
     params = job_params(
-        pages=body.pages,
+        pages=pages,
         min_pages=body.min_pages,
-        max_pages=body.max_pages,
+        max_pages=max_pages,
         stable_overlap=body.stable_overlap,
         dataset=body.dataset,
         rule=body.rule,
         seed=body.seed,
         max_new_tokens=body.max_new_tokens,
+        dataset_checksum=dataset.checksum,
     )
     job, shards, created = write_job(
         state.database, state.settings, info, params, force=body.force, idempotency_key=idempotency_key

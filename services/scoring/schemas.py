@@ -9,6 +9,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from headmap.datasets.sources import DEFAULT
+from headmap.datasets.uploads import MAX_NAME, NAME
+from headmap.registry.datasets import DatasetRecord
 from headmap.registry.jobs import AUTO_MAX_PAGES, AUTO_MIN_PAGES, AUTO_OVERLAP, JobRecord
 from headmap.registry.repository import MapRecord, Match
 from headmap.registry.tables import JobState
@@ -20,7 +22,7 @@ _PRINTABLE = r"^[^\x00-\x1f\x7f]+$"
 ModelName = Annotated[str, Field(min_length=1, max_length=512, pattern=_PRINTABLE)]
 Revision = Annotated[str, Field(min_length=1, max_length=128, pattern=_PRINTABLE)]
 AliasName = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-DatasetName = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[a-z0-9][a-z0-9._-]*$")]
+DatasetName = Annotated[str, Field(min_length=1, max_length=MAX_NAME, pattern=f"^{NAME}$")]
 
 
 def _whole(value: object) -> object:
@@ -59,7 +61,7 @@ class ScoreRequest(_Request):
     revision: Revision | None = None
     dataset: DatasetName = Field(DEFAULT, description="one of GET /datasets")
     pages: Annotated[Integer, Field(ge=1, le=MAX_PAGES)] | Literal["auto"] = Field(
-        1000, description="auto: read on until the map is steady"
+        1000, description="auto: read on until the map is steady; left out: all of an upload that has fewer"
     )
     min_pages: Integer | None = Field(
         None, ge=2, le=MAX_PAGES, description=f"with auto: read at least these; {AUTO_MIN_PAGES} when left out"
@@ -94,6 +96,7 @@ class Params(BaseModel):
     rule: str
     seed: int
     max_new_tokens: int
+    dataset_checksum: str | None = Field(None, description="of an uploaded dataset")
 
 
 class AutoParams(Params):
@@ -138,6 +141,31 @@ class JobBody(BaseModel):
 class JobList(BaseModel):
     items: list[JobBody]
     next_cursor: str | None
+
+
+class DatasetBody(BaseModel):
+    """What is not known of a built-in dataset is null: made-up pages have no end, a public set is with the workers."""
+
+    name: str
+    kind: Literal["made-up", "public", "uploaded"]
+    pages: int | None = None
+    words: int | None = None
+    questions: int | None = None
+    bytes: int | None = Field(None, description="of pictures and records")
+    checksum: str | None = Field(None, description="SHA-256 over pictures and records: equal for equal pages")
+    created_at: datetime | None = None
+
+    @classmethod
+    def of(cls, record: DatasetRecord) -> Self:
+        return cls(kind="uploaded", **{name: value for name, value in vars(record).items() if name != "id"})
+
+
+class DatasetList(BaseModel):
+    """`items`: uploads, newest first. `built_in`: those that are always here, on every page of the list."""
+
+    items: list[DatasetBody]
+    next_cursor: str | None
+    built_in: list[DatasetBody]
 
 
 class MapList(BaseModel):

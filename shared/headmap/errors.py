@@ -5,11 +5,12 @@
     │                         PromptTooLong, NoImage, InvalidScores, InvalidDataset, UnsupportedModel
     ├── NotFound 404          ModelNotFound, JobNotFound, MapNotFound, HeadNotFound, PageNotFound, DatasetNotFound,
     │                         SessionNotFound, KeyNotFound
-    ├── Conflict 409          JobEnded, NoMapForModel, IdempotencyConflict, MapMismatch, KeyNameTaken
-    ├── PayloadTooLarge 413   ImageTooLarge
+    ├── Conflict 409          JobEnded, NoMapForModel, IdempotencyConflict, MapMismatch, KeyNameTaken,
+    │                         DatasetExists, DatasetInUse, DatasetBuiltIn
+    ├── PayloadTooLarge 413   ImageTooLarge, DatasetTooLarge
     ├── Unauthorized 401
     ├── TooManyRequests 429   QueueFull, RateLimited; with retry_after
-    └── Unavailable 503       ShuttingDown, OutOfMemory
+    └── Unavailable 503       RegistryUnavailable, DatasetUnavailable, ShuttingDown, OutOfMemory
 
 Services turn them into problem documents (RFC 9457) in one handler; nothing else sets a status.
 """
@@ -155,12 +156,28 @@ class KeyNameTaken(Conflict):
     code, title = "key_name_taken", "Name of an API key in use"
 
 
+class DatasetExists(Conflict):
+    code, title = "dataset_exists", "Dataset exists"
+
+
+class DatasetInUse(Conflict):
+    code, title = "dataset_in_use", "Dataset in use"
+
+
+class DatasetBuiltIn(Conflict):
+    code, title = "dataset_built_in", "Dataset is built in"
+
+
 class PayloadTooLarge(HeadmapError):
     code, status, title = "payload_too_large", 413, "Payload too large"
 
 
 class ImageTooLarge(PayloadTooLarge):
     code, title = "image_too_large", "Image too large"
+
+
+class DatasetTooLarge(PayloadTooLarge):
+    code, title = "dataset_too_large", "Dataset too large"
 
 
 class Unauthorized(HeadmapError):
@@ -195,6 +212,12 @@ class Unavailable(HeadmapError):
 
 class RegistryUnavailable(Unavailable):
     code, title = "registry_unavailable", "Registry unavailable"
+
+
+class DatasetUnavailable(Unavailable):
+    """A dataset whose files are not here and cannot be fetched now."""
+
+    code, title = "dataset_unavailable", "Dataset unavailable"
 
 
 class ShuttingDown(Unavailable):

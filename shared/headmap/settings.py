@@ -76,6 +76,10 @@ class Settings(BaseSettings):
     max_body_bytes: int = Field(64 * 2**20, ge=1, description="of one request")
     max_bodies_bytes: int = Field(2**30, ge=1, description="of all requests at work in a process; then 429")
 
+    max_dataset_bytes: int = Field(2**30, ge=1, description="of one uploaded dataset, packed or unpacked")
+    synthdog: str = Field(
+        "nnethercott/synthdog-en-detection", description="dataset synthdog-en: a Hub id, or a folder of parquet files"
+    )
     shard_pages: int = Field(8, ge=1, description="pages per shard of a scoring job")
     lease_seconds: float = Field(120.0, gt=0, description="a shard not renewed this long is due again")
     sweep_seconds: float = Field(5.0, gt=0, description="how often workers look for lost shards")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -16,14 +17,28 @@ from services.cli.common import (
     quiet_libraries,
 )
 
+if TYPE_CHECKING:
+    from headmap.registry.session import Database
+    from headmap.settings import Settings
+
 MAX_PAGES = 100_000
 
 
 @one_line_errors
 def score(
     model: Annotated[str, typer.Argument(help="headmap/demo-ocr, a Hub id in the local cache, or a folder.")],
-    pages: Annotated[str, typer.Option(help="Pages to read, or auto: as many as a steady map takes.")] = "1000",
-    dataset: Annotated[str, typer.Option(help="Pages to read; `headmap datasets list` names all.")] = "synthetic",
+    pages: Annotated[
+        str | None,
+        typer.Option(
+            help="Pages to read, or auto: as many as a steady map takes. [default: 1000, or all of a smaller dataset]"
+        ),
+    ] = None,
+    dataset: Annotated[
+        str,
+        typer.Option(
+            help="One of `headmap datasets list`; or a folder with pages.jsonl, which is added there under its name."
+        ),
+    ] = "synthetic",
     seed: Annotated[int, typer.Option(min=0, help="The series of pages.")] = 0,
     rule: Annotated[str, typer.Option(help="aligned, or paper: the published rule.")] = "aligned",
     max_new_tokens: Annotated[int, typer.Option(min=1, max=32_768, help="The most to read of a page.")] = 1024,
@@ -46,7 +61,7 @@ def score(
 
     What is interrupted goes on where it stopped when the same command is given again.
     """
-    from headmap.datasets.sources import open_dataset
+    from headmap.datasets.sources import find_dataset
     from headmap.heatmap import TOP_SHARE, Picture, draw
     from headmap.jobs.local import profile_here
     from headmap.jobs.profiler import ProfilerScorer
@@ -58,21 +73,25 @@ def score(
     info, settings = find_named_model(model, data_dir)
     if rule not in ("aligned", "paper"):
         fail(f"--rule: must be aligned or paper, got {rule!r}", code=2)
-    params = job_params(
-        pages=_count(pages),
-        min_pages=min_pages,
-        max_pages=max_pages,
-        stable_overlap=stable_overlap,
-        dataset=dataset,
-        rule=rule,
-        seed=seed,
-        max_new_tokens=max_new_tokens,
-    )
-    open_dataset(dataset)
+    asked = _count(pages)
     migrate(settings)
     quiet_libraries()
     database = open_database(settings)
     try:
+        name = _named(dataset, settings, database)
+        known = find_dataset(name, database)
+        count, most = known.fit(asked, max_pages)
+        params = job_params(
+            pages=count,
+            min_pages=min_pages,
+            max_pages=most,
+            stable_overlap=stable_overlap,
+            dataset=name,
+            rule=rule,
+            seed=seed,
+            max_new_tokens=max_new_tokens,
+            dataset_checksum=known.checksum,
+        )
         with progress_bar("pages") as bar:
             task = bar.add_task(f"Profiling {info.name}", total=params.pages)
             job = profile_here(
@@ -105,9 +124,24 @@ def score(
     out.print(f"heatmap  {picture}")
 
 
-def _count(pages: str) -> int | Literal["auto"]:
+def _count(pages: str | None) -> int | Literal["auto"] | None:
+    if pages is None:
+        return None
     if pages == "auto":
         return "auto"
     if not pages.isascii() or not pages.isdigit() or not 1 <= int(pages) <= MAX_PAGES:
         fail(f"--pages: must be auto, or a number from 1 to {MAX_PAGES}, got {pages!r}", code=2)
     return int(pages)
+
+
+def _named(dataset: str, settings: Settings, database: Database) -> str:
+    """The dataset's name; a folder is looked through and added to the registry, where its map's pages then stay."""
+    from headmap.datasets.records import INDEX_FILE
+    from headmap.datasets.sources import BUILT_IN
+    from headmap.datasets.uploads import check_folder, check_name, file_upload
+
+    folder = Path(dataset).absolute()
+    if dataset in BUILT_IN or not (folder / INDEX_FILE).is_file():
+        return dataset
+    check_name(folder.name)
+    return file_upload(database, folder.name, check_folder(folder, settings))[0].name

@@ -54,10 +54,12 @@ class PageFolder:
         except UnicodeDecodeError as error:
             raise InvalidDataset(f"{index}: not UTF-8 ({error})") from error
 
-    def __len__(self) -> int:
+    @property
+    def size(self) -> int:
         return len(self._records)
 
-    def __getitem__(self, number: int) -> Page:
+    def page(self, number: int) -> Page:
+        """Raises as opening does."""
         where, record = self._records[number]
         path = self._folder / record.file
         try:
@@ -70,4 +72,4 @@ class PageFolder:
         return Page(image, record.words, record.questions)
 
     def __iter__(self) -> Iterator[Page]:
-        return (self[number] for number in range(len(self)))
+        return (self.page(number) for number in range(self.size))

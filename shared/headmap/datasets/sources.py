@@ -4,17 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 from headmap.datasets.made_up.documents import make_document
 from headmap.datasets.made_up.forms import make_form
 from headmap.datasets.made_up.receipts import make_receipt
 from headmap.datasets.made_up.scenes import make_scene
 from headmap.datasets.made_up.tables import make_table
+from headmap.datasets.stored import UploadedPages
+from headmap.datasets.synthdog import SYNTHDOG, open_synthdog
 from headmap.errors import DatasetNotFound, InvalidParameter
+from headmap.registry.datasets import get_dataset
+from headmap.registry.jobs import AUTO_MAX_PAGES
+from headmap.registry.session import Database
 from headmap.scoring.pages import Draw, Page, make_page
+from headmap.settings import Settings
 
 DEFAULT = "synthetic"
+DEFAULT_PAGES = 1000
 
 _KINDS: Mapping[str, Callable[[int, int], Page]] = {
     "documents": make_document,
@@ -32,6 +39,9 @@ def make_mixed(seed: int, index: int) -> Page:
 
 MADE_UP: Mapping[str, Callable[[int, int], Page]] = {DEFAULT: make_page, **_KINDS, "mixed": make_mixed}
 """Kinds of made-up pages; each draws a page from (seed, index) alone."""
+
+BUILT_IN = (*MADE_UP, SYNTHDOG)
+"""Names that are no upload's."""
 
 
 class PageSource(Protocol):
@@ -62,12 +72,9 @@ class MadeUpPages:
 class StoredPages:
     """A fixed set of pages. Seed 0 takes them in their own order, any other seed in an order of its own."""
 
-    items: Sequence[Page]
-    """Opens a page when it is indexed."""
-
-    @property
-    def size(self) -> int:
-        return len(self.items)
+    size: int
+    page: Callable[[int], Page]
+    """Opens one by its number, from 0 to `size - 1`."""
 
     def pages(self, seed: int, first: int, count: int) -> Iterator[Page]:
         if first + count > self.size:
@@ -76,7 +83,7 @@ class StoredPages:
                 param="pages",
             )
         order = page_order(self.size, seed)
-        return (self.items[order[index]] for index in range(first, first + count))
+        return (self.page(order[index]) for index in range(first, first + count))
 
 
 def page_order(size: int, seed: int) -> Sequence[int]:
@@ -91,8 +98,60 @@ def page_order(size: int, seed: int) -> Sequence[int]:
     return order
 
 
-def open_dataset(name: str) -> PageSource:
-    """The dataset called `name`. Raises DatasetNotFound."""
+def open_dataset(
+    name: str, settings: Settings, *, database: Database | None = None, checksum: str | None = None
+) -> PageSource:
+    """The dataset called `name`: a built-in one, or one of the registry's uploads, which needs `database`.
+
+    `checksum`: the upload must still be the one that had it. Raises DatasetNotFound, for stored pages also
+    DatasetUnavailable, InvalidDataset and RegistryUnavailable.
+    """
     if name in MADE_UP:
         return MadeUpPages(MADE_UP[name])
-    raise DatasetNotFound(f"dataset: {name!r} is not here; here are {', '.join(MADE_UP)}", param="dataset")
+    if name == SYNTHDOG:
+        public = open_synthdog(settings.synthdog, max_pixels=settings.max_image_pixels)
+        return StoredPages(public.size, public.page)
+    if database is None:
+        raise DatasetNotFound(f"dataset: {name!r} is none of {', '.join(BUILT_IN)}", param="dataset")
+    uploaded = UploadedPages(database, name, checksum)
+    return StoredPages(uploaded.size, uploaded.page)
+
+
+@dataclass(frozen=True)
+class DatasetInfo:
+    """What is known of a dataset before it is opened: its size where it has a known one, an upload's checksum."""
+
+    size: int | None
+    checksum: str | None
+
+    def fit(
+        self, pages: int | Literal["auto"] | None, max_pages: int | None
+    ) -> tuple[int | Literal["auto"], int | None]:
+        """How many pages to read, and with `auto` at most how many: as asked, else 1,000 or all of a smaller dataset.
+
+        Raises InvalidParameter where more are asked for than there are.
+        """
+        if self.size is None:
+            return pages or DEFAULT_PAGES, max_pages
+        for name, asked in (("pages", pages), ("max_pages", max_pages)):
+            if isinstance(asked, int) and asked > self.size:
+                raise InvalidParameter(f"{name}: the dataset has {self.size}, got {asked}", param=name)
+        if pages == "auto":
+            if self.size < 2:
+                raise InvalidParameter("pages: auto compares halves, and the dataset has one page", param="pages")
+            return pages, max_pages or min(AUTO_MAX_PAGES, self.size)
+        return pages or min(DEFAULT_PAGES, self.size), max_pages
+
+
+def find_dataset(name: str, database: Database) -> DatasetInfo:
+    """Look a dataset up, without its files. Raises DatasetNotFound and RegistryUnavailable."""
+    if name in BUILT_IN:
+        return DatasetInfo(None, None)
+    try:
+        with database.read() as session:
+            record = get_dataset(session, name)
+    except DatasetNotFound as error:
+        raise DatasetNotFound(
+            f"dataset: {name!r} is no upload, and none of {', '.join(BUILT_IN)}", param="dataset"
+        ) from error
+    return DatasetInfo(record.pages, record.checksum)

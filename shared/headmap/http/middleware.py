@@ -6,6 +6,7 @@ import logging
 import re
 import time
 import uuid
+from collections.abc import Mapping
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
@@ -82,20 +83,23 @@ class BodyLimitMiddleware:
     """Refuses bodies above `limit` bytes with 413: by their Content-Length, or once more has arrived.
 
     And with 429 what would make the bodies of all requests at work more than `total` bytes: what has arrived counts,
-    until the request ends, so that senders who announce much and send little take nothing from others.
+    until the request ends, so that senders who announce much and send little take nothing from others. `to_disk`: paths
+    whose bodies are written to disk as they come, each with a limit of its own; they take no part in the total.
     """
 
-    def __init__(self, app: ASGIApp, limit: int, total: int) -> None:
-        self._app, self._limit, self._total = app, limit, total
+    def __init__(self, app: ASGIApp, limit: int, total: int, to_disk: Mapping[str, int]) -> None:
+        self._app, self._limit, self._total, self._to_disk = app, limit, total, to_disk
         self._held = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        held_in_memory = scope["path"] not in self._to_disk
+        limit = self._to_disk.get(scope["path"], self._limit)
         length = Headers(scope=scope).get("content-length", "0")
-        if length.isdigit() and int(length) > self._limit:
-            await error_response(too_large(self._limit), scope["path"])(scope, receive, send)
+        if length.isdigit() and int(length) > limit:
+            await error_response(too_large(limit), scope["path"])(scope, receive, send)
             return
         arrived = 0
 
@@ -104,10 +108,11 @@ class BodyLimitMiddleware:
             message = await receive()
             size = len(message.get("body", b""))
             arrived += size
-            self._held += size
-            if arrived > self._limit:
-                raise HTTPException(413, f"body: more than {self._limit} bytes")
-            if self._held > self._total:
+            if held_in_memory:
+                self._held += size
+            if arrived > limit:
+                raise HTTPException(413, f"body: more than {limit} bytes")
+            if held_in_memory and self._held > self._total:
                 raise HTTPException(
                     429, f"body: the bodies of all requests are more than {self._total} bytes", {"Retry-After": "1"}
                 )
@@ -116,4 +121,5 @@ class BodyLimitMiddleware:
         try:
             await self._app(scope, counted, send)
         finally:
-            self._held -= arrived
+            if held_in_memory:
+                self._held -= arrived

@@ -67,7 +67,12 @@ def install(
     install_handlers(app)
     keys = KeyRing(settings, stored_keys)
     # The last added is the outermost: count and name every request, then ask for the key, then look at the body.
-    app.add_middleware(BodyLimitMiddleware, limit=settings.max_body_bytes, total=settings.max_bodies_bytes)
+    app.add_middleware(
+        BodyLimitMiddleware,
+        limit=settings.max_body_bytes,
+        total=settings.max_bodies_bytes,
+        to_disk={"/datasets": settings.max_dataset_bytes},
+    )
     app.add_middleware(AuthMiddleware, keys=keys, limits=KeyLimits(settings))
     if settings.cors_origins:
         app.add_middleware(

@@ -46,6 +46,7 @@ def settle(session: Session, job: Job) -> None:
         revision=job.revision,
         architecture=job.architecture,
         dataset=job.dataset,
+        dataset_checksum=job.dataset_checksum,
         pages=total.pages,
         hits=total.hits,
         tokens_seen=total.tokens_seen,

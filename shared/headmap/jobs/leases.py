@@ -71,6 +71,7 @@ def acquire(session: Session, job_id: str, number: int, *, owner: str, seconds: 
         model=job.model,
         revision=job.revision,
         dataset=job.dataset,
+        dataset_checksum=job.dataset_checksum,
         rule=job.rule,
         seed=job.seed,
         first=shard.first,

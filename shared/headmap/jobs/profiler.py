@@ -4,28 +4,39 @@ from __future__ import annotations
 
 from typing import Any
 
-from headmap.datasets.sources import open_dataset
+from headmap.datasets.sources import PageSource, open_dataset
 from headmap.jobs.work import OnPage, ShardResult, ShardSpec
 from headmap.models import find_model
+from headmap.registry.session import Database, open_database
 from headmap.settings import Settings
 
 
 class ProfilerScorer:
-    """Scores shards with `headmap.scoring.profile.Profiler`. Holds one model; another job's model takes its place."""
+    """Scores shards with `headmap.scoring.profile.Profiler`. Holds the model and the dataset of the last shard."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._loaded: tuple[tuple[str, str], Any] | None = None
+        self._opened: tuple[tuple[str, str | None], PageSource] | None = None
+        self._database: Database | None = None
 
     def __call__(self, spec: ShardSpec, on_page: OnPage) -> ShardResult:
         sums, looks = self._profiler(spec).score(
-            open_dataset(spec.dataset).pages(spec.seed, spec.first, spec.count),
+            self._source(spec).pages(spec.seed, spec.first, spec.count),
             first=spec.first,
             rule=spec.rule,
             max_new_tokens=spec.max_new_tokens,
             on_page=on_page,
         )
         return ShardResult(sums, looks)
+
+    def _source(self, spec: ShardSpec) -> PageSource:
+        key = (spec.dataset, spec.dataset_checksum)
+        if self._opened is None or self._opened[0] != key:
+            self._database = self._database or open_database(self._settings)
+            source = open_dataset(spec.dataset, self._settings, database=self._database, checksum=spec.dataset_checksum)
+            self._opened = (key, source)
+        return self._opened[1]
 
     def _profiler(self, spec: ShardSpec) -> Any:
         key = (spec.model, spec.revision)

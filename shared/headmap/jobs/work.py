@@ -23,6 +23,7 @@ class ShardSpec:
     model: str
     revision: str
     dataset: str
+    dataset_checksum: str | None
     rule: str
     seed: int
     first: int

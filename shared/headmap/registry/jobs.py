@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 
 from headmap.errors import IdempotencyConflict, InvalidParameter, JobEnded, JobNotFound
 from headmap.models import ModelInfo
+from headmap.registry.datasets import hold_dataset
 from headmap.registry.paging import Page, after, page_of
 from headmap.registry.session import changed, is_id, utc_now
 from headmap.registry.tables import IdempotencyKey, Job, JobState, Map, PageLook, Shard, ShardState
@@ -41,6 +42,8 @@ class JobParams:
     min_pages: int | None = None
     max_pages: int | None = None
     stable_overlap: float | None = None
+    dataset_checksum: str | None = None
+    """Of an uploaded dataset: which pages its name stood for."""
 
 
 def job_params(
@@ -111,7 +114,8 @@ def add_job(
     """Write a job and its shards, or find the one that stands for an equal request.
 
     Returns (job id, numbers of the first `announce` shards, which the caller enqueues after the commit, whether it is
-    new). Raises IdempotencyConflict for a key that came with another request, and sqlalchemy's IntegrityError when an
+    new). Raises IdempotencyConflict for a key that came with another request, DatasetNotFound where an uploaded dataset
+    has been removed meanwhile, and sqlalchemy's IntegrityError when an
     equal request is being written at this moment: run it again in a new transaction.
     """
     key = request_hash(info, params)
@@ -124,6 +128,8 @@ def add_job(
             )
         if seen is not None:
             return seen.job_id, [], False
+    if params.dataset_checksum is not None:
+        hold_dataset(session, params.dataset, params.dataset_checksum)
     now = utc_now(session)
     job_id = None if force else session.scalar(select(Job.id).where(Job.active_key == key))
     created = job_id is None

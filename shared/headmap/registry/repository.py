@@ -52,6 +52,7 @@ class Provenance:
     rule: str | None = None
     seed: int | None = None
     max_new_tokens: int | None = None
+    dataset_checksum: str | None = None
     job_id: str | None = None
 
 

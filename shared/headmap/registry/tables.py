@@ -101,6 +101,7 @@ class Job(Base):
     max_pages: Mapped[int | None] = mapped_column(Integer)
     stable_overlap: Mapped[float | None] = mapped_column(Double)
     """With these three `pages` grows, round by round; empty where the request said how many."""
+    dataset_checksum: Mapped[str | None] = mapped_column(String(64))
 
     request_id: Mapped[str | None] = mapped_column(String(64))
     """Of the HTTP request that made it: workers log with it, so that one id leads from the gateway to a shard."""
@@ -180,6 +181,7 @@ class Map(Base):
     dataset: Mapped[str] = mapped_column(String(64))
     seed: Mapped[int | None] = mapped_column(BigInteger)
     max_new_tokens: Mapped[int | None] = mapped_column(Integer)
+    dataset_checksum: Mapped[str | None] = mapped_column(String(64))
     job_id: Mapped[str | None] = mapped_column(ForeignKey("jobs.id"), unique=True)
     code_version: Mapped[str] = mapped_column(String(64))
     checksum: Mapped[str] = mapped_column(String(64))
@@ -224,3 +226,30 @@ class ApiKey(Base):
     concurrent_requests: Mapped[int | None] = mapped_column(Integer)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     revoked_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+
+
+class Dataset(Base):
+    """Uploaded pages. They never change: other pages under the same name have another id and checksum."""
+
+    __tablename__ = "datasets"
+    __table_args__ = (Index(None, "created_at", "id"),)
+
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    name: Mapped[str] = mapped_column(String(64), unique=True)
+    pages: Mapped[int] = mapped_column(Integer)
+    words: Mapped[int] = mapped_column(BigInteger)
+    questions: Mapped[int] = mapped_column(BigInteger)
+    bytes: Mapped[int] = mapped_column(BigInteger)
+    checksum: Mapped[str] = mapped_column(String(64))
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class DatasetPage(Base):
+    """A page of a dataset: its line of `pages.jsonl`, and its picture as a file."""
+
+    __tablename__ = "dataset_pages"
+
+    dataset_id: Mapped[str] = mapped_column(ForeignKey("datasets.id", ondelete="CASCADE"), primary_key=True)
+    number: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    record: Mapped[str] = mapped_column(Text)
+    picture: Mapped[bytes] = mapped_column(LargeBinary)

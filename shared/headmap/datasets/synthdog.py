@@ -1,0 +1,135 @@
+"""The public set `synthdog-en-detection`: pictures of English text with boxes, in parquet files.
+
+Schema, as its card on the Hub has it: `image` is a struct of `bytes` and `path`; `2_coord` is a list of
+`{chunk, coord}`, a piece of text and its box as two corners `[[x0, y0], [x1, y1]]` in pixels of the picture. Other
+columns are not read.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from collections.abc import Sequence
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+from headmap.datasets.pictures import decode_picture
+from headmap.errors import DatasetUnavailable, InvalidDataset
+from headmap.scoring.pages import Page, Word
+
+SYNTHDOG = "synthdog-en"
+_COLUMNS = ["image", "2_coord"]
+_FIRST_FILE = "data/train-00000-of-*.parquet"
+
+
+def open_synthdog(place: str, *, max_pixels: int) -> ParquetPages:
+    """The set from a local folder of parquet files, all of them by name; or by a Hub id, the first file of it.
+
+    The first of the Hub's ten files has about 5,000 pages in 432 MB, five times what the paper uses; it is fetched
+    where the local Hub cache does not have it. Raises DatasetUnavailable where there are no files and none can be had,
+    and InvalidDataset for files of another schema.
+    """
+    local = Path(place).expanduser()
+    if local.is_dir():
+        files = sorted(local.rglob("*.parquet"))
+        if not files:
+            raise DatasetUnavailable(f"dataset: {SYNTHDOG!r}: no parquet files in {place!r}", param="dataset")
+        return ParquetPages(files, max_pixels=max_pixels)
+    return ParquetPages([_from_hub(place)], max_pixels=max_pixels)
+
+
+def _from_hub(repo: str) -> Path:
+    try:
+        from huggingface_hub import snapshot_download
+
+        found = sorted(
+            Path(snapshot_download(repo, repo_type="dataset", allow_patterns=[_FIRST_FILE])).glob(_FIRST_FILE)
+        )
+    except ImportError as error:
+        raise DatasetUnavailable(f"dataset: {SYNTHDOG!r} needs huggingface_hub, which is not here") from error
+    except Exception as error:  # a Hub that refuses, one out of reach, a name that is none: there are no pages
+        raise DatasetUnavailable(
+            f"dataset: {SYNTHDOG!r}: {repo!r} is not in the local Hub cache and cannot be fetched ({error}); "
+            f"HEADMAP_SYNTHDOG may name a folder with its parquet files",
+            param="dataset",
+        ) from error
+    if not found:
+        raise DatasetUnavailable(f"dataset: {SYNTHDOG!r}: {repo!r} has no file {_FIRST_FILE}", param="dataset")
+    return found[0]
+
+
+class ParquetPages:
+    """Pages in rows of parquet files. One row group is held, that of the last page asked for."""
+
+    def __init__(self, files: Sequence[Path], *, max_pixels: int) -> None:
+        self._max_pixels = max_pixels
+        self._groups: list[tuple[Any, Path, int]] = []
+        """Reader, file and number of each row group."""
+        counts: list[int] = []
+        for file in files:
+            reader = _open(file)
+            for number in range(reader.metadata.num_row_groups):
+                self._groups.append((reader, file, number))
+                counts.append(reader.metadata.row_group(number).num_rows)
+        self._ends = list(accumulate(counts))
+        self._held: tuple[int, list[dict[str, Any]]] = (-1, [])
+
+    @property
+    def size(self) -> int:
+        return self._ends[-1] if self._ends else 0
+
+    def page(self, index: int) -> Page:
+        """Raises InvalidDataset, naming the file, the page and the column, for a row that holds no page."""
+        group = bisect_right(self._ends, index)
+        reader, file, number = self._groups[group]
+        if self._held[0] != group:
+            self._held = (group, reader.read_row_group(number, columns=_COLUMNS).to_pylist())
+        rows = self._held[1]
+        row = index - (self._ends[group] - len(rows))
+        return _page(rows[row], f"{file.name}, page {index}", self._max_pixels)
+
+
+def _open(file: Path) -> Any:
+    """A pyarrow ParquetFile with the two columns of the schema."""
+    try:
+        import pyarrow
+        from pyarrow import parquet
+    except ImportError as error:
+        raise DatasetUnavailable(f"dataset: {SYNTHDOG!r} needs pyarrow, which is not here", param="dataset") from error
+    try:
+        reader = parquet.ParquetFile(file)
+    except (OSError, pyarrow.ArrowException) as error:
+        raise InvalidDataset(f"{file.name}: no readable parquet file ({error})", param="dataset") from error
+    schema = reader.schema_arrow
+    for column in _COLUMNS:
+        if column not in schema.names:
+            raise InvalidDataset(
+                f"{file.name}: column {column!r} is missing; there are {', '.join(schema.names)}", param="dataset"
+            )
+    return reader
+
+
+def _page(row: dict[str, Any], where: str, max_pixels: int) -> Page:
+    image = row["image"]
+    data = image.get("bytes") if isinstance(image, dict) else None
+    if not isinstance(data, bytes):
+        raise InvalidDataset(f"{where}: column 'image' must hold the picture's bytes, not {type(data).__name__}")
+    picture = decode_picture(data, f"{where}: column 'image'", max_pixels=max_pixels)
+    chunks = row["2_coord"] or []
+    words = [_word(chunk, picture.size, f"{where}: column '2_coord', item {n}") for n, chunk in enumerate(chunks)]
+    return Page(picture, tuple(word for word in words if word is not None), ())
+
+
+def _word(chunk: Any, size: tuple[int, int], where: str) -> Word | None:
+    """A chunk as a word, its box in whole pixels within the picture; None where nothing is left of text or box."""
+    try:
+        text = " ".join(chunk["chunk"].split())
+        (xa, ya), (xb, yb) = ((float(x), float(y)) for x, y in chunk["coord"])
+    except (TypeError, KeyError, ValueError, AttributeError) as error:
+        raise InvalidDataset(f"{where}: must be a 'chunk' of text and two corners as 'coord', not {chunk!r}") from error
+    if not text or not all(math.isfinite(side) for side in (xa, ya, xb, yb)):
+        return None
+    x0, x1 = max(0, math.floor(min(xa, xb))), min(size[0], math.ceil(max(xa, xb)))
+    y0, y1 = max(0, math.floor(min(ya, yb))), min(size[1], math.ceil(max(ya, yb)))
+    return Word(text, (x0, y0, x1, y1)) if x0 < x1 and y0 < y1 else None
