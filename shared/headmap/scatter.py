@@ -47,7 +47,6 @@ def draw_scatter(
         )
     apart = np.abs(x - y)
     for layer, head in sorted(first ^ second, key=lambda place: -apart[place])[:_MAX_NAMED]:  # the rest would overlap
-        place = (x[layer, head], y[layer, head])
         above = y[layer, head] > x[layer, head]  # names keep off the diagonal, where the dots are
         axes.annotate(
             f"{layer}-{head}",
