@@ -136,6 +136,26 @@ def serving_table(result: Result) -> str:
     return "\n".join(lines) + "\n" + _where(result)
 
 
+FAMILY_CHECKS = {
+    "prompt": "prompt", "geometry": "geometry", "scoring": "scoring", "parity": "full budget = transformers",
+    "batch": "batched = alone", "several": "several pictures", "sliding": "sliding window",
+    "services": "`/score`, `/generate`",
+}  # fmt: skip
+
+
+def families_table(result: Result) -> str:
+    """Numbers are tests passed; a family whose tests were all skipped or that has none shows a dash."""
+    lines = ["| small model of | " + " | ".join(FAMILY_CHECKS.values()) + " |", "|---|" + "---|" * len(FAMILY_CHECKS)]
+    for row in result["rows"]:
+        cells = []
+        for check in FAMILY_CHECKS:
+            count = row["checks"].get(check, {"passed": 0, "failed": 0})
+            failed = f", **{count['failed']} failed**" if count["failed"] else ""
+            cells.append(f"{count['passed']} passed{failed}" if count["passed"] or failed else "-")
+        lines.append(f"| {row['model']} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n" + _where(result)
+
+
 def accuracy_figure(result: Result) -> Figure:
     """The paper's figure 5 in small: accuracy over the share kept, a line a method, with 95 % intervals."""
     figure = Figure(figsize=(9, 3.8), layout="constrained")
@@ -166,6 +186,7 @@ def accuracy_figure(result: Result) -> Figure:
 TABLES: dict[str, Callable[[Result], str]] = {
     "accuracy": accuracy_table,
     "efficiency": efficiency_table,
+    "families": families_table,
     "scoring": scoring_table,
     "heads": heads_table,
     "serving": serving_table,

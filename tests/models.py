@@ -328,7 +328,7 @@ FAMILIES: dict[str, Callable[[], PreTrainedModel]] = {
     "idefics3": idefics3,
     "smolvlm": lambda: idefics3(smolvlm=True),
     "mistral3": mistral3,
-    "mistral3_sliding": lambda: mistral3(window=40),
+    "mistral3_sliding": lambda: mistral3(window=72),
     "pixtral": pixtral,
 }
 """A small model of every family, by name."""

@@ -131,14 +131,16 @@ class KVDetails(BaseModel):
     """What was really kept. `method` is the one that ran: snapkv where sparsemm was asked and there is no map."""
 
     method: str
-    budget: int = Field(description="tokens per KV head, on average")
+    budget: int = Field(description="tokens per KV head, on average, of the layers that do not slide")
     allocation: Allocation
     map_id: str | None = Field(description="the map whose scores set the budgets")
     map_match: Literal["exact", "revision", "none"] | None = Field(
         description="of the served revision, of another one, or none there; null for methods without a map"
     )
-    kept_tokens: int = Field(description="after prefill, over all layers and KV heads")
-    full_tokens: int
+    kept_tokens: int = Field(
+        description="after prefill, over all layers and KV heads; a layer with a sliding window holds just that"
+    )
+    full_tokens: int = Field(description="the same with nothing evicted that a layer can see")
     bytes: int
     full_bytes: int
 

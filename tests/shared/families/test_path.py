@@ -126,7 +126,8 @@ def test_reading_equals_step_by_step_eager_attention(family_model: LoadedModel) 
     prompt = transcription_prompt(family_model, make_page(1, 0))
     (answer,) = generate_greedy(family_model, [prompt], max_new_tokens=9)
     winners = slow_winners(family_model, prompt, answer)
-    for expected in ([], answer[:5], [*answer[:3], 9, *answer[4:]]):
+    guess = [9 if token == 4 else token for token in answer]  # a guess holds no picture token
+    for expected in ([], guess[:5], [*guess[:3], 9, *guess[4:]]):
         (ours,) = read_pages(family_model, [prompt], [expected], max_new_tokens=9)
         assert ours.answer == answer
         assert (ours.winners == winners).all()
@@ -135,12 +136,14 @@ def test_reading_equals_step_by_step_eager_attention(family_model: LoadedModel) 
 def test_a_profiler_scores_pages_of_it(family_model: LoadedModel) -> None:
     info = family_model.info
     profiler = Profiler(info, device="cpu", batch=2)
-    result = profiler.score([make_page(3, index) for index in range(2)], rule="paper", max_new_tokens=8, on_page=int)
-    assert result.pages == 2
-    assert result.tokens_seen > 0
-    assert result.sums.shape == (info.num_layers, info.num_heads)
+    pages = [make_page(3, index) for index in range(2)]
+    total, _ = profiler.score(pages, rule="paper", max_new_tokens=8, on_page=int)
+    assert total.pages == 2
+    assert total.tokens_seen > 0
+    sums = total.sums.sum(0)
+    assert sums.shape == (info.num_layers, info.num_heads)
     prompt = ask(family_model, pictures(1))
-    scores = HeadScores(result.sums + 1e-3, info.num_kv_heads)
+    scores = HeadScores(sums + 1e-3, info.num_kv_heads)
     answer = generate_greedy(
         family_model, [prompt], max_new_tokens=4, kv=KVRequest("sparsemm", ratio=0.5), scores=scores
     )
