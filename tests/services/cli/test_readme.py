@@ -25,7 +25,11 @@ def test_the_table_of_settings_is_up_to_date() -> None:
 def test_every_method_and_family_is_there() -> None:
     table = README[README.index("| method |") :]
     assert all(f"| `{name}` |" in table for name in METHODS)
-    assert len(FAMILIES) == 2, "name the families in the README"
+    docs = (ROOT / "docs" / "families.md").read_text()
+    assert all(f"`{model_type}`" in docs for model_type in FAMILIES)
+    plain = re.sub(r"[^a-z0-9]", "", README.split("Families: ")[1].split("A model is")[0].lower())
+    names = {re.sub(r"[^a-z0-9]", "", name.lower()) for name in {*FAMILIES.values(), "pixtral"}}
+    assert [name for name in names if name not in plain] == []
 
 
 def test_the_files_it_names_exist() -> None:
