@@ -17,7 +17,7 @@ export class JobCard {
     this.state = h("span", { class: "tag" });
     this.title = h("h3", { class: "job-title", tabindex: -1 });
     this.asked = h("p", { class: "hint" });
-    this.progress = new Meter("Pages");
+    this.progress = new Meter("Pages read");
     this.timing = h("p", { class: "hint" });
     this.reason = h("p", { class: "notice error", hidden: true });
     this.problem = h("div");

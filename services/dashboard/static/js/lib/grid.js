@@ -1,7 +1,7 @@
 // A matrix as coloured cells: layers down, heads across. One stop for the keyboard; arrows move inside.
 import { h } from "./dom.js";
 
-/** @typedef {{label: string, heat: number, text?: string, dark?: boolean}} Cell `heat` is 0 to 1, `dark` where a text on it must be light; `label` is read aloud */
+/** @typedef {{label: string, heat: number, text?: string}} Cell `heat` is 0 to 1; `label` is read aloud */
 
 export class Grid {
   /**
@@ -39,7 +39,7 @@ export class Grid {
   }
 
   #cell(cell, x, y) {
-    return h("span", { role: "gridcell", class: cell.dark ? "cell dark" : "cell", tabindex: -1, "aria-label": cell.label, "data-at": `${y},${x}`, "--heat": cell.heat.toFixed(4) }, cell.text ?? "");
+    return h("span", { role: "gridcell", class: "cell", tabindex: -1, "aria-label": cell.label, "data-at": `${y},${x}`, "--heat": cell.heat.toFixed(4) }, cell.text ? h("span", { class: "plate" }, cell.text) : "");
   }
 
   /** Mark a cell as chosen, and tell. */
@@ -63,7 +63,7 @@ export class Grid {
   }
 
   #from(event, tell) {
-    const at = event.target.dataset?.at;
+    const at = event.target.closest("[data-at]")?.dataset.at;
     if (at) tell(...at.split(",").map(Number));
   }
 

@@ -71,7 +71,7 @@ function show(found) {
   const texts = budgets[0].length <= 16;
   grid.show(
     budgets.map((row, layer) =>
-      row.map((tokens, head) => ({ heat: tokens / peak, text: texts ? count(tokens) : "", label: `Layer ${layer}, KV head ${head}: ${count(tokens)} of ${count(prompt)} tokens`, dark: tokens / peak > 0.55 })),
+      row.map((tokens, head) => ({ heat: tokens / peak, text: texts ? count(tokens) : "", label: `Layer ${layer}, KV head ${head}: ${count(tokens)} of ${count(prompt)} tokens` })),
     ),
   );
   scale.replaceChildren(legend("0 tokens", `${count(peak)} tokens`));
