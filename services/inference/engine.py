@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from headmap.errors import HeadmapError, OutOfMemory, PromptTooLong, RequestTooLarge, ShuttingDown, Unavailable
+from headmap.errors import HeadmapError, PromptTooLong, RequestTooLarge, ShuttingDown, Unavailable
 from headmap.families.base import PreparedPrompt
 from headmap.families.loading import LoadedModel
 from headmap.generation.graphs import capture_on_cuda
@@ -27,6 +27,7 @@ from headmap.kvcache.methods import get_method
 from headmap.kvcache.plan import KeepPlan, KVRequest, plan_cache
 from headmap.settings import Settings
 from services.inference.events import Cancelled, EngineRequest, EngineStats, Event, Failed, Finished, OnEvent, Token
+from services.inference.failures import as_headmap_error
 from services.inference.memory import spare_memory
 from services.inference.scheduler import Scheduler
 from services.inference.sessions import KeptSession, Sessions
@@ -269,7 +270,7 @@ class Engine:
                 if sequence.slot >= 0:
                     self._keep_session(sequence)
         except Exception as error:
-            self._fail(sequence, _as_headmap_error(error))
+            self._fail(sequence, as_headmap_error(error))
 
     def _between_layers(self) -> None:
         """A long prompt must not hold up the others: decode once the last step lies too far back."""
@@ -292,7 +293,7 @@ class Engine:
         except Exception as error:
             # The step's tokens are half written; no running sequence can go on from there.
             for sequence in running:
-                self._fail(sequence, _as_headmap_error(error))
+                self._fail(sequence, as_headmap_error(error))
             return
         self._last_step = time.monotonic()
         elapsed = self._last_step - started
@@ -303,7 +304,7 @@ class Engine:
             try:
                 self._take(sequence, row)
             except Exception as error:
-                self._fail(sequence, _as_headmap_error(error))
+                self._fail(sequence, as_headmap_error(error))
 
     def _take(self, sequence: _Sequence, logits: torch.Tensor) -> None:
         """Choose a sequence's next token, tell its caller, and end it where it ends. `logits`: (vocab,) float32."""
@@ -332,6 +333,7 @@ class Engine:
         self._totals["finished"] += 1
         shape, prompt_tokens = self._cache.shape, sequence.request.prompt.prompt_tokens
         full_tokens, heads = shape.full_tokens(prompt_tokens), shape.full_tokens(1)
+        reused_tokens = prompt_tokens - sequence.prompt.prompt_tokens
         self._tell(
             sequence,
             Finished(
@@ -342,12 +344,12 @@ class Engine:
                 full_tokens=full_tokens,
                 kv_bytes=sequence.kept_tokens * shape.token_bytes,
                 kv_full_bytes=full_tokens * shape.token_bytes,
-                budget=sequence.plan.budget if sequence.session is None else sequence.kept_tokens // heads,
+                budget=sequence.kept_tokens // heads if reused_tokens else sequence.plan.budget,
                 queue_ms=sequence.queue_s * 1e3,
                 prefill_ms=sequence.prefill_s * 1e3,
                 decode_ms_per_token=sequence.decode_s * 1e3 / max(len(sequence.tokens) - 1, 1),
                 tail=tail,
-                reused_tokens=prompt_tokens - sequence.prompt.prompt_tokens,
+                reused_tokens=reused_tokens,
                 session_kept=sequence.session_kept,
             ),
         )
@@ -386,6 +388,7 @@ class Engine:
             sequence.slot = -1
         if sequence.session is not None:
             self.sessions.give_back(sequence.session)
+            sequence.session = None
 
     @staticmethod
     def _tell(sequence: _Sequence, event: Event) -> None:
@@ -393,15 +396,3 @@ class Engine:
             sequence.on_event(event)
         except Exception:  # a listener's fault is not the engine's
             log.exception("the listener of request %s failed", sequence.id)
-
-
-def _as_headmap_error(error: Exception) -> HeadmapError:
-    """What the caller gets to know of an error inside the engine."""
-    if isinstance(error, HeadmapError):
-        return error
-    out_of_memory = isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
-    kind: type[HeadmapError] = OutOfMemory if out_of_memory else HeadmapError
-    detail = "the model ran out of memory" if out_of_memory else "the model failed on this request"
-    wrapped = kind(detail)
-    wrapped.__cause__ = error
-    return wrapped

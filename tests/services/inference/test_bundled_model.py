@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -146,3 +147,57 @@ def test_a_hang_up_frees_the_cache(url: str, stream: bool) -> None:
     wait_for(lambda: reserved() > 0)
     connection.close()
     wait_for(lambda: reserved() == 0, seconds=3)
+
+
+def chat(url: str, **fields: Any) -> dict[str, Any]:
+    response = httpx.post(f"{url}/v1/chat/completions", json={"max_tokens": 12, **fields}, timeout=120)
+    assert response.status_code == 200, response.text
+    answer: dict[str, Any] = response.json()
+    return answer
+
+
+def test_a_conversation_with_a_session_answers_as_one_without(url: str) -> None:
+    picture, question = page(0)
+    image = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{picture}", "detail": "high"}}
+    answers = {}
+    for session in (None, "talk"):
+        turns: list[dict[str, Any]] = [{"role": "user", "content": [image, {"type": "text", "text": question}]}]
+        answers[session] = []
+        for _ in range(2):
+            answer = chat(url, messages=turns, session=session, logprobs=True)
+            answers[session].append(answer)
+            content = answer["choices"][0]["message"]["content"]
+            turns = [*turns, {"role": "assistant", "content": content}, {"role": "user", "content": question}]
+    for alone, kept in zip(answers[None], answers["talk"], strict=True):
+        told, wanted = kept["choices"][0], alone["choices"][0]
+        assert told["message"] == wanted["message"]
+        assert [one["logprob"] for one in told["logprobs"]["content"]] == pytest.approx(
+            [one["logprob"] for one in wanted["logprobs"]["content"]], abs=1e-3
+        )
+    first, second = (answer["session"] for answer in answers["talk"])
+    assert (first["hit"], second["hit"]) == (False, True)
+    assert second["reused_tokens"] == answers["talk"][0]["usage"]["prompt_tokens"]
+    assert httpx.delete(f"{url}/v1/sessions/talk").status_code == 204
+
+
+def test_an_answer_is_json_of_the_schema_that_was_asked_for(url: str) -> None:
+    picture, question = page(0)
+    schema = {
+        "type": "object",
+        "properties": {"value": {"type": "string", "pattern": "^[A-Z0-9]{4}$"}, "sure": {"type": "boolean"}},
+        "required": ["value", "sure"],
+        "additionalProperties": False,
+    }
+    answer = chat(
+        url,
+        messages=[{"role": "user", "content": [
+            {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{picture}"}},
+            {"type": "text", "text": question},
+        ]}],
+        max_tokens=200,
+        response_format={"type": "json_schema", "json_schema": {"name": "answer", "schema": schema}},
+    )  # fmt: skip
+    said = json.loads(answer["choices"][0]["message"]["content"])
+    assert list(said) == ["value", "sure"]
+    assert len(said["value"]) == 4
+    assert answer["choices"][0]["finish_reason"] == "stop"
