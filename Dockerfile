@@ -52,7 +52,7 @@ COPY --from=api-dependencies /opt/headmap /opt/headmap
 COPY --from=source /app /app
 USER headmap
 EXPOSE 8000
-HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 \
+HEALTHCHECK --interval=10s --timeout=15s --start-period=180s --retries=3 \
   CMD ["python", "-m", "services.health", "http://127.0.0.1:8000/health/ready"]
 CMD ["python", "-m", "services.scoring", "--host", "0.0.0.0", "--port", "8000"]
 
@@ -63,6 +63,6 @@ COPY --from=model-dependencies /opt/headmap /opt/headmap
 COPY --from=source /app /app
 USER headmap
 EXPOSE 8000
-HEALTHCHECK --interval=10s --timeout=5s --start-period=600s --retries=3 \
+HEALTHCHECK --interval=10s --timeout=15s --start-period=600s --retries=3 \
   CMD ["python", "-m", "services.health", "http://127.0.0.1:8000/health/ready"]
 CMD ["python", "-m", "services.inference", "--host", "0.0.0.0", "--port", "8000"]

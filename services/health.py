@@ -12,7 +12,7 @@ def main(argv: list[str]) -> int:
         print(f"not an http:// URL: {url}", file=sys.stderr)
         return 2
     try:
-        with urllib.request.urlopen(url, timeout=4) as answer:  # noqa: S310  # the scheme is checked above
+        with urllib.request.urlopen(url, timeout=10) as answer:  # noqa: S310  # the scheme is checked above
             return 0 if answer.status == 200 else 1
     except OSError as error:  # URLError and HTTPError are
         print(f"{url}: {error}", file=sys.stderr)

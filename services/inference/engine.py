@@ -374,7 +374,8 @@ class Engine:
         self._leave(sequence)
         self._totals["failed"] += 1
         if error.status >= 500:
-            log.error("request %s failed: %s", sequence.id, error.detail, exc_info=error.__cause__)
+            whose = {"request_id": sequence.request.request_id, "code": error.code}
+            log.error("request failed: %s", error.detail, exc_info=error.__cause__, extra=whose)
         self._tell(sequence, Failed(error))
 
     def _leave(self, sequence: _Sequence) -> None:

@@ -35,6 +35,8 @@ class EngineRequest:
     scores: HeadScores | None = None
     grammar: Grammar | None = None
     session: SessionTurn | None = None
+    request_id: str | None = None
+    """Of the HTTP request, for the log; clients choose it, so only `id` tells requests apart."""
 
 
 @dataclass(frozen=True)

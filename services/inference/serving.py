@@ -16,6 +16,7 @@ from typing import Any
 from PIL import Image
 
 from headmap.budgets import resolve_budget
+from headmap.context import request_id
 from headmap.errors import (
     HeadmapError,
     InvalidImage,
@@ -121,7 +122,9 @@ class Serving:
         session = None
         if ask.session is not None:
             session = SessionTurn((ask.caller, ask.session), (choice.request, choice.map_id), pictures)
-        request = EngineRequest(uuid.uuid4().hex, prompt, choice.request, params, choice.scores, grammar, session)
+        request = EngineRequest(
+            uuid.uuid4().hex, prompt, choice.request, params, choice.scores, grammar, session, request_id.get()
+        )
         return ReadyRequest(served, request, choice)
 
     def drop_session(self, served: ServedModel, caller: str | None, name: str) -> None:

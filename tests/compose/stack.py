@@ -84,6 +84,11 @@ class Stack:
         lines = [line for line in done.stdout.splitlines() if line.startswith("headmap_request_success_total")]
         return sum(float(line.rsplit(" ", 1)[1]) for line in lines)
 
+    def told(self, url: str, ask_from: str) -> str:
+        """What `url` answers to a process in the container of a service."""
+        program = f"import urllib.request as u; print(u.urlopen('{url}').read().decode())"
+        return self.compose("exec", "-T", ask_from, "python", "-c", program).stdout
+
     def client(self) -> httpx.Client:
         return httpx.Client(base_url=self.url, timeout=120, trust_env=False)
 

@@ -286,6 +286,46 @@ def test_a_restart_costs_no_generation_and_no_job(service: str, stack: Stack, cl
     assert wait_for_job(client, score(client, pages=2, seed=seed + 1)["id"])["state"] == "succeeded"
 
 
+@pytest.mark.parametrize("service", ["scoring-api", "postgres"])
+def test_without_scoring_or_the_registry_generations_go_on_degraded(
+    service: str, stack: Stack, client: httpx.Client
+) -> None:
+    kv = {"method": "sparsemm", "ratio": 0.5}
+    before = client.post("/generate", json=generate_body(max_new_tokens=4, kv=kv)).raise_for_status().json()
+    stack.compose("stop", service)
+    try:
+        deadline = time.monotonic() + 60
+        while (answer := client.get("/health/ready")).json()["status"] != "degraded":
+            assert time.monotonic() < deadline, answer.text
+            time.sleep(0.5)
+        assert answer.status_code == 200
+        now = client.post("/generate", json=generate_body(max_new_tokens=4, kv=kv)).raise_for_status().json()
+        assert now["details"]["kv"]["map_id"] == before["details"]["kv"]["map_id"] is not None
+        assert now["generated_text"] == before["generated_text"]
+    finally:
+        stack.compose("start", service)
+
+
+def test_one_id_leads_from_the_gateway_to_the_worker(stack: Stack, client: httpx.Client) -> None:
+    answer = client.post("/score", json={"model": MODEL, "pages": 2, "seed": 77, "force": True})
+    name = answer.headers["X-Request-ID"]
+    wait_for_job(client, answer.json()["id"])
+    client.post("/generate", json=generate_body(max_new_tokens=4), headers={"X-Request-ID": name}).raise_for_status()
+    for service in ("gateway", "scoring-api", "scoring-worker", "inference"):
+        lines = [line for line in stack.compose("logs", service).stdout.splitlines() if name in line]
+        assert lines, service
+        if service == "scoring-worker":
+            assert answer.json()["id"] in lines[0]
+
+
+def test_every_service_tells_prometheus(stack: Stack, client: httpx.Client) -> None:
+    assert "headmap_shards_open{" in client.get("/scoring/metrics").text
+    assert "headmap_kv_cache_capacity_bytes{" in client.get("/inference/metrics").text
+    assert 'headmap_shards_total{outcome="done"}' in stack.told("http://scoring-worker:8000/metrics", "scoring-api")
+    assert "caddy_http_requests_total" in stack.told("http://gateway:8081/metrics", "inference")
+    assert client.get("/metrics").status_code == 404
+
+
 def test_a_restarted_gateway_serves_again(stack: Stack, client: httpx.Client) -> None:
     stack.compose("restart", "gateway")
     deadline = time.monotonic() + 60

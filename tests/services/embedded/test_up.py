@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import re
 import signal
@@ -126,10 +127,11 @@ def test_nothing_outlives_a_killed_supervisor(tmp_path: Path) -> None:
 
 def test_a_second_ctrl_c_does_not_wait_for_running_requests(tmp_path: Path) -> None:
     with running(tmp_path / "data", drain_seconds=3600) as up:
-        body = {"inputs": "x", "stream": True, "parameters": {"max_new_tokens": 1900, "ignore_eos": True}}
-        with httpx.stream("POST", f"{up.url()}/generate", json=body, timeout=60) as answer:
-            lines = answer.iter_lines()
-            next(lines)
+        picture = base64.b64encode((ROOT / "shared/headmap/demo/samples/0000.png").read_bytes()).decode()
+        asked = {"inputs": "x", "images": [picture], "stream": True}
+        asked["parameters"] = {"max_new_tokens": 1500, "ignore_eos": True}
+        with httpx.stream("POST", f"{up.url()}/generate", json=asked, timeout=60) as answer:
+            next(answer.raise_for_status().iter_lines())
             up.process.send_signal(signal.SIGINT)
             wait_for(lambda: "Ctrl-C again" in up.text, 20)
             up.process.send_signal(signal.SIGINT)

@@ -286,14 +286,19 @@ class Faulty:
         return self.inner(*args, **kwargs)
 
 
-def test_out_of_memory_in_prefill_fails_that_request_alone(engine: Engine, model: LoadedModel) -> None:
+def test_out_of_memory_in_prefill_fails_that_request_alone(
+    engine: Engine, model: LoadedModel, caplog: pytest.LogCaptureFixture
+) -> None:
     expected = submit(engine, make(model, "expected", max_new_tokens=20)).result().token_ids
     engine._runner.prefill = Faulty(engine._runner.prefill, lambda call: call == 2, torch.OutOfMemoryError("no room"))
-    calls = [submit(engine, make(model, name, max_new_tokens=20)) for name in "abc"]
+    requests = [replace(make(model, name, max_new_tokens=20), request_id=f"http {name}") for name in "abc"]
+    calls = [submit(engine, request) for request in requests]
     assert calls[0].result().token_ids == calls[2].result().token_ids == expected
     with pytest.raises(OutOfMemory, match="the model ran out of memory"):
         calls[1].result()
     assert engine.stats().kv_reserved_bytes == 0
+    told = [(vars(entry)["request_id"], vars(entry)["code"]) for entry in caplog.records if "code" in vars(entry)]
+    assert told == [("http b", "out_of_memory")]
 
 
 def test_a_failed_step_fails_its_sequences_and_the_engine_goes_on(engine: Engine, model: LoadedModel) -> None:
