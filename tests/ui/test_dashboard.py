@@ -132,9 +132,10 @@ def test_heads_are_looked_at_with_the_mouse_and_with_the_keyboard(page: Page) ->
     expect(card).to_contain_text("Head4")
     page.keyboard.press("Enter")
     expect(page.get_by_role("heading", name="Layer 2, head 4 on a page")).to_be_visible()
-    picture = page.get_by_role("img", name=re.compile("Page 0 of the profile"))
+    picture = page.get_by_role("img", name=re.compile("Page 0 of the profile.*layer 2, head 4"))
     expect(picture).to_be_visible()
-    assert picture.evaluate("image => image.decode().then(() => image.naturalWidth)") > 100
+    expect(picture).to_have_js_property("complete", True)
+    assert picture.evaluate("image => image.naturalWidth") > 100
 
 
 def test_heads_in_order_of_their_scores(page: Page) -> None:
