@@ -94,12 +94,20 @@ def efficiency_table(result: Result) -> str:
 
 
 def scoring_table(result: Result) -> str:
-    lines = ["| pages | ours, pages a minute | plain loop | ratio | same scores |", "|---|---|---|---|---|"]
+    lines = [
+        "| model | tokens of prompt + answer | pages | ours, pages a minute | plain loop | ratio | same scores "
+        "| ours in bare forwards |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
     for row in result["rows"]:
         lines.append(
-            f"| {row['pages']} | {row['ours_pages_per_minute']:.1f} | {row['plain_pages_per_minute']:.1f} "
-            f"| {row['speedup']:.1f} | {'yes' if row['same_scores'] else 'no'} |"
+            f"| {row['model']} | {row['prompt_tokens']:.0f} + {row['answer_tokens']:.0f} | {row['pages']} "
+            f"| {row['ours_pages_per_minute']:.1f} | {row['plain_pages_per_minute']:.1f} | **{row['speedup']:.1f}** "
+            f"| {'yes' if row['same_scores'] else 'no'} | {row['passes']:.2f} |"
         )
+    lines += ["", "| workers | pages | seconds | share of one worker's |", "|---|---|---|---|"]
+    for row in result["workers"]:
+        lines.append(f"| {row['workers']} | {row['pages']} | {row['seconds']:.1f} | {row['share']:.2f} |")
     return "\n".join(lines) + "\n" + _where(result)
 
 

@@ -1,86 +1,118 @@
-"""Pages per minute: our profiler against the plain loop that the public one runs.
+"""Pages per minute: our profiler against the plain loop that the public one runs, and two workers against one.
 
-The plain loop decodes a token at a time with eager attention and `output_attentions`, one page after the other, and
-looks for each row's argmax. Both follow rule `paper` on the same pages and must find the same hits.
+The plain loop (`benchmarks/plain.py`) and ours follow rule `paper` on the same pages, in turn, and must find the same
+hits. `passes` says how far ours is from what any exact scorer must do: one forward of the model over prompt and answer.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from statistics import median
 from time import perf_counter
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from transformers import AutoModelForImageTextToText, PreTrainedModel
 
+from benchmarks.plain import plain_page
 from benchmarks.report import document
+from benchmarks.widened import widened
+from benchmarks.workers import workers_rows
 from headmap.families.loading import LoadedModel, load_model
+from headmap.kvcache.attention import use_headmap_attention
 from headmap.models import find_model
-from headmap.scoring.alignment import match_paper
 from headmap.scoring.pages import Page, make_page
-from headmap.scoring.profile import score_pages, token_texts, transcription_prompt
+from headmap.scoring.profile import PageScores, score_pages, transcription_prompt
 from headmap.settings import DEMO_MODEL, Settings
 
 SEED = 13
 
+T = TypeVar("T")
+
 
 def run(
-    *, pages: int = 16, batch: int = 8, max_new_tokens: int = 256, progress: Callable[[str], None] = lambda line: None
+    *,
+    pages: int = 16,
+    batch: int = 8,
+    max_new_tokens: int = 256,
+    wide_pages: int = 3,
+    endless_tokens: int = 512,
+    job_pages: int = 96,
+    progress: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
-    loaded = load_model(find_model(DEMO_MODEL, Settings()))
-    reference = AutoModelForImageTextToText.from_pretrained(
-        loaded.info.folder, dtype=loaded.model.dtype, attn_implementation="eager"
-    ).eval()
+    """`endless_tokens` is the length of an answer that does not stop; 0 leaves that case out."""
+    info = find_model(DEMO_MODEL, Settings())
+    small = load_model(info)
     drawn = [make_page(SEED, index) for index in range(pages)]
-    rows: list[dict[str, Any]] = []
-    for start in range(0, pages, batch):  # in turn: one batch ours, the same pages the plain way
-        part = drawn[start : start + batch]
-        began = perf_counter()
-        ours = list(score_pages(loaded, part, rule="paper", max_new_tokens=max_new_tokens, batch=batch))
-        ours_s = perf_counter() - began
-        began = perf_counter()
-        plain = [plain_scores(loaded, reference, page, max_new_tokens) for page in part]
-        plain_s = perf_counter() - began
-        same = all(np.array_equal(a.scores, b) for a, b in zip(ours, plain, strict=True))
-        rows.append(
-            {
-                "pages": len(part), "ours_pages_per_minute": len(part) / ours_s * 60,
-                "plain_pages_per_minute": len(part) / plain_s * 60, "speedup": plain_s / ours_s,
-                "same_scores": same, "hits": sum(page.hits for page in ours),
-            }
-        )  # fmt: skip
-        progress(f"pages {start} to {start + len(part) - 1}: x{plain_s / ours_s:.1f}, same scores: {same}")
-    return document("scoring", {"model": loaded.info.revision, "pages": pages, "batch": batch, "rule": "paper"}, rows)
+    rows = [_case("bundled model, 2 M", small, drawn, batch, max_new_tokens, progress)]
+    wide = widened(small)
+    rows.append(_case("0.5 B shape", wide, drawn[:wide_pages], batch, max_new_tokens, progress))
+    if endless_tokens:
+        endless = replace(wide, eos_token_ids=frozenset[int]())
+        rows.append(_case("0.5 B shape, does not stop", endless, drawn[:1], 1, endless_tokens, progress))
+    del wide
+    settings = {"model": info.revision, "pages": pages, "batch": batch, "rule": "paper"}
+    return document("scoring", settings, rows, workers=workers_rows(job_pages, progress=progress))
+
+
+def _case(
+    name: str,
+    loaded: LoadedModel,
+    pages: Sequence[Page],
+    batch: int,
+    max_new_tokens: int,
+    progress: Callable[[str], None],
+) -> dict[str, Any]:
+    """A few pages at a time: ours, the plain way, a bare forward."""
+    _ours(loaded, pages[:1], 1, 4), _plain(loaded, pages[:1], 2)  # warm up
+    took: dict[str, list[float]] = {"ours": [], "plain": [], "forward": []}
+    prompt_tokens, answers, hits, same = [], [], 0, True
+    for start in range(0, len(pages), batch):
+        part = pages[start : start + batch]
+        scored = _timed(took["ours"], lambda part=part: _ours(loaded, part, batch, max_new_tokens))
+        plain = _timed(took["plain"], lambda part=part: _plain(loaded, part, max_new_tokens))
+        _timed(took["forward"], lambda part=part, plain=plain: _forward(loaded, part, [a for _, a in plain]))
+        same &= all(np.array_equal(one.scores, other) for one, (other, _) in zip(scored, plain, strict=True))
+        hits += sum(page.hits for page in scored)
+        prompt_tokens += [transcription_prompt(loaded, page).prompt_tokens for page in part]
+        answers += [len(answer) for _, answer in plain]
+    total = {kind: sum(seconds) for kind, seconds in took.items()}
+    progress(f"{name}: x{total['plain'] / total['ours']:.1f}, same scores: {same}")
+    return {
+        "model": name, "pages": len(pages), "prompt_tokens": median(prompt_tokens), "answer_tokens": median(answers),
+        "ours_pages_per_minute": len(pages) / total["ours"] * 60,
+        "plain_pages_per_minute": len(pages) / total["plain"] * 60, "speedup": total["plain"] / total["ours"],
+        "passes": total["ours"] / total["forward"], "same_scores": same, "hits": hits,
+    }  # fmt: skip
+
+
+def _timed(seconds: list[float], work: Callable[[], T]) -> T:
+    began = perf_counter()
+    result = work()
+    seconds.append(perf_counter() - began)
+    return result
+
+
+def _ours(loaded: LoadedModel, pages: Sequence[Page], batch: int, max_new_tokens: int) -> list[PageScores]:
+    loaded.model.set_attn_implementation("sdpa")
+    use_headmap_attention(loaded.model)
+    return list(score_pages(loaded, pages, rule="paper", max_new_tokens=max_new_tokens, batch=batch))
+
+
+def _plain(loaded: LoadedModel, pages: Sequence[Page], max_new_tokens: int) -> list[tuple[np.ndarray, list[int]]]:
+    loaded.model.set_attn_implementation("eager")
+    return [plain_page(loaded, page, max_new_tokens) for page in pages]
 
 
 @torch.inference_mode()
-def plain_scores(loaded: LoadedModel, reference: PreTrainedModel, page: Page, max_new_tokens: int) -> np.ndarray:
-    """(layers, heads): one page's scores, the plain way."""
-    prompt = transcription_prompt(loaded, page)
-    answer: list[int] = []
-    winners = []
-    output = reference.model(**prompt.inputs, position_ids=prompt.position_ids, output_attentions=True, use_cache=True)
-    while len(answer) < max_new_tokens:
-        winners.append([[int(row.argmax()) for row in layer[0, :, -1]] for layer in output.attentions])
-        answer.append(int(reference.lm_head(output.last_hidden_state[0, -1]).argmax()))
-        if answer[-1] in loaded.eos_token_ids:
-            break
-        output = reference.model.language_model(
-            input_ids=torch.tensor([[answer[-1]]]),
-            position_ids=loaded.family.decode_positions(torch.tensor([prompt.next_position + len(answer) - 1])),
-            past_key_values=output.past_key_values,
-            output_attentions=True,
-            use_cache=True,
-        )
-    scores = np.zeros((loaded.info.num_layers, loaded.info.num_heads))
-    words = match_paper(token_texts(loaded, answer), [word.text for word in page.words])
-    for step, word in enumerate(words):
-        if word < 0:
-            continue
-        region = set((prompt.image_starts[0] + prompt.images[0].region(page.words[word].box)).tolist())
-        for layer, heads in enumerate(winners[step]):
-            for head, position in enumerate(heads):
-                if position in region:
-                    scores[layer, head] += 1 / len(region)
-    return scores
+def _forward(loaded: LoadedModel, pages: Sequence[Page], answers: Sequence[list[int]]) -> None:
+    """Transformers' own forward over prompt and answer, nothing looked at."""
+    loaded.model.set_attn_implementation("sdpa")
+    for page, answer in zip(pages, answers, strict=True):
+        prompt = transcription_prompt(loaded, page)
+        fed = torch.cat([prompt.inputs["input_ids"], torch.tensor([answer[:-1]], dtype=torch.int64)], dim=1)
+        after = torch.arange(prompt.next_position, prompt.next_position + len(answer) - 1)
+        positions = torch.cat([prompt.position_ids, after.expand(*prompt.position_ids.shape[:-1], -1)], dim=-1)
+        inputs = {**prompt.inputs, "input_ids": fed}
+        loaded.model(**inputs, position_ids=positions, use_cache=False, logits_to_keep=len(answer))

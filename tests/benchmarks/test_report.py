@@ -29,9 +29,11 @@ def test_variants_take_turns() -> None:
 
 def test_tables_stand_between_their_marks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     row = {
-        "pages": 8, "ours_pages_per_minute": 60.0, "plain_pages_per_minute": 2.0, "speedup": 30.0, "same_scores": True,
+        "model": "small", "pages": 8, "prompt_tokens": 300, "answer_tokens": 100, "ours_pages_per_minute": 60.0,
+        "plain_pages_per_minute": 2.0, "speedup": 30.0, "passes": 1.1, "same_scores": True,
     }  # fmt: skip
-    save(document("scoring", {}, [row]), tmp_path / "scoring.json")
+    workers = [{"workers": 2, "pages": 8, "seconds": 3.0, "share": 0.5}]
+    save(document("scoring", {}, [row], workers=workers), tmp_path / "scoring.json")
     page = tmp_path / "page.md"
     page.write_text(
         "above\n<!-- bench scoring -->\nold\n<!-- /bench -->\nbetween\n<!-- bench heads -->\nx\n<!-- /bench -->\n"
@@ -40,7 +42,8 @@ def test_tables_stand_between_their_marks(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(render, "PAGES", (page,))
     assert render.main() == 0
     text = page.read_text()
-    assert "| 8 | 60.0 | 2.0 | 30.0 | yes |" in text
+    assert "| small | 300 + 100 | 8 | 60.0 | 2.0 | **30.0** | yes | 1.10 |" in text
+    assert "| 2 | 8 | 3.0 | 0.50 |" in text
     assert "old" not in text
     assert text.startswith("above\n")
     assert "<!-- bench heads -->\nNot measured yet.\n<!-- /bench -->" in text

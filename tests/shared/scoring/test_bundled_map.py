@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from transformers import AutoModelForImageTextToText
 
-from benchmarks.scoring import plain_scores
+from benchmarks.plain import plain_page
 from headmap.families.loading import load_model
 from headmap.head_scores import HeadScores, compare
 from headmap.models import find_model
@@ -27,7 +29,7 @@ def test_rule_paper_equals_a_plain_loop_with_eager_attention() -> None:
     ).eval()
     pages = [make_page(21, index) for index in range(PAGES)]
     ours = list(score_pages(loaded, pages, rule="paper", max_new_tokens=200, batch=PAGES))
-    plain = [plain_scores(loaded, eager, page, 200) for page in pages]
+    plain = [plain_page(replace(loaded, model=eager), page, 200)[0] for page in pages]
     for page, expected in zip(ours, plain, strict=True):
         np.testing.assert_array_equal(page.scores, expected)
     assert sum(page.hits for page in ours) > 20
