@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModelForImageTextToText
 
 from headmap.families.base import PreparedPrompt
@@ -130,3 +132,32 @@ def test_control_tokens_on_a_page_are_not_expected(small_model: Callable[[str], 
     page = make_page(1, 0)
     words = (replace(page.words[0], text="AB<image>C"), *page.words[1:])
     assert loaded.decode(expected_tokens(loaded, replace(page, words=words))) == "AB"
+
+
+class Largest(TorchDispatchMode):
+    """Bytes of the largest tensor that any operation makes."""
+
+    nbytes = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        for tensor in made if isinstance(made, (tuple, list)) else [made]:
+            if isinstance(tensor, torch.Tensor):
+                self.nbytes = max(self.nbytes, tensor.untyped_storage().nbytes())
+        return made
+
+
+def test_no_tensor_grows_with_the_square_of_the_prompt(small_model: Callable[[str], LoadedModel]) -> None:
+    loaded = small_model("qwen2_vl")
+    page = make_page(1, 0)
+    tokens, largest = [], []
+    for size in (1, 2):
+        width, height = (size * side // 3 for side in page.image.size)
+        prompt = transcription_prompt(loaded, replace(page, image=page.image.resize((width, height))))
+        with Largest() as mode:
+            read(loaded, prompt, [5] * 8)
+        tokens.append(prompt.image_tokens)
+        largest.append(mode.nbytes)
+    assert tokens[1] > 3 * tokens[0]
+    assert largest[1] <= 1.1 * largest[0] * tokens[1] / tokens[0]
+    assert largest[1] < 4 * loaded.info.num_heads * tokens[1] ** 2  # as float32 attention weights would be
