@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from statistics import median
 from time import perf_counter
 from typing import Any, TypeVar
@@ -70,9 +71,9 @@ def _case(
     prompt_tokens, answers, hits, same = [], [], 0, True
     for start in range(0, len(pages), batch):
         part = pages[start : start + batch]
-        scored = _timed(took["ours"], lambda part=part: _ours(loaded, part, batch, max_new_tokens))
-        plain = _timed(took["plain"], lambda part=part: _plain(loaded, part, max_new_tokens))
-        _timed(took["forward"], lambda part=part, plain=plain: _forward(loaded, part, [a for _, a in plain]))
+        scored = _timed(took["ours"], partial(_ours, loaded, part, batch, max_new_tokens))
+        plain = _timed(took["plain"], partial(_plain, loaded, part, max_new_tokens))
+        _timed(took["forward"], partial(_forward, loaded, part, [answer for _, answer in plain]))
         same &= all(np.array_equal(one.scores, other) for one, (other, _) in zip(scored, plain, strict=True))
         hits += sum(page.hits for page in scored)
         prompt_tokens += [transcription_prompt(loaded, page).prompt_tokens for page in part]
