@@ -10,6 +10,7 @@ from fastapi.responses import JSONResponse
 from sse_starlette import ServerSentEvent
 
 from headmap.errors import EmptyPrompt, InvalidParameter
+from headmap.http.bodies import LargeBodyRoute
 from headmap.settings import Settings
 from services.inference.choices import Choices, caller
 from services.inference.deps import State
@@ -29,7 +30,7 @@ from services.inference.ready import Ask, ReadyRequest
 from services.inference.running import Answer
 from services.inference.streams import OPENAPI, event, stream_response
 
-router = APIRouter(tags=["openai"])
+router = APIRouter(route_class=LargeBodyRoute, tags=["openai"])
 
 
 @router.post(

@@ -10,6 +10,7 @@ from fastapi.responses import JSONResponse
 from sse_starlette import ServerSentEvent
 
 from headmap.errors import EmptyPrompt, InvalidParameter
+from headmap.http.bodies import LargeBodyRoute
 from services.inference.choices import Choices
 from services.inference.deps import State
 from services.inference.events import Finished, Token
@@ -18,7 +19,7 @@ from services.inference.openai_schemas import Completion, CompletionChoice, Comp
 from services.inference.ready import Ask, ReadyRequest
 from services.inference.streams import OPENAPI, event, stream_response
 
-router = APIRouter(tags=["openai"])
+router = APIRouter(route_class=LargeBodyRoute, tags=["openai"])
 
 _MAX_TOKENS = 16
 

@@ -10,6 +10,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 from sse_starlette import ServerSentEvent
 
+from headmap.http.bodies import LargeBodyRoute
 from headmap.http.problems import generation_problem
 from services.inference.choices import Choices
 from services.inference.deps import InferenceState, State
@@ -28,7 +29,7 @@ from services.inference.schemas import (
 )
 from services.inference.streams import OPENAPI, as_stream_error, event, stream_response
 
-router = APIRouter(tags=["generate"])
+router = APIRouter(route_class=LargeBodyRoute, tags=["generate"])
 
 _ERRORS: dict[int | str, dict[str, Any]] = {
     404: {"description": "No such model or map"},
