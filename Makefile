@@ -21,7 +21,7 @@ STAMP := $(VENV)/.headmap-installed
 # What ruff looks at; mypy knows its own from pyproject.toml
 CHECKED := shared services tests migrations benchmarks
 
-.PHONY: help setup demo up bench test test-fast test-slow test-integration test-compose test-ui chaos lint format clean
+.PHONY: help setup demo up bench test test-fast test-slow test-integration test-clients test-compose test-ui chaos lint format clean
 
 help:
 	@echo 'make setup    .venv with everything in it (PYTHON=, TORCH=, TORCH_INDEX= choose)'
@@ -29,6 +29,7 @@ help:
 	@echo 'make up       the whole cluster on one port (PORT=8000)'
 	@echo 'make bench    every benchmark in its short form, under 15 minutes; results in bench-out/'
 	@echo 'make test     all tests: fast ones, slow ones, then those with real PostgreSQL and Redis'
+	@echo 'make test-clients   openai, litellm, langchain, huggingface_hub, locust and fuzzers, each in an environment of its own'
 	@echo 'make test-compose   docker-compose.yml brought up, driven through its gateway, disturbed; about ten minutes'
 	@echo 'make chaos    scoring jobs under 55 faults (FAULTS=, SEED=): workers killed, servers crashed; three minutes'
 	@echo 'make test-ui   the dashboard in a real Chromium; pictures of every page in ui-out/; about five minutes'
@@ -67,6 +68,10 @@ test-slow: test-fast
 test-integration: test-slow
 	$(BIN)/pytest -q -m integration
 
+# CLIENTS="openai fuzz" takes only those
+test-clients: setup
+	@PYTHONPATH=shared:. HEADMAP_CLIENT_REPORTS=$${HEADMAP_CLIENT_REPORTS:-$(CURDIR)/bench-out} $(BIN)/python -m tests.clients $(CLIENTS)
+
 test-compose: setup
 	$(BIN)/pytest -q -m compose tests/compose
 
@@ -87,4 +92,4 @@ format: setup
 	$(BIN)/ruff format $(CHECKED)
 
 clean:
-	rm -rf demo-out bench-out ui-out headmap-data .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf demo-out bench-out ui-out headmap-data .pytest_cache .mypy_cache .ruff_cache .hypothesis .clients

@@ -1,4 +1,4 @@
-"""The inference service as a process of its own, so that its memory and its end can be looked at."""
+"""A service as a process of its own, so that its memory and its end can be looked at."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from time import monotonic, sleep
 
 import httpx
 
-_START_SECONDS = 180
+_START_SECONDS = 600
 _END_SECONDS = 120
 
 
 class ServerProcess:
-    """A running `python -m services.inference`."""
+    """A running `python -m services.inference`, or of another service."""
 
     def __init__(self, child: subprocess.Popen[bytes], url: str) -> None:
         self.child, self.url = child, url
@@ -44,16 +44,18 @@ class ServerProcess:
 
 
 @contextmanager
-def server_process(data_dir: Path, environment: Mapping[str, str] | None = None) -> Iterator[ServerProcess]:
+def server_process(
+    data_dir: Path, environment: Mapping[str, str] | None = None, *, service: str = "inference"
+) -> Iterator[ServerProcess]:
     """The service on a free port of loopback, its log in `data_dir`. Raises RuntimeError where it does not start."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     given = {**os.environ, "HEADMAP_DATA_DIR": str(data_dir), "OMP_WAIT_POLICY": "PASSIVE", **(environment or {})}
-    log_file = data_dir / "server.log"
+    log_file = data_dir / f"{service}.log"
     with log_file.open("wb") as log:
         child = subprocess.Popen(
-            [sys.executable, "-m", "services.inference", "--port", str(port)], env=given, stdout=log, stderr=log
+            [sys.executable, "-m", f"services.{service}", "--port", str(port)], env=given, stdout=log, stderr=log
         )
     server = ServerProcess(child, f"http://127.0.0.1:{port}")
     try:

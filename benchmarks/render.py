@@ -191,6 +191,35 @@ def accuracy_figure(result: Result) -> Figure:
     return figure
 
 
+def soak_table(result: Result) -> str:
+    rows = result["rows"]
+    shown = [row for row in rows if row["requests"] % max(1, rows[-1]["requests"] // 8) == 0]
+    lines = [
+        "| requests | " + " | ".join(f"{row['requests']:,}" for row in shown) + " |",
+        "|---|" + "---|" * len(shown),
+        "| resident memory, MiB | " + " | ".join(f"{row['rss_mib']:.0f}" for row in shown) + " |",
+    ]
+    ended = ", ".join(f"{count:,} {how}" for how, count in result["ended"].items())
+    setting = result["settings"]
+    after = (
+        f"\n{ended}; {len(setting['methods'])} methods, {setting['clients']} clients. After a fifth as warm-up the "
+        f"line through the rest rises by {result['growth_kib_per_request']:.2f} KiB a request (medians of its first "
+        f"and last quarter: {result['rss_mib_first']:.0f} and {result['rss_mib_last']:.0f} MiB). KV bytes held at the end: "
+        f"{result['kv_reserved_bytes_after']:.0f}; exit code after SIGTERM: {result['exit_code']}.\n"
+    )
+    return "\n".join(lines) + "\n" + after + _where(result)
+
+
+def health_table(result: Result) -> str:
+    lines = ["| decoded meanwhile | looks | p50 | p99 | slowest |", "|---|---|---|---|---|"]
+    for row in result["rows"]:
+        what = f"{row['pictures']} {row['decoded']} pictures" if row["pictures"] else row["decoded"]
+        lines.append(
+            f"| {what} | {row['looks']} | {row['p50_ms']:.0f} ms | {row['p99_ms']:.0f} ms | {row['max_ms']:.0f} ms |"
+        )
+    return "\n".join(lines) + "\n" + _where(result)
+
+
 TABLES: dict[str, Callable[[Result], str]] = {
     "accuracy": accuracy_table,
     "efficiency": efficiency_table,
@@ -198,6 +227,8 @@ TABLES: dict[str, Callable[[Result], str]] = {
     "scoring": scoring_table,
     "heads": heads_table,
     "serving": serving_table,
+    "soak": soak_table,
+    "health": health_table,
 }
 
 if __name__ == "__main__":

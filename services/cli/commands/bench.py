@@ -11,7 +11,9 @@ import typer
 
 from services.cli.common import console, fail, one_line_errors, quiet_libraries
 
-app = typer.Typer(help="Measure accuracy, efficiency, scoring, serving and the paper's findings.", no_args_is_help=True)
+app = typer.Typer(
+    help="Measure accuracy, efficiency, scoring, serving, endurance and the paper's findings.", no_args_is_help=True
+)
 
 JsonFile = Annotated[Path | None, typer.Option("--json", help="Write the result here.")]
 Short = Annotated[bool, typer.Option("--short", help="Fewer pages and repeats: minutes instead of an hour.")]
@@ -19,7 +21,7 @@ Short = Annotated[bool, typer.Option("--short", help="Fewer pages and repeats: m
 
 @app.callback()
 def bench() -> None:
-    """Measure accuracy, efficiency, scoring, serving and the paper's findings."""
+    """Measure accuracy, efficiency, scoring, serving, endurance and the paper's findings."""
     quiet_libraries()
 
 
@@ -79,6 +81,26 @@ def serving(json: JsonFile = None, short: Short = False) -> None:
         with live_server(settings, port) as url:
             fewer: dict[str, Any] = {"clients": (1, 8), "requests": 16} if short else {}
             _finish(run(url=url, progress=_say, **fewer), json)
+
+
+@app.command("soak")
+@one_line_errors
+def soak(json: JsonFile = None, short: Short = False) -> None:
+    """Memory of the server over 2,000 requests of all methods and page sizes."""
+    from benchmarks.soak import run
+
+    fewer: dict[str, Any] = {"requests": 200, "step": 20} if short else {}
+    _finish(run(progress=_say, **fewer), json)
+
+
+@app.command("health")
+@one_line_errors
+def health(json: JsonFile = None, short: Short = False) -> None:
+    """How soon the health answers while 32 large pictures are decoded."""
+    from benchmarks.health import run
+
+    fewer: dict[str, Any] = {"pictures": 8} if short else {}
+    _finish(run(progress=_say, **fewer), json)
 
 
 def _say(line: str) -> None:

@@ -1,0 +1,43 @@
+"""SIGTERM while requests run and wait: what was accepted is finished, and the process ends with 0."""
+
+from __future__ import annotations
+
+import base64
+import signal
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import pytest
+
+from benchmarks.process import server_process
+from headmap.registry.migrations import migrate
+from headmap.settings import Settings
+from tests.services.inference.conftest import wait_for
+
+pytestmark = pytest.mark.slow
+
+SAMPLE = Path(__file__).parents[3] / "shared" / "headmap" / "demo" / "samples" / "0000.png"
+
+
+def test_what_was_accepted_is_finished(tmp_path: Path) -> None:
+    migrate(Settings(data_dir=tmp_path))
+    picture = base64.b64encode(SAMPLE.read_bytes()).decode()
+    parameters = {"max_new_tokens": 40, "ignore_eos": True}
+    body = {"inputs": "What is the value of BXP?", "images": [picture], "parameters": parameters}
+    with server_process(tmp_path, {"HEADMAP_MAX_RUNNING": "4", "HEADMAP_DRAIN_SECONDS": "120"}) as server:
+
+        def ask(number: int) -> httpx.Response:
+            return httpx.post(f"{server.url}/generate", json=body | {"stream": number % 2 == 0}, timeout=200)
+
+        with ThreadPoolExecutor(24) as pool:
+            asked = [pool.submit(ask, number) for number in range(24)]
+            accepted = "headmap_num_requests_running", "headmap_num_requests_waiting"
+            wait_for(lambda: sum(server.metric(name) for name in accepted) == 24, seconds=120)
+            server.child.send_signal(signal.SIGTERM)
+            answers = [one.result() for one in asked]
+        assert server.child.wait(120) == 0
+    for number, answer in enumerate(answers):
+        assert answer.status_code == 200
+        assert answer.text.count('"finish_reason"') == 1
+        assert ("data:" in answer.text) == (number % 2 == 0)
