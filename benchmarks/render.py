@@ -204,8 +204,8 @@ def soak_table(result: Result) -> str:
     after = (
         f"\n{ended}; {len(setting['methods'])} methods, {setting['clients']} clients. After a fifth as warm-up the "
         f"line through the rest rises by {result['growth_kib_per_request']:.2f} KiB a request (medians of its first "
-        f"and last quarter: {result['rss_mib_first']:.0f} and {result['rss_mib_last']:.0f} MiB). KV bytes held at the end: "
-        f"{result['kv_reserved_bytes_after']:.0f}; exit code after SIGTERM: {result['exit_code']}.\n"
+        f"and last quarter: {result['rss_mib_first']:.0f} and {result['rss_mib_last']:.0f} MiB). KV bytes held at the "
+        f"end: {result['kv_reserved_bytes_after']:.0f}; exit code after SIGTERM: {result['exit_code']}.\n"
     )
     return "\n".join(lines) + "\n" + after + _where(result)
 
