@@ -90,7 +90,7 @@ def wait_for(condition: Callable[[], bool], seconds: float) -> None:
 def test_it_serves_scores_and_ends_with_0_on_sigterm(tmp_path: Path) -> None:
     with running(tmp_path / "data") as up:
         url = up.url()
-        assert "open: no API keys" in up.text
+        assert "open while there are no API keys" in up.text
         assert httpx.get(f"{url}/health/ready").json()["status"] == "ok"
         assert httpx.get(f"{url}/v1/models").json()["data"][0]["id"] == DEMO_MODEL
         body = {"model": DEMO_MODEL, "pages": 1, "max_new_tokens": 4}
