@@ -142,7 +142,7 @@ def llava_next(text: str = "llama", num_heads: int = 4, num_kv_heads: int = 4, l
             patch_size=8,
         ),
         image_grid_pinpoints=PINPOINTS,
-        image_token_id=IMAGE_ID,
+        image_token_index=IMAGE_ID,
         vision_feature_layer=-2,
         vision_feature_select_strategy="default",
     )
@@ -194,6 +194,7 @@ def gemma3(window: int = 24) -> PreTrainedModel:
 
 def idefics3(smolvlm: bool = False) -> PreTrainedModel:
     """Idefics3 or SmolVLM with tiles of 32 px and patches of 4 px merged 2 x 2."""
+    cls: Any
     cls, model = (
         (SmolVLMConfig, SmolVLMForConditionalGeneration)
         if smolvlm
@@ -254,7 +255,7 @@ def _pixtral(patch_size: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _random(cls: type[PreTrainedModel], config: object) -> PreTrainedModel:
+def _random(cls: type[PreTrainedModel], config: Any) -> PreTrainedModel:
     torch.manual_seed(0)
     model = cls(config).eval()
     for name, parameter in model.named_parameters():
