@@ -84,8 +84,8 @@ class Cluster:
         }  # fmt: skip
         with log.open("wb") as out:
             return subprocess.Popen(
-                [sys.executable, "-m", "services.scoring.worker", "--pool", "solo"],
-                env={**os.environ, **environment}, cwd=ROOT, stdout=out, stderr=out, start_new_session=True,
+                [sys.executable, "-m", "services.embedded.worker"],  # ends with this process, however that ends
+                env={**os.environ, **environment}, cwd=ROOT, stdin=subprocess.PIPE, stdout=out, stderr=out,
             )  # fmt: skip
 
     def job(self, seed: int, pages: int) -> float:
