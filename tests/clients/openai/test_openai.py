@@ -66,6 +66,6 @@ def test_errors_have_their_own_classes(client: openai.OpenAI, url: str, model: s
     with pytest.raises(openai.NotFoundError):
         client.chat.completions.create(model="nobody/nothing", messages=messages)
     broken = [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}]}]
-    with pytest.raises(openai.UnprocessableEntityError) as refused:
+    with pytest.raises(openai.BadRequestError) as refused:
         client.chat.completions.create(model=model, messages=[*messages, *broken])  # type: ignore[list-item]
     assert "messages.1" in refused.value.message
