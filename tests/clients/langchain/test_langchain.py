@@ -16,7 +16,8 @@ def chat(url: str, key: str, model: str) -> ChatOpenAI:
 
 @pytest.fixture
 def message(picture: str, question: str) -> HumanMessage:
-    parts = [{"type": "text", "text": question}, {"type": "image_url", "image_url": {"url": picture}}]
+    # The bundled model was trained on the picture first and reads wrongly the other way round
+    parts = [{"type": "image_url", "image_url": {"url": picture}}, {"type": "text", "text": question}]
     return HumanMessage(content=parts)
 
 

@@ -10,7 +10,8 @@ import pytest
 
 @pytest.fixture
 def ask(url: str, key: str, model: str, picture: str, question: str) -> dict[str, Any]:
-    parts = [{"type": "text", "text": question}, {"type": "image_url", "image_url": {"url": picture}}]
+    # The bundled model was trained on the picture first and reads wrongly the other way round
+    parts = [{"type": "image_url", "image_url": {"url": picture}}, {"type": "text", "text": question}]
     return {
         "model": f"openai/{model}",
         "api_base": f"{url}/v1",
