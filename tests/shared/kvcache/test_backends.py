@@ -56,6 +56,14 @@ def test_a_backend_equals_dense_attention(
             torch.testing.assert_close(output[row], expected, atol=1e-5, rtol=1e-5)
 
 
+def test_rows_that_the_layer_does_not_know_yet_leave_the_others_alone(backend: Attend) -> None:
+    store, _ = filled([40, 33], 16, 16, 0)
+    store.table, store.counts = store.table[:3].clone(), store.counts[:3].clone()
+    queries = torch.randn(3, 2, 16)
+    more = torch.cat([queries, torch.randn(30, 2, 16)])
+    torch.testing.assert_close(backend(more, store, 0.25)[1:3], backend(queries, store, 0.25)[1:3])
+
+
 def test_rows_that_are_released_leave_the_others_alone(backend: Attend) -> None:
     store, _ = filled([40, 33, 5], 16, 16, 0)
     queries = torch.randn(4, 2, 16)

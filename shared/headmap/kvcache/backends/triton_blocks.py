@@ -41,7 +41,7 @@ def attend(queries: torch.Tensor, store: LayerStore, scaling: float) -> torch.Te
     )  # fmt: skip
     _join_blocks[(rows - 1, group)](
         partial, peak, weight, store.table, store.counts, output,
-        store.table.stride(0), group, dim, AT_ONCE=_JOINED_AT_ONCE, DIM=wide_dim,
+        store.table.stride(0), len(store.counts), group, dim, AT_ONCE=_JOINED_AT_ONCE, DIM=wide_dim,
     )  # fmt: skip
     return output
 
@@ -79,14 +79,14 @@ def _attend_block(  # type: ignore[no-untyped-def]
 @triton.jit  # type: ignore[untyped-decorator]
 def _join_blocks(  # type: ignore[no-untyped-def]
     partial, peak, weight, table, counts, output,
-    table_stride, group, dim, AT_ONCE: tl.constexpr, DIM: tl.constexpr,
+    table_stride, known_rows, group, dim, AT_ONCE: tl.constexpr, DIM: tl.constexpr,
 ):  # fmt: skip
     """One query head of one row: its blocks put together by their highest logits, in the order of the table."""
     row = 1 + tl.program_id(0).to(tl.int64)
     head = tl.program_id(1)
     channel = tl.arange(0, DIM)
     of_channel = channel < dim
-    count = tl.load(counts + row)
+    count = tl.load(counts + row, mask=row < known_rows, other=0)  # a sequence may not have come to this layer yet
     highest = -float("inf")
     total = 0.0
     joined = tl.zeros([DIM], dtype=tl.float32)
