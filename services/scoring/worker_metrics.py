@@ -82,7 +82,7 @@ class _Handler(WSGIRequestHandler):
         pass
 
 
-def serve_metrics(registry: CollectorRegistry, keys: KeyRing, port: int, host: str = "0.0.0.0") -> WSGIServer:  # noqa: S104
+def serve_metrics(registry: CollectorRegistry, keys: KeyRing, port: int, host: str = "0.0.0.0") -> WSGIServer:  # noqa: S104  Prometheus asks from outside
     """Serve GET /metrics to whom `keys` lets in, on a thread. `shutdown` ends it."""
     from prometheus_client import make_wsgi_app
 
