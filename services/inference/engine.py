@@ -10,60 +10,25 @@ import logging
 import threading
 import time
 from collections.abc import Hashable
-from dataclasses import dataclass, field
 
 import torch
 
-from headmap.errors import HeadmapError, PromptTooLong, RequestTooLarge, ShuttingDown, Unavailable
-from headmap.families.base import PreparedPrompt
+from headmap.errors import HeadmapError, ShuttingDown, Unavailable
 from headmap.families.loading import LoadedModel
 from headmap.generation.graphs import capture_on_cuda
 from headmap.generation.runner import ModelRunner
-from headmap.generation.sampling import Sampler, log_probabilities
-from headmap.generation.text import TextStream
+from headmap.generation.sampling import log_probabilities
 from headmap.kvcache.backends import get_backend
 from headmap.kvcache.cache import RaggedCache
-from headmap.kvcache.methods import get_method
-from headmap.kvcache.plan import KeepPlan, KVRequest, plan_cache
 from headmap.settings import Settings
-from services.inference.events import Cancelled, EngineRequest, EngineStats, Event, Failed, Finished, OnEvent, Token
+from services.inference.events import Cancelled, EngineRequest, EngineStats, Event, Failed, OnEvent, Token
 from services.inference.failures import as_headmap_error
 from services.inference.memory import spare_memory
 from services.inference.scheduler import Scheduler
-from services.inference.sessions import KeptSession, Sessions
+from services.inference.sequences import Sequence, make_sequence
+from services.inference.sessions import Sessions
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(eq=False)
-class _Sequence:
-    """A request on its way, from submission to its terminal event.
-
-    `prompt` is what is left to prefill of the request's, and `plan` is about that, where a session holds the rest.
-    """
-
-    request: EngineRequest
-    on_event: OnEvent
-    prompt_ids: list[int]
-    session: KeptSession | None
-    prompt: PreparedPrompt
-    plan: KeepPlan
-    reservation: int
-    sampler: Sampler
-    stream: TextStream
-    submitted: float
-    slot: int = -1
-    position: int = 0
-    tokens: list[int] = field(default_factory=list)
-    session_kept: bool = False
-    kept_tokens: int = 0
-    queue_s: float = 0.0
-    prefill_s: float = 0.0
-    decode_s: float = 0.0
-
-    @property
-    def id(self) -> str:
-        return self.request.id
 
 
 class Engine:
@@ -89,11 +54,11 @@ class Engine:
         )
         self._runner = ModelRunner(loaded, self._cache, capture=capture_on_cuda if settings.cuda_graphs else None)
         self.sessions = Sessions(settings.session_memory_bytes)
-        self._scheduler: Scheduler[_Sequence] = Scheduler(settings.max_running, settings.max_waiting)
+        self._scheduler: Scheduler[Sequence] = Scheduler(settings.max_running, settings.max_waiting)
         self._max_prompt_tokens = min(settings.max_prompt_tokens, loaded.info.max_positions)
         self._max_decode_gap = settings.max_decode_gap_ms / 1e3
-        self._running: list[_Sequence] = []
-        self._prefilling: _Sequence | None = None
+        self._running: list[Sequence] = []
+        self._prefilling: Sequence | None = None
         self._last_step = self._step_seconds = 0.0
         self._cancelled: set[str] = set()
         self._wake = threading.Condition()
@@ -115,7 +80,15 @@ class Engine:
         token_ids = request.prompt.inputs["input_ids"][0].tolist()
         session = None if request.session is None else self.sessions.take(request.session, token_ids)
         try:
-            sequence = self._sequence(request, on_event, session, token_ids)
+            sequence = make_sequence(
+                request,
+                on_event,
+                session,
+                token_ids,
+                loaded=self.loaded,
+                cache=self._cache,
+                max_prompt_tokens=self._max_prompt_tokens,
+            )
             with self._wake:
                 if self._stop_at is not None:
                     raise ShuttingDown("the server is shutting down")
@@ -160,46 +133,6 @@ class Engine:
                 failed_total=self._totals["failed"],
                 session_bytes=self.sessions.nbytes,
             )
-
-    def _sequence(
-        self, request: EngineRequest, on_event: OnEvent, session: KeptSession | None, token_ids: list[int]
-    ) -> _Sequence:
-        prompt_tokens, new_tokens = request.prompt.prompt_tokens, request.sampling.max_new_tokens
-        if prompt_tokens > self._max_prompt_tokens:
-            raise PromptTooLong(
-                f"inputs: the prompt is {prompt_tokens} tokens long, at most {self._max_prompt_tokens} fit",
-                param="inputs",
-            )
-        if prompt_tokens + new_tokens > self.loaded.info.max_positions:
-            raise PromptTooLong(
-                f"max_new_tokens: {prompt_tokens} prompt tokens and {new_tokens} more are above the model's context of "
-                f"{self.loaded.info.max_positions}",
-                param="max_new_tokens",
-            )
-        prompt, kv = request.prompt, request.kv
-        if session is not None:
-            prompt = self.loaded.rest(prompt, len(session.tokens))
-            # A turn with pictures is compressed by itself, one of text alone is kept whole.
-            kv = kv if prompt.images else KVRequest("full")
-        plan = plan_cache(kv, get_method(kv.method), self._cache.shape, prompt.prompt_tokens, request.scores)
-        reservation = self._cache.reservation(plan, new_tokens, session.parked if session else None)
-        capacity = self._cache.capacity_bytes
-        if capacity is not None and reservation > capacity:
-            raise RequestTooLarge(
-                f"kv: the request needs up to {reservation} bytes of KV memory, the server has {capacity}", param="kv"
-            )
-        return _Sequence(
-            request=request,
-            on_event=on_event,
-            prompt_ids=token_ids,
-            session=session,
-            prompt=prompt,
-            plan=plan,
-            reservation=reservation,
-            sampler=Sampler(request.sampling, token_ids, request.grammar),
-            stream=TextStream(self.loaded.tokenizer, request.sampling.stop),
-            submitted=time.monotonic(),
-        )
 
     # ---- the engine's thread
 
@@ -306,7 +239,7 @@ class Engine:
             except Exception as error:
                 self._fail(sequence, as_headmap_error(error))
 
-    def _take(self, sequence: _Sequence, logits: torch.Tensor) -> None:
+    def _take(self, sequence: Sequence, logits: torch.Tensor) -> None:
         """Choose a sequence's next token, tell its caller, and end it where it ends. `logits`: (vocab,) float32."""
         token = sequence.sampler.choose(logits)
         sequence.tokens.append(token)
@@ -325,36 +258,15 @@ class Engine:
         elif len(sequence.tokens) >= sampling.max_new_tokens:
             self._finish(sequence, "length")
 
-    def _finish(self, sequence: _Sequence, reason: str) -> None:
+    def _finish(self, sequence: Sequence, reason: str) -> None:
         tail = sequence.stream.finish()
         if len(sequence.tokens) <= 1:
             self._keep_session(sequence)
         self._leave(sequence)
         self._totals["finished"] += 1
-        shape, prompt_tokens = self._cache.shape, sequence.request.prompt.prompt_tokens
-        full_tokens, heads = shape.full_tokens(prompt_tokens), shape.full_tokens(1)
-        reused_tokens = prompt_tokens - sequence.prompt.prompt_tokens
-        self._tell(
-            sequence,
-            Finished(
-                generated_text=sequence.stream.text,
-                finish_reason=reason,
-                token_ids=tuple(sequence.tokens),
-                kept_tokens=sequence.kept_tokens,
-                full_tokens=full_tokens,
-                kv_bytes=sequence.kept_tokens * shape.token_bytes,
-                kv_full_bytes=full_tokens * shape.token_bytes,
-                budget=sequence.kept_tokens // heads if reused_tokens else sequence.plan.budget,
-                queue_ms=sequence.queue_s * 1e3,
-                prefill_ms=sequence.prefill_s * 1e3,
-                decode_ms_per_token=sequence.decode_s * 1e3 / max(len(sequence.tokens) - 1, 1),
-                tail=tail,
-                reused_tokens=reused_tokens,
-                session_kept=sequence.session_kept,
-            ),
-        )
+        self._tell(sequence, sequence.finished(reason, tail, self._cache.shape))
 
-    def _keep_session(self, sequence: _Sequence) -> None:
+    def _keep_session(self, sequence: Sequence) -> None:
         """Copy what the cache holds of a conversation for its next turn, where that fits the sessions' memory.
 
         Only its prompt, before any token of the answer has run: a client's next prompt may write the same answer in
@@ -370,7 +282,7 @@ class Engine:
         except Exception:  # costs the next turn its time, and not this one its answer
             log.exception("the session of request %s is not kept", sequence.id)
 
-    def _fail(self, sequence: _Sequence, error: HeadmapError) -> None:
+    def _fail(self, sequence: Sequence, error: HeadmapError) -> None:
         self._leave(sequence)
         self._totals["failed"] += 1
         if error.status >= 500:
@@ -378,7 +290,7 @@ class Engine:
             log.error("request failed: %s", error.detail, exc_info=error.__cause__, extra=whose)
         self._tell(sequence, Failed(error))
 
-    def _leave(self, sequence: _Sequence) -> None:
+    def _leave(self, sequence: Sequence) -> None:
         with self._wake:
             if sequence is self._prefilling:
                 self._prefilling = None
@@ -392,7 +304,7 @@ class Engine:
             sequence.session = None
 
     @staticmethod
-    def _tell(sequence: _Sequence, event: Event) -> None:
+    def _tell(sequence: Sequence, event: Event) -> None:
         try:
             sequence.on_event(event)
         except Exception:  # a listener's fault is not the engine's

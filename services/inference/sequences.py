@@ -1,0 +1,118 @@
+"""One request in the engine, from its submission to its terminal event, and the checks it has to pass."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+
+from headmap.errors import PromptTooLong, RequestTooLarge
+from headmap.families.base import PreparedPrompt
+from headmap.families.loading import LoadedModel
+from headmap.generation.sampling import Sampler
+from headmap.generation.text import TextStream
+from headmap.kvcache.cache import RaggedCache
+from headmap.kvcache.methods import get_method
+from headmap.kvcache.plan import CacheShape, KeepPlan, KVRequest, plan_cache
+from services.inference.events import EngineRequest, Finished, OnEvent
+from services.inference.sessions import KeptSession
+
+
+@dataclass(eq=False)
+class Sequence:
+    """A request on its way. Times in seconds.
+
+    `prompt` is what is left to prefill of the request's, and `plan` is about that, where a session holds the rest.
+    """
+
+    request: EngineRequest
+    on_event: OnEvent
+    prompt_ids: list[int]
+    session: KeptSession | None
+    prompt: PreparedPrompt
+    plan: KeepPlan
+    reservation: int
+    sampler: Sampler
+    stream: TextStream
+    submitted: float
+    slot: int = -1
+    position: int = 0
+    tokens: list[int] = field(default_factory=list)
+    session_kept: bool = False
+    kept_tokens: int = 0
+    queue_s: float = 0.0
+    prefill_s: float = 0.0
+    decode_s: float = 0.0
+
+    @property
+    def id(self) -> str:
+        return self.request.id
+
+    def finished(self, reason: str, tail: str, shape: CacheShape) -> Finished:
+        """Its end, where it went well. `tail`: text that no Token event brought."""
+        prompt_tokens = self.request.prompt.prompt_tokens
+        full_tokens, heads = shape.full_tokens(prompt_tokens), shape.full_tokens(1)
+        reused_tokens = prompt_tokens - self.prompt.prompt_tokens
+        return Finished(
+            generated_text=self.stream.text,
+            finish_reason=reason,
+            token_ids=tuple(self.tokens),
+            kept_tokens=self.kept_tokens,
+            full_tokens=full_tokens,
+            kv_bytes=self.kept_tokens * shape.token_bytes,
+            kv_full_bytes=full_tokens * shape.token_bytes,
+            budget=self.kept_tokens // heads if reused_tokens else self.plan.budget,
+            queue_ms=self.queue_s * 1e3,
+            prefill_ms=self.prefill_s * 1e3,
+            decode_ms_per_token=self.decode_s * 1e3 / max(len(self.tokens) - 1, 1),
+            tail=tail,
+            reused_tokens=reused_tokens,
+            session_kept=self.session_kept,
+        )
+
+
+def make_sequence(
+    request: EngineRequest,
+    on_event: OnEvent,
+    session: KeptSession | None,
+    token_ids: list[int],
+    *,
+    loaded: LoadedModel,
+    cache: RaggedCache,
+    max_prompt_tokens: int,
+) -> Sequence:
+    """`token_ids`: of the whole prompt. Raises PromptTooLong, RequestTooLarge, and as `plan_cache`."""
+    prompt_tokens, new_tokens = request.prompt.prompt_tokens, request.sampling.max_new_tokens
+    if prompt_tokens > max_prompt_tokens:
+        raise PromptTooLong(
+            f"inputs: the prompt is {prompt_tokens} tokens long, at most {max_prompt_tokens} fit", param="inputs"
+        )
+    if prompt_tokens + new_tokens > loaded.info.max_positions:
+        raise PromptTooLong(
+            f"max_new_tokens: {prompt_tokens} prompt tokens and {new_tokens} more are above the model's context of "
+            f"{loaded.info.max_positions}",
+            param="max_new_tokens",
+        )
+    prompt, kv = request.prompt, request.kv
+    if session is not None:
+        prompt = loaded.rest(prompt, len(session.tokens))
+        # A turn with pictures is compressed by itself, one of text alone is kept whole.
+        kv = kv if prompt.images else KVRequest("full")
+    plan = plan_cache(kv, get_method(kv.method), cache.shape, prompt.prompt_tokens, request.scores)
+    reservation = cache.reservation(plan, new_tokens, session.parked if session else None)
+    capacity = cache.capacity_bytes
+    if capacity is not None and reservation > capacity:
+        raise RequestTooLarge(
+            f"kv: the request needs up to {reservation} bytes of KV memory, the server has {capacity}", param="kv"
+        )
+    return Sequence(
+        request=request,
+        on_event=on_event,
+        prompt_ids=token_ids,
+        session=session,
+        prompt=prompt,
+        plan=plan,
+        reservation=reservation,
+        sampler=Sampler(request.sampling, token_ids, request.grammar),
+        stream=TextStream(loaded.tokenizer, request.sampling.stop),
+        submitted=time.monotonic(),
+    )
