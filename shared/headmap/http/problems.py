@@ -6,7 +6,7 @@ Nothing else sets a status.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -15,7 +15,8 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
-from headmap.errors import HeadmapError, InvalidParameter, PayloadTooLarge, TooManyRequests, Unauthorized, Unavailable
+from headmap.errors import HeadmapError, PayloadTooLarge, TooManyRequests, Unauthorized, Unavailable
+from headmap.http.invalid import invalid_parameter
 
 logger = logging.getLogger(__name__)
 
@@ -95,7 +96,7 @@ def install_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def validation_error(request: Request, error: RequestValidationError) -> JSONResponse:
-        return error_response(_invalid(error.errors()), request.url.path)
+        return error_response(invalid_parameter(error.errors(), error.body), request.url.path)
 
     @app.exception_handler(HTTPException)
     async def http_error(request: Request, error: HTTPException) -> JSONResponse:
@@ -157,37 +158,6 @@ def _respond(document: Mapping[str, Any], status: int, path: str, headers: Mappi
         document = generation_problem(document)
     clean = {key: _printable(value) if isinstance(value, str) else value for key, value in document.items()}
     return ProblemResponse(clean, status, headers=dict(headers))
-
-
-def _invalid(errors: Sequence[Any]) -> HeadmapError:
-    """One InvalidParameter for all that pydantic found, the first field as its `param`."""
-    parts, first = [], None
-    for error in list(errors)[:8]:
-        where = ".".join(str(part) for part in error["loc"] if part not in ("body", "query", "path", "header"))
-        where = where or str(error["loc"][0] if error["loc"] else "body")
-        first = first or where
-        if error["type"] == "missing":
-            parts.append(f"{where}: missing")
-        elif error["type"] == "extra_forbidden":
-            parts.append(f"{where}: unknown field")
-        elif error["type"] == "json_invalid":
-            parts.append("body: not valid JSON")
-            first = "body"
-        else:
-            parts.append(f"{where}: {_lower(error['msg'])}, got {_short(error.get('input'))}")
-    return InvalidParameter("; ".join(parts), param=first)
-
-
-def _lower(message: str) -> str:
-    return message[:1].lower() + message[1:]
-
-
-def _short(value: object) -> str:
-    try:
-        text = repr(value)
-    except (ValueError, RecursionError):  # an integer of thousands of digits, lists nested as deep
-        text = type(value).__name__
-    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def _printable(text: str) -> str:

@@ -1,0 +1,82 @@
+"""What pydantic finds wrong with a request, as one error in the words of the API: its fields, the values sent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from headmap.errors import InvalidParameter
+
+MAX_FIELDS = 8
+"""A body can be wrong in thousands of places; so many are told."""
+
+_PLACES = ("body", "query", "path", "header", "cookie")
+
+
+def invalid_parameter(errors: Iterable[Mapping[str, Any]], body: object) -> InvalidParameter:
+    """One error for all of `errors` (pydantic's, as FastAPI hands them on); its `param` is the first field.
+
+    `body` is what was sent. A field that may be one of several types has an error for each; they are told together.
+    """
+    found: dict[str, tuple[list[str], object]] = {}
+    for error in errors:
+        field = "body" if error["type"] == "json_invalid" else _field(error, body)
+        if field not in found and len(found) == MAX_FIELDS:
+            break
+        reason = _reason(error)
+        reasons, _ = found.setdefault(field, ([], error.get("input")))
+        if reason not in reasons:
+            reasons.append(reason)
+    parts = (f"{field}: {' or '.join(reasons)}{_got(reasons, value)}" for field, (reasons, value) in found.items())
+    return InvalidParameter("; ".join(parts), param=next(iter(found), None))
+
+
+_TOLD = {
+    "missing": "missing",
+    "extra_forbidden": "unknown field",
+    "json_invalid": "not valid JSON",
+    "model_attributes_type": "must be a JSON object, sent as application/json",
+}
+
+
+def _reason(error: Mapping[str, Any]) -> str:
+    if error["type"] == "too_long" and error.get("ctx", {}).get("max_length") == 0:
+        return "not served here"
+    message = str(error["msg"])
+    return _TOLD.get(error["type"], message[:1].lower() + message[1:])
+
+
+def _got(reasons: Sequence[str], value: object) -> str:
+    """The value at fault, where the reasons do not speak for themselves."""
+    return "" if set(reasons) <= {*_TOLD.values(), "not served here"} else f", got {_short(value)}"
+
+
+def _field(error: Mapping[str, Any], body: object) -> str:
+    """The path to a field through what was sent; pydantic's own has branches of unions in it, which no client knows."""
+    place, *path = error["loc"] or ("body",)
+    if place not in _PLACES:
+        place, path = "body", [place, *path]
+    if place != "body":
+        return ".".join(map(str, path)) or str(place)
+    names, value = [], body
+    for index, part in enumerate(path):
+        if _holds(value, part):
+            value = value[part]  # type: ignore[index]
+            names.append(str(part))
+        elif error["type"] == "missing" and index == len(path) - 1:
+            names.append(str(part))
+    return ".".join(names) or "body"
+
+
+def _holds(value: object, part: object) -> bool:
+    if isinstance(value, Mapping):
+        return part in value
+    return isinstance(value, list) and isinstance(part, int) and 0 <= part < len(value)
+
+
+def _short(value: object) -> str:
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # an integer of thousands of digits, lists nested as deep
+        text = type(value).__name__
+    return text if len(text) <= 80 else f"{text[:77]}..."
