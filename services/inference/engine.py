@@ -187,7 +187,7 @@ class Engine:
             if sequence.session is not None:
                 self._cache.unpark(sequence.slot, sequence.session.parked)
             logits = self._runner.prefill(
-                sequence.slot, sequence.plan, sequence.prompt, on_layer=self._between_layers
+                sequence.slot, sequence.plan, sequence.prompt, on_layer=self._between_layers, watch=sequence.watch
             ).cpu()
             sequence.prefill_s = time.monotonic() - started - (self._step_seconds - stepping)
             sequence.position = sequence.request.prompt.next_position

@@ -25,7 +25,8 @@ class EngineRequest:
     """A prompt, what to keep of it, and how to go on.
 
     scores: those of the map to serve with, if there is one. grammar: the form of the answer. session: the conversation
-    that the prompt may go on from and whose past is kept at the end.
+    that the prompt may go on from and whose past is kept at the end. watched: the layer and the KV head whose kept
+    tokens are told.
     """
 
     id: str
@@ -35,6 +36,7 @@ class EngineRequest:
     scores: HeadScores | None = None
     grammar: Grammar | None = None
     session: SessionTurn | None = None
+    watched: tuple[int, int] | None = None
     request_id: str | None = None
     """Of the HTTP request, for the log; clients choose it, so only `id` tells requests apart."""
 
@@ -74,6 +76,8 @@ class Finished:
     """Prompt tokens that were not prefilled, since the session held them."""
     session_kept: bool = False
     """Whether the session's past is kept for its next turn."""
+    kept_positions: tuple[int, ...] = ()
+    """Indices in the prompt of what the watched head keeps."""
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+import numpy as np
+
 from headmap.budgets import Allocation
-from headmap.families.base import PreparedPrompt
+from headmap.families.base import PreparedPrompt, VisualTokens
 from headmap.generation.sampling import SamplingParams
 from headmap.head_scores import HeadScores
 from headmap.kvcache.plan import KVRequest
@@ -17,7 +19,7 @@ from services.inference.events import EngineRequest, Finished
 from services.inference.maps import MapBook
 from services.inference.opening import OpenedModel
 from services.inference.prompts import Conversation
-from services.inference.schemas import Details, KVBody, KVDetails, SessionDetails, Timings
+from services.inference.schemas import Details, KeptBody, KeptPicture, KVBody, KVDetails, SessionDetails, Timings
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,8 @@ class AnswerForm:
 
 @dataclass(frozen=True)
 class Ask:
-    """What a route asks of a model. session: the conversation's name, and `caller` whose it is."""
+    """What a route asks of a model. session: the conversation's name, and `caller` whose it is. watched: a layer and a
+    KV head."""
 
     prompt: Conversation | str
     sampling: SamplingAsk
@@ -62,6 +65,7 @@ class Ask:
     form: AnswerForm | None = None
     session: str | None = None
     caller: str | None = None
+    watched: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -114,6 +118,19 @@ class ReadyRequest:
             full_bytes=finished.kv_full_bytes,
         )
 
+    def kept(self, finished: Finished) -> KeptBody | None:
+        """What the watched head keeps; None where none was asked for."""
+        if self.engine_request.watched is None:
+            return None
+        layer_idx, kv_head = self.engine_request.watched
+        pictures = zip(self.prompt.images, self.prompt.image_starts, strict=True)
+        return KeptBody(
+            layer=layer_idx,
+            kv_head=kv_head,
+            positions=list(finished.kept_positions),
+            pictures=[kept_picture(image, start, finished.kept_positions) for image, start in pictures],
+        )
+
     def session_details(self, finished: Finished) -> SessionDetails | None:
         """None where the request named no session."""
         if self.engine_request.session is None:
@@ -131,6 +148,7 @@ class ReadyRequest:
                 "image_tokens": self.prompt.image_tokens,
                 "seed": self.sampling.seed,
                 "kv": self.kv_details(finished),
+                "kept": self.kept(finished),
                 "timings": Timings(
                     queue_ms=round(finished.queue_ms, 3),
                     prefill_ms=round(finished.prefill_ms, 3),
@@ -139,3 +157,12 @@ class ReadyRequest:
                 **more,
             }
         )
+
+
+def kept_picture(image: VisualTokens, start: int, positions: Sequence[int]) -> KeptPicture:
+    """`start`: the index in the prompt of the picture's first token; `positions`: those of the tokens kept."""
+    kept = np.isin(start + image.grid, positions)
+    own = sum(start <= position < start + image.count for position in positions)
+    return KeptPicture(
+        start=start, tokens=image.count, kept_tokens=own, x=image.x.borders, y=image.y.borders, cells=kept.tolist()
+    )

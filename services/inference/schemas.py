@@ -13,6 +13,7 @@ from headmap.kvcache.plan import KVRequest
 MAX_TOKENS = 1_000_000
 MAX_SEED = 2**63 - 1
 MAX_TOP = 20
+MAX_LAYERS = 9_999
 
 Finish = Literal["length", "eos_token", "stop_sequence"]
 
@@ -52,6 +53,11 @@ class KVBody(Strict):
             window=self.window,
             uniform=self.uniform,
         )
+
+
+class KVHeadBody(Strict):
+    layer: int = Field(ge=0, le=MAX_LAYERS)
+    kv_head: int = Field(ge=0, le=MAX_LAYERS, description="of that layer")
 
 
 class JsonGrammar(Strict):
@@ -99,6 +105,7 @@ class Parameters(Strict):
         None, description="the form that the answer must have"
     )
     kv: KVBody | None = None
+    kept: KVHeadBody | None = Field(None, description="a KV head: the details tell which tokens it keeps")
 
     best_of: _One | None = None
     decoder_input_details: Literal[False] | None = None
@@ -151,6 +158,27 @@ class Timings(BaseModel):
     decode_ms_per_token: float
 
 
+class KeptPicture(BaseModel):
+    """What a KV head keeps of one picture, as a grid to draw over it. A token that shows no one place (a row's end, the
+    picture as a whole) is in no cell."""
+
+    start: int = Field(description="index in the prompt of the picture's first token")
+    tokens: int = Field(description="from the picture's first token to its last")
+    kept_tokens: int = Field(description="how many of them it keeps")
+    x: list[float] = Field(description="the columns' borders in the picture's pixels, one more than columns")
+    y: list[float] = Field(description="the rows' borders; models that pad have some past the picture's edge")
+    cells: list[list[bool]] = Field(description="row by row, whether it keeps the token that shows the cell")
+
+
+class KeptBody(BaseModel):
+    """What one KV head keeps of the prompt."""
+
+    layer: int
+    kv_head: int
+    positions: list[int] = Field(description="indices in the prompt, ascending")
+    pictures: list[KeptPicture] = Field(description="in the order of the prompt")
+
+
 class SessionDetails(BaseModel):
     """hit: whether the prompt went on from what was kept. kept: whether this turn is kept for the next."""
 
@@ -177,6 +205,7 @@ class Details(BaseModel):
     prefill: list[TokenBody] = Field([], description="the prompt's tokens are not told")
     tokens: list[TokenBody] = Field([], description="with `details`")
     top_tokens: list[list[TokenBody]] | None = None
+    kept: KeptBody | None = Field(None, description="where `kept` asks for a head")
 
 
 class GenerateResponse(BaseModel):
@@ -214,6 +243,9 @@ class ModelBody(BaseModel):
     revision: str
     architecture: str
     max_model_len: int
+    num_layers: int
+    num_heads: int
+    num_kv_heads: int
     map: MapBody | None
     default_kv: dict[str, Any]
 

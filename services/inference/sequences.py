@@ -11,6 +11,7 @@ from headmap.families.loading import LoadedModel
 from headmap.generation.sampling import Sampler
 from headmap.generation.text import TextStream
 from headmap.kvcache.cache import RaggedCache
+from headmap.kvcache.kept import KeptTokens
 from headmap.kvcache.methods import get_method
 from headmap.kvcache.plan import CacheShape, KeepPlan, KVRequest, plan_cache
 from services.inference.events import EngineRequest, Finished, OnEvent
@@ -39,6 +40,7 @@ class Sequence:
     tokens: list[int] = field(default_factory=list)
     session_kept: bool = False
     kept_tokens: int = 0
+    watch: KeptTokens | None = None
     queue_s: float = 0.0
     prefill_s: float = 0.0
     decode_s: float = 0.0
@@ -67,6 +69,7 @@ class Sequence:
             tail=tail,
             reused_tokens=reused_tokens,
             session_kept=self.session_kept,
+            kept_positions=() if self.watch is None else self.watch.positions,
         )
 
 
@@ -114,5 +117,6 @@ def make_sequence(
         reservation=reservation,
         sampler=Sampler(request.sampling, token_ids, request.grammar),
         stream=TextStream(loaded.tokenizer, request.sampling.stop),
+        watch=None if request.watched is None else KeptTokens(*request.watched),
         submitted=time.monotonic(),
     )

@@ -116,6 +116,7 @@ class Serving:
         if self._stopping:
             raise ShuttingDown("the server is shutting down")
         self._check_length(served, ask.prompt)
+        _check_head(served, ask.watched)
         choice = await self.choose_kv(served, ask.kv)
         prompt, grammar, pictures = await self._in_threads(served, ask)
         params = self._sampling(served, ask.sampling, prompt.prompt_tokens)
@@ -123,7 +124,15 @@ class Serving:
         if ask.session is not None:
             session = SessionTurn((ask.caller, ask.session), (choice.request, choice.map_id), pictures)
         request = EngineRequest(
-            uuid.uuid4().hex, prompt, choice.request, params, choice.scores, grammar, session, request_id.get()
+            id=uuid.uuid4().hex,
+            prompt=prompt,
+            kv=choice.request,
+            sampling=params,
+            scores=choice.scores,
+            grammar=grammar,
+            session=session,
+            watched=ask.watched,
+            request_id=request_id.get(),
         )
         return ReadyRequest(served, request, choice)
 
@@ -236,6 +245,17 @@ class Serving:
                 raise InvalidParameter(f"messages: the prompt cannot be made ({error})", param="messages") from error
             raise InvalidImage(f"images: the model cannot take this picture ({error})", param="images") from error
         return prompt, tuple(map(_digest, images)) if digests else ()
+
+
+def _check_head(served: ServedModel, head: tuple[int, int] | None) -> None:
+    """Raises InvalidParameter for a KV head that the model does not have."""
+    if head is None:
+        return
+    info = served.info
+    for name, value, count in zip(("layer", "kv_head"), head, (info.num_layers, info.num_kv_heads), strict=True):
+        if value >= count:
+            field = f"parameters.kept.{name}"
+            raise InvalidParameter(f"{field}: {value} is not below {count}, the model's number of them", param=field)
 
 
 def _make_grammar(served: ServedModel, form: AnswerForm) -> Grammar:

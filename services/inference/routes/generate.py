@@ -84,7 +84,8 @@ async def _prepare(body: GenerateRequest, request: Request, state: InferenceStat
     served = state.serving.model(body.model)
     conversation = conversation_of_inputs(body.inputs, body.images, state.serving.settings)
     parameters = body.settled
-    ask = Ask(conversation, _sampling(parameters), parameters.kv, _form(parameters))
+    watched = None if parameters.kept is None else (parameters.kept.layer, parameters.kept.kv_head)
+    ask = Ask(conversation, _sampling(parameters), parameters.kv, _form(parameters), watched=watched)
     return await Choices.prepare(request, state, served, [ask])
 
 

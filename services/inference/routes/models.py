@@ -52,6 +52,9 @@ def _body(state: InferenceState, served: ServedModel) -> ModelBody:
         revision=served.info.revision,
         architecture=served.info.architecture,
         max_model_len=served.info.max_positions,
+        num_layers=served.info.num_layers,
+        num_heads=served.info.num_heads,
+        num_kv_heads=served.info.num_kv_heads,
         map=None if found is None else MapBody(id=found.id, version=found.version, match=found.match),
         default_kv=state.serving.default_kv(),
     )

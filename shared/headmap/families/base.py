@@ -33,8 +33,12 @@ class Axis:
 
     def edges(self, length: int) -> tuple[float, ...]:
         """The `cells + 1` borders of the cells on a picture `length` pixels wide (or high), cut off at its sides."""
-        borders = (np.arange(self.cells + 1) - self.offset) / self.scale
-        return tuple(float(border) for border in borders.clip(0, length))
+        return tuple(min(max(border, 0.0), float(length)) for border in self.borders)
+
+    @property
+    def borders(self) -> tuple[float, ...]:
+        """The same, not cut off."""
+        return tuple(float(border) for border in (np.arange(self.cells + 1) - self.offset) / self.scale)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from headmap.families.base import PreparedPrompt
 from headmap.families.loading import LoadedModel
 from headmap.generation.graphs import Capture, GraphedDecoder
 from headmap.kvcache.cache import DecodeCache, RaggedCache
+from headmap.kvcache.kept import KeptTokens
 from headmap.kvcache.masking import HeadMask
 from headmap.kvcache.plan import KeepPlan
 
@@ -27,11 +28,17 @@ class ModelRunner:
 
     @torch.inference_mode()
     def prefill(
-        self, slot: int, plan: KeepPlan, prompt: PreparedPrompt, on_layer: Callable[[], None] | None = None
+        self,
+        slot: int,
+        plan: KeepPlan,
+        prompt: PreparedPrompt,
+        on_layer: Callable[[], None] | None = None,
+        watch: KeptTokens | None = None,
     ) -> torch.Tensor:
         """Run a whole prompt, keeping what `plan` says. Returns the next token's logits, (vocab,) float32.
 
-        `on_layer` is called before each layer's attention; it may decode other sequences.
+        `on_layer` is called before each layer's attention; it may decode other sequences. `watch` learns what one
+        head keeps.
         """
         model, device = self.loaded.model, self.loaded.device
         inputs = {
@@ -41,7 +48,7 @@ class ModelRunner:
         output = model.model(
             **inputs,
             position_ids=prompt.position_ids.to(device),
-            past_key_values=self._mask.over(self.cache.prefill(slot, plan, on_layer, prompt.spans)),
+            past_key_values=self._mask.over(self.cache.prefill(slot, plan, on_layer, prompt.spans, watch)),
             use_cache=True,
         )
         return model.lm_head(output.last_hidden_state[0, -1]).float()

@@ -18,6 +18,7 @@ from headmap.budgets import Ints
 from headmap.kvcache.attention import LayerAttention, PromptMask, causal_attention
 from headmap.kvcache.backends import Attend, blocked
 from headmap.kvcache.blocks import BlockTables
+from headmap.kvcache.kept import KeptTokens
 from headmap.kvcache.plan import CacheShape, KeepPlan
 from headmap.kvcache.selection import keep_tokens
 from headmap.kvcache.store import LayerStore
@@ -118,14 +119,15 @@ class RaggedCache:
         plan: KeepPlan,
         on_layer: Callable[[], None] | None = None,
         spans: tuple[tuple[int, int], ...] = (),
+        watch: KeptTokens | None = None,
     ) -> PrefillCache:
         """The cache to run a whole prompt with, as `past_key_values`; `on_layer` is called before each layer.
 
         `spans`: the pictures whose tokens see each other in both directions. On a slot that holds tokens it is the
         prompt of a further turn: its queries see what was kept before them, and plan and spans are about its own
-        tokens.
+        tokens. `watch` learns what one head keeps.
         """
-        return PrefillCache(self, slot, plan, on_layer, spans)
+        return PrefillCache(self, slot, plan, on_layer, spans, watch)
 
     def decode(self, slots: Sequence[int]) -> DecodeCache:
         """The cache to run one token of each of `slots` with, as `past_key_values`; makes room for the tokens."""
@@ -183,6 +185,7 @@ class PrefillCache:
     plan: KeepPlan
     on_layer: Callable[[], None] | None = None
     spans: tuple[tuple[int, int], ...] = ()
+    watch: KeptTokens | None = None
 
     def update(
         self, keys: torch.Tensor, values: torch.Tensor, layer_idx: int, *_: object, **__: object
@@ -235,6 +238,9 @@ class _PrefillLayer(LayerAttention):
             last = queries[0, :, -max(plan.window, 1) :]
             keep = keep_tokens(plan.method, last, keys, scaling, budgets, plan.window, mask)
         self.prefill.store(self.layer_idx, keys, values, keep)
+        if self.prefill.watch is not None:
+            length = keys.shape[1]
+            self.prefill.watch.note(self.layer_idx, plan.prompt_tokens - length, length, keep)
         return output
 
     def _on_top(

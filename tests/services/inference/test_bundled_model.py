@@ -83,6 +83,32 @@ def test_requests_answer_together_as_each_does_alone(url: str) -> None:
     assert together == alone
 
 
+def test_a_head_tells_what_it_keeps_of_each_picture(url: str) -> None:
+    pictures = [page(number)[0] for number in range(2)]
+    body = {"inputs": f"{page(0)[1]} ![](data:image/png;base64,{pictures[1]})", "images": pictures[:1]}
+    asked = {"max_new_tokens": 2, "kv": {"method": "snapkv", "ratio": 0.25}}
+    plain = httpx.post(f"{url}/generate", json={**body, "parameters": asked}, timeout=60).json()
+    asked |= {"kept": {"layer": 4, "kv_head": 2}}
+    told = httpx.post(f"{url}/generate", json={**body, "parameters": asked}, timeout=60).json()
+    assert (plain["details"]["kept"], plain["generated_text"]) == (None, told["generated_text"])
+    details = told["details"]
+    kept = details["kept"]
+    assert (kept["layer"], kept["kv_head"]) == (4, 2)
+    assert len(kept["positions"]) == details["kv"]["budget"] == details["prompt_tokens"] // 4
+    assert [len(kept["pictures"]), sum(one["tokens"] for one in kept["pictures"])] == [2, details["image_tokens"]]
+    for number, one in enumerate(kept["pictures"]):  # this model's tokens lie row by row
+        columns = len(one["x"]) - 1
+        assert (one["x"][0], one["y"][0], (one["x"][-1], one["y"][-1])) == (0, 0, make_page(5, number).image.size)
+        inside = [place - one["start"] for place in kept["positions"] if 0 <= place - one["start"] < one["tokens"]]
+        drawn = [
+            row * columns + column
+            for row, cells in enumerate(one["cells"])
+            for column in range(columns)
+            if cells[column]
+        ]
+        assert (drawn, len(one["cells"]), one["kept_tokens"]) == (inside, len(one["y"]) - 1, len(inside))
+
+
 def test_no_more_is_kept_than_was_asked(url: str) -> None:
     for number, kv in enumerate(KVS):
         told = ask(url, number, kv)["details"]["kv"]

@@ -45,6 +45,7 @@ def test_answer_has_every_field_of_the_contract(client: TestClient, picture: str
             "prefill": [],
             "tokens": [],
             "top_tokens": None,
+            "kept": None,
         },
         "model": DEMO_MODEL,
     }

@@ -52,6 +52,7 @@ def test_models_and_info(client: TestClient, settings: Settings) -> None:
     (model,) = listed["data"]
     assert (listed["object"], model["id"], model["object"]) == ("list", DEMO_MODEL, "model")
     assert (model["map"], model["default_kv"]) == (None, {"method": "full"})
+    assert (model["num_layers"], model["num_heads"], model["num_kv_heads"]) == (6, 6, 3)
     assert client.get(f"/v1/models/{DEMO_MODEL}").json() == model
     info = client.get("/info").json()
     assert (info["model_id"], info["model_sha"]) == (DEMO_MODEL, model["revision"])
