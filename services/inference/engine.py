@@ -13,7 +13,7 @@ from collections.abc import Hashable
 
 import torch
 
-from headmap.errors import HeadmapError, ShuttingDown, Unavailable
+from headmap.errors import HeadmapError, OutOfMemory, ShuttingDown, Unavailable
 from headmap.families.loading import LoadedModel
 from headmap.generation.graphs import capture_on_cuda
 from headmap.generation.runner import ModelRunner
@@ -212,21 +212,24 @@ class Engine:
             self._step()
 
     def _step(self) -> None:
-        """One token for every running sequence."""
-        running = list(self._running)
-        if not running:
-            return
+        """One token for every running sequence; where memory runs out, for all but the youngest."""
         started = time.monotonic()
-        try:
-            logits = self._runner.decode(
-                [sequence.slot for sequence in running],
-                [sequence.tokens[-1] for sequence in running],
-                [sequence.position for sequence in running],
-            ).cpu()
-        except Exception as error:
-            # The step's tokens are half written; no running sequence can go on from there.
-            for sequence in running:
-                self._fail(sequence, as_headmap_error(error))
+        while running := list(self._running):
+            try:
+                logits = self._runner.decode(
+                    [sequence.slot for sequence in running],
+                    [sequence.tokens[-1] for sequence in running],
+                    [sequence.position for sequence in running],
+                ).cpu()
+                break
+            except OutOfMemory as error:
+                if self._prefilling is not None:
+                    raise  # the youngest is the one whose prefill this ends; the step comes again after it
+                self._fail(running[-1], as_headmap_error(error))
+            except Exception as error:
+                for sequence in running:
+                    self._fail(sequence, as_headmap_error(error))
+        else:
             return
         self._last_step = time.monotonic()
         elapsed = self._last_step - started

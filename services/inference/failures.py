@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import torch
-
 from headmap.errors import HeadmapError, OutOfMemory
+from headmap.kvcache.memory import is_out_of_memory, let_go
 
 
 def as_headmap_error(error: Exception) -> HeadmapError:
-    """Errors of ours as they are; others without their words, which are the log's."""
+    """Errors of ours as they are; others without their words, which are the log's. None holds a tensor any more."""
+    let_go(error)
     if isinstance(error, HeadmapError):
         return error
-    out_of_memory = isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
+    out_of_memory = is_out_of_memory(error)
     kind: type[HeadmapError] = OutOfMemory if out_of_memory else HeadmapError
     detail = "the model ran out of memory" if out_of_memory else "the model failed on this request"
     wrapped = kind(detail)

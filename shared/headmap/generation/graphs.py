@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 
 from headmap.kvcache.cache import DecodeCache, RaggedCache
+from headmap.kvcache.memory import is_out_of_memory
 
 STEPS_AT_REST = 8
 """Steps without a move of the cache before one is captured: capturing costs about as much as a dozen steps."""
@@ -69,16 +70,18 @@ class GraphedDecoder:
 
     def step(self, slots: Sequence[int], tokens: Sequence[int], positions: Sequence[int]) -> torch.Tensor:
         """Logits (len(slots), vocab); they hold until the next step."""
+        with self._cache.step(slots) as now:
+            return self._run(now, slots, tokens, positions)
+
+    def _run(
+        self, now: DecodeCache, slots: Sequence[int], tokens: Sequence[int], positions: Sequence[int]
+    ) -> torch.Tensor:
         cache, count = self._cache, len(slots)
-        now = cache.decode(slots)
         self._at_rest = self._at_rest + 1 if cache.layout == self._layout else 0
         self._layout = cache.layout
         if self._at_rest < self.steps_at_rest:
             self._captured.clear()
-            device = cache.device
-            return self._forward(
-                torch.tensor(tokens, device=device)[:, None], torch.tensor(positions, device=device), now
-            )
+            return self._as_it_is(now, tokens, positions)
         size = 1 << (count - 1).bit_length()
         captured = self._captured.get(size) or self._empty(size)
         heads = cache.shape.num_kv_heads
@@ -91,9 +94,19 @@ class GraphedDecoder:
             captured.step.slots[count:] = self._scratch
             captured.step.places[:, count * heads :] = scratch.repeat(1, size - count)
         if size not in self._captured:
-            captured = self._captured[size] = self._record(captured)
+            try:
+                captured = self._captured[size] = self._record(captured)
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+                self._at_rest = 0  # tried again after another while
+                return self._as_it_is(now, tokens, positions)
         captured.replay()
         return captured.logits[:count]
+
+    def _as_it_is(self, now: DecodeCache, tokens: Sequence[int], positions: Sequence[int]) -> torch.Tensor:
+        device = self._cache.device
+        return self._forward(torch.tensor(tokens, device=device)[:, None], torch.tensor(positions, device=device), now)
 
     def _empty(self, size: int) -> _Captured:
         cache = self._cache

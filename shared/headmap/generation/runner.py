@@ -12,6 +12,7 @@ from headmap.generation.graphs import Capture, GraphedDecoder
 from headmap.kvcache.cache import DecodeCache, RaggedCache
 from headmap.kvcache.kept import KeptTokens
 from headmap.kvcache.masking import HeadMask
+from headmap.kvcache.memory import told_as_out_of_memory
 from headmap.kvcache.plan import KeepPlan
 
 
@@ -53,17 +54,20 @@ class ModelRunner:
         )
         return model.lm_head(output.last_hidden_state[0, -1]).float()
 
+    @told_as_out_of_memory()
     @torch.inference_mode()
     def decode(self, slots: Sequence[int], tokens: Sequence[int], positions: Sequence[int]) -> torch.Tensor:
-        """Run one token of each sequence at its position. Returns logits, (len(slots), vocab) float32."""
+        """Run one token of each sequence at its position. Returns logits, (len(slots), vocab) float32.
+
+        Raises OutOfMemory. A step that fails can be run again, without sequences that were released meanwhile.
+        """
         if self.graphed is not None:
             return self.graphed.step(slots, tokens, positions)
         device = self.loaded.device
-        return self._forward(
-            torch.tensor(tokens, device=device)[:, None],
-            torch.tensor(positions, device=device),
-            self.cache.decode(slots),
-        )
+        with self.cache.step(slots) as step:
+            return self._forward(
+                torch.tensor(tokens, device=device)[:, None], torch.tensor(positions, device=device), step
+            )
 
     def _forward(self, tokens: torch.Tensor, positions: torch.Tensor, cache: DecodeCache) -> torch.Tensor:
         family = self.loaded.family

@@ -181,6 +181,21 @@ class BlockTables:
         self.lengths[:, slots] += grows
         return places, assigned
 
+    def take_back(self, slots: Ints) -> None:
+        """Undo the last `append`, which was of these slots."""
+        grew = np.ones((self.shape.num_layers, len(slots), self.shape.num_kv_heads), dtype=bool)
+        grew[self._sliding] = self._ring.retreat(slots)[:, None]
+        self._write_at[:, slots] -= grew
+        self.lengths[:, slots] -= grew
+        opened = grew & (self.lengths[:, slots] % self.block_size == 0)
+        for layer_idx in np.flatnonzero(opened.any(axis=(1, 2))).tolist():
+            sequence, head = np.nonzero(opened[layer_idx])
+            self.owner[layer_idx][self._write_at[layer_idx, slots[sequence], head] // self.block_size] = FREE
+
+    def limit(self, layer_idx: int, blocks: int) -> None:
+        """Hand out none but the first `blocks` blocks of a layer, before there are more; the others must be free."""
+        self.owner[layer_idx] = self.owner[layer_idx][:blocks]
+
     def _assign(self, layer_idx: int, rows: Ints, positions: Ints) -> Assigned:
         """Lowest free blocks first, so that a store stays dense at its front."""
         owner = self.owner[layer_idx]
@@ -193,15 +208,15 @@ class BlockTables:
         owner[free] = rows
         return Assigned(free, rows, positions)
 
-    def compact(self, layer_idx: int) -> Ints | None:
-        """Move a layer's used blocks to the front where more than half lie free.
-
-        Returns the former indices of the blocks that stay, in their new order, or None where nothing moves.
-        """
+    def scattered(self, layer_idx: int) -> Ints | None:
+        """The used blocks of a layer where more than half lie free, else None."""
         owner = self.owner[layer_idx]
         stay = np.flatnonzero(owner != FREE)
-        if 2 * len(stay) >= len(owner):
-            return None
+        return stay if 2 * len(stay) < len(owner) else None
+
+    def compact(self, layer_idx: int, stay: Ints) -> None:
+        """Move a layer's used blocks to the front. `stay`: their indices, in their new order."""
+        owner = self.owner[layer_idx]
         moved = np.zeros(len(owner), dtype=np.int64)
         moved[stay] = np.arange(len(stay))
         self.owner[layer_idx] = owner[stay]
@@ -210,4 +225,3 @@ class BlockTables:
         places = self._write_at[layer_idx]
         blocks, offsets = np.divmod(places[partly], self.block_size)
         places[partly] = moved[blocks] * self.block_size + offsets
-        return stay

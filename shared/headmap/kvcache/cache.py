@@ -8,7 +8,8 @@ conversation a sequence can be parked outside; its next turn is prefilled on top
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,8 +18,9 @@ import torch
 from headmap.budgets import Ints
 from headmap.kvcache.attention import LayerAttention, PromptMask, causal_attention
 from headmap.kvcache.backends import Attend, blocked
-from headmap.kvcache.blocks import BlockTables
+from headmap.kvcache.blocks import Assigned, BlockTables
 from headmap.kvcache.kept import KeptTokens
+from headmap.kvcache.memory import is_out_of_memory
 from headmap.kvcache.plan import CacheShape, KeepPlan
 from headmap.kvcache.selection import keep_tokens
 from headmap.kvcache.store import LayerStore
@@ -67,14 +69,22 @@ class RaggedCache:
 
     @torch.inference_mode()  # the stores may hold tensors made in inference mode
     def release(self, slot: int) -> None:
-        """Forget a sequence. Its blocks are free for others; a store more than half free shrinks."""
+        """Forget a sequence. Its blocks are free for others; a store more than half free shrinks if it can."""
         heads = self.shape.num_kv_heads
         self.tables.release(slot)
         for layer_idx, store in enumerate(self.layers):
             store.free(1 + slot * heads, heads)
-            stay = self.tables.compact(layer_idx)
-            if stay is not None:
+            self.tables.limit(layer_idx, len(store.owner))  # fewer than handed out where memory ran out
+            stay = self.tables.scattered(layer_idx)
+            if stay is None:
+                continue
+            try:
                 store.keep_blocks(stay)
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+            else:
+                self.tables.compact(layer_idx, stay)
 
     @torch.inference_mode()
     def park(self, slot: int) -> ParkedSequence:
@@ -95,11 +105,9 @@ class RaggedCache:
 
     def put(self, layer_idx: int, slot: int, counts: Ints, keys: torch.Tensor, values: torch.Tensor) -> None:
         """Add tokens to one sequence's heads, `counts` (num_kv_heads,); `keys`, `values`: (sum, head_dim), by head."""
-        store = self.layers[layer_idx]
         places, assigned = self.tables.place(layer_idx, slot, counts)
-        store.resize(len(self.tables.owner[layer_idx]))
-        store.assign(assigned)
-        store.write(torch.from_numpy(places).to(self.device), keys, values)
+        self._give(layer_idx, assigned)
+        self.layers[layer_idx].write(torch.from_numpy(places).to(self.device), keys, values)
 
     def row(self, layer_idx: int, slot: int, head: int) -> tuple[torch.Tensor, torch.Tensor]:
         """A copy of what one head holds: keys and values, (n, head_dim) each, in sliding layers oldest token first."""
@@ -133,11 +141,32 @@ class RaggedCache:
         """The cache to run one token of each of `slots` with, as `past_key_values`; makes room for the tokens."""
         order = np.asarray(slots, dtype=np.int64)
         places, assigned = self.tables.append(order)
-        for layer_idx, given in assigned.items():
-            self.layers[layer_idx].resize(len(self.tables.owner[layer_idx]))
-            self.layers[layer_idx].assign(given)
-        device_places = torch.from_numpy(places.reshape(self.shape.num_layers, -1)).to(self.device)
-        return DecodeCache(self, torch.from_numpy(order).to(self.device), device_places)
+        try:
+            for layer_idx, given in assigned.items():
+                self._give(layer_idx, given)
+            device_places = torch.from_numpy(places.reshape(self.shape.num_layers, -1)).to(self.device)
+            return DecodeCache(self, torch.from_numpy(order).to(self.device), device_places)
+        except BaseException:
+            self.tables.take_back(order)
+            raise
+
+    @contextmanager
+    def step(self, slots: Sequence[int]) -> Iterator[DecodeCache]:
+        """`decode` for what runs inside; an error there takes the tokens back.
+
+        Of a step that failed each sequence must be in the next one or be released: some layers may have written its
+        token, which is written again to where it belongs.
+        """
+        cache = self.decode(slots)
+        try:
+            yield cache
+        except BaseException:
+            self.tables.take_back(np.asarray(slots, dtype=np.int64))
+            raise
+
+    def _give(self, layer_idx: int, assigned: Assigned) -> None:
+        self.layers[layer_idx].resize(len(self.tables.owner[layer_idx]))
+        self.layers[layer_idx].assign(assigned)
 
     def tokens(self, slot: int) -> int:
         """Tokens held for a sequence, over all layers and KV heads."""

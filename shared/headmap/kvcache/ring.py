@@ -6,6 +6,7 @@ Attention does not mind the order that keys lie in, so nothing moves. Integers o
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 
 from headmap.budgets import Ints
 from headmap.kvcache.plan import CacheShape
@@ -52,6 +53,12 @@ class Ring:
         self._written[slots] += 1
         block, offset = (part[None, :, None] for part in np.divmod(place, self._size))
         return np.take_along_axis(self._blocks[:, slots], block[..., None], axis=3)[..., 0] * self._size + offset
+
+    def retreat(self, slots: Ints) -> npt.NDArray[np.bool_]:
+        """Undo the last `advance` of `slots`: (len(slots),) bool, which of them hold a token less for it."""
+        grew = self._written[slots] <= self._window
+        self._written[slots] -= 1
+        return grew
 
     def in_order(self, layer_idx: int, slot: int) -> Ints:
         """(num_kv_heads, n) int64: where the tokens of a layer's rows lie, oldest first."""

@@ -29,15 +29,16 @@ class LayerStore:
         self.used = 0
 
     def resize(self, blocks: int) -> None:
-        """Make room for `blocks` blocks; what is there stays."""
+        """Make room for `blocks` blocks; what is there stays. Where memory runs out, nothing has changed."""
         more = blocks - len(self.owner)
         if more <= 0:
             return
+        keys = torch.cat([self.keys, self.keys.new_zeros((more, *self.keys.shape[1:]))])
+        values = torch.cat([self.values, self.values.new_zeros((more, *self.values.shape[1:]))])
+        owner = torch.cat([self.owner, self.owner.new_zeros(more)])
+        bias = torch.cat([self.bias, self.bias.new_full((more, self.bias.shape[1]), -torch.inf)])
+        self.keys, self.values, self.owner, self.bias = keys, values, owner, bias
         self.moves += 1
-        self.keys = torch.cat([self.keys, self.keys.new_zeros((more, *self.keys.shape[1:]))])
-        self.values = torch.cat([self.values, self.values.new_zeros((more, *self.values.shape[1:]))])
-        self.owner = torch.cat([self.owner, self.owner.new_zeros(more)])
-        self.bias = torch.cat([self.bias, self.bias.new_full((more, self.bias.shape[1]), -torch.inf)])
 
     def assign(self, assigned: Assigned) -> None:
         """Give blocks to rows; what lay in them is gone."""
@@ -80,15 +81,18 @@ class LayerStore:
         self.counts[first_row : first_row + rows] = 0
 
     def keep_blocks(self, blocks: Ints) -> None:
-        """Keep only these blocks, in this order; the memory of the others goes back."""
-        self.moves += 1
+        """Keep only these blocks, in this order; the memory of the others goes back.
+
+        That takes room for both: where there is none, nothing has changed.
+        """
         index = self._index(blocks)
         moved = torch.zeros(len(self.owner), dtype=torch.int32, device=self.owner.device)
         moved[index] = torch.arange(len(index), dtype=torch.int32, device=self.owner.device)
-        self.table = moved[self.table.long()]
-        self.keys, self.values = self.keys[index], self.values[index]
+        table, keys, values = moved[self.table.long()], self.keys[index], self.values[index]
         self.owner, self.bias = self.owner[index], self.bias[index]
+        self.table, self.keys, self.values = table, keys, values
         self.used = len(blocks)
+        self.moves += 1
 
     def _widen_table(self, rows: int, width: int) -> None:
         had_rows, had_width = self.table.shape

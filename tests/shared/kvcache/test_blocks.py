@@ -74,14 +74,22 @@ class Lives(RuleBasedStateMachine):
 
     @precondition(lambda self: self.slots)
     @rule(data=st.data())
+    def append_and_take_back(self, data: st.DataObject) -> None:
+        slots = np.array(data.draw(st.lists(st.sampled_from(sorted(self.slots)), min_size=1, unique=True)))
+        self.tables.append(slots)
+        self.tables.take_back(slots)
+
+    @precondition(lambda self: self.slots)
+    @rule(data=st.data())
     def release(self, data: st.DataObject) -> None:
         slot = data.draw(st.sampled_from(sorted(self.slots)))
         self.slots.remove(slot)
         self.tables.release(slot)
         for layer in range(2):
             self.written[layer] = {key: value for key, value in self.written[layer].items() if key[0] != slot}
-            stay = self.tables.compact(layer)
+            stay = self.tables.scattered(layer)
             if stay is not None:
+                self.tables.compact(layer, stay)
                 moved = {int(block): index for index, block in enumerate(stay)}
                 for value in self.written[layer].values():
                     value[:] = [moved[place // SIZE] * SIZE + place % SIZE for place in value]
