@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
     from prometheus_client.core import Metric
 
+_OUTCOMES = ("done", "retry", "failed", "lost")
 _PAGE_SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 _FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 
@@ -41,6 +42,8 @@ class ShardMetrics:
         self._shards = Counter(
             "headmap_shards", "Attempts at shards, by what became of them", ("outcome",), registry=None
         )
+        for outcome in _OUTCOMES:
+            self._shards.labels(outcome)  # told from the start: an increase is seen from 0 on
         self._pages = Counter("headmap_pages_scored", "Pages of shards that are done", registry=None)
         self._seconds = Histogram(
             "headmap_page_seconds",

@@ -70,7 +70,10 @@ def test_a_workers_metrics_need_a_key_where_calls_do(embedded: Cluster) -> None:
     wait_for(lambda: _answers(worker.url), "the worker answers")
     refused = httpx.get(f"{worker.url}/metrics", trust_env=False)
     assert (refused.status_code, refused.json()["code"]) == (401, "unauthorized")
-    assert metrics(worker, "a-key-of-this-deployment")["headmap_leases_lost_total"] == 0
+    told = metrics(worker, "a-key-of-this-deployment")
+    assert told["headmap_leases_lost_total"] == 0
+    for outcome in ("done", "retry", "failed", "lost"):
+        assert told[f'headmap_shards_total{{outcome="{outcome}"}}'] == 0
     elsewhere = httpx.get(
         f"{worker.url}/x", headers={"Authorization": "Bearer a-key-of-this-deployment"}, trust_env=False
     )
