@@ -92,4 +92,4 @@ format: setup
 	$(BIN)/ruff format $(CHECKED)
 
 clean:
-	rm -rf demo-out bench-out ui-out headmap-data .pytest_cache .mypy_cache .ruff_cache .hypothesis .clients
+	rm -rf demo-out bench-out ui-out headmap-data .pytest_cache .mypy_cache .ruff_cache .hypothesis .clients .peers

@@ -5,13 +5,14 @@ The map comes from pages of one seed, the questions from pages of another; neith
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from difflib import SequenceMatcher
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from benchmarks.report import document, wilson
+from benchmarks.report import Recorder, wilson
 from headmap.families.base import PreparedPrompt
 from headmap.families.loading import LoadedModel, load_model
 from headmap.generation.batch import generate_greedy
@@ -30,12 +31,12 @@ MAX_ANSWER_TOKENS = 16
 
 def run(
     *,
+    record: Recorder,
     pages: int = 50,
     map_pages: int = 40,
     ratios: Sequence[float] = RATIOS,
     methods: Sequence[str] = tuple(METHODS),
     batch: int = 8,
-    progress: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
     """Measure; `pages` held-out pages give up to four lookups each and one transcription."""
     loaded = load_model(find_model(DEMO_MODEL, Settings()))
@@ -43,7 +44,8 @@ def run(
     drawn = [make_page(QUESTION_SEED, index) for index in range(pages)]
     lookups = [(lookup_prompt(loaded, page, q.question), q.answer) for page in drawn for q in page.questions]
     reading = [(transcription_prompt(loaded, page), page.text) for page in drawn]
-    rows: list[dict[str, Any]] = []
+    settings = {"model": loaded.info.revision, "pages": pages, "map_pages": map_pages, "question_seed": QUESTION_SEED}
+    record.begin("accuracy", settings)
     for method in methods:
         for ratio in (1.0,) if method == "full" else [r for r in ratios if r < 1]:
             kv = KVRequest(method, ratio=ratio)
@@ -53,25 +55,28 @@ def run(
             texts = answer(loaded, [prompt for prompt, _ in reading], kv, scores, longest, batch)
             alike = [similarity(said, text) for said, (_, text) in zip(texts, reading, strict=True)]
             low, high = wilson(right, len(lookups))
-            rows.append(
+            record.add(
                 {
                     "method": method, "ratio": ratio, "lookups": len(lookups), "right": right,
                     "accuracy": right / len(lookups), "accuracy_low": low, "accuracy_high": high,
                     "transcription": float(np.mean(alike)),
                     "transcription_se": float(np.std(alike, ddof=1) / len(alike) ** 0.5) if len(alike) > 1 else 0.0,
-                }
+                },
+                f"{method:10} {ratio:5.0%}  lookups {right / len(lookups):6.1%}  characters {np.mean(alike):6.1%}",
             )  # fmt: skip
-            progress(f"{method:10} {ratio:5.0%}  lookups {right / len(lookups):6.1%}  characters {np.mean(alike):6.1%}")
-    settings = {"model": loaded.info.revision, "pages": pages, "map_pages": map_pages, "question_seed": QUESTION_SEED}
     mean_prompt = float(np.mean([prompt.prompt_tokens for prompt, _ in lookups]))
-    return document("accuracy", settings, rows, mean_prompt_tokens=mean_prompt, top5_share=scores.top_share(0.05))
+    return record.end(mean_prompt_tokens=mean_prompt, top5_share=scores.top_share(0.05))
 
 
 def profile(loaded: LoadedModel, seed: int, pages: int, first: int = 0) -> HeadScores:
     """The head map of a loaded model from made-up pages."""
+    return HeadScores(page_matrices(loaded, seed, pages, first).sum(0), loaded.info.num_kv_heads)
+
+
+def page_matrices(loaded: LoadedModel, seed: int, pages: int, first: int = 0) -> npt.NDArray[np.float64]:
+    """(pages, num_layers, num_heads) float64: what each page gave every head."""
     drawn = (make_page(seed, index) for index in range(first, first + pages))
-    total = sum(page.scores for page in score_pages(loaded, drawn, max_new_tokens=256, batch=8))
-    return HeadScores(np.asarray(total), loaded.info.num_kv_heads)
+    return np.stack([page.scores for page in score_pages(loaded, drawn, max_new_tokens=256, batch=8)])
 
 
 def lookup_prompt(loaded: LoadedModel, page: Page, question: str) -> PreparedPrompt:

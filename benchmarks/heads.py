@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from benchmarks.accuracy import MAX_ANSWER_TOKENS, QUESTION_SEED, lookup_prompt, profile
-from benchmarks.report import document, wilson
+from benchmarks.accuracy import MAX_ANSWER_TOKENS, QUESTION_SEED, lookup_prompt, page_matrices
+from benchmarks.report import Recorder, wilson
 from headmap.families.loading import LoadedModel, load_model
 from headmap.generation.batch import generate_greedy
 from headmap.head_scores import HeadScores, compare
@@ -24,37 +26,61 @@ Head = tuple[int, int]
 
 def run(
     *,
-    pages: int = 25,
+    record: Recorder,
+    pages: int = 50,
     map_pages: int = 40,
     masked_shares: Sequence[float] = (0.05, 0.1, 0.2),
-    draws: int = 5,
-    progress: Callable[[str], None] = lambda line: None,
+    draws: int = 10,
 ) -> dict[str, Any]:
     loaded = load_model(find_model(DEMO_MODEL, Settings()))
-    first, second = (profile(loaded, MAP_SEED, map_pages, first=start) for start in (0, map_pages))
-    rows: list[dict[str, Any]] = [
-        {"what": "sparsity", "share": share, "held": first.top_share(share)} for share in SHARES
-    ]
-    alike = compare(first, second)
-    rows.append(
-        {"what": "stability", "spearman": alike.spearman, "top5pct_overlap": alike.top5pct_overlap,
-         "top10pct_overlap": alike.top10pct_overlap, "total_variation": alike.total_variation}
-    )  # fmt: skip
-    progress(f"top 5 % hold {first.top_share(0.05):.0%}; two halves: rank correlation {alike.spearman:.2f}")
+    record.begin("heads", {"model": loaded.info.revision, "pages": pages, "map_pages": map_pages, "draws": draws})
+    halves = [page_matrices(loaded, MAP_SEED, map_pages, first=start) for start in (0, map_pages)]
+    kv_heads = loaded.info.num_kv_heads
+    scores = HeadScores(halves[0].sum(0), kv_heads)
+    for share in SHARES:
+        heads, held = len(scores.top_heads(share)), scores.top_share(share)
+        row = {"what": "sparsity", "share": share, "heads": heads, "held": held}
+        record.add(row, f"the top {share:.0%}, {heads} of {scores.matrix.size} heads, hold {held:.1%} of the score")
+    alike = {"what": "stability", **stability(halves[0], halves[1], kv_heads)}
+    record.add(alike, f"two sets of {map_pages} pages: rank correlation {alike['spearman']:.3f}")
     questions = [(page, q) for page in (make_page(QUESTION_SEED, i) for i in range(pages)) for q in page.questions]
     prompts = [(lookup_prompt(loaded, page, q.question), q.answer) for page, q in questions]
     for share in (0.0, *masked_shares):
-        for name, masks in choices(first, share, draws).items():
-            right = sum(_right(loaded, prompts, mask) for mask in masks)
+        for name, masks in choices(scores, share, draws).items():
+            right = [_right(loaded, prompts, mask) for mask in masks]
             total = len(prompts) * len(masks)
-            low, high = wilson(right, total)
-            rows.append(
+            low, high = wilson(sum(right), total)
+            record.add(
                 {"what": "masking", "share": share, "heads": len(masks[0]), "masked": name,
-                 "accuracy": right / total, "accuracy_low": low, "accuracy_high": high, "draws": len(masks)}
+                 "accuracy": sum(right) / total, "accuracy_low": low, "accuracy_high": high, "lookups": len(prompts),
+                 "draws": len(masks), "worst_draw": min(right) / len(prompts), "best_draw": max(right) / len(prompts)},
+                f"masked {share:4.0%} {name:22} accuracy {sum(right) / total:.1%}",
             )  # fmt: skip
-            progress(f"masked {share:4.0%} {name:22} accuracy {right / total:.1%}")
-    settings = {"model": loaded.info.revision, "pages": pages, "map_pages": map_pages}
-    return document("heads", settings, rows)
+    return record.end()
+
+
+def stability(
+    first: npt.NDArray[np.float64], second: npt.NDArray[np.float64], kv_heads: int, resamples: int = 1000
+) -> dict[str, float]:
+    """How alike the maps of two sets of pages are, each figure with its 95 % interval: bootstrap over the pages.
+
+    `first`, `second`: (pages, num_layers, num_heads), a score each. A page drawn twice counts twice, so that a resample
+    knows fewer pages than the set: with few pages the intervals lie low.
+    """
+
+    def alike(a: npt.NDArray[np.float64], b: npt.NDArray[np.float64]) -> dict[str, float]:
+        return asdict(compare(HeadScores(a.sum(0), kv_heads), HeadScores(b.sum(0), kv_heads)))
+
+    rng = np.random.default_rng(0)
+    drawn = [
+        alike(first[rng.integers(len(first), size=len(first))], second[rng.integers(len(second), size=len(second))])
+        for _ in range(resamples)
+    ]
+    found = alike(first, second)
+    for name in list(found):
+        low, high = np.quantile([one[name] for one in drawn], (0.025, 0.975))
+        found |= {f"{name}_low": float(low), f"{name}_high": float(high)}
+    return found
 
 
 def choices(scores: HeadScores, share: float, draws: int) -> dict[str, list[list[Head]]]:

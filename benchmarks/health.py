@@ -6,7 +6,6 @@ import base64
 import http.client
 import io
 import json
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.process import server_process
-from benchmarks.report import document
+from benchmarks.report import Recorder
 from headmap.registry.migrations import migrate
 from headmap.settings import Settings
 
@@ -26,11 +25,9 @@ FORMATS: dict[str, dict[str, Any]] = {"JPEG": {"quality": 90}, "PNG": {"compress
 _EVERY_SECONDS = 0.01
 
 
-def run(
-    *, pictures: int = 32, width: int = 4000, height: int = 3000, progress: Callable[[str], None] = lambda line: None
-) -> dict[str, Any]:
+def run(*, record: Recorder, pictures: int = 32, width: int = 4000, height: int = 3000) -> dict[str, Any]:
     """Milliseconds to the answer of /health/live, asked every 10 ms while `pictures` requests bring one each."""
-    rows: list[dict[str, Any]] = []
+    record.begin("health", {"pictures": pictures, "width": width, "height": height})
     with TemporaryDirectory() as folder:
         settings = Settings(data_dir=Path(folder))
         migrate(settings)
@@ -40,12 +37,17 @@ def run(
             for name in ("nothing", *FORMATS):
                 bodies = [] if name == "nothing" else [_body(name, width, height)] * pictures
                 milliseconds, seconds = _watch(place, bodies)
-                row = {"decoded": name, "pictures": len(bodies), "seconds": seconds, "looks": len(milliseconds)}
+                row: dict[str, Any] = {
+                    "decoded": name,
+                    "pictures": len(bodies),
+                    "seconds": seconds,
+                    "looks": len(milliseconds),
+                }
                 row |= {f"p{share}_ms": float(np.percentile(milliseconds, share)) for share in (50, 99)}
-                rows.append(row | {"max_ms": max(milliseconds)})
-                progress(f"{name:8} {rows[-1]['p50_ms']:7.1f} {rows[-1]['p99_ms']:7.1f} {rows[-1]['max_ms']:7.1f} ms")
+                row |= {"max_ms": max(milliseconds)}
+                record.add(row, f"{name:8} {row['p50_ms']:7.1f} {row['p99_ms']:7.1f} {row['max_ms']:7.1f} ms")
             server.end()
-    return document("health", {"pictures": pictures, "width": width, "height": height}, rows)
+    return record.end()
 
 
 def _watch(place: str, bodies: list[bytes]) -> tuple[list[float], float]:

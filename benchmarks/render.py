@@ -1,4 +1,4 @@
-"""Tables and plots of the README and docs, made from benchmarks/results/*.json: `python -m benchmarks.render`.
+"""Tables and plots of the README and docs, made from benchmarks/results/*.json: `headmap bench render`.
 
 A table stands between `<!-- bench NAME -->` and `<!-- /bench -->`; whatever is between them is replaced.
 """
@@ -10,47 +10,42 @@ import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from matplotlib.figure import Figure
 
+from benchmarks import figures
+from benchmarks.figures import CONTENDERS, LABELS, Result
 from benchmarks.report import RESULTS
 
 ROOT = Path(__file__).parents[1]
+NOTHING = "Not measured yet.\n"
 FIGURES = ROOT / "docs" / "figures"
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 _BLOCK = re.compile(r"(<!-- bench (\w+) -->\n).*?(<!-- /bench -->)", re.DOTALL)
 
-Result = dict[str, Any]
-LABELS = {
-    "full": "full", "sparsemm": "SparseMM", "snapkv": "SnapKV", "pyramidkv": "PyramidKV", "adakv": "AdaKV",
-    "random": "random map",
-}  # fmt: skip
-
 
 def main() -> int:
-    tables = {name: table(_load(name)) for name, table in TABLES.items() if (RESULTS / f"{name}.json").is_file()}
+    results = {path.stem: json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"))}
+    tables = {name: table(results[of]) for name, (of, table) in TABLES.items() if of in results}
     for page in PAGES:
         text = page.read_text()
-        filled = _BLOCK.sub(lambda m: m[1] + tables.get(m[2], "Not measured yet.\n") + m[3], text)
+        filled = _BLOCK.sub(lambda m: f"{m[1]}{tables.get(m[2]) or NOTHING}{m[3]}", text)
         if filled != text:
             page.write_text(filled)
-    if "accuracy" in tables:
-        FIGURES.mkdir(parents=True, exist_ok=True)
-        accuracy_figure(_load("accuracy")).savefig(FIGURES / "accuracy.svg", metadata={"Date": None})
-    sys.stdout.write(f"rendered {', '.join(tables) or 'nothing'}\n")
+    FIGURES.mkdir(parents=True, exist_ok=True)
+    for name, (of, draw) in PLOTS.items():
+        if of in results and tables[name]:
+            draw(results[of]).savefig(FIGURES / f"{name}.svg", metadata={"Date": None})
+    sys.stdout.write(f"rendered {', '.join(results) or 'nothing'}\n")
     return 0
-
-
-def _load(name: str) -> Result:
-    return json.loads((RESULTS / f"{name}.json").read_text())
 
 
 def _where(result: Result) -> str:
     machine, versions = result["machine"], result["versions"]
     place = f"{machine['cpu']}, {machine['cores']} cores" + (f", {machine['gpu']}" if "gpu" in machine else "")
     note = "" if "gpu" in machine else "; not measured on a GPU"
-    return f"\n{place}; torch {versions['torch']}, transformers {versions['transformers']}{note}.\n"
+    cut = "" if result.get("complete", True) else " Cut short: rows are missing."
+    return f"\n{place}; torch {versions['torch']}, transformers {versions['transformers']}{note}.{cut}\n"
 
 
 def accuracy_table(result: Result) -> str:
@@ -79,18 +74,72 @@ def _half(row: dict[str, float]) -> float:
 
 
 def efficiency_table(result: Result) -> str:
+    rows = [row for row in result["rows"] if row["what"] in ("decode", "prefill")]
     lines = [
         "| | batch | budget | ours | DynamicCache + sdpa | ours / theirs (quartiles) |",
         "|---|---|---|---|---|---|",
     ]
-    for row in result["rows"]:
+    for row in rows:
         what = f"{row['what']}, {row['shape']}"
         spread = f"{row['ratio']:.2f} ({row['ratio_q1']:.2f} to {row['ratio_q3']:.2f})"
         budget = row["budget"] if row["what"] == "decode" else f"{row['budget']} of {row['prompt_tokens']}"
         lines.append(
             f"| {what} | {row['batch']} | {budget} | {row['ours_ms']:.0f} ms | {row['dense_ms']:.0f} ms | {spread} |"
         )
-    return "\n".join(lines) + "\n" + _where(result)
+    return "\n".join(lines) + "\n" + _where(result) if rows else ""
+
+
+def requests_table(result: Result) -> str:
+    """A line for each contender, a group of columns for each prompt length and batch size."""
+    rows = {(row["contender"], row["prompt_tokens"], row["batch"]): row for row in result["rows"]
+            if row["what"] == "request"}  # fmt: skip
+    cells = list(dict.fromkeys((prompt, batch) for _, prompt, batch in rows))
+    lines = []
+    for prompt, batch in cells:
+        some = next(row for key, row in rows.items() if key[1:] == (prompt, batch))
+        lines += [
+            f"\nPrompts of {prompt:,} tokens, batch {batch}, B = {some['budget']}:\n",
+            "| | next token (quartiles) | first token | KV | peak memory |",
+            "|---|---|---|---|---|",
+        ]
+        for contender, label in CONTENDERS.items():
+            row = rows.get((contender, prompt, batch))
+            if row is not None:
+                lines.append(f"| {label} | {_request(row)} |")
+    return "\n".join(lines).lstrip("\n") + "\n" + _where(result) if rows else ""
+
+
+def _request(row: Result) -> str:
+    if "missing" in row:
+        return f"{row['missing']} | | |"
+    return (
+        f"{row['token_ms']:.0f} ms ({row['token_ms_q1']:.0f} to {row['token_ms_q3']:.0f}) "
+        f"| {row['first_token_ms'] / 1e3:.1f} s | {row['kv_bytes'] / 2**20:,.0f} MiB "
+        f"| {row['peak_bytes'] / 2**30:.2f} GiB"
+    )
+
+
+def gpu_table(result: Result) -> str:
+    floor = next(row for row in result["rows"] if row["what"] == "floor")
+    lines = ["| prompt | cache | next token | floor | first token | peak memory |", "|---|---|---|---|---|---|"]
+    requests = [row for row in result["rows"] if row["what"] == "request"]
+    for row in sorted(requests, key=lambda row: (row["prompt_tokens"], list(CONTENDERS).index(row["contender"]))):
+        head = f"| {row['prompt_tokens']:,} | {CONTENDERS[row['contender']]} "
+        if "missing" in row:
+            lines.append(f"{head}| {row['missing']} | | | |")
+            continue
+        lines.append(
+            f"{head}| {row['token_ms']:.2f} ms | {row['floor_ms']:.2f} ms | {row['first_token_ms']:.0f} ms "
+            f"| {row['peak_bytes'] / 1e9:.1f} GB |"
+        )
+    fit = [f"{row['requests']} with {row['method']}" for row in result["rows"] if row["what"] == "concurrent"]
+    bars = ", ".join(f"{name.replace('_', ' ')} {value:.2f}" for name, value in result.get("bars", {}).items())
+    after = (
+        f"\nMemory moves {floor['bytes_per_second'] / 1e9:,.0f} GB/s; a step reads {floor['weights_bytes'] / 1e9:.2f} "
+    )
+    after += f"GB of weights. Requests of {result['settings']['concurrent_prompt']:,} tokens in "
+    after += f"{result['settings']['memory_bytes'] / 1e9:.0f} GB: {', '.join(fit) or '-'}. {bars}\n"
+    return "\n".join(lines) + "\n" + after + _where(result)
 
 
 def scoring_table(result: Result) -> str:
@@ -112,36 +161,60 @@ def scoring_table(result: Result) -> str:
 
 
 def heads_table(result: Result) -> str:
+    settings = result["settings"]
     lines = [
-        f"- The top {row['share']:.0%} of the heads hold {row['held']:.0%} of the score."
+        f"- The top {row['share']:.0%} of the heads ({row['heads']}) hold {row['held']:.1%} of the score."
         for row in result["rows"]
         if row["what"] == "sparsity"
     ]
-    alike = next(row for row in result["rows"] if row["what"] == "stability")
-    lines.append(
-        f"- Maps from two disjoint sets of {result['settings']['map_pages']} pages: rank correlation "
-        f"{alike['spearman']:.2f}, {alike['top10pct_overlap']:.0%} of the top 10 % in common."
-    )
-    lines += ["", "| masked | heads | lookups right (95 % interval) |", "|---|---|---|"]
-    for row in result["rows"]:
-        if row["what"] == "masking":
-            interval = f"{row['accuracy']:.0%} ({row['accuracy_low']:.0%} to {row['accuracy_high']:.0%})"
-            lines.append(f"| {row['masked']} | {row['heads']} | {interval} |")
+    alike = next((row for row in result["rows"] if row["what"] == "stability"), None)
+    if alike is not None:
+        lines.append(
+            f"- Maps from two disjoint sets of {settings['map_pages']} pages: rank correlation "
+            f"{_interval(alike, 'spearman', '.3f')}; in common are {_interval(alike, 'top5pct_overlap', '.0%')} of the "
+            f"top 5 % and {_interval(alike, 'top10pct_overlap', '.0%')} of the top 10 %; in brackets 95 % intervals, "
+            f"bootstrap over the pages."
+        )
+    masking = [row for row in result["rows"] if row["what"] == "masking"]
+    none = next((row["accuracy"] for row in masking if row["masked"] == "none"), 0.0)
+    lines += [
+        "",
+        "| masked | heads | lookups right (95 % interval) | drop | draws, worst to best |",
+        "|---|---|---|---|---|",
+    ]
+    for row in masking:
+        draws = f"{row['draws']}, {row['worst_draw']:.0%} to {row['best_draw']:.0%}" if row["draws"] > 1 else "-"
+        lines.append(
+            f"| {row['masked']} | {row['heads']} | {_interval(row, 'accuracy', '.0%')} "
+            f"| {none - row['accuracy']:.0%} | {draws} |"
+        )
     return "\n".join(lines) + "\n" + _where(result)
+
+
+def _interval(row: Result, key: str, form: str) -> str:
+    return f"{row[key]:{form}} ({row[f'{key}_low']:{form}} to {row[f'{key}_high']:{form}})"
 
 
 def serving_table(result: Result) -> str:
     lines = [
-        "| clients | cache | tokens/s | first token p50 / p95 | next token p50 / p95 | KV bytes a request |",
+        "| clients | cache | tokens/s (rounds, least to most) | first token p50 / p95 | next token p50 / p95 "
+        "| KV a request |",
         "|---|---|---|---|---|---|",
     ]
     for row in result["rows"]:
+        rounds = f"{row['tokens_per_second_low']:.0f} to {row['tokens_per_second_high']:.0f}"
         lines.append(
-            f"| {row['clients']} | {row['method']} | {row['tokens_per_second']:.0f} "
+            f"| {row['clients']} | {row['method']} | {row['tokens_per_second']:.0f} ({rounds}) "
             f"| {row['first_token_ms_p50']:.0f} / {row['first_token_ms_p95']:.0f} ms "
-            f"| {row['token_ms_p50']:.0f} / {row['token_ms_p95']:.0f} ms | {row['kv_bytes_per_request']:,.0f} |"
+            f"| {row['token_ms_p50']:.0f} / {row['token_ms_p95']:.0f} ms "
+            f"| {row['kv_bytes_per_request'] / 2**10:,.0f} KiB |"
         )
-    return "\n".join(lines) + "\n" + _where(result)
+    settings = result["settings"]
+    after = (
+        f"\n{settings['requests']} pages a variant and round, {min(settings['max_new_tokens'])} to "
+        f"{max(settings['max_new_tokens'])} new tokens, median of {result['rows'][0]['rounds']} rounds in turn.\n"
+    )
+    return "\n".join(lines) + "\n" + after + _where(result)
 
 
 FAMILY_CHECKS = {
@@ -162,33 +235,6 @@ def families_table(result: Result) -> str:
             cells.append(f"{count['passed']} passed{failed}" if count["passed"] or failed else "-")
         lines.append(f"| {row['model']} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n" + _where(result)
-
-
-def accuracy_figure(result: Result) -> Figure:
-    """The paper's figure 5 in small: accuracy over the share kept, a line a method, with 95 % intervals."""
-    figure = Figure(figsize=(9, 3.8), layout="constrained")
-    axes = figure.subplots(1, 2, sharex=True)
-    for method, label in LABELS.items():
-        rows = sorted((r for r in result["rows"] if r["method"] == method), key=lambda r: r["ratio"])
-        if method == "full":
-            for axis, key in zip(axes, ("accuracy", "transcription"), strict=True):
-                axis.axhline(rows[0][key], color="0.4", linestyle="--", linewidth=1, label="full")
-            continue
-        x = [row["ratio"] * 100 for row in rows]
-        width = {"linewidth": 2.4 if method == "sparsemm" else 1.2, "marker": "o", "markersize": 3.5}
-        (line,) = axes[0].plot(x, [row["accuracy"] for row in rows], label=label, **width)
-        low, high = ([row[f"accuracy_{end}"] for row in rows] for end in ("low", "high"))
-        axes[0].fill_between(x, low, high, color=line.get_color(), alpha=0.12, linewidth=0)
-        axes[1].plot(x, [row["transcription"] for row in rows], color=line.get_color(), label=label, **width)
-    for axis, title in zip(axes, ("Lookups exactly right", "Characters of the page right"), strict=True):
-        axis.set(xscale="log", ylim=(-0.02, 1.02), xlabel="share of the prompt kept, %", title=title)
-        ticks = sorted({row["ratio"] * 100 for row in result["rows"]} - {100.0})
-        axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
-        axis.minorticks_off()
-        axis.grid(alpha=0.25)
-        axis.spines[["top", "right"]].set_visible(False)
-    axes[1].legend(frameon=False, fontsize=8)
-    return figure
 
 
 def soak_table(result: Result) -> str:
@@ -220,15 +266,25 @@ def health_table(result: Result) -> str:
     return "\n".join(lines) + "\n" + _where(result)
 
 
-TABLES: dict[str, Callable[[Result], str]] = {
-    "accuracy": accuracy_table,
-    "efficiency": efficiency_table,
-    "families": families_table,
-    "scoring": scoring_table,
-    "heads": heads_table,
-    "serving": serving_table,
-    "soak": soak_table,
-    "health": health_table,
+Table = Callable[[Result], str]
+TABLES: dict[str, tuple[str, Table]] = {
+    "accuracy": ("accuracy", accuracy_table),
+    "efficiency": ("efficiency", efficiency_table),
+    "requests": ("efficiency", requests_table),
+    "gpu": ("gpu", gpu_table),
+    "families": ("families", families_table),
+    "scoring": ("scoring", scoring_table),
+    "heads": ("heads", heads_table),
+    "serving": ("serving", serving_table),
+    "soak": ("soak", soak_table),
+    "health": ("health", health_table),
+}
+"""Name of a block -> the result it is of, and what makes the table."""
+PLOTS: dict[str, tuple[str, Callable[[Result], Figure]]] = {
+    "accuracy": ("accuracy", figures.accuracy),
+    "requests": ("efficiency", figures.requests),
+    "heads": ("heads", figures.heads),
+    "serving": ("serving", figures.serving),
 }
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What every result carries: the machine, the versions, medians with their spread."""
+"""What every result carries: the machine, the versions, medians with their spread. It is saved row by row."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 import os
 import platform
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -32,6 +32,39 @@ def document(name: str, settings: dict[str, Any], rows: list[dict[str, Any]], **
         "rows": rows,
         **more,
     }
+
+
+class Recorder:
+    """Takes a benchmark's rows, says a line about each, and saves after each: what is cut short still gives rows.
+
+    A result carries `complete`: whether the benchmark came to its end.
+    """
+
+    def __init__(self, path: Path | None = None, say: Callable[[str], None] = lambda line: None) -> None:
+        self._path, self.say = path, say
+        self._rows: dict[Hashable, dict[str, Any]] = {}
+        self._result: dict[str, Any] = {}
+
+    def begin(self, name: str, settings: dict[str, Any], *, rows: Sequence[dict[str, Any]] = ()) -> None:
+        """`rows` are there from the start: of an earlier run that this one adds to."""
+        self._rows = dict(enumerate(rows))
+        self._result = document(name, settings, [])
+
+    def add(self, row: dict[str, Any], line: str, place: Hashable = None) -> None:
+        """A row in the place of the one that was put at `place` before, if any."""
+        self._rows[len(self._rows) if place is None else place] = row
+        self.say(line)
+        self._save(complete=False)
+
+    def end(self, **more: Any) -> dict[str, Any]:
+        """The whole result."""
+        return self._save(complete=True, **more)
+
+    def _save(self, **more: Any) -> dict[str, Any]:
+        self._result |= {"rows": list(self._rows.values()), **more}
+        if self._path is not None:
+            save(self._result, self._path)
+        return self._result
 
 
 def machine() -> dict[str, Any]:

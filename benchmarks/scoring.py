@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from benchmarks.plain import plain_page
-from benchmarks.report import document
+from benchmarks.report import Recorder
 from benchmarks.widened import widened
 from benchmarks.workers import workers_rows
 from headmap.families.loading import LoadedModel, load_model
@@ -34,37 +34,37 @@ T = TypeVar("T")
 
 def run(
     *,
+    record: Recorder,
     pages: int = 16,
     batch: int = 8,
     max_new_tokens: int = 256,
     wide_pages: int = 3,
     endless_tokens: int = 512,
     job_pages: int = 96,
-    progress: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
     """`endless_tokens` is the length of an answer that does not stop; 0 leaves that case out."""
     info = find_model(DEMO_MODEL, Settings())
     small = load_model(info)
     drawn = [make_page(SEED, index) for index in range(pages)]
-    rows = [_case("bundled model, 2 M", small, drawn, batch, max_new_tokens, progress)]
+    record.begin("scoring", {"model": info.revision, "pages": pages, "batch": batch, "rule": "paper"})
+    _case(record, "bundled model, 2 M", small, drawn, batch, max_new_tokens)
     wide = widened(small)
-    rows.append(_case("0.5 B shape", wide, drawn[:wide_pages], batch, max_new_tokens, progress))
+    _case(record, "0.5 B shape", wide, drawn[:wide_pages], batch, max_new_tokens)
     if endless_tokens:
         endless = replace(wide, eos_token_ids=frozenset[int]())
-        rows.append(_case("0.5 B shape, does not stop", endless, drawn[:1], 1, endless_tokens, progress))
+        _case(record, "0.5 B shape, does not stop", endless, drawn[:1], 1, endless_tokens)
     del wide
-    settings = {"model": info.revision, "pages": pages, "batch": batch, "rule": "paper"}
-    return document("scoring", settings, rows, workers=workers_rows(job_pages, progress=progress))
+    return record.end(workers=workers_rows(job_pages, progress=record.say))
 
 
 def _case(
+    record: Recorder,
     name: str,
     loaded: LoadedModel,
     pages: Sequence[Page],
     batch: int,
     max_new_tokens: int,
-    progress: Callable[[str], None],
-) -> dict[str, Any]:
+) -> None:
     """A few pages at a time: ours, the plain way, a bare forward."""
     _ours(loaded, pages[:1], 1, 4), _plain(loaded, pages[:1], 2)  # warm up
     took: dict[str, list[float]] = {"ours": [], "plain": [], "forward": []}
@@ -79,13 +79,13 @@ def _case(
         prompt_tokens += [transcription_prompt(loaded, page).prompt_tokens for page in part]
         answers += [len(answer) for _, answer in plain]
     total = {kind: sum(seconds) for kind, seconds in took.items()}
-    progress(f"{name}: x{total['plain'] / total['ours']:.1f}, same scores: {same}")
-    return {
+    row = {
         "model": name, "pages": len(pages), "prompt_tokens": median(prompt_tokens), "answer_tokens": median(answers),
         "ours_pages_per_minute": len(pages) / total["ours"] * 60,
         "plain_pages_per_minute": len(pages) / total["plain"] * 60, "speedup": total["plain"] / total["ours"],
         "passes": total["ours"] / total["forward"], "same_scores": same, "hits": hits,
     }  # fmt: skip
+    record.add(row, f"{name}: x{row['speedup']:.1f}, same scores: {same}")
 
 
 def _timed(seconds: list[float], work: Callable[[], T]) -> T:

@@ -6,7 +6,6 @@ import asyncio
 import base64
 import io
 import random
-from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -15,7 +14,7 @@ from typing import Any
 import httpx
 
 from benchmarks.process import ServerProcess, server_process
-from benchmarks.report import document
+from benchmarks.report import Recorder
 from benchmarks.serving import file_map
 from headmap.kvcache.methods import METHODS
 from headmap.scoring.pages import make_page
@@ -28,18 +27,17 @@ HANG_UP_EVERY = 25
 BROKEN_EVERY = 40
 
 
-def run(
-    *, requests: int = 2000, clients: int = 4, step: int = 50, progress: Callable[[str], None] = lambda line: None
-) -> dict[str, Any]:
+def run(*, record: Recorder, requests: int = 2000, clients: int = 4, step: int = 50) -> dict[str, Any]:
     """Resident memory of a server of its own after each `step` of `requests`; the first fifth is warm-up.
 
     `growth_kib_per_request` is the slope of a line through the rest (least squares).
     """
+    record.begin("soak", {"requests": requests, "clients": clients, "pages": PAGES, "methods": list(METHODS)})
     with TemporaryDirectory() as folder:
         settings = Settings(data_dir=Path(folder))
         file_map(settings, pages=8)
         with server_process(settings.data_dir) as server:
-            rows, ended = asyncio.run(_drive(server, requests, clients, step, progress))
+            rows, ended = asyncio.run(_drive(record, server, requests, clients, step))
             reserved, left = (
                 server.metric("headmap_kv_cache_reserved_bytes"),
                 server.metric("headmap_num_requests_running"),
@@ -48,15 +46,14 @@ def run(
     warm = [row for row in rows if row["requests"] >= requests / 5]
     quarter = max(1, len(warm) // 4)
     first, last = (median(row["rss_mib"] for row in part) for part in (warm[:quarter], warm[-quarter:]))
-    return document(
-        "soak", {"requests": requests, "clients": clients, "pages": PAGES, "methods": list(METHODS)}, rows,
+    return record.end(
         growth_kib_per_request=_slope(warm) * 1024, rss_mib_first=first, rss_mib_last=last,
         ended=ended, kv_reserved_bytes_after=reserved, running_after=left, exit_code=code,
     )  # fmt: skip
 
 
 async def _drive(
-    server: ServerProcess, requests: int, clients: int, step: int, progress: Callable[[str], None]
+    record: Recorder, server: ServerProcess, requests: int, clients: int, step: int
 ) -> tuple[list[dict[str, float]], dict[str, int]]:
     pictures = [_picture(index) for index in range(PAGES)]
     left = list(range(requests))[::-1]
@@ -70,7 +67,7 @@ async def _drive(
             done = sum(ended.values())
             if done % step == 0:
                 rows.append({"requests": done, "rss_mib": round(await asyncio.to_thread(server.rss_mib), 1)})
-                progress(f"{done:6} requests  {rows[-1]['rss_mib']:8.1f} MiB")
+                record.add(rows[-1], f"{done:6} requests  {rows[-1]['rss_mib']:8.1f} MiB")
 
     async with httpx.AsyncClient(timeout=600) as http:
         await asyncio.gather(*(client(http) for _ in range(clients)))

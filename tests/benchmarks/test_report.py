@@ -1,13 +1,15 @@
-"""Figures: intervals, ratios pair by pair, tables filled between their marks."""
+"""Figures: intervals, ratios pair by pair, rows saved as they come, tables filled between their marks."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from benchmarks import render
-from benchmarks.report import document, in_turn, ratios, save, wilson
+from benchmarks.report import Recorder, document, in_turn, ratios, save, wilson
 
 
 def test_wilson_is_the_published_interval() -> None:
@@ -25,6 +27,64 @@ def test_variants_take_turns() -> None:
     order: list[str] = []
     in_turn({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, repeats=2, warmup=1)
     assert order == ["a", "b"] * 3
+
+
+def test_rows_are_saved_as_they_come(tmp_path: Path) -> None:
+    path, said = tmp_path / "some.json", list[str]()
+    record = Recorder(path, said.append)
+    record.begin("some", {"pages": 2}, rows=[{"n": 0}])
+    record.add({"n": 1}, "one")
+    record.add({"n": 2}, "two", "here")
+    cut_short = json.loads(path.read_text())
+    assert ([row["n"] for row in cut_short["rows"]], cut_short["complete"]) == ([0, 1, 2], False)
+    record.add({"n": 3}, "three", "here")
+    result = record.end(more=1)
+    assert json.loads(path.read_text()) == result
+    assert [row["n"] for row in result["rows"]] == [0, 1, 3]
+    assert (result["complete"], result["more"], result["settings"]) == (True, 1, {"pages": 2})
+    assert said == ["one", "two", "three"]
+
+
+def request(contender: str, **figures: Any) -> dict[str, Any]:
+    return {"what": "request", "contender": contender, "prompt_tokens": 2048, "batch": 1, "budget": 256, **figures}
+
+
+MEASURED = {
+    "token_ms": 100.4, "token_ms_q1": 90.0, "token_ms_q3": 120.0, "first_token_ms": 11_000.0, "kv_bytes": 3 * 2**20,
+    "peak_bytes": 2.5 * 2**30,
+}  # fmt: skip
+
+
+def test_a_request_that_could_not_be_measured_says_why() -> None:
+    rows = [request("sparsemm", **MEASURED), request("kvpress adakv", missing="no network")]
+    table = render.requests_table(document("efficiency", {}, rows))
+    assert "Prompts of 2,048 tokens, batch 1, B = 256:" in table
+    assert "| ours, SparseMM | 100 ms (90 to 120) | 11.0 s | 3 MiB | 2.50 GiB |" in table
+    assert "| kvpress AdaKV | no network | | | |" in table
+
+
+def test_a_result_without_rows_of_a_table_leaves_it_out() -> None:
+    result = document("efficiency", {}, [request("full", **MEASURED)])
+    assert render.efficiency_table(result) == ""
+    assert render.requests_table(document("efficiency", {}, [])) == ""
+
+
+def test_a_result_cut_short_says_so() -> None:
+    rows = [request("full", **MEASURED)]
+    assert "Cut short" in render.requests_table(document("efficiency", {}, rows) | {"complete": False})
+    assert "Cut short" not in render.requests_table(document("efficiency", {}, rows) | {"complete": True})
+
+
+def test_the_gpus_bars_are_shown() -> None:
+    rows = [
+        {"what": "floor", "bytes_per_second": 3e12, "weights_bytes": 13e9},
+        request("sparsemm", **MEASURED, floor_ms=4.5),
+        {"what": "concurrent", "method": "sparsemm", "requests": 60},
+    ]
+    settings = {"concurrent_prompt": 16_384, "memory_bytes": 80 * 10**9}
+    table = render.gpu_table(document("gpu", settings, rows) | {"bars": {"times_floor": 1.25}})
+    assert "| 2,048 | ours, SparseMM | 100.40 ms | 4.50 ms | 11000 ms | 2.7 GB |" in table
+    assert "60 with sparsemm. times floor 1.25" in table
 
 
 def test_tables_stand_between_their_marks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

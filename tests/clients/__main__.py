@@ -9,10 +9,10 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import venv
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from benchmarks.environments import environment
 from benchmarks.process import server_process
 from headmap.registry.migrations import migrate
 from headmap.settings import Settings
@@ -29,7 +29,7 @@ def main(names: list[str]) -> int:
         sys.stderr.write(f"no such client: {', '.join(sorted(unknown))}; there are {', '.join(CLIENTS)}\n")
         return 2
     chosen = [name for name in CLIENTS if name in names or not names]
-    pythons = {name: environment(name) for name in chosen}
+    pythons = {name: environment(ROOT / ".clients" / name, HERE / name / "requirements.txt") for name in chosen}
     ended: dict[str, int] = {}
     access = {"HEADMAP_API_KEYS": f'["{KEY}"]', "HEADMAP_ACCESS": "keys"}
     with TemporaryDirectory() as folder:
@@ -50,21 +50,6 @@ def main(names: list[str]) -> int:
     failed = [name for name, code in ended.items() if code]
     sys.stdout.write(f"failed: {', '.join(failed)}\n" if failed else f"all well: {', '.join(chosen)}\n")
     return 1 if failed else 0
-
-
-def environment(name: str) -> Path:
-    """The Python of a client's environment, made anew when its requirements have changed."""
-    folder, wanted = ROOT / ".clients" / name, (HERE / name / "requirements.txt").read_text()
-    python, made_from = folder / "bin" / "python", folder / "made-from.txt"
-    if not made_from.is_file() or made_from.read_text() != wanted:
-        sys.stdout.write(f"Installing {name}\n")
-        sys.stdout.flush()
-        venv.create(folder, clear=True, with_pip=True)
-        requirements = str(HERE / name / "requirements.txt")
-        install = [str(python), "-m", "pip", "install", "-q", "--disable-pip-version-check", "-r", requirements]
-        subprocess.run(install, check=True)
-        made_from.write_text(wanted)
-    return python
 
 
 if __name__ == "__main__":

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-import socket
-import tempfile
+import json as json_files
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from services.cli.common import console, fail, one_line_errors, quiet_libraries
 
+if TYPE_CHECKING:
+    from benchmarks.report import Recorder
+
 app = typer.Typer(
     help="Measure accuracy, efficiency, scoring, serving, endurance and the paper's findings.", no_args_is_help=True
 )
 
-JsonFile = Annotated[Path | None, typer.Option("--json", help="Write the result here.")]
+JsonFile = Annotated[Path | None, typer.Option("--json", help="Write the result here, row by row.")]
 Short = Annotated[bool, typer.Option("--short", help="Fewer pages and repeats: minutes instead of an hour.")]
+Part = Annotated[
+    list[str] | None,
+    typer.Option("--part", help="equal-bytes or requests; both without. Rows of the other part stay in the file."),
+]
 
 
 @app.callback()
@@ -32,17 +38,34 @@ def accuracy(json: JsonFile = None, short: Short = False) -> None:
     from benchmarks.accuracy import run
 
     fewer: dict[str, Any] = {"pages": 10, "map_pages": 16, "ratios": (0.1, 0.2, 0.4, 1.0)} if short else {}
-    _finish(run(progress=_say, **fewer), json)
+    _finish(run(record=_recorder(json), **fewer), json)
 
 
 @app.command("efficiency")
 @one_line_errors
-def efficiency(json: JsonFile = None, short: Short = False) -> None:
-    """Decode and prefill against transformers' DynamicCache at equal bytes, 0.5 B shapes."""
-    from benchmarks.efficiency import run
+def efficiency(
+    json: JsonFile = None,
+    short: Short = False,
+    part: Part = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N, for `requests`.")] = "cpu",
+) -> None:
+    """Steps at equal bytes against DynamicCache; whole requests by every method, transformers' caches and kvpress."""
+    from benchmarks.efficiency import PARTS, Grid, run
 
+    if part and (unknown := set(part) - set(PARTS)):
+        fail(f"--part: {', '.join(sorted(unknown))} is none of {', '.join(PARTS)}", code=2)
+    chosen = tuple(name for name in PARTS if not part or name in part)
     fewer: dict[str, Any] = {"budgets": (256,), "repeats": 7} if short else {}
-    _finish(run(progress=_say, **fewer), json)
+    _finish(run(record=_recorder(json), parts=chosen, grid=Grid.of(device, short), earlier=_rows(json), **fewer), json)
+
+
+@app.command("gpu")
+@one_line_errors
+def gpu(json: JsonFile = None) -> None:
+    """A 7 B shape on one GPU: decode steps against the memory's floor and against full caches; ten minutes, 80 GB."""
+    from benchmarks.gpu import run
+
+    _finish(run(record=_recorder(json)), json)
 
 
 @app.command("scoring")
@@ -52,7 +75,7 @@ def scoring(json: JsonFile = None, short: Short = False) -> None:
     from benchmarks.scoring import run
 
     fewer: dict[str, Any] = {"pages": 8, "wide_pages": 1, "endless_tokens": 0, "job_pages": 48} if short else {}
-    _finish(run(progress=_say, **fewer), json)
+    _finish(run(record=_recorder(json), **fewer), json)
 
 
 @app.command("heads")
@@ -62,25 +85,17 @@ def heads(json: JsonFile = None, short: Short = False) -> None:
     from benchmarks.heads import run
 
     fewer: dict[str, Any] = {"pages": 8, "map_pages": 16, "draws": 2} if short else {}
-    _finish(run(progress=_say, **fewer), json)
+    _finish(run(record=_recorder(json), **fewer), json)
 
 
 @app.command("serving")
 @one_line_errors
 def serving(json: JsonFile = None, short: Short = False) -> None:
-    """Throughput and latency over HTTP with 1 to 32 clients, against the same server with full caches."""
-    from benchmarks.serving import file_map, live_server, run
-    from headmap.settings import Settings
+    """Throughput and latency over HTTP with 1 to 32 clients, against full caches and against one at a time."""
+    from benchmarks.serving import run
 
-    with tempfile.TemporaryDirectory() as folder, socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-        probe.close()
-        settings = Settings(data_dir=Path(folder))
-        file_map(settings)
-        with live_server(settings, port) as url:
-            fewer: dict[str, Any] = {"clients": (1, 8), "requests": 16} if short else {}
-            _finish(run(url=url, progress=_say, **fewer), json)
+    fewer: dict[str, Any] = {"clients": (1, 4, 16), "requests": 16, "rounds": 1} if short else {}
+    _finish(run(record=_recorder(json), **fewer), json)
 
 
 @app.command("soak")
@@ -90,7 +105,7 @@ def soak(json: JsonFile = None, short: Short = False) -> None:
     from benchmarks.soak import run
 
     fewer: dict[str, Any] = {"requests": 200, "step": 20} if short else {}
-    _finish(run(progress=_say, **fewer), json)
+    _finish(run(record=_recorder(json), **fewer), json)
 
 
 @app.command("health")
@@ -100,18 +115,31 @@ def health(json: JsonFile = None, short: Short = False) -> None:
     from benchmarks.health import run
 
     fewer: dict[str, Any] = {"pictures": 8} if short else {}
-    _finish(run(progress=_say, **fewer), json)
+    _finish(run(record=_recorder(json), **fewer), json)
 
 
-def _say(line: str) -> None:
-    console().print(line, highlight=False)
+@app.command("render")
+@one_line_errors
+def render() -> None:
+    """Tables and plots of the README and the docs from benchmarks/results; needs the repository."""
+    from benchmarks.render import main
+
+    main()
+
+
+def _recorder(path: Path | None) -> Recorder:
+    from benchmarks.report import Recorder
+
+    if path is not None and path.suffix != ".json":
+        fail(f"--json: must end in .json, got {path}", code=2)
+    return Recorder(path, lambda line: console().print(line, highlight=False))
+
+
+def _rows(path: Path | None) -> list[dict[str, Any]]:
+    """The rows that are in the file."""
+    return json_files.loads(path.read_text())["rows"] if path is not None and path.is_file() else []
 
 
 def _finish(result: dict[str, Any], path: Path | None) -> None:
-    from benchmarks.report import save
-
     if path is not None:
-        if path.suffix != ".json":
-            fail(f"--json: must end in .json, got {path}", code=2)
-        save(result, path)
-        console().print(f"written to {path}")
+        console().print(f"{len(result['rows'])} rows written to {path}")

@@ -112,7 +112,8 @@ def plan_cache(
         budget = _unneeded_budget(request, prompt_tokens)
     else:
         budget = resolve_budget(prompt_tokens, request.budget, request.ratio)
-    window = resolve_window(budget, request.window)
+    beyond = not method.needs_budget and request.window is not None and request.window >= budget
+    window = resolve_window(budget, None if beyond else request.window)  # a short prompt kept whole needs no window
     rule = BudgetRule(budget, window, request.uniform, request.allocation)
     most = shape.layer_tokens(prompt_tokens)
     tokens = np.repeat(most[:, None], shape.num_kv_heads, axis=1)

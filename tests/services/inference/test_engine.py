@@ -20,6 +20,7 @@ from headmap.errors import (
     ShuttingDown,
     UnknownMethod,
 )
+from headmap.families.base import PreparedPrompt
 from headmap.families.loading import LoadedModel
 from headmap.generation.sampling import SamplingParams
 from headmap.head_scores import HeadScores
@@ -145,18 +146,32 @@ def test_budgets_around_the_window(engine: Engine, model: LoadedModel, budget: i
         assert done.kept_tokens == (done.full_tokens if method == "full" else budget * 6)
 
 
-def test_a_prompt_of_one_token(engine: Engine, model: LoadedModel) -> None:
-    prompt = replace(
+def text_prompt(model: LoadedModel, tokens: int) -> PreparedPrompt:
+    return replace(
         make(model, "a").prompt,
-        inputs={"input_ids": torch.tensor([[9]])},
-        position_ids=torch.zeros(3, 1, 1, dtype=torch.int64),
-        next_position=1,
+        inputs={"input_ids": torch.arange(9, 9 + tokens)[None]},
+        position_ids=torch.arange(tokens).expand(3, 1, -1),
+        next_position=tokens,
         images=(),
         image_starts=(),
     )
+
+
+@pytest.mark.parametrize("tokens", [1, 2, 5, 31])
+def test_a_prompt_shorter_than_the_window_keeps_all(engine: Engine, model: LoadedModel, tokens: int) -> None:
+    prompt = text_prompt(model, tokens)
+    full = submit(engine, replace(make(model, "full"), prompt=prompt)).result()
     for method in METHODS:
-        request = replace(make(model, method, KVRequest(method, budget=4)), prompt=prompt)
-        assert submit(engine, request).result().kept_tokens == 6
+        for kv in (KVRequest(method, budget=64), KVRequest(method, budget=33, window=32)):
+            done = submit(engine, replace(make(model, method, kv), prompt=prompt)).result()
+            assert (done.token_ids, done.kept_tokens) == (full.token_ids, tokens * 6), kv
+
+
+def test_a_prompt_of_one_token_keeps_it_at_any_budget(engine: Engine, model: LoadedModel) -> None:
+    prompt = text_prompt(model, 1)
+    for method in METHODS:
+        for kv in (KVRequest(method, budget=1), KVRequest(method, ratio=0.01)):
+            assert submit(engine, replace(make(model, method, kv), prompt=prompt)).result().kept_tokens == 6
 
 
 @pytest.mark.parametrize(
@@ -299,6 +314,21 @@ def test_out_of_memory_in_prefill_fails_that_request_alone(
     assert engine.stats().kv_reserved_bytes == 0
     told = [(vars(entry)["request_id"], vars(entry)["code"]) for entry in caplog.records if "code" in vars(entry)]
     assert told == [("http b", "out_of_memory")]
+
+
+def test_out_of_memory_within_a_prompts_layers_gives_back_what_they_held(engine: Engine, model: LoadedModel) -> None:
+    expected = submit(engine, make(model, "expected", max_new_tokens=20)).result().token_ids
+    layers = model.cache_shape.num_layers
+    second_layer_of_b = layers + 2
+    engine._cache.put = Faulty(
+        engine._cache.put, lambda call: call == second_layer_of_b, torch.OutOfMemoryError("no room")
+    )
+    calls = [submit(engine, make(model, name, max_new_tokens=20)) for name in "abc"]
+    with pytest.raises(OutOfMemory, match="the model ran out of memory"):
+        calls[1].result()
+    assert calls[0].result().token_ids == calls[2].result().token_ids == expected
+    assert engine.stats().kv_reserved_bytes == 0
+    assert [engine._cache.tables.used_blocks(layer) for layer in range(layers)] == [0] * layers
 
 
 def test_a_failed_step_fails_its_sequences_and_the_engine_goes_on(engine: Engine, model: LoadedModel) -> None:

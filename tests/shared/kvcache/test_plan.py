@@ -58,6 +58,13 @@ def test_a_ratio_is_never_exceeded(prompt_tokens: int, ratio: float) -> None:
     assert plan.kept_tokens <= max(ratio * prompt_tokens + 1e-6, 1) * 15
 
 
+def test_full_takes_a_prompt_shorter_than_the_window_that_was_asked_for() -> None:
+    for request in (KVRequest("full", window=32), KVRequest("full", budget=33, window=32)):
+        assert plan_cache(request, get_method("full"), SHAPE, 5, None).keeps_all
+    with pytest.raises(InvalidParameter, match=r"kv\.window"):
+        plan_cache(KVRequest("full", window=-1), get_method("full"), SHAPE, 5, None)
+
+
 def test_pyramidkv_falls_over_the_layers_and_is_level_within_one() -> None:
     plan = plan_cache(KVRequest("pyramidkv", budget=100), get_method("pyramidkv"), SHAPE, 1000, None)
     assert (np.diff(plan.tokens.sum(1)) < 0).all()

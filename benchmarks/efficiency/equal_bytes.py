@@ -7,18 +7,17 @@ about half a billion parameters; the two are measured in turn, and every figure 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
-from transformers import DynamicCache, PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
+from transformers import DynamicCache, PreTrainedModel
 
-from benchmarks.report import document, in_turn, milliseconds, ratios
-from headmap.head_scores import HeadScores
+from benchmarks.report import Recorder, in_turn, milliseconds, ratios
+from benchmarks.shapes import GQA, MHA, Shape, build
+from benchmarks.skew import published_skew
 from headmap.kvcache.attention import ATTENTION, use_headmap_attention
-from headmap.kvcache.cache import BLOCK_SIZE, RaggedCache
+from headmap.kvcache.cache import RaggedCache
 from headmap.kvcache.generate import cache_shape
 from headmap.kvcache.methods import get_method
 from headmap.kvcache.plan import CacheShape, KVRequest, plan_cache
@@ -27,69 +26,24 @@ PROMPT_PER_BUDGET = 8
 """The prompt that was compressed is this many times the budget, so that long heads have room to be long."""
 
 
-@dataclass(frozen=True)
-class Shape:
-    """A text model's shape; head_dim is 64 in all."""
-
-    name: str
-    num_heads: int
-    num_kv_heads: int
-    num_layers: int
-    intermediate: int
-
-
-GQA = Shape("GQA, 14 query and 2 KV heads", 14, 2, 24, 4864)
-MHA = Shape("MHA, 16 heads", 16, 16, 24, 4096)
-
-
-def run(
+def measure(
+    record: Recorder,
     *,
     shapes: Sequence[Shape] = (GQA, MHA),
     budgets: Sequence[int] = (256, 1024),
     batches: Sequence[int] = (1, 8),
     repeats: int = 15,
-    progress: Callable[[str], None] = lambda line: None,
-) -> dict[str, Any]:
-    rows: list[dict[str, Any]] = []
+) -> None:
     for shape in shapes:
         model = build(shape)
         for batch in batches:
             for budget in budgets:
                 row = {"what": "decode", "shape": shape.name, "batch": batch, "budget": budget}
-                rows.append(row | decode(model, batch, budget, repeats))
-                progress(f"{shape.name}  batch {batch}  B {budget}  decode x{rows[-1]['ratio']:.2f}")
+                row |= decode(model, batch, budget, repeats)
+                record.add(row, f"{shape.name}  batch {batch}  B {budget}  decode x{row['ratio']:.2f}")
         row = {"what": "prefill", "shape": shape.name, "batch": 1, "budget": 256}
-        rows.append(row | prefill(model, 1024, 256, max(3, repeats // 5)))
-        progress(f"{shape.name}  1024 tokens  prefill x{rows[-1]['ratio']:.2f}")
-    return document("efficiency", {"repeats": repeats, "block_size": BLOCK_SIZE, "dtype": "float32"}, rows)
-
-
-def build(shape: Shape) -> PreTrainedModel:
-    """Random weights of the given shape; a small vocabulary, since the head is the same for both sides."""
-    torch.manual_seed(0)
-    config = Qwen2Config(
-        hidden_size=64 * shape.num_heads,
-        intermediate_size=shape.intermediate,
-        num_hidden_layers=shape.num_layers,
-        num_attention_heads=shape.num_heads,
-        num_key_value_heads=shape.num_kv_heads,
-        vocab_size=32_000,
-        max_position_embeddings=32_768,
-        tie_word_embeddings=True,
-    )
-    return Qwen2ForCausalLM(config).eval()
-
-
-def published_skew(num_layers: int, num_heads: int, num_kv_heads: int) -> HeadScores:
-    """Scores whose top 5 % of query heads hold 55 %, as in the published LLaVA-v1.6-7B file."""
-    rank = np.arange(1.0, num_layers * num_heads + 1)
-    low, high = 0.1, 3.0
-    for _ in range(60):  # the exponent of a power law, by bisection
-        exponent = (low + high) / 2
-        held = HeadScores((rank**-exponent)[None, :].astype(np.float64), 1).top_share(0.05)
-        low, high = (exponent, high) if held < 0.55 else (low, exponent)
-    scores = np.random.default_rng(0).permutation(rank**-exponent)
-    return HeadScores(scores.reshape(num_layers, num_heads).astype(np.float64), num_kv_heads)
+        row |= prefill(model, 1024, 256, max(3, repeats // 5))
+        record.add(row, f"{shape.name}  1024 tokens  prefill x{row['ratio']:.2f}")
 
 
 @torch.inference_mode()

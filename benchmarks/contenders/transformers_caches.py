@@ -1,0 +1,51 @@
+"""Transformers' own caches with sdpa: DynamicCache, which grows, and StaticCache, which can be compiled."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from transformers import Cache, DynamicCache, PreTrainedModel, StaticCache
+
+from benchmarks.contenders.case import Case, Contender
+
+
+class TransformersCache(Contender):
+    def __init__(self, model: PreTrainedModel, cache: Cache, decode: Callable[..., object] | None = None) -> None:
+        self._model, self._cache = model, cache
+        self._decode = decode or model.forward
+
+    def prefill(self, tokens: torch.Tensor) -> torch.Tensor:
+        return self._run(self._model.forward, tokens, torch.arange(tokens.shape[1], device=tokens.device))
+
+    def step(self, tokens: torch.Tensor, position: int) -> torch.Tensor:
+        return self._run(self._decode, tokens[:, None], torch.tensor([position], device=tokens.device))
+
+    def _run(self, forward: Callable[..., object], tokens: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+        output = forward(
+            input_ids=tokens, position_ids=positions.expand(len(tokens), -1), past_key_values=self._cache,
+            use_cache=True, logits_to_keep=1,
+        )  # fmt: skip
+        logits: torch.Tensor = output.logits  # type: ignore[attr-defined]
+        return logits[:, -1].argmax(-1)
+
+    @property
+    def kv_bytes(self) -> int:
+        layers: list[Any] = self._cache.layers
+        return sum(layer.keys.nbytes + layer.values.nbytes for layer in layers)
+
+
+def dynamic(model: PreTrainedModel, case: Case) -> Contender:
+    del case
+    model.set_attn_implementation("sdpa")
+    return TransformersCache(model, DynamicCache())
+
+
+def static(model: PreTrainedModel, case: Case) -> Contender:
+    """Room for the prompt and every step; `case.graphs`: the step compiled as transformers' `generate` compiles it."""
+    model.set_attn_implementation("sdpa")
+    room = case.prompt_tokens + case.settle + case.steps
+    cache = StaticCache(config=model.config, max_cache_len=room)
+    compiled = torch.compile(model.forward, mode="reduce-overhead", fullgraph=False) if case.graphs else None
+    return TransformersCache(model, cache, compiled)

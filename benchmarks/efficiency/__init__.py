@@ -1,0 +1,54 @@
+"""What a request costs: whole requests through every method and every peer, and steps at equal bytes.
+
+`decode`, `prefill` and `filled_ragged` are for trials by hand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from benchmarks.efficiency.equal_bytes import decode, filled_dense, filled_ragged, prefill
+from benchmarks.efficiency.equal_bytes import measure as measure_equal_bytes
+from benchmarks.efficiency.grid import Grid
+from benchmarks.efficiency.grid import measure as measure_requests
+from benchmarks.report import Recorder
+from benchmarks.shapes import GQA, MHA, Shape, build
+from benchmarks.skew import published_skew
+from headmap.kvcache.cache import BLOCK_SIZE
+
+Part = Literal["equal-bytes", "requests"]
+PARTS: tuple[Part, ...] = ("equal-bytes", "requests")
+ROWS = {"equal-bytes": ("decode", "prefill"), "requests": ("request",)}
+"""What the rows of a part are called."""
+
+
+def run(
+    *,
+    record: Recorder,
+    parts: Sequence[Part] = PARTS,
+    grid: Grid | None = None,
+    repeats: int = 15,
+    budgets: Sequence[int] = (256, 1024),
+    earlier: Sequence[dict[str, Any]] = (),
+) -> dict[str, Any]:
+    """Measure some parts; `earlier` has the rows of another run, of which those of the other parts are kept."""
+    grid = grid or Grid()
+    measured = {what for part in parts for what in ROWS[part]}
+    kept = [row for row in earlier if row["what"] not in measured]
+    record.begin(
+        "efficiency",
+        {"repeats": repeats, "block_size": BLOCK_SIZE, "dtype": "float32", "grid": grid.settings},
+        rows=kept,
+    )
+    if "equal-bytes" in parts:
+        measure_equal_bytes(record, budgets=budgets, repeats=repeats)
+    if "requests" in parts:
+        measure_requests(record, grid)
+    return record.end()
+
+
+__all__ = [
+    "GQA", "MHA", "PARTS", "Grid", "Part", "Shape", "build", "decode", "filled_dense", "filled_ragged", "prefill",
+    "published_skew", "run",
+]  # fmt: skip

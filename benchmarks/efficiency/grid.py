@@ -1,0 +1,141 @@
+"""Whole requests: methods and peers x prompt lengths x batch sizes, each case in a process of its own, in turn."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from statistics import median, quantiles
+from typing import Any, Self
+
+import torch
+
+from benchmarks.contenders.case import Case
+from benchmarks.contenders.measure import KVPRESS, OURS, TRANSFORMERS
+from benchmarks.environments import environment
+from benchmarks.report import Recorder
+from benchmarks.shapes import GQA, Shape
+
+ROOT = Path(__file__).parents[2]
+REQUIREMENTS = ROOT / "benchmarks" / "contenders" / "requirements.txt"
+CASE_SECONDS = 3600
+
+
+@dataclass(frozen=True)
+class Grid:
+    """What is measured. cells: (prompt tokens, batch), in this order; `rounds` processes of each contender a cell.
+
+    On a CPU a prompt of 32K takes a model of half a billion parameters half an hour, so the lengths end before.
+    """
+
+    shape: Shape = GQA
+    cells: tuple[tuple[int, int], ...] = ((2048, 1), (4096, 1), (2048, 4), (8192, 1))
+    contenders: tuple[str, ...] = (*OURS, *TRANSFORMERS, *KVPRESS)
+    budget: int = 256
+    steps: int = 32
+    rounds: int = 1
+    device: str = "cpu"
+
+    @classmethod
+    def of(cls, device: str, short: bool) -> Self:
+        """The cells that a device gets through: a GPU up to 32K tokens."""
+        if device.startswith("cuda"):
+            prompts = (2048, 32_768) if short else (2048, 4096, 8192, 16_384, 32_768)
+            return cls(device=device, cells=tuple((prompt, batch) for batch in (1, 8) for prompt in prompts))
+        if short:
+            chosen = ("full", "sparsemm", *TRANSFORMERS, *KVPRESS)
+            return cls(cells=((1024, 1),), contenders=chosen, steps=16)
+        return cls()
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def case(self, contender: str, prompt_tokens: int, batch: int) -> Case:
+        case = Case(contender, self.shape, prompt_tokens, batch, self.budget, steps=self.steps, device=self.device)
+        if not self.device.startswith("cuda"):
+            return case
+        on_gpu: dict[str, Any] = {"dtype": "bfloat16", "backend": "triton", "graphs": True, "settle": 16}
+        return Case(**{**vars(case), **on_gpu})
+
+
+@dataclass
+class Pythons:
+    """The interpreter of each contender; kvpress' environment is made the first time it is asked for."""
+
+    folder: Path = ROOT / ".peers"
+    _kvpress: Path | str | None = field(default=None, init=False)
+
+    def of(self, contender: str) -> Path | str:
+        """The interpreter, or why there is none."""
+        if contender not in KVPRESS:
+            return Path(sys.executable)
+        if self._kvpress is None:
+            same_torch = f"torch=={torch.__version__.split('+')[0]}"
+            try:
+                self._kvpress = environment(self.folder / "kvpress", REQUIREMENTS, (same_torch,))
+            except subprocess.CalledProcessError as error:
+                self._kvpress = f"kvpress could not be installed: {error}"
+        return self._kvpress
+
+
+def measure(record: Recorder, grid: Grid, pythons: Pythons | None = None) -> None:
+    """A row for each cell and contender, put down again after every round."""
+    pythons = pythons or Pythons()
+    for prompt_tokens, batch in grid.cells:
+        found: dict[str, list[dict[str, Any]]] = {contender: [] for contender in grid.contenders}
+        for number in range(grid.rounds):
+            for contender in grid.contenders:
+                case = grid.case(contender, prompt_tokens, batch)
+                python = pythons.of(contender)
+                one = run_case(python, case) if isinstance(python, Path) else {"missing": python}
+                found[contender].append(one)
+                row = {"what": "request", "shape": grid.shape.name, **_row(case, found[contender])}
+                line = f"{prompt_tokens:6} x {batch}  {contender:16} {_said(row)}"
+                record.add(row, line if grid.rounds == 1 else f"{line}  round {number + 1}", (case.to_json(),))
+
+
+def run_case(python: Path, case: Case) -> dict[str, Any]:
+    """What the case's process printed, or `missing`: why there is nothing."""
+    paths = [str(ROOT)] if case.contender in KVPRESS else [str(ROOT / "shared"), str(ROOT)]
+    given = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_WAIT_POLICY": "PASSIVE"}
+    command = [str(python), "-m", "benchmarks.contenders", case.to_json()]
+    try:
+        ended = subprocess.run(command, env=given, capture_output=True, text=True, timeout=CASE_SECONDS, check=False)
+    except subprocess.TimeoutExpired:
+        return {"missing": f"took over {CASE_SECONDS} s"}
+    if ended.returncode:
+        return {"missing": (ended.stderr.strip().splitlines() or [f"exit code {ended.returncode}"])[-1]}
+    return json.loads(ended.stdout.splitlines()[-1])
+
+
+def _row(case: Case, found: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "contender": case.contender, "prompt_tokens": case.prompt_tokens, "batch": case.batch, "budget": case.budget,
+        "device": case.device, "dtype": case.dtype,
+    }  # fmt: skip
+    rounds = [one for one in found if "missing" not in one]
+    if not rounds:
+        return row | {"missing": found[-1]["missing"]}
+    steps = [one for measured in rounds for one in measured["step_ms"]]
+    low, _, high = quantiles(steps, n=4)
+    return row | {
+        "token_ms": median(steps), "token_ms_q1": low, "token_ms_q3": high,
+        "first_token_ms": median(one["first_token_ms"] for one in rounds),
+        "kv_bytes": rounds[-1]["kv_bytes"], "peak_bytes": max(one["peak_bytes"] for one in rounds),
+        "before_bytes": min(one["before_bytes"] for one in rounds), "rounds": len(rounds),
+        "tokens": rounds[-1]["tokens"], "weights_sum": rounds[-1]["weights_sum"], "versions": rounds[-1]["versions"],
+    }  # fmt: skip
+
+
+def _said(row: dict[str, Any]) -> str:
+    if "missing" in row:
+        return str(row["missing"])
+    return (
+        f"{row['token_ms']:7.1f} ms/token  first token {row['first_token_ms'] / 1e3:6.1f} s  "
+        f"KV {row['kv_bytes'] / 2**20:7.1f} MiB  peak {row['peak_bytes'] / 2**20:7.0f} MiB"
+    )

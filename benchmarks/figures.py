@@ -1,0 +1,113 @@
+"""Plots of the docs, each from one result."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+Result = dict[str, Any]
+LABELS = {
+    "full": "full", "sparsemm": "SparseMM", "snapkv": "SnapKV", "pyramidkv": "PyramidKV", "adakv": "AdaKV",
+    "random": "random map",
+}  # fmt: skip
+PEERS = {
+    "dynamic": "transformers DynamicCache", "static": "transformers StaticCache",
+    "kvpress snapkv": "kvpress SnapKV", "kvpress adakv": "kvpress AdaKV",
+}  # fmt: skip
+CONTENDERS = {**{name: f"ours, {label}" for name, label in LABELS.items()}, **PEERS}
+
+
+def accuracy(result: Result) -> Figure:
+    """The paper's figure 5 in small: accuracy over the share kept, a line a method, with 95 % intervals."""
+    figure = Figure(figsize=(9, 3.8), layout="constrained")
+    axes = figure.subplots(1, 2, sharex=True)
+    for method, label in LABELS.items():
+        rows = sorted((r for r in result["rows"] if r["method"] == method), key=lambda r: r["ratio"])
+        if method == "full":
+            for axis, key in zip(axes, ("accuracy", "transcription"), strict=True):
+                axis.axhline(rows[0][key], color="0.4", linestyle="--", linewidth=1, label="full")
+            continue
+        x = [row["ratio"] * 100 for row in rows]
+        width = {"linewidth": 2.4 if method == "sparsemm" else 1.2, "marker": "o", "markersize": 3.5}
+        (line,) = axes[0].plot(x, [row["accuracy"] for row in rows], label=label, **width)
+        low, high = ([row[f"accuracy_{end}"] for row in rows] for end in ("low", "high"))
+        axes[0].fill_between(x, low, high, color=line.get_color(), alpha=0.12, linewidth=0)
+        axes[1].plot(x, [row["transcription"] for row in rows], color=line.get_color(), label=label, **width)
+    ticks = sorted({row["ratio"] * 100 for row in result["rows"]} - {100.0})
+    for axis, title in zip(axes, ("Lookups exactly right", "Characters of the page right"), strict=True):
+        axis.set(xscale="log", ylim=(-0.02, 1.02), xlabel="share of the prompt kept, %", title=title)
+        _finish(axis, ticks)
+    axes[1].legend(frameon=False, fontsize=8)
+    return figure
+
+
+def requests(result: Result) -> Figure:
+    """A whole request, batch 1: a step's time, the time to the first token, and the most memory, over the prompt."""
+    figure = Figure(figsize=(11, 3.8), layout="constrained")
+    axes = figure.subplots(1, 3, sharex=True)
+    rows = [row for row in result["rows"] if row["what"] == "request" and row["batch"] == 1 and "missing" not in row]
+    panels = (("token_ms", 1.0, "Next token, ms"), ("first_token_ms", 1e3, "First token, s"),
+              ("peak_bytes", 2**30, "Peak memory, GiB"))  # fmt: skip
+    prompts = sorted({row["prompt_tokens"] for row in rows})
+    for contender, label in CONTENDERS.items():
+        own = sorted((row for row in rows if row["contender"] == contender), key=lambda row: row["prompt_tokens"])
+        if not own:
+            continue
+        style = {"linewidth": 2.4 if contender == "sparsemm" else 1.2, "marker": "o", "markersize": 3.5}
+        style["linestyle"] = "--" if contender in PEERS else "-"
+        for axis, (key, unit, _) in zip(axes, panels, strict=True):
+            axis.plot([row["prompt_tokens"] for row in own], [row[key] / unit for row in own], label=label, **style)
+    for axis, (_, _, title) in zip(axes, panels, strict=True):
+        axis.set(xscale="log", xlabel="prompt, tokens", title=title, ylim=(0, None))
+        _finish(axis, prompts, [f"{prompt // 1024}K" for prompt in prompts])
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right center", frameon=False, fontsize=8)
+    return figure
+
+
+def heads(result: Result) -> Figure:
+    """Lookups right over the share of heads masked, with 95 % intervals."""
+    figure = Figure(figsize=(5.5, 3.6), layout="constrained")
+    axis = figure.subplots()
+    rows = [row for row in result["rows"] if row["what"] == "masking"]
+    none = next(row["accuracy"] for row in rows if row["masked"] == "none")
+    shares = sorted({row["share"] for row in rows})
+    for nudge, (masked, label) in enumerate(
+        {"top": "top by score", "random": "random", "random, same layers": "random, same layers"}.items(), start=-1
+    ):
+        own = sorted((row for row in rows if row["masked"] == masked), key=lambda row: row["share"])
+        errors = [[row["accuracy"] - row["accuracy_low"] for row in own],
+                  [row["accuracy_high"] - row["accuracy"] for row in own]]  # fmt: skip
+        x = [0.0, *(row["share"] * 100 + 0.15 * nudge for row in own)]
+        y = [none, *(row["accuracy"] for row in own)]
+        axis.errorbar(x, y, [[0, *errors[0]], [0, *errors[1]]], label=label, marker="o", markersize=4, capsize=3)
+    axis.set(ylim=(-0.02, 1.05), xlabel="share of the heads masked, %", title="Lookups exactly right")
+    _finish(axis, [share * 100 for share in shares])
+    axis.legend(frameon=False, fontsize=8)
+    return figure
+
+
+def serving(result: Result) -> Figure:
+    """Throughput and the slow end of both latencies over the number of clients."""
+    figure = Figure(figsize=(11, 3.6), layout="constrained")
+    axes = figure.subplots(1, 3, sharex=True)
+    panels = (("tokens_per_second", 1.0, "Tokens a second"), ("first_token_ms_p95", 1e3, "First token, p95, s"),
+              ("token_ms_p95", 1.0, "Next token, p95, ms"))  # fmt: skip
+    counts = sorted({row["clients"] for row in result["rows"]})
+    for variant in dict.fromkeys(row["method"] for row in result["rows"]):
+        own = [row for row in result["rows"] if row["method"] == variant]
+        for axis, (key, unit, _) in zip(axes, panels, strict=True):
+            axis.plot([row["clients"] for row in own], [row[key] / unit for row in own], marker="o", label=variant)
+    for axis, (_, _, title) in zip(axes, panels, strict=True):
+        axis.set(xscale="log", xlabel="clients", title=title, ylim=(0, None))
+        _finish(axis, counts)
+    axes[0].legend(frameon=False, fontsize=8)
+    return figure
+
+
+def _finish(axis: Axes, ticks: list[float], labels: list[str] | None = None) -> None:
+    axis.set_xticks(ticks, labels or [f"{tick:g}" for tick in ticks])
+    axis.minorticks_off()
+    axis.grid(alpha=0.25)
+    axis.spines[["top", "right"]].set_visible(False)
