@@ -16,7 +16,9 @@ def main() -> int:
     hold_lifeline(settings.drain_seconds + 10)
     from headmap.http.server import serve
     from services.embedded.app import create_app  # torch: seconds, and by now an orphan would end
+    from services.inference.memory import give_back_freed_memory
 
+    give_back_freed_memory()
     bound = socket.socket(fileno=int(sys.argv[1]))
     started = serve(create_app(settings, url=own_url(bound)), settings, bound=bound)
     return 0 if started else 1
