@@ -144,14 +144,15 @@ def gpu_table(result: Result) -> str:
 
 def scoring_table(result: Result) -> str:
     lines = [
-        "| model | tokens of prompt + answer | pages | ours, pages a minute | plain loop | ratio | same scores "
-        "| ours in bare forwards |",
-        "|---|---|---|---|---|---|---|---|",
+        "| model | tokens of prompt + answer | pages | ours, pages a minute | plain loop | ratio | limit "
+        "| ratio to its best | limit | same scores | ours in bare forwards |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in result["rows"]:
         lines.append(
             f"| {row['model']} | {row['prompt_tokens']:.0f} + {row['answer_tokens']:.0f} | {row['pages']} "
             f"| {row['ours_pages_per_minute']:.1f} | {row['plain_pages_per_minute']:.1f} | **{row['speedup']:.1f}** "
+            f"| {row['limit_default']:.1f} | {row['speedup_best']:.1f} | {row['limit']:.1f} "
             f"| {'yes' if row['same_scores'] else 'no'} | {row['passes']:.2f} |"
         )
     lines += ["", "| workers | pages | seconds | share of one worker's |", "|---|---|---|---|"]

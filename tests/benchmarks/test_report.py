@@ -90,7 +90,8 @@ def test_the_gpus_bars_are_shown() -> None:
 def test_tables_stand_between_their_marks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     row = {
         "model": "small", "pages": 8, "prompt_tokens": 300, "answer_tokens": 100, "ours_pages_per_minute": 60.0,
-        "plain_pages_per_minute": 2.0, "speedup": 30.0, "passes": 1.1, "same_scores": True,
+        "plain_pages_per_minute": 2.0, "speedup": 30.0, "speedup_best": 20.0, "limit": 25.0, "limit_default": 37.5,
+        "passes": 1.25, "same_scores": True,
     }  # fmt: skip
     workers = [{"workers": 2, "pages": 8, "seconds": 3.0, "share": 0.5}]
     save(document("scoring", {}, [row], workers=workers), tmp_path / "scoring.json")
@@ -102,7 +103,7 @@ def test_tables_stand_between_their_marks(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(render, "PAGES", (page,))
     assert render.main() == 0
     text = page.read_text()
-    assert "| small | 300 + 100 | 8 | 60.0 | 2.0 | **30.0** | yes | 1.10 |" in text
+    assert "| small | 300 + 100 | 8 | 60.0 | 2.0 | **30.0** | 37.5 | 20.0 | 25.0 | yes | 1.25 |" in text
     assert "| 2 | 8 | 3.0 | 0.50 |" in text
     assert "old" not in text
     assert text.startswith("above\n")

@@ -5,10 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice, takewhile
+from functools import partial
+from itertools import chain, islice, takewhile
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from headmap.errors import InvalidParameter
 from headmap.families.base import PreparedPrompt, VisualTokens
@@ -18,11 +21,20 @@ from headmap.looks import KEPT_PAGES, PageLooks, small_jpeg
 from headmap.models import ModelInfo
 from headmap.page_sums import PageSums
 from headmap.scoring.alignment import RULES
+from headmap.scoring.lanes import in_lanes
 from headmap.scoring.pages import TRANSCRIBE_PROMPT, Page
 from headmap.scoring.reading import Reading, read_pages
 from headmap.scoring.visual_heads import page_hits, page_scores
 
+T = TypeVar("T")
+
 HEARTBEAT_SECONDS = 1.0
+
+LANE_PARAMETERS = 1 << 28
+"""A model of at most so many reads pages in lanes on a CPU; from half a billion on, torch's own threads are as fast."""
+
+MAX_LANES = 16
+"""Each holds a page's keys and values."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +49,7 @@ class PageScores:
 
 
 class Profiler:
-    """Owns one loaded model and scores pages with it, `batch` pages at a time."""
+    """Owns one loaded model and scores pages with it, `batch` pages at a time where `score_pages` reads several."""
 
     def __init__(self, info: ModelInfo, *, device: str = "auto", dtype: str = "auto", batch: int = 4) -> None:
         self.loaded = load_model(info, device=device, dtype=dtype)
@@ -89,20 +101,41 @@ def score_pages(
     heartbeat: Callable[[], None] = lambda: None,
     keep_looks: int = 0,
 ) -> Iterator[PageScores]:
-    """Score pages one by one, holding `batch` of them at a time; the first `keep_looks` come with their looks.
+    """Score pages in their order; the first `keep_looks` come with their looks.
 
-    Raises InvalidParameter for an unknown rule. `heartbeat` is called after every forward of the model.
+    `batch` of them are read together; a small model on a CPU reads each by itself, in as many lanes as torch has
+    threads, and holds two a lane. Raises InvalidParameter for an unknown rule. `heartbeat` is called after each forward
+    of the model, or some times a second, and may raise to end the work.
     """
     if rule not in RULES:
         raise InvalidParameter(f"rule: {rule!r} is none of {', '.join(RULES)}", param="rule")
-    done = 0
-    for group in _batched(pages, batch):
-        prompts = [transcription_prompt(loaded, page) for page in group]
-        expected = [expected_tokens(loaded, page) for page in group]
-        readings = read_pages(loaded, prompts, expected, max_new_tokens=max_new_tokens, on_step=heartbeat)
-        for page, prompt, reading in zip(group, prompts, readings, strict=True):
-            yield _score(loaded, page, prompt, reading, rule, keep_looks=done < keep_looks)
-            done += 1
+    read = partial(_read, loaded, rule=rule, max_new_tokens=max_new_tokens, keep_looks=keep_looks)
+    numbered = enumerate(pages)
+    if loaded.device.type == "cpu" and loaded.model.num_parameters() <= LANE_PARAMETERS:
+        lanes = min(torch.get_num_threads(), MAX_LANES)
+        groups = in_lanes(_batched(numbered, 1), read, lanes=lanes, on_step=heartbeat)
+    else:
+        groups = (read(group, heartbeat) for group in _batched(numbered, batch))
+    yield from chain.from_iterable(groups)
+
+
+def _read(
+    loaded: LoadedModel,
+    group: Sequence[tuple[int, Page]],
+    on_step: Callable[[], None],
+    *,
+    rule: str,
+    max_new_tokens: int,
+    keep_looks: int,
+) -> list[PageScores]:
+    """Score numbered pages together."""
+    prompts = [transcription_prompt(loaded, page) for _, page in group]
+    expected = [expected_tokens(loaded, page) for _, page in group]
+    readings = read_pages(loaded, prompts, expected, max_new_tokens=max_new_tokens, on_step=on_step)
+    return [
+        _score(loaded, page, prompt, reading, rule, keep_looks=number < keep_looks)
+        for (number, page), prompt, reading in zip(group, prompts, readings, strict=True)
+    ]
 
 
 def transcription_prompt(loaded: LoadedModel, page: Page) -> PreparedPrompt:
@@ -164,7 +197,7 @@ def token_texts(loaded: LoadedModel, answer: Sequence[int]) -> list[str]:
     return [stream.push(token) for token in answer]
 
 
-def _batched(pages: Iterable[Page], size: int) -> Iterator[tuple[Page, ...]]:
+def _batched(pages: Iterable[T], size: int) -> Iterator[tuple[T, ...]]:
     rest = iter(pages)
     while group := tuple(islice(rest, size)):
         yield group

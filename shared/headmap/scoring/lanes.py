@@ -1,0 +1,62 @@
+"""Work on a CPU in lanes: threads that each run whole pages, one torch thread to a lane.
+
+Torch's own threads share each operation and wait for each other at its end, which small operations do not repay. In
+a lane every operation is done by one thread, so results are the same to the bit for any number of lanes.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from threading import Event
+from typing import TypeVar
+
+import torch
+
+S = TypeVar("S")
+T = TypeVar("T")
+
+Step = Callable[[], None]
+"""What a piece of work calls now and then; it raises to end the work."""
+
+_BEAT_SECONDS = 0.1
+
+
+class _Ended(Exception):
+    """Raised in a lane whose work nobody waits for any more."""
+
+
+def in_lanes(items: Iterable[S], work: Callable[[S, Step], T], *, lanes: int, on_step: Step) -> Iterator[T]:
+    """`work` of each item, in the items' order; `work` is handed what it must call now and then.
+
+    Items are taken, and `on_step` is called, in the thread that iterates: after some tenths of a second without a
+    result. What any of them raises ends all lanes at their next step. No more than two items a lane are held at a time.
+    """
+    ended = Event()
+
+    def step() -> None:
+        if ended.is_set():
+            raise _Ended
+
+    rest = iter(items)
+    under_way: deque[Future[T]] = deque()
+    before = torch.get_num_threads()
+    with ThreadPoolExecutor(lanes, "lane", initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        try:
+            while True:
+                while len(under_way) < 2 * lanes and (item := next(rest, ended)) is not ended:
+                    under_way.append(pool.submit(work, item, step))
+                if not under_way:
+                    return
+                yield _result(under_way.popleft(), on_step)
+        finally:
+            ended.set()
+            pool.shutdown(cancel_futures=True)
+            torch.set_num_threads(before)
+
+
+def _result(work: Future[T], on_step: Step) -> T:
+    while not wait([work], _BEAT_SECONDS).done:
+        on_step()
+    return work.result()
