@@ -19,11 +19,12 @@ from celery import Celery, bootsteps, signals
 from kombu.entity import Queue
 from kombu.exceptions import ChannelError, OperationalError
 
-from headmap.errors import RegistryUnavailable
+from headmap.errors import HeadmapError, RegistryUnavailable
+from headmap.jobs.broker import Broker
 from headmap.jobs.folders import transport_options
-from headmap.jobs.leases import release
+from headmap.jobs.leases import has_unannounced, release
 from headmap.jobs.runner import Observe, run_shard, unobserved
-from headmap.jobs.sweeper import SweeperThread
+from headmap.jobs.sweeper import SweeperThread, announce_due
 from headmap.jobs.work import ShardScorer
 from headmap.registry.session import Database, open_database
 from headmap.settings import Settings
@@ -40,8 +41,9 @@ ScorerFactory = Callable[[Settings], ShardScorer]
 class WorkerRuntime:
     """What a worker process holds: the registry and the scorer, opened on first use and again in a forked child."""
 
-    def __init__(self, settings: Settings, scorer_factory: ScorerFactory, observe: Observe) -> None:
+    def __init__(self, settings: Settings, scorer_factory: ScorerFactory, observe: Observe, broker: Broker) -> None:
         self.settings = settings
+        self._broker = broker
         self.sweeper: SweeperThread | None = None
         self._observe = observe
         self._made_in = os.getpid()
@@ -67,9 +69,22 @@ class WorkerRuntime:
             return "stopping"  # a solo worker takes one more message; a sweeper sends it to another
         owner = f"{self.name}/{os.getpid()}"
         with self._hard_limit():
-            return run_shard(
+            outcome = run_shard(
                 self.database(), self.settings, self.scorer, job_id, number, owner=owner, observe=self._observe
             )
+        if outcome == "done":
+            self._announce_round(job_id)
+        return outcome
+
+    def _announce_round(self, job_id: str) -> None:
+        """Where the shard was the last of its round and the job goes on: its next round need not wait for a sweeper."""
+        try:
+            with self.database().read() as session:
+                begun = has_unannounced(session, job_id)
+            if begun:
+                announce_due(self.database(), self._broker, self.settings)
+        except (HeadmapError, OSError) as error:
+            logger.warning("a round of pages waits for the sweeper: %s", error)
 
     def release(self) -> None:
         """Hand back what this worker and its children lease; they notice within a second and stop."""
@@ -212,7 +227,7 @@ def create_celery(
         enable_utc=True,
     )
     if scorer_factory is not None:
-        runtime = WorkerRuntime(settings, scorer_factory, observe)
+        runtime = WorkerRuntime(settings, scorer_factory, observe, CeleryBroker(app))
         app.headmap_runtime = runtime
         app.task(runtime.score_shard, name=TASK, ignore_result=True)
         app.steps["worker"].add(WorkerSteps)

@@ -219,6 +219,12 @@ def claim_unannounced(session: Session, *, wait: float, limit: int, waiting: int
     return [(shard.job_id, shard.number) for shard in chosen]
 
 
+def has_unannounced(session: Session, job_id: str) -> bool:
+    """Whether a job has shards to be done of which no broker was ever told."""
+    never = (Shard.job_id == job_id, Shard.state == ShardState.QUEUED, Shard.enqueued_at.is_(None))
+    return session.scalar(select(Shard.number).where(*never).limit(1)) is not None
+
+
 def _of(spec: ShardSpec) -> tuple[Any, ...]:
     return Shard.job_id == spec.job_id, Shard.number == spec.number
 

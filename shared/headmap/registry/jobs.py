@@ -155,7 +155,7 @@ def add_job(
 
 
 def add_shards(session: Session, job: Job, pages: int, *, shard_pages: int) -> None:
-    """Give a locked job more pages, up to `pages` in all; a sweeper announces the shards."""
+    """Give a locked job more pages, up to `pages` in all; the shards are not announced yet."""
     before = session.scalars(select(func.count()).where(Shard.job_id == job.id)).one()
     rows = _shard_rows(job.id, range(job.pages, pages), shard_pages, before, 0, utc_now(session))
     session.execute(insert(Shard), list(rows))
