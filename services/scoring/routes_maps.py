@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
+import numpy as np
 from fastapi import APIRouter, Query, Response
 from fastapi.responses import JSONResponse
 
@@ -17,7 +18,7 @@ from headmap.registry.repository import MapRecord, Provenance
 from headmap.settings import Settings
 from services.scoring import deps
 from services.scoring.deps import MapId, ScoringState, State
-from services.scoring.kv_bytes import bytes_per_token_per_head
+from services.scoring.kv_config import bytes_per_token_per_head, sliding_layers
 from services.scoring.schemas import Budgets, ComparisonBody, HeadBody, HeadList, MapImport, MapList, ResolvedMap
 
 router = APIRouter(tags=["maps"])
@@ -139,21 +140,30 @@ def budgets(
     window: deps.Window = None,
     uniform: deps.Uniform = DEFAULT_UNIFORM,
 ) -> Budgets:
+    """Layers that slide hold their window whatever is asked for; the budget is for the heads of the others."""
     if window is not None and window >= budget:
         raise BudgetTooSmall(f"window: must be below the budget of {budget} tokens, got {window}", param="window")
     record, found = _load(state, map_id)
     rule = BudgetRule(budget, resolve_window(budget, window), uniform, allocation)
-    values = allocate_budgets(found.per_kv_head(), rule, prompt_tokens)
     info = _model_here(record.model, state.settings)
+    sliding_window, sliding = sliding_layers(info) if info and info.num_layers == found.num_layers else (None, ())
+    most = np.full((found.num_layers, found.num_kv_heads), prompt_tokens)
+    most[list(sliding)] = min(prompt_tokens, sliding_window or prompt_tokens)
+    values, others = most.copy(), [layer for layer in range(found.num_layers) if layer not in sliding]
+    if others:
+        values[others] = allocate_budgets(found.of_layers(others).per_kv_head(), rule, prompt_tokens)
     return Budgets(
         budgets=values.tolist(),
         total=int(values.sum()),
-        kept_tokens=int(values.clip(max=prompt_tokens).sum()),
+        kept_tokens=int(np.minimum(values, most).sum()),
+        full_tokens=int(most.sum()),
         budget=budget,
         prompt_tokens=prompt_tokens,
         allocation=allocation,
         window=rule.window,
         uniform=uniform,
+        sliding_window=sliding_window,
+        sliding_layers=list(sliding),
         bytes_per_token_per_head=bytes_per_token_per_head(info, state.settings) if info else None,
     )
 

@@ -183,12 +183,15 @@ class Budgets(BaseModel):
 
     budgets: list[list[int]]
     total: int = Field(description="sum of the budgets")
-    kept_tokens: int = Field(description="sum of min(budget, prompt_tokens): what the heads really keep")
+    kept_tokens: int = Field(description="what the heads really keep: of each, no more than its layer sees")
+    full_tokens: int = Field(description="the same with nothing evicted that a layer can see")
     budget: int
     prompt_tokens: int
     allocation: Literal["exact", "paper"]
     window: int
     uniform: float
+    sliding_window: int | None = Field(None, description="absent where no layer slides or the model is not here")
+    sliding_layers: list[int] = Field(description="these hold the window whatever the budget")
     bytes_per_token_per_head: int | None = Field(
         None, description="key and value of one token in one KV head; absent where the model is not here"
     )

@@ -67,6 +67,13 @@ class HeadScores:
         """(num_layers, num_kv_heads) float64, summing to 1: the scores of a KV head's query heads added."""
         return self.matrix.reshape(self.num_layers, self.num_kv_heads, -1).sum(-1)
 
+    def of_layers(self, layers: Sequence[int]) -> HeadScores:
+        """The scores of some layers, normalised among themselves; even ones where these have no hit."""
+        if len(layers) == self.num_layers:
+            return self
+        matrix = self.matrix[list(layers)]
+        return HeadScores(matrix if matrix.any() else np.ones_like(matrix), self.num_kv_heads)
+
     def ranked(self) -> list[tuple[int, int]]:
         """Every head as (layer, head), highest score first; of equal ones the first."""
         order = np.argsort(-self.matrix, axis=None, kind="stable")

@@ -120,17 +120,10 @@ def plan_cache(
     layers = shape.budgeted_layers
     if budget < prompt_tokens and method.needs_budget and layers:
         inner = replace(shape, num_layers=len(layers), window=None, sliding_layers=())
-        asked = method.budgets(inner, rule, prompt_tokens, _of_layers(scores, layers))
+        own = None if scores is None else scores.of_layers(layers)
+        asked = method.budgets(inner, rule, prompt_tokens, own)
         tokens[layers] = np.minimum(asked, prompt_tokens)
     return KeepPlan(method, prompt_tokens, budget, window, request.allocation, tokens, most)
-
-
-def _of_layers(scores: HeadScores | None, layers: list[int]) -> HeadScores | None:
-    """The scores of some layers; even ones where these have no hit."""
-    if scores is None or len(layers) == scores.num_layers:
-        return scores
-    matrix = scores.matrix[layers]
-    return HeadScores(matrix if matrix.any() else np.ones_like(matrix), scores.num_kv_heads)
 
 
 def _unneeded_budget(request: KVRequest, prompt_tokens: int) -> int:

@@ -64,9 +64,8 @@ async function ask() {
 }
 
 function show(found) {
-  const { budgets, prompt_tokens: prompt, kept_tokens: kept } = found;
+  const { budgets, prompt_tokens: prompt, kept_tokens: kept, full_tokens: full } = found;
   const all = budgets.flat();
-  const full = all.length * prompt;
   const peak = Math.max(...all);
   const texts = budgets[0].length <= 16;
   grid.show(
