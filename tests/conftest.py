@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,6 +42,7 @@ def small_model(model_folder: Callable[[str], Path]) -> Callable[[str], LoadedMo
     """A small random model, loaded as the services load theirs."""
     import torch
 
+    from headmap.errors import UnsupportedModel
     from headmap.families.loading import load_model
     from headmap.models import read_model
 
@@ -49,7 +51,12 @@ def small_model(model_folder: Callable[[str], Path]) -> Callable[[str], LoadedMo
 
     def load(name: str) -> LoadedModel:
         if name not in loaded:
-            loaded[name] = load_model(read_model(name, model_folder(name)), device="cpu")
+            try:
+                loaded[name] = load_model(read_model(name, model_folder(name)), device="cpu")
+            except UnsupportedModel as error:
+                if name in ("idefics3", "smolvlm") and "torchvision" in error.detail:
+                    pytest.skip(f"transformers {version('transformers')} has no picture processor without torchvision")
+                raise
         return loaded[name]
 
     return load
