@@ -1,8 +1,8 @@
 """The public set `synthdog-en-detection`: pictures of English text with boxes, in parquet files.
 
-Schema, as its card on the Hub has it: `image` is a struct of `bytes` and `path`; `2_coord` is a list of
-`{chunk, coord}`, a piece of text and its box as two corners `[[x0, y0], [x1, y1]]` in pixels of the picture. Other
-columns are not read.
+Schema, as its card on the Hub has it: `image` is a struct of `bytes` and `path`, or the bytes themselves; `2_coord` is
+a list of `{chunk, coord}`, a piece of text and its box as two corners `[[x0, y0], [x1, y1]]` in pixels of the picture.
+Other columns are not read.
 """
 
 from __future__ import annotations
@@ -112,13 +112,24 @@ def _open(file: Path) -> Any:
 
 def _page(row: dict[str, Any], where: str, max_pixels: int) -> Page:
     image = row["image"]
-    data = image.get("bytes") if isinstance(image, dict) else None
+    data = image.get("bytes") if isinstance(image, dict) else image
     if not isinstance(data, bytes):
         raise InvalidDataset(f"{where}: column 'image' must hold the picture's bytes, not {type(data).__name__}")
     picture = decode_picture(data, f"{where}: column 'image'", max_pixels=max_pixels)
-    chunks = row["2_coord"] or []
+    chunks = _chunks(row["2_coord"], f"{where}: column '2_coord'")
     words = [_word(chunk, picture.size, f"{where}: column '2_coord', item {n}") for n, chunk in enumerate(chunks)]
     return Page(picture, tuple(word for word in words if word is not None), ())
+
+
+def _chunks(value: Any, where: str) -> list[Any]:
+    """A row's chunks: a list of structs or, as `datasets` writes a sequence of them, a struct of lists."""
+    if isinstance(value, dict):
+        texts, coords = value.get("chunk"), value.get("coord")
+        if isinstance(texts, list) and isinstance(coords, list) and len(texts) == len(coords):
+            return [{"chunk": text, "coord": coord} for text, coord in zip(texts, coords, strict=True)]
+    if not isinstance(value, list):
+        raise InvalidDataset(f"{where}: must be the page's boxes, a list of 'chunk' and 'coord', not {value!r:.80}")
+    return value
 
 
 def _word(chunk: Any, size: tuple[int, int], where: str) -> Word | None:

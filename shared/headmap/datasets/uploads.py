@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
 
@@ -24,6 +25,8 @@ from headmap.settings import Settings
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 MAX_NAME = 64
 MAX_PAGES = 100_000
+MAX_LINES = 2 * MAX_PAGES
+"""Of the index, blank ones among them."""
 MAX_INDEX_BYTES = 64 * 2**20
 MAX_PIXELS_IN_ALL = 20_000_000_000
 """Of all pictures together: 10,000 of two megapixels. Decoding them takes a core some minutes."""
@@ -178,8 +181,10 @@ def _check_index(members: Members, folder: str, settings: Settings) -> None:
 
 def _records(members: Members, folder: str) -> Iterator[tuple[str, PageRecord]]:
     """Each record and where it stands."""
-    for number, line in enumerate(members.read(folder + INDEX_FILE).splitlines(), start=1):
+    for number, line in enumerate(BytesIO(members.read(folder + INDEX_FILE)), start=1):
         where = f"{INDEX_FILE}, line {number}"
+        if number > MAX_LINES:
+            raise InvalidDataset(f"{where}: more than {MAX_LINES} lines")
         try:
             text = line.decode("utf-8")
         except UnicodeDecodeError as error:

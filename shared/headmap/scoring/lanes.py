@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from itertools import islice
 from threading import Event
 from typing import TypeVar
 
@@ -45,7 +46,7 @@ def in_lanes(items: Iterable[S], work: Callable[[S, Step], T], *, lanes: int, on
     with ThreadPoolExecutor(lanes, "lane", initializer=torch.set_num_threads, initargs=(1,)) as pool:
         try:
             while True:
-                while len(under_way) < 2 * lanes and (item := next(rest, ended)) is not ended:
+                for item in islice(rest, 2 * lanes - len(under_way)):
                     under_way.append(pool.submit(work, item, step))
                 if not under_way:
                     return

@@ -76,8 +76,26 @@ def test_boxes_become_whole_pixels_within_the_picture(one_row: Callable[..., str
     ]
 
 
-def test_a_page_without_boxes_has_no_words(one_row: Callable[..., str]) -> None:
-    assert open_synthdog(one_row(**{"2_coord": None}), max_pixels=PIXELS).page(0).words == ()
+def test_a_page_without_text_has_no_words(one_row: Callable[..., str]) -> None:
+    assert open_synthdog(one_row(**{"2_coord": []}), max_pixels=PIXELS).page(0).words == ()
+
+
+def test_files_as_datasets_writes_them_are_read(tmp_path: Path) -> None:
+    """A sequence of structs as a struct of lists, 64-bit types, bare bytes as pictures, whole numbers, its metadata."""
+    made = [make_page(3, index) for index in range(5)]
+    rows = [row(page) for page in made]
+    boxes = pa.struct({"chunk": pa.large_list(pa.large_string()), "coord": pa.list_(pa.list_(pa.list_(pa.int32(), 2)))})
+    schema = pa.schema({"image": pa.large_binary(), "2_coord": boxes}, metadata={"huggingface": '{"info": {}}'})
+    written = [
+        {
+            "image": one["image"]["bytes"],
+            "2_coord": {name: [chunk[name] for chunk in one["2_coord"]] for name in ("chunk", "coord")},
+        }
+        for one in rows
+    ]
+    parquet.write_table(pa.Table.from_pylist(written, schema=schema), tmp_path / "a.parquet", row_group_size=2)
+    found = open_synthdog(str(tmp_path), max_pixels=PIXELS)
+    assert [found.page(number).words for number in range(5)] == [page.words for page in made]
 
 
 @pytest.mark.parametrize(
@@ -86,6 +104,7 @@ def test_a_page_without_boxes_has_no_words(one_row: Callable[..., str]) -> None:
         ({"image": None}, r"one\.parquet, page 0: column 'image' must hold the picture's bytes"),
         ({"image": {"bytes": None, "path": "a.jpg"}}, "column 'image' must hold the picture's bytes"),
         ({"image": {"bytes": b"GIF89a", "path": ""}}, "column 'image': is no PNG, JPEG, WEBP picture"),
+        ({"2_coord": None}, r"page 0: column '2_coord': must be the page's boxes, .* not None"),
         (chunks(("A", [[1.0, 2.0]])), "column '2_coord', item 0: must be a 'chunk' of text and two corners"),
         (chunks(("A", [[1.0], [2.0]])), "item 0"),
         ({"2_coord": [{"chunk": None, "coord": [[1.0, 2.0], [3.0, 4.0]]}]}, "item 0"),

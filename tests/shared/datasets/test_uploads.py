@@ -180,6 +180,8 @@ def test_limits_of_the_settings_are_kept(settings: Settings, monkeypatch: pytest
         pass
     monkeypatch.setattr(uploads, "MAX_PAGES", 1)
     refused(files(), settings, "line 2: more than 1 pages")
+    monkeypatch.setattr(uploads, "MAX_LINES", 2)
+    refused({"pages.jsonl": b"\n" * 9}, settings, "line 3: more than 2 lines")
 
 
 def test_a_folder_is_held_to_the_same(tmp_path: Path, settings: Settings) -> None:
