@@ -5,8 +5,10 @@ Both take the tokens' texts and the page's words, and return for each token the 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from difflib import SequenceMatcher
+from itertools import groupby
 from typing import Literal
 
 Rule = Literal["aligned", "paper"]
@@ -47,27 +49,18 @@ def match_aligned(tokens: Sequence[str], words: Sequence[str]) -> list[int]:
 
 
 def _align_in_order(text: str, words: Sequence[str], word_of_char: list[int]) -> None:
-    page = "\n".join(words)
-    owner = [index for index, word in enumerate(words) for _ in range(len(word) + 1)][: len(page)]
-    matcher = SequenceMatcher(None, page, text, autojunk=False)
-    for place, start, size in matcher.get_matching_blocks():
-        for first, last in _runs(page, place, size):
-            whole = page[first:last] == words[owner[first]]
-            if last - first >= MIN_BLOCK or whole:
-                for offset in range(first, last):
-                    word_of_char[start + offset - place] = owner[offset]
-
-
-def _runs(page: str, place: int, size: int) -> list[tuple[int, int]]:
-    """The parts of page[place : place + size] that lie within one word."""
-    runs = []
-    first = place
-    for offset in range(place, place + size + 1):
-        if offset == place + size or page[offset] == "\n":
-            if offset > first:
-                runs.append((first, offset))
-            first = offset + 1
-    return runs
+    """Blanks and line ends are left out of both: many scripts write none, and a model breaks lines as it likes."""
+    page = [char for word in words for char in word if not char.isspace()]
+    owners = [index for index, word in enumerate(words) for char in word if not char.isspace()]
+    places = [place for place, char in enumerate(text) if not char.isspace()]
+    lengths = Counter(owners)
+    matcher = SequenceMatcher(None, page, [text[place] for place in places], autojunk=False)
+    for first, start, size in matcher.get_matching_blocks():
+        for word, run in groupby(range(size), owners[first : first + size].__getitem__):
+            offsets = list(run)
+            if len(offsets) >= MIN_BLOCK or len(offsets) == lengths[word]:
+                for offset in offsets:
+                    word_of_char[places[start + offset]] = word
 
 
 def _place_moved_words(text: str, words: Sequence[str], word_of_char: list[int]) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -39,6 +40,9 @@ MIN_TEXT_SHARE, MAX_TEXT_SHARE = 0.25, 0.45
 MAX_QUESTIONS = 4
 TRANSCRIBE_PROMPT = "Provide all the OCR results of this image."
 
+_RIGHT_TO_LEFT = {"R", "AL"}
+"""Unicode's classes of strong characters of such scripts."""
+
 T = TypeVar("T")
 
 
@@ -49,6 +53,14 @@ class Word:
     text: str
     box: tuple[int, int, int, int]
     """`x0, y0, x1, y1` in pixels of the page; `x1` and `y1` are exclusive."""
+
+    def follows(self, other: Word) -> bool:
+        """Whether it stands on the same line after `other`: to its left where either is written from right to left."""
+        if self.box[1] >= other.box[3]:
+            return False
+        if _RIGHT_TO_LEFT & {unicodedata.bidirectional(char) for char in self.text + other.text}:
+            return self.box[2] <= other.box[0]
+        return self.box[0] >= other.box[2]
 
 
 @dataclass(frozen=True)
@@ -72,8 +84,7 @@ class Page:
         """The true transcription: words of a line joined by a space, lines by a newline."""
         lines: list[list[Word]] = []
         for word in self.words:
-            same_line = bool(lines) and word.box[1] < lines[-1][-1].box[3] and word.box[0] >= lines[-1][-1].box[2]
-            if same_line:
+            if lines and word.follows(lines[-1][-1]):
                 lines[-1].append(word)
             else:
                 lines.append([word])

@@ -38,6 +38,26 @@ def test_aligned_rule_follows_the_characters(tokens: list[str], expected: list[i
     assert match_aligned(tokens, WORDS) == expected
 
 
+@pytest.mark.parametrize(
+    ("words", "tokens", "expected"),
+    [
+        # Chinese: a box for each character or for each line, no blanks in the answer
+        (["甲", "乙", "丙", "甲"], ["乙", "丙", "甲"], [1, 2, 3]),
+        (["今日は雨です", "明日は晴れ"], ["今日", "は", "雨です", "明日", "は", "晴れ"], [0, 0, 0, 1, 1, 1]),
+        (["今日は雨です", "明日は晴れ"], ["今日は雨です明日", "は晴れ"], [0, 1]),
+        # Hebrew and Arabic: words in reading order, whatever side they stand on
+        (["שלום", "עולם", "טוב"], ["שלום", " עו", "לם", " טוב"], [0, 1, 1, 2]),
+        (["مرحبا", "بالعالم"], ["مرحبا", "\n", "بال", "عالم"], [0, -1, 1, 1]),
+        # Devanagari: a letter and its vowel sign are two characters
+        (["नमस्ते", "दुनिया"], ["नम", "स्ते", " दु", "निया"], [0, 0, 1, 1]),
+    ],
+)
+def test_other_scripts_are_aligned_by_their_characters(
+    words: list[str], tokens: list[str], expected: list[int]
+) -> None:
+    assert match_aligned(tokens, words) == expected
+
+
 def test_a_token_over_two_words_goes_to_the_larger_part() -> None:
     assert match_aligned(["CAT:47", "11\nDOG:90", "X"], WORDS) == [0, 1, 1]
 

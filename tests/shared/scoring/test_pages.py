@@ -109,3 +109,10 @@ def test_words_beside_each_other_are_one_line() -> None:
 def test_other_streams_are_other_pages() -> None:
     assert draw_page("train/0/0", 8, 14).words != make_page(0, 0).words
     assert draw_page("page/0/0", 8, 14).words == make_page(0, 0).words
+
+
+def test_words_from_right_to_left_follow_each_other_on_a_line() -> None:
+    texts = ["שלום", "2026", "עולם", "טוב"]
+    boxes = [(70, 0, 98, 10), (40, 1, 60, 9), (5, 2, 35, 11), (60, 20, 98, 30)]
+    words = tuple(Word(text, box) for text, box in zip(texts, boxes, strict=True))
+    assert Page(Image.new("RGB", (100, 40)), words, ()).text == "שלום 2026 עולם\nטוב"
