@@ -18,16 +18,30 @@ def pages(
     kind: Annotated[
         str, typer.Option(help="What the pages look like; `headmap datasets list` names all.")
     ] = "synthetic",
+    fonts: Annotated[
+        Path | None,
+        typer.Option(exists=True, file_okay=False, help="A folder of your own fonts, for --text in any script."),
+    ] = None,
+    text: Annotated[
+        Path | None, typer.Option(exists=True, dir_okay=False, help="What to write in --fonts: UTF-8, line by line.")
+    ] = None,
 ) -> None:
-    """Write made-up pages: the same ones on any machine for the same seed."""
+    """Write made-up pages: the same ones on any machine for the same seed.
+
+    With --fonts and --text, pages of your own text; add the folder as a dataset to profile on it.
+    """
     from functools import partial
 
     from headmap.datasets.folders import write_pages
+    from headmap.datasets.own_fonts import text_pages
     from headmap.datasets.sources import MADE_UP
 
     if kind not in MADE_UP:
         fail(f"--kind: must be one of {', '.join(MADE_UP)}, got {kind!r}", code=2)
+    if (fonts is None) != (text is None):
+        fail("--fonts and --text: give both or none", code=2)
+    make = partial(MADE_UP[kind], seed) if fonts is None or text is None else text_pages(fonts, text, seed)
     with progress_bar("pages") as bar:
         task = bar.add_task("Drawing", total=count)
-        write_pages(out, count, partial(MADE_UP[kind], seed), on_page=lambda done: bar.update(task, completed=done))
+        write_pages(out, count, make, on_page=lambda done: bar.update(task, completed=done))
     typer.echo(str(out))

@@ -40,7 +40,7 @@ MIN_TEXT_SHARE, MAX_TEXT_SHARE = 0.25, 0.45
 MAX_QUESTIONS = 4
 TRANSCRIBE_PROMPT = "Provide all the OCR results of this image."
 
-_RIGHT_TO_LEFT = {"R", "AL"}
+_RIGHT_TO_LEFT = ("R", "AL")
 """Unicode's classes of strong characters of such scripts."""
 
 T = TypeVar("T")
@@ -58,9 +58,14 @@ class Word:
         """Whether it stands on the same line after `other`: to its left where either is written from right to left."""
         if self.box[1] >= other.box[3]:
             return False
-        if _RIGHT_TO_LEFT & {unicodedata.bidirectional(char) for char in self.text + other.text}:
+        if right_to_left(self.text + other.text):
             return self.box[2] <= other.box[0]
         return self.box[0] >= other.box[2]
+
+
+def right_to_left(text: str) -> bool:
+    """Whether any character of it belongs to a script that is written so."""
+    return any(unicodedata.bidirectional(char) in _RIGHT_TO_LEFT for char in text)
 
 
 @dataclass(frozen=True)
