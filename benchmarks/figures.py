@@ -16,6 +16,11 @@ PEERS = {
     "dynamic": "transformers DynamicCache", "static": "transformers StaticCache",
     "kvpress snapkv": "kvpress SnapKV", "kvpress adakv": "kvpress AdaKV",
 }  # fmt: skip
+COLOURS = {
+    "sparsemm": "C0", "snapkv": "C1", "pyramidkv": "C2", "adakv": "C3", "random": "C4", "full": "0.35",
+    "kvpress snapkv": "C1", "kvpress adakv": "C3", "dynamic": "0.35", "static": "0.65",
+}  # fmt: skip
+"""A method has one colour in all plots; peers are dashed."""
 CONTENDERS = {**{name: f"ours, {label}" for name, label in LABELS.items()}, **PEERS}
 
 
@@ -30,11 +35,12 @@ def accuracy(result: Result) -> Figure:
                 axis.axhline(rows[0][key], color="0.4", linestyle="--", linewidth=1, label="full")
             continue
         x = [row["ratio"] * 100 for row in rows]
-        width = {"linewidth": 2.4 if method == "sparsemm" else 1.2, "marker": "o", "markersize": 3.5}
-        (line,) = axes[0].plot(x, [row["accuracy"] for row in rows], label=label, **width)
+        width: dict[str, Any] = {"linewidth": 2.4 if method == "sparsemm" else 1.2, "marker": "o", "markersize": 3.5}
+        width["color"] = COLOURS[method]
+        axes[0].plot(x, [row["accuracy"] for row in rows], label=label, **width)
         low, high = ([row[f"accuracy_{end}"] for row in rows] for end in ("low", "high"))
-        axes[0].fill_between(x, low, high, color=line.get_color(), alpha=0.12, linewidth=0)
-        axes[1].plot(x, [row["transcription"] for row in rows], color=line.get_color(), label=label, **width)
+        axes[0].fill_between(x, low, high, color=COLOURS[method], alpha=0.12, linewidth=0)
+        axes[1].plot(x, [row["transcription"] for row in rows], label=label, **width)
     ticks = sorted({row["ratio"] * 100 for row in result["rows"]} - {100.0})
     for axis, title in zip(axes, ("Lookups exactly right", "Characters of the page right"), strict=True):
         axis.set(xscale="log", ylim=(-0.02, 1.02), xlabel="share of the prompt kept, %", title=title)
@@ -55,8 +61,8 @@ def requests(result: Result) -> Figure:
         own = sorted((row for row in rows if row["contender"] == contender), key=lambda row: row["prompt_tokens"])
         if not own:
             continue
-        style = {"linewidth": 2.4 if contender == "sparsemm" else 1.2, "marker": "o", "markersize": 3.5}
-        style["linestyle"] = "--" if contender in PEERS else "-"
+        style: dict[str, Any] = {"color": COLOURS[contender], "linestyle": "--" if contender in PEERS else "-"}
+        style |= {"linewidth": 2.4 if contender == "sparsemm" else 1.2, "marker": "o", "markersize": 3.5}
         for axis, (key, unit, _) in zip(axes, panels, strict=True):
             axis.plot([row["prompt_tokens"] for row in own], [row[key] / unit for row in own], label=label, **style)
     for axis, (_, _, title) in zip(axes, panels, strict=True):
@@ -96,9 +102,11 @@ def serving(result: Result) -> Figure:
               ("token_ms_p95", 1.0, "Next token, p95, ms"))  # fmt: skip
     counts = sorted({row["clients"] for row in result["rows"]})
     for variant in dict.fromkeys(row["method"] for row in result["rows"]):
+        colour = COLOURS.get(variant.split()[0], "C5")
         own = [row for row in result["rows"] if row["method"] == variant]
         for axis, (key, unit, _) in zip(axes, panels, strict=True):
-            axis.plot([row["clients"] for row in own], [row[key] / unit for row in own], marker="o", label=variant)
+            y = [row[key] / unit for row in own]
+            axis.plot([row["clients"] for row in own], y, color=colour, marker="o", markersize=4, label=variant)
     for axis, (_, _, title) in zip(axes, panels, strict=True):
         axis.set(xscale="log", xlabel="clients", title=title, ylim=(0, None))
         _finish(axis, counts)

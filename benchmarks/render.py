@@ -6,11 +6,14 @@ A table stands between `<!-- bench NAME -->` and `<!-- /bench -->`; whatever is 
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
+from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from benchmarks import figures
@@ -27,17 +30,25 @@ _BLOCK = re.compile(r"(<!-- bench (\w+) -->\n).*?(<!-- /bench -->)", re.DOTALL)
 def main() -> int:
     results = {path.stem: json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"))}
     tables = {name: table(results[of]) for name, (of, table) in TABLES.items() if of in results}
+    drawn = {name: plot for name, plot in PLOTS.items() if tables.get(name)}
+    FIGURES.mkdir(parents=True, exist_ok=True)
+    with rc_context({"svg.hashsalt": "headmap"}):  # the same figures from the same results
+        for name, (of, draw, _) in drawn.items():
+            draw(results[of]).savefig(FIGURES / f"{name}.svg", metadata={"Date": None})
     for page in PAGES:
+        folder = os.path.relpath(FIGURES, page.parent)
+        pictures = {name: f"\n![{alt}]({folder}/{name}.svg)\n" for name, (_, _, alt) in drawn.items()}
+        blocks = {name: table + pictures.get(name, "") for name, table in tables.items() if table}
         text = page.read_text()
-        filled = _BLOCK.sub(lambda m: f"{m[1]}{tables.get(m[2]) or NOTHING}{m[3]}", text)
+        filled = _BLOCK.sub(partial(_filled, blocks), text)
         if filled != text:
             page.write_text(filled)
-    FIGURES.mkdir(parents=True, exist_ok=True)
-    for name, (of, draw) in PLOTS.items():
-        if of in results and tables[name]:
-            draw(results[of]).savefig(FIGURES / f"{name}.svg", metadata={"Date": None})
     sys.stdout.write(f"rendered {', '.join(results) or 'nothing'}\n")
     return 0
+
+
+def _filled(blocks: dict[str, str], block: re.Match[str]) -> str:
+    return f"{block[1]}{blocks.get(block[2], NOTHING)}{block[3]}"
 
 
 def _where(result: Result) -> str:
@@ -281,12 +292,21 @@ TABLES: dict[str, tuple[str, Table]] = {
     "health": ("health", health_table),
 }
 """Name of a block -> the result it is of, and what makes the table."""
-PLOTS: dict[str, tuple[str, Callable[[Result], Figure]]] = {
-    "accuracy": ("accuracy", figures.accuracy),
-    "requests": ("efficiency", figures.requests),
-    "heads": ("heads", figures.heads),
-    "serving": ("serving", figures.serving),
-}
+PLOTS: dict[str, tuple[str, Callable[[Result], Figure], str]] = {
+    "accuracy": (
+        "accuracy", figures.accuracy, "Accuracy over the share of the prompt kept, a line for each method",
+    ),
+    "requests": (
+        "efficiency", figures.requests, "Next token, first token and peak memory over the prompt's length",
+    ),
+    "heads": (
+        "heads", figures.heads, "Lookups right over the share masked: top heads, random ones, of the same layers",
+    ),
+    "serving": (
+        "serving", figures.serving, "Tokens a second and the slow end of both latencies over the number of clients",
+    ),
+}  # fmt: skip
+"""Name of a block -> the result its plot is of, what draws it, and what it shows in words."""
 
 if __name__ == "__main__":
     raise SystemExit(main())

@@ -101,6 +101,7 @@ def test_tables_stand_between_their_marks(tmp_path: Path, monkeypatch: pytest.Mo
     )
     monkeypatch.setattr(render, "RESULTS", tmp_path)
     monkeypatch.setattr(render, "PAGES", (page,))
+    monkeypatch.setattr(render, "FIGURES", tmp_path / "figures")
     assert render.main() == 0
     text = page.read_text()
     assert "| small | 300 + 100 | 8 | 60.0 | 2.0 | **30.0** | 37.5 | 20.0 | 25.0 | yes | 1.25 |" in text
@@ -111,3 +112,22 @@ def test_tables_stand_between_their_marks(tmp_path: Path, monkeypatch: pytest.Mo
     assert "not measured on a GPU" in text
     render.main()
     assert page.read_text() == text
+
+
+def test_a_block_shows_its_plot_and_the_plot_is_the_same_every_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save(
+        document("efficiency", {}, [request("full", **MEASURED), request("dynamic", **MEASURED)]),
+        tmp_path / "efficiency.json",
+    )
+    page = tmp_path / "page.md"
+    page.write_text("<!-- bench requests -->\n<!-- /bench -->\n<!-- bench serving -->\n<!-- /bench -->\n")
+    for name, value in {"RESULTS": tmp_path, "PAGES": (page,), "FIGURES": tmp_path / "figures"}.items():
+        monkeypatch.setattr(render, name, value)
+    render.main()
+    assert "(figures/requests.svg)" in page.read_text()
+    assert "serving.svg" not in page.read_text()
+    first = (tmp_path / "figures" / "requests.svg").read_bytes()
+    render.main()
+    assert (tmp_path / "figures" / "requests.svg").read_bytes() == first

@@ -54,6 +54,7 @@ def efficiency(
 
     if part and (unknown := set(part) - set(PARTS)):
         fail(f"--part: {', '.join(sorted(unknown))} is none of {', '.join(PARTS)}", code=2)
+    _needs(device)
     chosen = tuple(name for name in PARTS if not part or name in part)
     fewer: dict[str, Any] = {"budgets": (256,), "repeats": 7} if short else {}
     _finish(run(record=_recorder(json), parts=chosen, grid=Grid.of(device, short), earlier=_rows(json), **fewer), json)
@@ -65,6 +66,7 @@ def gpu(json: JsonFile = None) -> None:
     """A 7 B shape on one GPU: decode steps against the memory's floor and against full caches; ten minutes, 80 GB."""
     from benchmarks.gpu import run
 
+    _needs("cuda")
     _finish(run(record=_recorder(json)), json)
 
 
@@ -133,6 +135,13 @@ def _recorder(path: Path | None) -> Recorder:
     if path is not None and path.suffix != ".json":
         fail(f"--json: must end in .json, got {path}", code=2)
     return Recorder(path, lambda line: console().print(line, highlight=False))
+
+
+def _needs(device: str) -> None:
+    import torch
+
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        fail(f"device {device}: torch finds no GPU here")
 
 
 def _rows(path: Path | None) -> list[dict[str, Any]]:
