@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +41,14 @@ def test_no_key_stands_twice(name: str) -> None:
     for mapping in mappings(root):
         keys = [key.value for key, _ in mapping.value]
         assert len(keys) == len(set(keys)), f"{name}, line {mapping.start_mark.line + 1}: {keys}"
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_it_is_what_the_compose_specification_allows(name: str) -> None:
+    """Compose v2 holds files against this schema; test_stack.py has whichever Compose is here read them."""
+    check = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec", str(ROOT / name)]
+    done = subprocess.run(check, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_every_setting_reaches_a_service() -> None:
