@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
+import anyio
 from fastapi import APIRouter, BackgroundTasks, Header, Query, Response
 from fastapi.concurrency import run_in_threadpool
 from sse_starlette import EventSourceResponse, ServerSentEvent
 
 from headmap.datasets.sources import find_dataset
-from headmap.errors import RegistryUnavailable
+from headmap.errors import RegistryUnavailable, ShuttingDown
 from headmap.jobs.submit import announce, write_job
 from headmap.models import find_model
 from headmap.registry.jobs import JobRecord, cancel_job, get_job, job_params, list_jobs
@@ -102,7 +104,10 @@ async def events(
     job = await run_in_threadpool(_job, state, job_id)
     if job.state.ended and last_event_id == job.state.value:
         return Response(status_code=204)
-    return EventSourceResponse(_changes(state, job), ping=15)
+    ending = anyio.Event()
+    return EventSourceResponse(
+        _changes(state, job, ending), ping=15, shutdown_event=ending, shutdown_grace_period=state.settings.drain_seconds
+    )
 
 
 @router.delete(
@@ -126,10 +131,11 @@ def _job(state: ScoringState, job_id: str) -> JobRecord:
         return get_job(session, job_id)
 
 
-async def _changes(state: ScoringState, job: JobRecord) -> AsyncIterator[ServerSentEvent]:
+async def _changes(state: ScoringState, job: JobRecord, ending: anyio.Event) -> AsyncIterator[ServerSentEvent]:
     """The job now, then whenever it differs, its state as the event's id; ends with the state it ends in.
 
-    A registry that goes away is waited for: the stream goes on when it is back.
+    A registry that goes away is waited for: the stream goes on when it is back. A server that is `ending` says so in an
+    `error` event and ends the stream: jobs take longer than that, and another server goes on from Last-Event-ID.
     """
     sent: JobRecord | None = None
     while True:
@@ -139,6 +145,10 @@ async def _changes(state: ScoringState, job: JobRecord) -> AsyncIterator[ServerS
         if job.state.ended:
             return
         await asyncio.sleep(_POLL_SECONDS)
+        if ending.is_set():
+            problem = ShuttingDown("the server is shutting down; the job goes on: connect again").problem()
+            yield ServerSentEvent(json.dumps(problem), event="error")
+            return
         try:
             job = await run_in_threadpool(_job, state, job.id)
         except RegistryUnavailable:

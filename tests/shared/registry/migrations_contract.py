@@ -48,8 +48,7 @@ def rows(database: Database) -> dict[str, list[dict[str, object]]]:
     with database.engine.connect() as connection:
         names = set(inspect(connection).get_table_names()) - {"alembic_version"}
         return {
-            name: [dict(row) for row in connection.execute(text(f"SELECT * FROM {name}")).mappings()]
-            for name in names
+            name: [dict(row) for row in connection.execute(text(f"SELECT * FROM {name}")).mappings()] for name in names
         }
 
 
