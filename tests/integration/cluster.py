@@ -30,8 +30,8 @@ class Cluster:
         self.broker: Broker = CeleryBroker(create_celery(settings))
         self._workers: list[Worker] = []
 
-    def worker(self, *, pool: str = "solo", pause: float = 0.05, model: str = "") -> Worker:
-        self._workers.append(Worker(self.settings, pool=pool, pause=pause, model=model))
+    def worker(self, *, pool: str = "solo", pause: float = 0.05, model: str = "", poison: int = -1) -> Worker:
+        self._workers.append(Worker(self.settings, pool=pool, pause=pause, model=model, poison=poison))
         return self._workers[-1]
 
     def submit(self, params: JobParams = PARAMS) -> str:

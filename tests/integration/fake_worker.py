@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import os
+import signal
 from pathlib import Path
 
 from headmap.jobs.celery_app import create_celery
+from headmap.jobs.work import OnPage, ShardResult, ShardSpec
 from headmap.models import find_model
 from headmap.settings import Settings
 from services.scoring.worker import run_worker, tell_metrics
@@ -17,6 +20,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pool", default="solo")
     parser.add_argument("--pause", type=float, default=0.0)
+    parser.add_argument("--poison", type=int, help="a job of this seed kills the process that scores it")
     parser.add_argument("--model", help="made-up scores have its layers and heads")
     parser.add_argument("--metrics", type=Path, help="count in this folder")
     parser.add_argument("--metrics-port", type=int)
@@ -27,7 +31,14 @@ def main() -> None:
         info = find_model(arguments.model, settings)
         shape = (info.num_layers, info.num_heads)
     count_in(arguments.metrics)
-    app = create_celery(settings, lambda _: FakeScorer(pause=arguments.pause, shape=shape), ShardMetrics())
+    scorer = FakeScorer(pause=arguments.pause, shape=shape)
+
+    def score(spec: ShardSpec, on_page: OnPage) -> ShardResult:
+        if spec.seed == arguments.poison:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return scorer(spec, on_page)
+
+    app = create_celery(settings, lambda _: score, ShardMetrics())
     if arguments.metrics_port:
         tell_metrics(app, settings, arguments.metrics, arguments.metrics_port)
     run_worker(app, settings, pool=arguments.pool)

@@ -77,11 +77,16 @@ class Process:
 
 
 class Worker(Process):
-    """A scoring worker without a model: `pause` seconds a page, scores of `model`'s shape, metrics at `url`."""
+    """A scoring worker without a model: `pause` seconds a page, scores of `model`'s shape, metrics at `url`.
 
-    def __init__(self, settings: Settings, *, pool: str = "solo", pause: float = 0.05, model: str = "") -> None:
+    A job of seed `poison` kills the process that scores it.
+    """
+
+    def __init__(
+        self, settings: Settings, *, pool: str = "solo", pause: float = 0.05, model: str = "", poison: int = -1
+    ) -> None:
         self.port = free_port()
-        arguments = ["tests.integration.fake_worker", f"--pool={pool}", f"--pause={pause}"]
+        arguments = ["tests.integration.fake_worker", f"--pool={pool}", f"--pause={pause}", f"--poison={poison}"]
         arguments += [f"--metrics={settings.data_dir / f'metrics-{self.port}'}", f"--metrics-port={self.port}"]
         super().__init__(settings, "worker", [*arguments, *([f"--model={model}"] if model else [])])
 

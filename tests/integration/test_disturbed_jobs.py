@@ -104,6 +104,19 @@ def test_a_worker_stopped_for_longer_than_its_lease_is_refused_when_it_comes_bac
     assert contract.maps_of(cluster.database, job) == 1
 
 
+def test_a_shard_that_kills_whoever_scores_it_fails_its_job_and_no_other(cluster: Cluster) -> None:
+    cluster.settings = cluster.settings.model_copy(update={"max_attempts": 2, "lease_seconds": 1})
+    for _ in range(2):
+        cluster.worker(pool="prefork", poison=13)
+    poisoned = cluster.submit(replace(PARAMS, seed=13, pages=4))
+    healthy = [cluster.submit() for _ in range(2)]
+    for job in healthy:
+        cluster.assert_succeeded(job)
+    ended = cluster.wait_until_ended(poisoned)
+    assert (ended.state, ended.attempts, ended.map_id) == (JobState.FAILED, 2, None)
+    assert "pages 0 to 3 failed after 2 attempts" in (ended.error or "")
+
+
 def test_several_sweepers_announce_a_shard_once(cluster: Cluster) -> None:
     broker = CountingBroker()
     job = contract.make_job(cluster.database, params=PARAMS)
