@@ -7,7 +7,20 @@ from typing import Annotated
 import typer
 
 import headmap
-from services.cli.commands import bench, compare, datasets, generate, keys, maps, models, pages, score, show_head, up
+from services.cli.commands import (
+    bench,
+    compare,
+    datasets,
+    generate,
+    keys,
+    maps,
+    models,
+    pages,
+    score,
+    show_head,
+    sizing,
+    up,
+)
 
 app = typer.Typer(
     name="headmap",
@@ -44,6 +57,7 @@ app.add_typer(keys.app, name="keys")
 app.add_typer(datasets.app, name="datasets")
 app.command("pages")(pages.pages)
 app.command("models")(models.models)
+app.command("sizing")(sizing.sizing)
 app.add_typer(bench.app, name="bench")
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -11,8 +12,10 @@ from typing import Any
 
 import pytest
 import yaml
+from typer.testing import CliRunner
 
 from headmap.settings import Settings
+from services.cli.main import app
 from tests.compose.stack import ROOT
 
 FILES = ["docker-compose.yml", "docker-compose.gpu.yml"]
@@ -110,11 +113,18 @@ def test_every_alert_is_explained() -> None:
         assert f"`{rule['alert']}`" in page
 
 
-def test_the_sizes_in_the_example_follow_from_the_formula() -> None:
+def test_the_example_of_sizes_is_what_the_command_says() -> None:
     page = (ROOT / "docs" / "operations.md").read_text()
-    per_token = 28 * 4 * 2 * 128 * 2
-    for number in (per_token, (8000 + 256) * per_token, (512 + 256) * per_token):
-        assert f"{number:,}" in page
+    command, told = re.findall(r"```(?:sh)?\n(headmap sizing.*?)```\n\n```\n(.*?)```", page, re.DOTALL)[0]
+    done = CliRunner().invoke(app, shlex.split(command.replace("\\\n", " "))[1:])
+    assert [line.rstrip() for line in done.stdout.splitlines()] == told.splitlines()
+
+
+def test_the_sizes_in_the_table_follow_from_the_formula() -> None:
+    page = (ROOT / "docs" / "operations.md").read_text()
+    for layers, kv_heads, per_token in ((28, 4, 57_344), (32, 8, 131_072), (32, 32, 524_288)):
+        assert layers * kv_heads * 2 * 128 * 2 == per_token
+        assert f"| {layers} | {kv_heads} | 128 | bfloat16, 2 | {per_token:,}" in page
     config = json.loads((ROOT / Path("shared/headmap/demo/model/config.json")).read_text())["text_config"]
     head_dim = config["hidden_size"] // config["num_attention_heads"]
     bundled = config["num_hidden_layers"] * config["num_key_value_heads"] * 2 * head_dim * 4
