@@ -118,7 +118,7 @@ class ImageFetcher:
         async for chunk in response.aiter_raw():
             data += chunk
             if len(data) > self._settings.max_image_bytes:
-                raise too_many_bytes(field, self._settings)
+                raise too_many_bytes(field, self._settings.max_image_bytes)
         return bytes(data)
 
 

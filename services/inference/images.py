@@ -11,7 +11,6 @@ from io import BytesIO
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from headmap.errors import ImageTooLarge, InvalidImage
-from headmap.settings import Settings
 
 FORMATS = ("PNG", "JPEG", "WEBP")
 
@@ -20,7 +19,14 @@ _DATA = re.compile(r"data:[^,]{0,256};base64,", re.IGNORECASE)
 _WHITESPACE = b"\t\n\r "
 # What base64 can hold that a URL may have escaped
 _ESCAPES = {b"%2b": b"+", b"%2f": b"/", b"%3d": b"=", b"%09": b"", b"%0a": b"", b"%0d": b"", b"%20": b""}
-_PIECE = 1 << 20
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Of one picture: bytes of its file, and pixels as its header tells them."""
+
+    max_image_bytes: int
+    max_image_pixels: int
 
 
 @dataclass(frozen=True)
@@ -43,7 +49,7 @@ class EncodedImage:
     field: str
 
 
-def read_inline(source: ImageSource, settings: Settings) -> EncodedImage:
+def read_inline(source: ImageSource, limits: Limits) -> EncodedImage:
     """The bytes of a data: URL or of bare base64.
 
     Raises InvalidImage for anything else, paths and other schemes included, and ImageTooLarge.
@@ -58,21 +64,21 @@ def read_inline(source: ImageSource, settings: Settings) -> EncodedImage:
     else:
         payload = text
     # Four characters hold three bytes; the check comes before the copy.
-    if len(payload) * 3 // 4 > settings.max_image_bytes * 1.05 + 16:
-        raise too_many_bytes(field, settings)
+    if len(payload) * 3 // 4 > limits.max_image_bytes * 1.05 + 16:
+        raise too_many_bytes(field, limits.max_image_bytes)
     try:
         data = _from_base64(payload.encode("utf-8", "replace"))
     except (binascii.Error, ValueError) as error:
         raise InvalidImage(f"{field}: not base64 ({error}), got {_start(text)}", param=field) from error
-    if len(data) > settings.max_image_bytes:
-        raise too_many_bytes(field, settings)
+    if len(data) > limits.max_image_bytes:
+        raise too_many_bytes(field, limits.max_image_bytes)
     if not data:
         raise InvalidImage(f"{field}: is empty", param=field)
     return EncodedImage(data, field)
 
 
-def decode_image(image: EncodedImage, settings: Settings) -> Image.Image:
-    """Decode one picture, upright by its EXIF orientation, as RGB. Blocks; run it in a thread.
+def decode_image(image: EncodedImage, limits: Limits) -> Image.Image:
+    """Decode one picture, upright by its EXIF orientation, as RGB.
 
     Raises ImageTooLarge where the header says more pixels than allowed, before any is decoded, and InvalidImage for
     other formats, animations and files that are broken or cut short.
@@ -80,11 +86,11 @@ def decode_image(image: EncodedImage, settings: Settings) -> Image.Image:
     field = image.field
     try:
         opened = Image.open(BytesIO(image.data), formats=FORMATS)
-        _check_header(opened, field, settings)
+        _check_header(opened, field, limits)
         opened.load()
         ImageOps.exif_transpose(opened, in_place=True)
         return opened if opened.mode == "RGB" else opened.convert("RGB")
-    except (InvalidImage, ImageTooLarge):
+    except (InvalidImage, ImageTooLarge, MemoryError):
         raise
     except Image.DecompressionBombError as error:
         raise ImageTooLarge(f"{field}: {error}", param=field) from error
@@ -95,34 +101,24 @@ def decode_image(image: EncodedImage, settings: Settings) -> Image.Image:
 
 
 def _from_base64(encoded: bytes) -> bytes:
-    """Strictly, in pieces: each holds Python's lock, and the event loop must come in between."""
     if b"%" in encoded:
         for escape, plain in _ESCAPES.items():
             encoded = encoded.replace(escape, plain).replace(escape.upper(), plain)
-    pieces = (encoded[start : start + _PIECE].translate(None, _WHITESPACE) for start in range(0, len(encoded), _PIECE))
-    data, rest = bytearray(), b""
-    for piece in pieces:
-        piece = rest + piece
-        whole = (len(piece) - 1) // 4 * 4 if piece else 0  # the last four wait: they alone may hold the end
-        if b"=" in piece[:whole]:
-            raise ValueError("data after the padding")
-        data += base64.b64decode(piece[:whole], validate=True)
-        rest = piece[whole:]
-    return bytes(data + base64.b64decode(rest, validate=True))
+    return base64.b64decode(encoded.translate(None, _WHITESPACE), validate=True)
 
 
-def _check_header(opened: Image.Image, field: str, settings: Settings) -> None:
-    if opened.width * opened.height > settings.max_image_pixels:
+def _check_header(opened: Image.Image, field: str, limits: Limits) -> None:
+    if opened.width * opened.height > limits.max_image_pixels:
         raise ImageTooLarge(
-            f"{field}: {opened.width} x {opened.height} pixels; at most {settings.max_image_pixels} are allowed",
+            f"{field}: {opened.width} x {opened.height} pixels; at most {limits.max_image_pixels} are allowed",
             param=field,
         )
     if getattr(opened, "n_frames", 1) > 1:
         raise InvalidImage(f"{field}: is animated; one frame is needed", param=field)
 
 
-def too_many_bytes(field: str, settings: Settings) -> ImageTooLarge:
-    return ImageTooLarge(f"{field}: more than {settings.max_image_bytes} bytes", param=field)
+def too_many_bytes(field: str, limit: int) -> ImageTooLarge:
+    return ImageTooLarge(f"{field}: more than {limit} bytes", param=field)
 
 
 def _start(text: str) -> str:

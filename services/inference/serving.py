@@ -36,9 +36,10 @@ from headmap.kvcache.plan import KVRequest
 from headmap.models import find_model
 from headmap.registry.session import Database
 from headmap.settings import Settings
+from services.inference.decoding import Decoders
 from services.inference.events import EngineRequest
 from services.inference.fetching import ImageFetcher
-from services.inference.images import EncodedImage, ImageSource, decode_image, read_inline
+from services.inference.images import EncodedImage, ImageSource
 from services.inference.maps import MapBook, MapRefresher, ServedMap
 from services.inference.opening import OpenModel
 from services.inference.prompts import Conversation
@@ -61,6 +62,7 @@ class Serving:
 
     def __post_init__(self) -> None:
         self._pool = ThreadPoolExecutor(self.settings.prepare_workers, thread_name_prefix="prepare")
+        self._decoders = Decoders(self.settings)
         self._preparing = 0
         self.started_at = int(time.time())
         self._stopping = False
@@ -95,6 +97,7 @@ class Serving:
         await asyncio.gather(*(asyncio.to_thread(engine.stop, self.settings.drain_seconds) for engine in engines))
         await self.fetcher.close()
         self._pool.shutdown(wait=False, cancel_futures=True)
+        await asyncio.to_thread(self._decoders.close)
         self.database.close()
 
     def model(self, name: str | None) -> ServedModel:
@@ -108,7 +111,7 @@ class Serving:
         return self.models[name]
 
     async def prepare(self, served: ServedModel, ask: Ask) -> ReadyRequest:
-        """Check a request and make its prompt. Cheap checks come first; decoding happens in bounded threads.
+        """Check a request and make its prompt. Cheap checks come first; decoding happens in processes of its own.
 
         Raises BadRequest leaves, ImageTooLarge, MapNotFound, MapMismatch, NoMapForModel, RegistryUnavailable,
         QueueFull and ShuttingDown.
@@ -232,9 +235,7 @@ class Serving:
         digests: bool,
     ) -> tuple[PreparedPrompt, tuple[str, ...]]:
         """Runs in a thread of the pool, so decoded pictures of at most `prepare_workers` requests exist at once."""
-        settings = self.settings
-        encoded = [read_inline(one, settings) if isinstance(one, ImageSource) else one for one in sources]
-        images = [decode_image(one, settings) for one in encoded]
+        images = [self._decoders.decode(source) for source in sources]
         try:
             prompt = served.opened.prompts.prepare(conversation.messages, images)
         except HeadmapError:

@@ -65,11 +65,12 @@ class Settings(BaseSettings):
     default_kv_ratio: float | None = Field(
         None, gt=0, le=1, description="requests that bring no kv: sparsemm at this share of the prompt; full when unset"
     )
-    prepare_workers: int = Field(2, ge=1, description="threads that decode pictures and make prompts")
+    prepare_workers: int = Field(2, ge=1, description="threads that make prompts, and processes that decode pictures")
     drain_seconds: float = Field(30.0, ge=0, description="SIGTERM lets running requests finish this long")
 
     image_url_hosts: tuple[str, ...] = Field((), description="hosts whose image URLs are fetched; none by default")
     image_url_seconds: float = Field(10.0, gt=0, description="time to fetch one")
+    image_decode_seconds: float = Field(60.0, gt=0, description="time to decode one picture, however it came")
     max_image_bytes: int = Field(20 * 2**20, ge=1, description="of one picture's file")
     max_image_pixels: int = Field(40_000_000, ge=1, description="of one picture, told by its header")
     max_images: int = Field(16, ge=1, description="in one request")

@@ -96,9 +96,10 @@ def _answer(
     from headmap.kvcache.plan import KVRequest
     from services.inference.engine import Engine
     from services.inference.events import EngineRequest, Event, Failed, Finished, Token
-    from services.inference.images import EncodedImage, decode_image
+    from services.inference.images import EncodedImage, Limits, decode_image
 
-    images = [decode_image(EncodedImage(path.read_bytes(), str(path)), settings) for path in paths]
+    limits = Limits(settings.max_image_bytes, settings.max_image_pixels)
+    images = [decode_image(EncodedImage(path.read_bytes(), str(path)), limits) for path in paths]
     if not isinstance(kv, KVRequest):
         raise TypeError("kv must be a KVRequest")
     with console(stderr=True).status(f"Loading {info.name}"):

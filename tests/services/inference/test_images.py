@@ -8,19 +8,18 @@ import pytest
 from PIL import Image
 
 from headmap.errors import ImageTooLarge, InvalidImage
-from headmap.settings import Settings
-from services.inference.images import EncodedImage, ImageSource, decode_image, read_inline
+from services.inference.images import EncodedImage, ImageSource, Limits, decode_image, read_inline
 from tests.services.inference.conftest import base64_of, png
 
-SETTINGS = Settings(max_image_bytes=100_000, max_image_pixels=250_000)
+LIMITS = Limits(max_image_bytes=100_000, max_image_pixels=250_000)
 
 
 def decode(data: bytes) -> Image.Image:
-    return decode_image(EncodedImage(data, "images.0"), SETTINGS)
+    return decode_image(EncodedImage(data, "images.0"), LIMITS)
 
 
 def read(text: str) -> bytes:
-    return read_inline(ImageSource(text, "images.0"), SETTINGS).data
+    return read_inline(ImageSource(text, "images.0"), LIMITS).data
 
 
 def saved(image: Image.Image, form: str, **options: object) -> bytes:
@@ -47,7 +46,7 @@ def test_line_breaks_and_percent_signs_are_read() -> None:
 
 @pytest.mark.parametrize("size", [*range(8), 3 * 2**18 - 1, 3 * 2**18, 3 * 2**18 + 1, 2**21 + 2])
 def test_base64_is_read_the_same_however_it_is_cut(size: int) -> None:
-    large = Settings(max_image_bytes=2**22)
+    large = Limits(2**22, 1)
     data = bytes(number * 7 % 251 for number in range(size))
     text = base64_of(data)
     for spaced in (text, text + "\n", "\n".join(text[i : i + 76] for i in range(0, len(text), 76)) + "\n"):
@@ -58,7 +57,7 @@ def test_base64_is_read_the_same_however_it_is_cut(size: int) -> None:
 @pytest.mark.parametrize("head", ["QQ==", "QUI=", "A" * (2**20 - 4) + "QQ==", "A" * (2**20 - 2) + "=="])
 def test_nothing_may_follow_the_padding(head: str) -> None:
     with pytest.raises(InvalidImage, match="not base64"):
-        read_inline(ImageSource(head + "QUJD", "images.0"), Settings())
+        read_inline(ImageSource(head + "QUJD", "images.0"), Limits(2**22, 1))
 
 
 @pytest.mark.parametrize(
@@ -88,8 +87,8 @@ def test_too_many_bytes_are_refused_before_they_are_decoded() -> None:
     with pytest.raises(ImageTooLarge):
         read("A" * 200_000)
     with pytest.raises(ImageTooLarge):
-        read(base64_of(bytes(SETTINGS.max_image_bytes + 1)))
-    assert len(read(base64_of(bytes(SETTINGS.max_image_bytes)))) == SETTINGS.max_image_bytes
+        read(base64_of(bytes(LIMITS.max_image_bytes + 1)))
+    assert len(read(base64_of(bytes(LIMITS.max_image_bytes)))) == LIMITS.max_image_bytes
 
 
 # ---- pictures
