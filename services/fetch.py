@@ -1,7 +1,8 @@
 """Fetch the models of HEADMAP_MODELS that are not here from the Hub into its cache: `python -m services.fetch`.
 
 It runs once before the processes that load models start, and does nothing where all models are here. HF_TOKEN opens
-gated models. Only JSON, templates, tokenizers and safetensors are fetched: nothing that could run.
+gated models. Only JSON, templates, tokenizers and safetensors are fetched: nothing that could run, unless
+HEADMAP_TRUST_REMOTE_CODE names the model.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ def main() -> int:
             try:
                 info = find_model(name, settings)
             except ModelNotFound:
-                _fetch(name)
+                _fetch(name, PATTERNS + ["*.py"] * (name in settings.trust_remote_code))
                 info = find_model(name, settings)
         except (ModelNotFound, UnsupportedModel, OSError, ValueError) as error:  # OSError: all that the Hub refuses
             logger.error("%s cannot be had: %s", name, error)
@@ -37,11 +38,11 @@ def main() -> int:
     return 0
 
 
-def _fetch(name: str) -> None:
+def _fetch(name: str, patterns: list[str]) -> None:
     from huggingface_hub import snapshot_download  # of the model image; the bundled model does without
 
     logger.info("fetching %s from the Hub", name)
-    snapshot_download(name, allow_patterns=PATTERNS)
+    snapshot_download(name, allow_patterns=patterns)
 
 
 if __name__ == "__main__":

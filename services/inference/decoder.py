@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import resource
 import signal
 import socket
@@ -19,6 +20,7 @@ from headmap.errors import HeadmapError, ImageTooLarge
 from services.inference.images import EncodedImage, ImageSource, Limits, decode_image, read_inline
 
 _LENGTHS = struct.Struct("!IQ")  # of the head and of the body
+_NICE = 5  # the event loop and the model come first
 _BASE_BYTES = 2**29
 _BYTES_PER_PIXEL = 24  # pictures of 4 bytes a pixel: as it is decoded, turned, converted, and its pixels on their way
 
@@ -27,6 +29,7 @@ def main(arguments: list[str]) -> None:
     limits = Limits(*map(int, arguments))
     for number in (signal.SIGINT, signal.SIGTERM):  # sent to a whole group; what the server has accepted it finishes
         signal.signal(number, signal.SIG_IGN)
+    os.nice(_NICE)
     most = _BASE_BYTES + _BYTES_PER_PIXEL * limits.max_image_pixels + 4 * limits.max_image_bytes
     with contextlib.suppress(ValueError, OSError):  # not every system has this limit
         resource.setrlimit(resource.RLIMIT_AS, (most, most))

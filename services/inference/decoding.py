@@ -112,7 +112,7 @@ class _Decoder:
         command = [sys.executable, "-W", "ignore", "-m", "services.inference.decoder", *map(str, self._limits)]
         environment = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
         with other:
-            process = subprocess.Popen(command, stdin=other, stdout=subprocess.DEVNULL, env=environment)
+            process = subprocess.Popen(command, stdin=other, stdout=subprocess.DEVNULL, env=environment)  # noqa: S603  our own module
         return process, own
 
     def _end(self) -> int | None:

@@ -190,12 +190,42 @@ class Engine:
                 sequence.slot, sequence.plan, sequence.prompt, on_layer=self._between_layers, watch=sequence.watch
             ).cpu()
             sequence.prefill_s = time.monotonic() - started - (self._step_seconds - stepping)
-            sequence.position = sequence.request.prompt.next_position
-            sequence.kept_tokens = self._cache.tokens(sequence.slot)
             self._totals["prompt"] += sequence.plan.prompt_tokens
             with self._wake:
                 self._prefilling = None
                 self._running.append(sequence)
+        except Exception as error:
+            self._fail(sequence, as_headmap_error(error))
+            return
+        for one in (sequence, *self._forks(sequence)):
+            self._begin(one, logits)
+
+    def _forks(self, first: Sequence) -> list[Sequence]:
+        """Start those of a group whose turn it is with copies of what one of them, prefilled, holds of the prompt."""
+        forks: list[Sequence] = []
+        while first.group is not None:
+            with self._wake:
+                sequence = self._scheduler.next(len(self._running), self._cache.fits, first.group)
+                if sequence is None:
+                    break
+                self._running.append(sequence)
+            started = time.monotonic()
+            sequence.queue_s = started - sequence.submitted
+            try:
+                sequence.slot = self._cache.admit(sequence.reservation)
+                self._cache.copy(first.slot, sequence.slot)
+            except Exception as error:
+                self._fail(sequence, as_headmap_error(error))
+            else:
+                sequence.prefill_s = time.monotonic() - started
+                forks.append(sequence)
+        return forks
+
+    def _begin(self, sequence: Sequence, logits: torch.Tensor) -> None:
+        """The first token of a sequence whose prompt is in the cache."""
+        try:
+            sequence.position = sequence.request.prompt.next_position
+            sequence.kept_tokens = self._cache.tokens(sequence.slot)
             if sequence.request.sampling.max_new_tokens == 0:
                 self._finish(sequence, "length")
             else:
@@ -206,7 +236,12 @@ class Engine:
             self._fail(sequence, as_headmap_error(error))
 
     def _between_layers(self) -> None:
-        """A long prompt must not hold up the others: decode once the last step lies too far back."""
+        """A long prompt must not hold up the others: decode once the last step lies too far back.
+
+        Raises Cancelled where the prompt's own client has gone.
+        """
+        if self._prefilling is not None and self._prefilling.id in self._cancelled:
+            raise Cancelled("the client went away")
         if self._running and time.monotonic() - self._last_step >= self._max_decode_gap:
             self._end_cancelled()
             self._step()

@@ -26,7 +26,8 @@ class EngineRequest:
 
     scores: those of the map to serve with, if there is one. grammar: the form of the answer. session: the conversation
     that the prompt may go on from and whose past is kept at the end. watched: the layer and the KV head whose kept
-    tokens are told.
+    tokens are told. group: requests of one group differ in id and sampling alone, so one prefill may serve them all;
+    they have no session and watch nothing.
     """
 
     id: str
@@ -37,6 +38,7 @@ class EngineRequest:
     grammar: Grammar | None = None
     session: SessionTurn | None = None
     watched: tuple[int, int] | None = None
+    group: str | None = None
     request_id: str | None = None
     """Of the HTTP request, for the log; clients choose it, so only `id` tells requests apart."""
 

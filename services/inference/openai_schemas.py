@@ -136,8 +136,8 @@ class ChatRequest(OpenAIRequest):
     """OpenAI's schema, with `kv` and `session` as extra fields. Greedy unless temperature or top_p is given."""
 
     messages: list[ChatMessage] = Field(min_length=1, max_length=4096)
-    max_completion_tokens: int | None = Field(None, ge=1, le=MAX_TOKENS)
-    max_tokens: int | None = Field(None, ge=1, le=MAX_TOKENS, description="the older name of max_completion_tokens")
+    max_completion_tokens: int | None = Field(None, ge=0, le=MAX_TOKENS, description="0 only prefills the prompt")
+    max_tokens: int | None = Field(None, ge=0, le=MAX_TOKENS, description="the older name of max_completion_tokens")
     logprobs: bool | None = Field(None, description="tell the log probability of each token")
     top_logprobs: int | None = Field(None, ge=0, le=MAX_TOP, description="and of so many likeliest ones; with logprobs")
     session: str | None = Field(

@@ -10,10 +10,12 @@ from headmap.errors import QueueFull
 
 
 class Waiting(Protocol):
-    """What the scheduler must know of a request: its id and the KV bytes it may come to hold."""
+    """What the scheduler must know of a request: its id, its group and the KV bytes it may come to hold."""
 
     @property
     def id(self) -> str: ...
+    @property
+    def group(self) -> str | None: ...
     @property
     def reservation(self) -> int: ...
 
@@ -58,16 +60,21 @@ class Scheduler(Generic[W]):
         self._overtakes = 0
         return waiting
 
-    def next(self, running: int, fits: Callable[[int], bool]) -> W | None:
-        """Take the request to start now, or None. `fits(bytes)` tells whether a reservation fits the memory."""
+    def next(self, running: int, fits: Callable[[int], bool], group: str | None = None) -> W | None:
+        """Take the request to start now, or None. `fits(bytes)` tells whether a reservation fits the memory.
+
+        With `group`, None also where another group's turn it is.
+        """
         if running >= self.max_running or not self._queue:
             return None
         if fits(self._queue[0].reservation):
+            if group is not None and self._queue[0].group != group:
+                return None
             self._overtakes = 0
             return self._queue.popleft()
         if self._overtakes < MAX_OVERTAKES:
             smaller = next((request for request in self._queue if fits(request.reservation)), None)
-            if smaller is not None:
+            if smaller is not None and (group is None or smaller.group == group):
                 self._overtakes += 1
                 self._queue.remove(smaller)
                 return smaller

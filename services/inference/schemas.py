@@ -86,7 +86,7 @@ _One = Annotated[int, Field(ge=1, le=1)]
 
 
 class Parameters(Strict):
-    max_new_tokens: int | None = Field(None, ge=1, le=MAX_TOKENS)
+    max_new_tokens: int | None = Field(None, ge=0, le=MAX_TOKENS, description="0 only prefills the prompt")
     do_sample: bool | None = Field(
         None, description="greedy when false; when left out, sampled where temperature, top_p or top_k is given"
     )

@@ -49,6 +49,10 @@ class Sequence:
     def id(self) -> str:
         return self.request.id
 
+    @property
+    def group(self) -> str | None:
+        return self.request.group
+
     def finished(self, reason: str, tail: str, shape: CacheShape) -> Finished:
         """Its end, where it went well. `tail`: text that no Token event brought."""
         prompt_tokens = self.request.prompt.prompt_tokens

@@ -126,8 +126,9 @@ class Serving:
         session = None
         if ask.session is not None:
             session = SessionTurn((ask.caller, ask.session), (choice.request, choice.map_id), pictures)
+        identity = uuid.uuid4().hex
         request = EngineRequest(
-            id=uuid.uuid4().hex,
+            id=identity,
             prompt=prompt,
             kv=choice.request,
             sampling=params,
@@ -135,6 +136,7 @@ class Serving:
             grammar=grammar,
             session=session,
             watched=ask.watched,
+            group=identity if session is None and ask.watched is None else None,
             request_id=request_id.get(),
         )
         return ReadyRequest(served, request, choice)

@@ -11,7 +11,7 @@ import json
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +76,8 @@ class ModelInfo:
     num_heads: int
     num_kv_heads: int
     max_positions: int
+    trust_remote_code: bool = False
+    """Whether Python code of the folder may run: only where the settings name the model."""
 
 
 def find_model(name: str, settings: Settings, revision: str | None = None) -> ModelInfo:
@@ -87,7 +89,7 @@ def find_model(name: str, settings: Settings, revision: str | None = None) -> Mo
     info = read_model(name, folder)
     if revision is not None and revision != info.revision and not _is_hub_snapshot(folder):
         raise ModelNotFound(f"revision: {name!r} is here as {info.revision}, not as {revision!r}", param="revision")
-    return info
+    return replace(info, trust_remote_code=name in settings.trust_remote_code)
 
 
 def list_models(settings: Settings) -> list[ModelInfo]:

@@ -22,6 +22,9 @@ class Settings(BaseSettings):
 
     models: tuple[str, ...] = Field((DEMO_MODEL,), description="Hub ids or local folders that inference serves")
     model_dirs: tuple[Path, ...] = Field((), description="folders whose subfolders are models by name")
+    trust_remote_code: tuple[str, ...] = Field(
+        (), description="models, by name, whose own Python code may run in our processes; none by default"
+    )
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="of the weights and the cache; bfloat16 on a GPU and float32 elsewhere when auto"

@@ -1,4 +1,4 @@
-"""Load a model of any family: weights from safetensors, no remote code, attention switched to ours."""
+"""Load a model of any family: weights from safetensors, its own code only if trusted, attention switched to ours."""
 
 from __future__ import annotations
 
@@ -133,13 +133,15 @@ class LoadedModel:
 def load_model(info: ModelInfo, *, device: str = "auto", dtype: str = "auto") -> LoadedModel:
     """Load what `info` names. Raises UnsupportedModel where files are missing or broken."""
     where = _device(device)
+    # Said either way: where nothing is said, transformers may ask at a terminal.
+    code = {"trust_remote_code": info.trust_remote_code, "local_files_only": True}
     try:
         model: PreTrainedModel = AutoModelForImageTextToText.from_pretrained(
-            info.folder, dtype=_dtype(dtype, where), attn_implementation="sdpa", use_safetensors=True
+            info.folder, dtype=_dtype(dtype, where), attn_implementation="sdpa", use_safetensors=True, **code
         )
         torch.nn.Module.to(model, where)
-        tokenizer = AutoTokenizer.from_pretrained(info.folder)
-        image_processor = AutoImageProcessor.from_pretrained(info.folder)
+        tokenizer = AutoTokenizer.from_pretrained(info.folder, **code)
+        image_processor = AutoImageProcessor.from_pretrained(info.folder, **code)
     except (OSError, ValueError, ImportError) as error:
         raise UnsupportedModel(f"model: {info.name!r} cannot be loaded: {error}", param="model") from error
     return wrap_model(info, model.eval(), tokenizer, image_processor)

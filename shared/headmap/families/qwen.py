@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from PIL import Image
 from transformers import PretrainedConfig, PreTrainedModel
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
 
 from headmap.families.base import Family, VisualTokens
 from headmap.families.tiles import row_major
@@ -17,7 +18,8 @@ class QwenVL(Family):
     def image_inputs(
         self, config: PretrainedConfig, image_processor: Any, images: Sequence[Image.Image]
     ) -> tuple[dict[str, torch.Tensor], tuple[VisualTokens, ...]]:
-        features = image_processor(images=list(images), return_tensors="pt")
+        resized = [_resized(image_processor, image) for image in images]
+        features = image_processor(images=resized, return_tensors="pt")
         merge = int(config.vision_config.spatial_merge_size)
         tokens = []
         for image, (_, height, width) in zip(images, features["image_grid_thw"].tolist(), strict=True):
@@ -44,3 +46,15 @@ class QwenVL(Family):
     def decode_positions(self, positions: torch.Tensor) -> torch.Tensor:
         """(3, S, 1): text moves along all three axes at once."""
         return positions[None, :, None].expand(3, -1, -1)
+
+
+def _resized(image_processor: Any, image: Image.Image) -> Image.Image:
+    """A picture at the size its processor would bring it to, by the same filter: the processor then leaves it as it is.
+
+    By itself it does that on a copy, and another, of the whole picture, each made at a stroke that holds Python's lock.
+    """
+    if image_processor.backend != "pil" or not image_processor.do_resize:
+        return image
+    size, factor = image_processor.size, image_processor.patch_size * image_processor.merge_size
+    height, width = smart_resize(image.height, image.width, factor, size["shortest_edge"], size["longest_edge"])
+    return image.resize((width, height), image_processor.resample)

@@ -61,7 +61,10 @@ class KeyRing:
         if self._read is None:
             if self._own and key is None:
                 raise _unauthorized()
-            raise RegistryUnavailable("API keys cannot be checked: the registry has not answered since the start")
+            raise RegistryUnavailable(
+                "API keys cannot be checked: the registry has not answered since the start. Until it does, keys of "
+                "HEADMAP_API_KEYS let in, and HEADMAP_ACCESS=open lets in everybody"
+            )
         if not self.asks:
             return None
         found = find_key(tuple(one for one in self._read if one.revoked_at is None), digest)
@@ -87,7 +90,8 @@ class KeyRing:
             keys = tuple(self._stored())
         except HeadmapError as error:
             if not self._away:
-                logger.warning("API keys: %s; going on with those that were read last", error.detail)
+                known = "only those of HEADMAP_API_KEYS count" if self._read is None else "those read last count"
+                logger.warning("API keys: %s; until it answers, %s", error.detail, known)
             self._away = True
         except Exception:
             logger.exception("API keys: not read")

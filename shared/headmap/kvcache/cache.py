@@ -89,19 +89,21 @@ class RaggedCache:
     @torch.inference_mode()
     def park(self, slot: int) -> ParkedSequence:
         """A copy of what a sequence holds, in the machine's memory and without unused room; the slot stays as it is."""
-        heads = self.shape.num_kv_heads
-        layers = []
-        for layer_idx in range(self.shape.num_layers):
-            rows = [self.row(layer_idx, slot, head) for head in range(heads)]
-            keys, values = (torch.cat(tensors).cpu() for tensors in zip(*rows, strict=True))
-            layers.append((keys, values))
-        return ParkedSequence(self.tables.lengths[:, slot].copy(), tuple(layers))
+        rows = (self._rows(layer_idx, slot) for layer_idx in range(self.shape.num_layers))
+        layers = tuple((keys.cpu(), values.cpu()) for keys, values in rows)
+        return ParkedSequence(self.tables.lengths[:, slot].copy(), layers)
 
     @torch.inference_mode()
     def unpark(self, slot: int, parked: ParkedSequence) -> None:
         """Put a parked sequence into an empty slot that `reservation` was told of it."""
         for layer_idx, (keys, values) in enumerate(parked.layers):
             self.put(layer_idx, slot, parked.lengths[layer_idx], keys.to(self.device), values.to(self.device))
+
+    @torch.inference_mode()
+    def copy(self, slot: int, to: int) -> None:
+        """Give an empty slot all that a sequence holds."""
+        for layer_idx in range(self.shape.num_layers):
+            self.put(layer_idx, to, self.tables.lengths[layer_idx, slot], *self._rows(layer_idx, slot))
 
     def put(self, layer_idx: int, slot: int, counts: Ints, keys: torch.Tensor, values: torch.Tensor) -> None:
         """Add tokens to one sequence's heads, `counts` (num_kv_heads,); `keys`, `values`: (sum, head_dim), by head."""
@@ -115,6 +117,12 @@ class RaggedCache:
         if places is None:
             return self.layers[layer_idx].row(1 + slot * self.shape.num_kv_heads + head)
         return self.layers[layer_idx].read(torch.from_numpy(places[head]).to(self.device))
+
+    def _rows(self, layer_idx: int, slot: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """A copy of what all heads of a layer hold of a sequence: (sum of its lengths, head_dim) each, by head."""
+        rows = [self.row(layer_idx, slot, head) for head in range(self.shape.num_kv_heads)]
+        keys, values = (torch.cat(tensors) for tensors in zip(*rows, strict=True))
+        return keys, values
 
     def empty(self, layer_idx: int, slot: int) -> None:
         """Forget what one layer holds of a sequence."""

@@ -193,7 +193,7 @@ BAD: list[tuple[dict[str, Any], int, str, str]] = [
     ({"messages": [{"role": "user", "content": " "}]}, 400, "empty_prompt", "messages"),
     ({"messages": [{"role": "user", "content": []}]}, 400, "empty_prompt", "messages"),
     ({"stop": ["a", "b", "c", "d", "e"]}, 400, "invalid_parameter", "stop"),
-    ({"max_tokens": 0}, 400, "invalid_parameter", "max_tokens"),
+    ({"max_tokens": -1}, 400, "invalid_parameter", "max_tokens"),
     ({"temperature": "1"}, 400, "invalid_parameter", "temperature"),
     ({"model": "nope"}, 404, "model_not_found", "model"),
     ({"kv": {"method": "h2o"}}, 400, "unknown_method", "kv.method"),
@@ -227,3 +227,17 @@ def test_a_failing_stream_still_ends_with_done(client: TestClient, picture: str,
     name, data = blocks[-2].split("\n")
     assert name == "event: error"
     assert json.loads(data.removeprefix("data: "))["error"]["code"] == "out_of_memory"
+
+
+@pytest.mark.parametrize("field", ["max_tokens", "max_completion_tokens"])
+@pytest.mark.parametrize("n", [1, 2])
+def test_no_new_tokens_only_prefill_the_prompt(client: TestClient, picture: str, field: str, n: int) -> None:
+    body = post(client, picture, n=n, **{field: 0}).json()
+    assert [(choice["message"]["content"], choice["finish_reason"]) for choice in body["choices"]] == [
+        ("", "length")
+    ] * n
+    assert body["usage"]["completion_tokens"] == 0
+    assert body["kv"]["kept_tokens"] > 0
+    text = post(client, picture, n=n, stream=True, logprobs=True, **{field: 0}).text
+    assert text.count('"finish_reason": "length"') == n
+    assert "error" not in text

@@ -48,10 +48,13 @@ class Call:
         if not isinstance(event, Token):
             self._ended.set()
 
-    def result(self) -> Finished:
+    def ended(self) -> Event:
         if not self._ended.wait(SECONDS):
             raise TimeoutError("no terminal event")
-        last = self.events[-1]
+        return self.events[-1]
+
+    def result(self) -> Finished:
+        last = self.ended()
         if isinstance(last, Failed):
             raise last.error
         assert isinstance(last, Finished)
@@ -80,7 +83,8 @@ def make(
     pixels = np.random.default_rng(width).integers(0, 255, (48, width, 3), dtype=np.uint8)
     content = [{"type": "image"}, {"type": "text", "text": "What is it?"}]
     prompt = model.prepare([{"role": "user", "content": content}], [Image.fromarray(pixels)])
-    scores = HeadScores(np.arange(12, dtype=float).reshape(3, 4) ** 3, 2)
+    layers, heads = model.info.num_layers, model.info.num_heads
+    scores = HeadScores(np.arange(layers * heads, dtype=float).reshape(layers, heads) ** 3, model.info.num_kv_heads)
     params = SamplingParams(**{"max_new_tokens": 8, "seed": 7, **sampling})
     return EngineRequest(name, prompt, kv or KVRequest("full"), params, scores)
 
@@ -245,6 +249,29 @@ def test_cancelling_frees_the_cache_and_leaves_others_alone(engine: Engine, mode
     assert bystander.result().token_ids == expected
     assert engine.stats().kv_reserved_bytes == 0
     engine.cancel("never seen")
+
+
+def test_a_client_that_goes_while_its_long_prompt_runs_frees_the_cache_before_the_end(model: LoadedModel) -> None:
+    engine = Engine(model, Settings(kv_memory_bytes=8_000_000))
+    ran: list[object] = []
+    inner = engine._runner.prefill
+
+    def leaving(*args: object, **kwargs: object) -> torch.Tensor:
+        engine.cancel("gone")
+        logits = inner(*args, **kwargs)
+        ran.append(logits)
+        return logits
+
+    engine._runner.prefill = leaving
+    engine.start()
+    try:
+        with pytest.raises(Cancelled):
+            submit(engine, make(model, "gone")).result()
+        assert not ran
+        assert engine.stats().kv_reserved_bytes == 0
+        assert submit(engine, make(model, "other")).result().finish_reason == "length"
+    finally:
+        engine.stop(0)
 
 
 def test_a_waiting_request_can_be_cancelled(model: LoadedModel) -> None:

@@ -25,7 +25,7 @@ BAD = [
     ({"stream": "yes"}, 422, "invalid_parameter", "'yes'"),
     ({"surprise": 1}, 422, "invalid_parameter", "surprise: unknown field"),
     ({"parameters": {"max_tokens": 5}}, 422, "invalid_parameter", "parameters.max_tokens: unknown field"),
-    ({"parameters": {"max_new_tokens": 0}}, 422, "invalid_parameter", "got 0"),
+    ({"parameters": {"max_new_tokens": -1}}, 422, "invalid_parameter", "got -1"),
     ({"parameters": {"max_new_tokens": 1.5}}, 422, "invalid_parameter", "got 1.5"),
     ({"parameters": {"max_new_tokens": "5"}}, 422, "invalid_parameter", "got '5'"),
     ({"parameters": {"temperature": 0}}, 422, "invalid_parameter", "parameters.temperature"),

@@ -5,7 +5,7 @@ from fastapi.testclient import TestClient
 
 from headmap.errors import OutOfMemory
 from headmap.settings import DEMO_MODEL
-from tests.services.inference.asking import QUESTION, events_of
+from tests.services.inference.asking import QUESTION, ask, events_of
 from tests.services.inference.fakes import EOS, FakeModels
 
 
@@ -39,3 +39,15 @@ def test_a_failing_stream_ends_with_one_error_event(client: TestClient, picture:
     last = events[-1][1]
     assert (last["code"], last["status"], last["error_type"]) == ("out_of_memory", 503, "generation")
     assert last["error"] == last["detail"] == "the model ran out of memory"
+
+
+def test_no_new_tokens_only_prefill_the_prompt(client: TestClient, picture: str) -> None:
+    for more in ({}, {"details": True, "top_n_tokens": 2}):
+        body = ask(client, picture, max_new_tokens=0, **more).json()
+        assert (body["generated_text"], body["details"]["finish_reason"]) == ("", "length")
+        assert (body["details"]["generated_tokens"], body["details"]["tokens"]) == (0, [])
+        assert body["details"]["kv"]["kept_tokens"] > 0
+    asked = {"inputs": "What?", "images": [picture], "parameters": {"max_new_tokens": 0, "top_n_tokens": 2}}
+    ((name, last),) = events_of(client.post("/generate_stream", json=asked).text)
+    assert (name, last["token"]["text"], last["generated_text"]) == (None, "", "")
+    assert last["details"]["generated_tokens"] == 0

@@ -16,6 +16,7 @@ from services.inference.scheduler import MAX_OVERTAKES, Scheduler
 class Request:
     id: str
     reservation: int
+    group: str | None = None
 
 
 def test_first_come_first_served() -> None:
@@ -24,6 +25,24 @@ def test_first_come_first_served() -> None:
         scheduler.add(Request(name, 1))
     assert [scheduler.next(running, lambda size: True).id for running in range(3)] == ["a", "b", "c"]
     assert scheduler.next(0, lambda size: True) is None
+
+
+def test_with_a_group_only_whose_turn_it_is_and_only_one_of_the_group() -> None:
+    scheduler: Scheduler[Request] = Scheduler(4, 10)
+    for name, size, group in (("a", 1, "g"), ("b", 1, "h"), ("c", 1, "g"), ("d", 9, "h"), ("e", 1, "g")):
+        scheduler.add(Request(name, size, group))
+
+    def next_of(group: str, running: int = 0) -> str | None:
+        found = scheduler.next(running, lambda size: size < 9, group)
+        return found and found.id
+
+    assert next_of("h") is None
+    assert next_of("g", running=4) is None
+    assert next_of("g") == "a"
+    assert next_of("g") is None  # b's turn
+    assert [next_of("h"), next_of("g")] == ["b", "c"]
+    assert next_of("h") is None  # d does not fit, e would overtake it
+    assert next_of("g") == "e"
 
 
 def test_no_more_than_max_running() -> None:
