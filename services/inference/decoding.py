@@ -112,7 +112,7 @@ class _Decoder:
         command = [sys.executable, "-W", "ignore", "-m", "services.inference.decoder", *map(str, self._limits)]
         environment = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
         with other:
-            process = subprocess.Popen(command, stdin=other, stdout=subprocess.DEVNULL, env=environment)  # noqa: S603  our own module
+            process = subprocess.Popen(command, stdin=other.fileno(), stdout=subprocess.DEVNULL, env=environment)  # noqa: S603  our own module
         return process, own
 
     def _end(self) -> int | None:
@@ -139,5 +139,5 @@ def _receive_picture(channel: socket.socket, width: int, height: int) -> Image.I
         count = min(rows, height - top)
         view = strip[: 3 * width * count]
         receive_into(channel, view)
-        image.paste(Image.frombuffer("RGB", (width, count), view, "raw", "RGB", 0, 1), (0, top))
+        image.paste(Image.frombytes("RGB", (width, count), bytes(view)), (0, top))
     return image

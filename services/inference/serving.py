@@ -19,6 +19,7 @@ from headmap.budgets import resolve_budget
 from headmap.context import request_id
 from headmap.errors import (
     HeadmapError,
+    ImageTooLarge,
     InvalidImage,
     InvalidParameter,
     ModelNotFound,
@@ -237,7 +238,16 @@ class Serving:
         digests: bool,
     ) -> tuple[PreparedPrompt, tuple[str, ...]]:
         """Runs in a thread of the pool, so decoded pictures of at most `prepare_workers` requests exist at once."""
-        images = [self._decoders.decode(source) for source in sources]
+        images: list[Image.Image] = []
+        pixels, most = 0, self.settings.max_request_pixels
+        for source in sources:
+            images.append(self._decoders.decode(source))
+            pixels += images[-1].width * images[-1].height
+            if pixels > most:
+                raise ImageTooLarge(
+                    f"{source.field}: pictures up to it have {pixels} pixels; at most {most} are allowed in a request",
+                    param=source.field,
+                )
         try:
             prompt = served.opened.prompts.prepare(conversation.messages, images)
         except HeadmapError:

@@ -76,6 +76,7 @@ class Settings(BaseSettings):
     image_decode_seconds: float = Field(60.0, gt=0, description="time to decode one picture, however it came")
     max_image_bytes: int = Field(20 * 2**20, ge=1, description="of one picture's file")
     max_image_pixels: int = Field(40_000_000, ge=1, description="of one picture, told by its header")
+    max_request_pixels: int = Field(160_000_000, ge=1, description="of all pictures of one request")
     max_images: int = Field(16, ge=1, description="in one request")
     max_body_bytes: int = Field(64 * 2**20, ge=1, description="of one request")
     max_bodies_bytes: int = Field(2**30, ge=1, description="of all requests at work in a process; then 429")

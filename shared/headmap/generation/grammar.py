@@ -43,7 +43,11 @@ class Grammars:
             raise InvalidParameter(f"{field}: {len(text)} characters, at most {_LONGEST} are taken", param=field)
         self._check(map(_inside, _literals(schema)), field)
         options: Any = {"whitespace_pattern": _WHITESPACE}
-        return self._grammar(llguidance.LLMatcher.grammar_from_json_schema(text, overrides=options), field)
+        try:
+            described = llguidance.LLMatcher.grammar_from_json_schema(text, overrides=options)
+        except ValueError as error:  # nested too deeply
+            raise InvalidParameter(f"{field}: {_first_line(str(error))}", param=field) from error
+        return self._grammar(described, field)
 
     def json_object(self, field: str) -> Grammar:
         """Answers that are a JSON object. Raises InvalidParameter."""

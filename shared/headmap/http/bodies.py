@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
-from json import JSONDecodeError, loads
+from json import JSONDecodeError
 from typing import Any
 
 from fastapi import Request, Response
@@ -17,11 +17,11 @@ _LARGE = 1 << 16
 class _LargeRequest(Request):
     async def json(self) -> Any:
         body = await self.body()
-        return await run_in_threadpool(_parse, body) if len(body) > _LARGE else loads(body)
+        return await run_in_threadpool(_parse, body) if len(body) > _LARGE else _parse(body)
 
 
 def _parse(body: bytes) -> Any:
-    """As `loads` for UTF-8, at a quarter of the time, which no other thread can run in."""
+    """Strict: UTF-8, no half of a surrogate pair, at most 200 levels. Takes a quarter of json's time."""
     try:
         return from_json(body)
     except ValueError as error:

@@ -6,7 +6,9 @@ import pytest
 from fastapi.testclient import TestClient
 
 from headmap.settings import Settings
+from services.inference.app import create_app
 from tests.services.inference.asking import QUESTION, ask
+from tests.services.inference.conftest import base64_of, png
 from tests.services.inference.fakes import FakeModels
 
 BAD = [
@@ -94,3 +96,33 @@ def test_a_picture_the_model_cannot_take_is_an_invalid_image(
     models.prompt_maker.error = ValueError("absolute aspect ratio must be smaller than 200")
     response = ask(client, picture)
     assert (response.status_code, response.json()["code"]) == (422, "invalid_image")
+
+
+@pytest.mark.parametrize("padding", [0, 100_000])
+@pytest.mark.parametrize(
+    "more",
+    [
+        b'"inputs": "\\ud800 what"',
+        b'"inputs": "\xff"',
+        b'"inputs": ' + b"[" * 900 + b"]" * 900,
+        b'"parameters": {"seed": ' + b"9" * 6000 + b"}",
+        b'"parameters": {"grammar": {"type": "json", "value": ' + b'{"items":' * 150 + b"{}" + b"}" * 150 + b"}}",
+    ],
+)
+@pytest.mark.parametrize("path", ["/generate", "/v1/chat/completions", "/v1/completions"])
+def test_bodies_that_parsers_stumble_over_are_refused(
+    client: TestClient, picture: str, path: str, more: bytes, padding: int
+) -> None:
+    body = b'{"images": ["' + picture.encode() + b'"], "inputs": "What?", ' + more + b" " * padding + b"}"
+    answer = client.post(path, content=body, headers={"Content-Type": "application/json"})
+    assert answer.status_code == (422 if path == "/generate" else 400)
+
+
+def test_pixels_of_all_pictures_together_are_bounded(settings: Settings, models: FakeModels) -> None:
+    small = settings.model_copy(update={"max_request_pixels": 250})
+    pictures = [base64_of(png(10, 10)) for _ in range(3)]
+    with TestClient(create_app(small, open_model=models)) as client:
+        assert client.post("/generate", json={"inputs": "What?", "images": pictures[:2]}).status_code == 200
+        answer = client.post("/generate", json={"inputs": "What?", "images": pictures})
+        assert (answer.status_code, answer.json()["code"]) == (413, "image_too_large")
+        assert "images.2: pictures up to it have 300 pixels; at most 250 are allowed" in answer.json()["detail"]
