@@ -29,7 +29,13 @@ _BLOCK = re.compile(r"(<!-- bench (\w+) -->\n).*?(<!-- /bench -->)", re.DOTALL)
 
 def main() -> int:
     results = {path.stem: json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"))}
-    tables = {name: table(results[of]) for name, (of, table) in TABLES.items() if of in results}
+    tables, outdated = dict[str, str](), list[str]()
+    for name, (of, table) in TABLES.items():
+        try:
+            tables |= {name: table(results[of])} if of in results else {}
+        except KeyError as missing:  # the benchmark has learnt to say more since
+            outdated.append(name)
+            sys.stderr.write(f"{name}: the result says nothing of {missing}, its table stays; measure again\n")
     drawn = {name: plot for name, plot in PLOTS.items() if tables.get(name)}
     FIGURES.mkdir(parents=True, exist_ok=True)
     with rc_context({"svg.hashsalt": "headmap"}):  # the same figures from the same results
@@ -40,6 +46,7 @@ def main() -> int:
         pictures = {name: f"\n![{alt}]({folder}/{name}.svg)\n" for name, (_, _, alt) in drawn.items()}
         blocks = {name: table + pictures.get(name, "") for name, table in tables.items() if table}
         text = page.read_text()
+        blocks |= {m[2]: m[0][len(m[1]) : -len(m[3])] for m in _BLOCK.finditer(text) if m[2] in outdated}
         filled = _BLOCK.sub(partial(_filled, blocks), text)
         if filled != text:
             page.write_text(filled)

@@ -131,3 +131,13 @@ def test_a_block_shows_its_plot_and_the_plot_is_the_same_every_time(
     first = (tmp_path / "figures" / "requests.svg").read_bytes()
     render.main()
     assert (tmp_path / "figures" / "requests.svg").read_bytes() == first
+
+
+def test_a_table_whose_result_is_too_old_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save(document("health", {}, [{"decoded": "PNG"}]), tmp_path / "health.json")
+    page = tmp_path / "page.md"
+    page.write_text("<!-- bench health -->\nas it was\n<!-- /bench -->\n")
+    for name, value in {"RESULTS": tmp_path, "PAGES": (page,), "FIGURES": tmp_path / "figures"}.items():
+        monkeypatch.setattr(render, name, value)
+    assert render.main() == 0
+    assert page.read_text() == "<!-- bench health -->\nas it was\n<!-- /bench -->\n"
