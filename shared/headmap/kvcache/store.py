@@ -16,6 +16,7 @@ class LayerStore:
     masks free slots without any length being looked up. table: (rows, width) int32, the blocks of each row in order;
     counts: (rows,) int32, how many of its entries count. `moves` counts how often tensors were made anew: whoever holds
     their addresses looks at it. used: no block from this one on is taken, so attention may stop there.
+    sorted: what `by_row` found, until blocks change hands.
     """
 
     def __init__(self, block_size: int, head_dim: int, dtype: torch.dtype, device: torch.device) -> None:
@@ -26,6 +27,7 @@ class LayerStore:
         self.table = torch.zeros((0, 0), dtype=torch.int32, device=device)
         self.counts = torch.zeros(0, dtype=torch.int32, device=device)
         self.moves = 0
+        self.sorted: tuple[torch.Tensor, torch.Tensor] | None = None
         self.used = 0
 
     def resize(self, blocks: int) -> None:
@@ -42,6 +44,7 @@ class LayerStore:
 
     def assign(self, assigned: Assigned) -> None:
         """Give blocks to rows; what lay in them is gone."""
+        self.sorted = None
         blocks, rows, positions = (self._index(a) for a in (assigned.blocks, assigned.rows, assigned.positions))
         self.owner[blocks] = rows
         if len(blocks):
@@ -49,10 +52,10 @@ class LayerStore:
             self._widen_table(int(assigned.rows.max()) + 1, int(assigned.positions.max()) + 1)
         self.table[rows, positions] = blocks.int()
         self.counts.scatter_reduce_(0, rows, positions.int() + 1, "amax")
-        self.bias[blocks] = -torch.inf
+        self.bias.index_fill_(0, blocks, -torch.inf)
         # A masked slot weighs 0, but 0 x NaN is NaN: what a former owner left must not reach this one.
-        self.keys[blocks] = 0
-        self.values[blocks] = 0
+        self.keys.index_fill_(0, blocks, 0)
+        self.values.index_fill_(0, blocks, 0)
 
     def write(self, places: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> None:
         """Put tokens into slots. `places`: (n,) int64; `keys` and `values`: (n, head_dim)."""
@@ -73,8 +76,17 @@ class LayerStore:
         held = self.bias[blocks] == 0
         return self.keys[blocks][held], self.values[blocks][held]
 
+    def by_row(self, rows: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """The blocks below `used` by row, (used,) int64, and where each of `rows` rows starts, (rows + 1,) int64."""
+        if self.sorted is None or len(self.sorted[1]) != rows + 1:
+            owners, order = self.owner[: self.used].sort(stable=True)
+            starts = torch.searchsorted(owners, torch.arange(rows + 1, device=owners.device))
+            self.sorted = order, starts
+        return self.sorted
+
     def free(self, first_row: int, rows: int) -> None:
         """Mark the blocks of `rows` rows from `first_row` on as free."""
+        self.sorted = None
         gone = (self.owner >= first_row) & (self.owner < first_row + rows)
         self.owner[gone] = 0
         self.bias[gone] = -torch.inf
@@ -91,7 +103,7 @@ class LayerStore:
         table, keys, values = moved[self.table.long()], self.keys[index], self.values[index]
         self.owner, self.bias = self.owner[index], self.bias[index]
         self.table, self.keys, self.values = table, keys, values
-        self.used = len(blocks)
+        self.used, self.sorted = len(blocks), None
         self.moves += 1
 
     def _widen_table(self, rows: int, width: int) -> None:

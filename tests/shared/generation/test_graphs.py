@@ -87,8 +87,8 @@ def admitted(runner: ModelRunner, model: LoadedModel, seed: int) -> tuple[int, i
 
 
 def attend_whole(queries: torch.Tensor, store: LayerStore, scaling: float) -> torch.Tensor:
-    """Over all blocks there are, as the kernels do: a captured step cannot follow how many are used."""
-    store.used = len(store.owner)
+    """Over all blocks there are, sorted in the step, as the kernels do: a captured step cannot follow what changes."""
+    store.used, store.sorted = len(store.owner), None
     return blocked.attend(queries, store, scaling)
 
 

@@ -64,17 +64,36 @@ def test_rows_that_the_layer_does_not_know_yet_leave_the_others_alone(backend: A
     torch.testing.assert_close(backend(more, store, 0.25)[1:3], backend(queries, store, 0.25)[1:3])
 
 
+MANY = [40, 33, 5, 20, 9]
+"""Lengths of more rows than attend in one call."""
+
+
 def test_rows_that_are_released_leave_the_others_alone(backend: Attend) -> None:
-    store, _ = filled([40, 33, 5], 16, 16, 0)
-    queries = torch.randn(4, 2, 16)
+    store, _ = filled(MANY, 16, 16, 0)
+    queries = torch.randn(6, 2, 16)
     before = backend(queries, store, 0.25).clone()
     store.free(2, 1)
-    torch.testing.assert_close(backend(queries, store, 0.25)[[1, 3]], before[[1, 3]])
+    torch.testing.assert_close(backend(queries, store, 0.25)[[1, 3, 4, 5]], before[[1, 3, 4, 5]])
+
+
+def test_blocks_that_a_row_gets_later_count(backend: Attend) -> None:
+    store, tokens = filled(MANY, 16, 16, 0)
+    queries = torch.randn(6, 2, 16)
+    before = backend(queries, store, 0.25).clone()
+    block = int((store.owner == 0).nonzero()[0])
+    store.assign(Assigned(np.array([block]), np.array([3]), np.array([1])))
+    more = torch.randn(2, 16)
+    store.write(block * 16 + torch.arange(2), more, more)
+    kept = torch.cat([tokens[2], more[:, None].expand(-1, 2, -1)])
+    after = backend(queries, store, 0.25)
+    expected = (queries[3] @ kept[:, 0].T * 0.25).softmax(-1) @ kept[:, 1]
+    torch.testing.assert_close(after[3], expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(after[[1, 2, 4, 5]], before[[1, 2, 4, 5]])
 
 
 def test_blocks_that_are_moved_together_give_the_same(backend: Attend) -> None:
-    store, _ = filled([40, 33, 5], 16, 16, 0)
-    queries = torch.randn(4, 2, 16)
+    store, _ = filled(MANY, 16, 16, 0)
+    queries = torch.randn(6, 2, 16)
     before = backend(queries, store, 0.25).clone()
     store.keep_blocks(store.owner.nonzero()[:, 0].numpy())
     torch.testing.assert_close(backend(queries, store, 0.25)[1:], before[1:])
