@@ -12,7 +12,7 @@ from sqlalchemy import func, select, update
 
 from headmap.errors import JobEnded, UnsupportedModel
 from headmap.head_scores import HeadScores, compare
-from headmap.jobs.leases import MAX_BACK_OFF, Lease, acquire, claim_unannounced, complete, expire, fail, release, renew
+from headmap.jobs.leases import Lease, acquire, claim_unannounced, complete, expire, fail, release, renew
 from headmap.jobs.work import ShardResult
 from headmap.page_sums import PageSums
 from headmap.registry import repository
@@ -243,20 +243,6 @@ class LeaseContract:
         with database.write() as session:
             fail(session, found, "busy", permanent=False, max_attempts=3, back_off=100)
         assert lease(database, job, 0) is None
-
-    def test_each_wait_is_twice_as_long_up_to_a_limit(self, database: Database) -> None:
-        job = make_job(database)
-        waits = []
-        for attempt in range(9):
-            found = held(database, job, 0, str(attempt))
-            with database.write() as session:
-                now = utc_now(session)
-                fail(session, found, "busy", permanent=False, max_attempts=100, back_off=2)
-                shard = session.get_one(Shard, (job, 0))
-                waits.append(round((shard.due_at - now).total_seconds()))
-                shard.due_at = now
-        assert waits == [min(2**attempt, MAX_BACK_OFF) for attempt in range(1, 10)]
-        assert waits[-1] == MAX_BACK_OFF
 
     def test_a_worker_that_goes_hands_its_shards_back_without_a_failure(self, database: Database) -> None:
         job = make_job(database)
