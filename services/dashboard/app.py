@@ -13,9 +13,11 @@ import headmap
 from headmap.http.plumbing import Checks, install
 from headmap.settings import Settings
 from services.dashboard import relay, routes_session, samples, status
-from services.dashboard.pages import mount_pages
+from services.dashboard.pages import PAGES, mount_pages
 from services.dashboard.sessions import Sessions
 from services.dashboard.state import Addresses, DashboardState
+
+_PATHS = frozenset(page.path for page in PAGES)
 
 
 def create_app(
@@ -50,13 +52,13 @@ def create_app(
 
 
 class DashboardMiddleware:
-    """Lets `dashboard` answer `/` and all under /dashboard, before anything asks for a key."""
+    """Lets `dashboard` answer `/`, `/docs` and all under /dashboard, before anything asks for a key."""
 
     def __init__(self, app: ASGIApp, dashboard: FastAPI) -> None:
         self._app, self._dashboard = app, dashboard
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        ours = scope["type"] == "http" and (scope["path"] == "/" or scope["path"].startswith("/dashboard/"))
+        ours = scope["type"] == "http" and (scope["path"] in _PATHS or scope["path"].startswith("/dashboard/"))
         await (self._dashboard if ours else self._app)(scope, receive, send)
 
 

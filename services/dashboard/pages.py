@@ -14,8 +14,15 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
 import headmap
+from headmap.http.docs import SWAGGER_POLICY, SWAGGER_UI
 
 FOLDER = Path(__file__).parent
+
+# Everything a page uses comes from here; nothing else can be loaded, framed or sent anywhere.
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; connect-src 'self'; "
+    "manifest-src 'self'; form-action 'none'; frame-ancestors 'none'; base-uri 'none'"
+)
 
 
 @dataclass(frozen=True)
@@ -23,6 +30,9 @@ class Page:
     name: str
     path: str
     title: str
+    section: bool = True
+    """Whether the list of sections names it."""
+    policy: str = POLICY
 
 
 PAGES = (
@@ -31,14 +41,10 @@ PAGES = (
     Page("budgets", "/dashboard/budgets", "Budgets"),
     Page("jobs", "/dashboard/jobs", "Jobs"),
     Page("status", "/dashboard/overview", "Status"),
+    Page("docs", "/docs", "API", section=False, policy=SWAGGER_POLICY),
 )
 
-# Everything a page uses comes from here; nothing else can be loaded, framed or sent anywhere.
 _HEADERS = {
-    "Content-Security-Policy": (
-        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; connect-src 'self'; "
-        "manifest-src 'self'; form-action 'none'; frame-ancestors 'none'; base-uri 'none'"
-    ),
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
     "Cache-Control": "no-cache",
@@ -50,19 +56,22 @@ def mount_pages(app: FastAPI) -> None:
     router = APIRouter(default_response_class=HTMLResponse)
     frame = Template((FOLDER / "pages" / "frame.html").read_text())
     for page in PAGES:
-        router.add_api_route(page.path, _Shown(render(frame, page)), include_in_schema=False, name=page.name)
+        router.add_api_route(page.path, _Shown(page, render(frame, page)), include_in_schema=False, name=page.name)
     app.include_router(router)
+    app.mount("/dashboard/static/swagger-ui", _Static(directory=SWAGGER_UI))
     app.mount("/dashboard/static", _Static(directory=FOLDER / "static"))
 
 
 def render(frame: Template, page: Page) -> str:
-    links = "\n".join(
-        f'<a href="{one.path}"{" aria-current=page" if one is page else ""}>{escape(one.title)}</a>' for one in PAGES
-    )
+    def link(one: Page) -> str:
+        here = ' aria-current="page"' if one is page else ""
+        return f'<a href="{one.path}"{here}>{escape(one.title)}</a>'
+
     return frame.substitute(
         name=page.name,
         title=escape(page.title),
-        links=links,
+        links="\n".join(link(one) for one in PAGES if one.section),
+        others="\n".join(link(one) for one in PAGES if not one.section),
         main=(FOLDER / "pages" / f"{page.name}.html").read_text(),
         version=headmap.__version__,
     )
@@ -71,11 +80,11 @@ def render(frame: Template, page: Page) -> str:
 class _Shown:
     """A route that answers with one page."""
 
-    def __init__(self, html: str) -> None:
-        self._html = html
+    def __init__(self, page: Page, html: str) -> None:
+        self._html, self._headers = html, _HEADERS | {"Content-Security-Policy": page.policy}
 
     async def __call__(self) -> HTMLResponse:
-        return HTMLResponse(self._html, headers=_HEADERS)
+        return HTMLResponse(self._html, headers=self._headers)
 
 
 class _Static(StaticFiles):

@@ -20,7 +20,9 @@ from services.dashboard.state import Key, State, bearer
 
 logger = logging.getLogger(__name__)
 
-_ALLOWED = re.compile(r"(score|maps|datasets)(/.+)?|generate|info|v1/models(/.+)?")
+_ALLOWED = re.compile(
+    r"(score|maps|datasets)(/.+)?|generate(_stream)?|info|health(/.+)?|v1/.+|((inference|scoring)/)?openapi\.json"
+)
 _ASKED = ("accept", "content-type", "idempotency-key")
 _ANSWERED = ("content-type", "content-disposition", "location", "retry-after", "x-request-id")
 # An event stream pings every 15 s, and a map of a large model is read within seconds.

@@ -55,6 +55,8 @@ def create_app(
         version=headmap.__version__,
         description="Profile a model's visual heads, and serve it with a KV cache sized head by head.",
         lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
     )
     metrics = install(
         app, settings, service="headmap", checks=checks, stored_keys=lambda: read_keys(app.state.scoring.database)

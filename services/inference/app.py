@@ -42,6 +42,8 @@ def create_app(
         version=headmap.__version__,
         description="Answer questions about pictures, with a KV cache sized head by head.",
         lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
     )
     metrics = install(
         app,

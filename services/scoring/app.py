@@ -38,6 +38,8 @@ def create_app(settings: Settings, *, broker: Broker | None = None) -> FastAPI:
         version=headmap.__version__,
         description="Profile a model's visual heads and keep the maps.",
         lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
     )
     metrics = install(
         app, settings, service="scoring", checks=checks, stored_keys=lambda: read_keys(app.state.scoring.database)

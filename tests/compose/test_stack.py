@@ -94,7 +94,8 @@ def test_the_gateway_says_what_is_where(client: httpx.Client) -> None:
     assert client.get("/").json()["documents"][:2] == ["/scoring/openapi.json", "/inference/openapi.json"]
     assert "/score" in client.get("/scoring/openapi.json").json()["paths"]
     assert "/generate" in client.get("/inference/openapi.json").json()["paths"]
-    assert "/inference/openapi.json" in client.get("/docs").text
+    assert "swagger-ui" in client.get("/docs").text
+    assert "/generate" in client.get("/dashboard/api/inference/openapi.json").json()["paths"]
     assert client.get("/health/live").json()["service"] == "gateway"
     assert client.get("/scoring/health").json() == {
         "status": "ok",

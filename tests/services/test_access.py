@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -183,7 +184,11 @@ def test_every_answer_carries_the_security_headers(
 def test_data_may_do_nothing_as_a_page_and_the_documentation_may(start: Start, path: str) -> None:
     client = start()
     assert "default-src 'none'" in client.get(path).headers["content-security-policy"]
-    assert "content-security-policy" not in client.get("/docs").headers
+    page = client.get("/docs")
+    assert "script-src 'self';" in page.headers["content-security-policy"]
+    assert "//" not in page.text
+    for asset in re.findall(r'(?:src|href)="([^"]+)"', page.text):
+        assert client.get(asset).status_code == 200, asset
 
 
 def preflight(client: TestClient, path: str, origin: str) -> dict[str, str]:

@@ -18,10 +18,13 @@ from pathlib import Path
 import httpx
 import pytest
 
+from headmap.registry.migrations import migrate
+from headmap.settings import Settings
 from tests.integration.servers import find_or_install, free_port
 
 ROOT = Path(__file__).parents[2]
 OUT = ROOT / "ui-out"
+KEY = "a-key-that-nobody-guesses"
 # Chromium's own confinement needs rights that root in a container does not have
 CHROMIUM_FLAGS = ["--no-sandbox", "--disable-gpu", "--force-color-profile=srgb", "--font-render-hinting=none"]
 
@@ -38,9 +41,14 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 class Running:
     """A process of ours, its output in a file."""
 
-    def __init__(self, folder: Path, *arguments: str) -> None:
+    def __init__(self, folder: Path, *arguments: str, **settings: str) -> None:
         self.log = folder / f"{arguments[0]}.log"
-        environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'shared'}:{ROOT}", "HEADMAP_DRAIN_SECONDS": "2"}
+        environment = {
+            **os.environ,
+            "PYTHONPATH": f"{ROOT / 'shared'}:{ROOT}",
+            "HEADMAP_DRAIN_SECONDS": "2",
+            **settings,
+        }
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", *arguments], stdout=log, stderr=log, env=environment, start_new_session=True
@@ -62,16 +70,21 @@ class Running:
 
 
 class Cluster:
-    """`headmap up` on a port that stays the same, to be killed and started again."""
+    """`headmap up` on a port that stays the same, to be killed and started again. Subfolders of `models` are models."""
 
     def __init__(self, folder: Path) -> None:
         self._folder, self.port = folder, free_port()
+        self.models = folder / "models"
+        self.models.mkdir()
         self.url = f"http://127.0.0.1:{self.port}"
         self._running: Running | None = None
 
     def start(self) -> None:
         data = str(self._folder / "data")
-        self._running = Running(self._folder, "services.cli.main", "up", "--port", str(self.port), "--data-dir", data)
+        self._running = Running(
+            self._folder, "services.cli.main", "up", "--port", str(self.port), "--data-dir", data,
+            HEADMAP_MODEL_DIRS=f'["{self.models}"]',
+        )  # fmt: skip
         self._running.wait_for(f"{self.url}/health/ready", 240)
 
     def kill(self) -> None:
@@ -100,17 +113,34 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     made.stop()
 
 
+def served(folder: Path, module: str, *arguments: str, **settings: str) -> tuple[str, Running]:
+    """A service on a port of its own, once it is ready: its URL and its process."""
+    port = free_port()
+    made = Running(folder, module, "--port", str(port), *arguments, **settings)
+    url = f"http://127.0.0.1:{port}"
+    made.wait_for(f"{url}/health/ready", 120)
+    return url, made
+
+
 @pytest.fixture(scope="session")
 def dashboard(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The dashboard's URL."""
-    port = free_port()
-    made = Running(
-        tmp_path_factory.mktemp("dashboard"), "services.dashboard", "--port", str(port), "--api", cluster.url
-    )
-    url = f"http://127.0.0.1:{port}"
-    made.wait_for(f"{url}/health/ready", 60)
+    url, made = served(tmp_path_factory.mktemp("dashboard"), "services.dashboard", "--api", cluster.url)
     yield url
     made.end()
+
+
+@pytest.fixture
+def locked(tmp_path: Path) -> Iterator[tuple[str, Path]]:
+    """A dashboard before a scoring service that needs the key KEY: its URL, and the folder with both logs."""
+    settings = Settings(data_dir=tmp_path)
+    migrate(settings)
+    keys = {"HEADMAP_DATA_DIR": str(tmp_path), "HEADMAP_API_KEYS": f'["{KEY}"]'}
+    api, scoring = served(tmp_path, "services.scoring", **keys)
+    url, made = served(tmp_path, "services.dashboard", "--api", api)
+    yield url, tmp_path
+    made.end()
+    scoring.end()
 
 
 @pytest.fixture(scope="session")

@@ -15,6 +15,7 @@ from pydantic import BaseModel
 from starlette.middleware.cors import CORSMiddleware
 
 from headmap.http.auth import OPEN_PATHS, AuthMiddleware
+from headmap.http.docs import mount_docs
 from headmap.http.keyring import KeyRing, StoredKeys
 from headmap.http.limits import KeyLimits
 from headmap.http.metrics import Metrics
@@ -58,10 +59,10 @@ def install(
     checks: Callable[[Request], Checks],
     stored_keys: StoredKeys,
 ) -> Metrics:
-    """Errors, keys, limits, headers, request ids, /health*, /metrics and a truthful /openapi.json for `app`.
+    """Errors, keys, limits, headers, request ids, /health*, /metrics, /docs and a truthful /openapi.json for `app`.
 
-    Call it once per application, after its routes or before. `checks` is asked at each readiness call, `stored_keys`
-    for the registry's keys from the first call on.
+    Call it once per application, made with `docs_url=None` and `redoc_url=None`, after its routes or before. `checks`
+    is asked at each readiness call, `stored_keys` for the registry's keys from the first call on.
     """
     metrics = Metrics()
     install_handlers(app)
@@ -86,6 +87,8 @@ def install(
     app.add_middleware(RequestMiddleware, metrics=metrics)
     app.state.metrics = metrics
     _add_routes(app, service, checks, metrics)
+    if app.openapi_url is not None:
+        mount_docs(app)
     documents: dict[bool, dict[str, Any]] = {}
     app.openapi = lambda: _openapi(app, keys.asks, documents)  # type: ignore[method-assign]  # FastAPI's own way
     return metrics

@@ -37,7 +37,7 @@ def test_problems_pass_as_they_are(known: TestClient) -> None:
     assert response.headers["content-type"] == "application/problem+json"
 
 
-@pytest.mark.parametrize("path", ["metrics", "docs", "scores", "maps/../metrics", "maps//x", "v1/chat/completions", ""])
+@pytest.mark.parametrize("path", ["metrics", "docs", "scores", "maps/../metrics", "maps//x", "v1", ""])
 def test_only_the_apis_paths_are_handed_on(path: str) -> None:
     def never(request: httpx.Request) -> httpx.Response:
         raise AssertionError(f"{request.url} was called")

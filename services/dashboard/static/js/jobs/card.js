@@ -1,7 +1,7 @@
 // One job: how far it is, what it was asked, why it failed, what can be done with it.
 import { remove } from "../lib/api.js";
 import { h } from "../lib/dom.js";
-import { count, counted, duration, time } from "../lib/format.js";
+import { count, counted, duration, percent, time } from "../lib/format.js";
 import { notice } from "../lib/problems.js";
 import { Meter } from "../lib/meter.js";
 
@@ -46,8 +46,8 @@ export class JobCard {
     this.state.textContent = state;
     this.element.dataset.state = state;
     this.title.textContent = job.model;
-    this.asked.textContent = `${typeof params.pages === "number" ? counted(params.pages, "page") : "as many pages as it takes"} of ${params.dataset}, rule ${params.rule}, seed ${params.seed}, at most ${counted(params.max_new_tokens, "token")} each`;
-    this.progress.show(progress.done / progress.total, `${count(progress.done)} of ${count(progress.total)}`);
+    this.asked.textContent = `${pagesOf(params)} of ${params.dataset}, rule ${params.rule}, seed ${params.seed}, at most ${counted(params.max_new_tokens, "token")} each`;
+    this.progress.show(progress.done / progress.total, `${count(progress.done)} of ${count(progress.total)}${active && params.pages === "auto" ? " so far" : ""}`);
     this.timing.textContent = timing(job);
     this.reason.hidden = !job.error;
     this.reason.textContent = job.error ? `Why it failed: ${job.error}` : "";
@@ -83,6 +83,11 @@ export class JobCard {
   }
 }
 
+function pagesOf(params) {
+  if (params.pages !== "auto") return counted(params.pages, "page");
+  return `${count(params.min_pages)} to ${counted(params.max_pages, "page")}, until ${percent(params.stable_overlap)} of the top heads agree,`;
+}
+
 /** When it began, how long it took, how long it still takes, how often a part had to be tried. */
 function timing(job) {
   const parts = [];
@@ -94,7 +99,7 @@ function timing(job) {
     const run = seconds(job.started_at, now);
     parts.push(`running for ${duration(run)}`);
     const { done, total } = job.progress;
-    if (done) parts.push(`about ${duration((run * (total - done)) / done)} to go`);
+    if (done && job.params.pages !== "auto") parts.push(`about ${duration((run * (total - done)) / done)} to go`);
   }
   if (job.attempts > 1) parts.push(`a part was tried ${counted(job.attempts, "time")}`);
   return parts.join("; ");

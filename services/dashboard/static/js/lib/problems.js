@@ -21,6 +21,7 @@ const WORDS = {
   out_of_memory: ["The model ran out of memory", "Try a smaller picture or a smaller budget."],
   queue_full: ["Too many requests at once", "Wait a moment, then try again."],
   unauthorized: ["An API key is needed", ""],
+  no_image: ["A picture is needed", "Upload one, or take a sample page."],
   invalid_image: ["This is not a picture we can read", "Take a PNG, JPEG or WebP file."],
   image_too_large: ["This picture is too large", "Make it smaller, then try again."],
   payload_too_large: ["This is too large to send", "Take a smaller file."],

@@ -67,6 +67,7 @@ export class Comparison {
     const place = new Map(ranked(theirs, null).map((head) => [`${head.layer}-${head.head}`, head]));
     const pairs = ranked(this.matrix, null).map((ours) => ({ ours, theirs: place.get(`${ours.layer}-${ours.head}`) }));
     pairs.sort((a, b) => Math.abs(b.ours.score - b.theirs.score) - Math.abs(a.ours.score - a.theirs.score));
+    if (pairs.every(({ ours, theirs: there }) => ours.score === there.score)) return h("p", { class: "hint" }, "Nothing: both maps give every head the same score.");
     const columns = ["Layer", "Head", `Version ${this.map.version}`, name(this.map, other), "Ranks"];
     const rows = pairs.slice(0, LISTED).map(({ ours, theirs: there }) => [ours.layer, ours.head, percent(ours.score), percent(there.score), `${ours.rank} and ${there.rank}`]);
     return h(

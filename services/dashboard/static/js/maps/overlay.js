@@ -41,6 +41,8 @@ export class HeadPages {
       const about = await get(path, { page: this.page, format: "json" });
       if (this.wanted !== wanted) return;
       this.picture.src = address(path, { page: this.page, format: "png" });
+      await this.picture.decode(); // shown once it is whole, so that nothing jumps twice
+      if (this.wanted !== wanted) return;
       this.large.href = this.picture.src;
       this.picture.alt = `Page ${this.page} of the profile, with the ${counted(about.hits, "place")} where layer ${layer}, head ${head} looked at the word being written; opens in full`;
       this.picture.hidden = false;

@@ -47,6 +47,20 @@ async function start(body) {
   return !known;
 }
 
+const auto = () => form.elements["how-many"].value === "auto";
+
+form.addEventListener("change", () => {
+  for (const [id, shown] of [["pages-number", !auto()], ["pages-auto", auto()]]) byId(id).hidden = byId(id).disabled = !shown;
+});
+form.dispatchEvent(new Event("change")); // a browser may have kept the choice over a reload
+
+/** The fields that say how many pages; what is left empty is for the server to choose. */
+function pages() {
+  if (!auto()) return { pages: Number(byId("pages").value) };
+  const given = (id, part = 1) => (byId(id).value === "" ? null : Number(byId(id).value) / part);
+  return { pages: "auto", min_pages: given("min-pages"), max_pages: given("max-pages"), stable_overlap: given("overlap", 100) };
+}
+
 form.addEventListener("submit", async (event) => {
   event.preventDefault();
   const place = byId("start-problem");
@@ -56,7 +70,7 @@ form.addEventListener("submit", async (event) => {
       model: byId("model").value.trim(),
       revision: byId("revision").value.trim() || null,
       dataset: byId("dataset").value.trim(),
-      pages: Number(byId("pages").value),
+      ...pages(),
       rule: byId("rule").value,
       seed: Number(byId("seed").value),
       max_new_tokens: Number(byId("new-tokens").value),

@@ -3,7 +3,10 @@ import { get } from "../lib/api.js";
 import { announce, byId, setOptions } from "../lib/dom.js";
 import { notice } from "../lib/problems.js";
 import { Column } from "../playground/column.js";
+import { HeadChoice } from "../playground/head.js";
 import { Picture } from "../playground/picture.js";
+
+const BUNDLED = "headmap/demo-ocr";
 
 const form = byId("ask");
 const model = byId("model");
@@ -21,15 +24,16 @@ const picture = new Picture({
   },
   onQuestion: (text) => (question.value = text),
 });
+const head = new HeadChoice(() => columns.forEach((column) => column.look()));
 const columns = [
-  new Column("Left", { method: "full", share: 1 }, { ask, onBusy }),
-  new Column("Right", { method: "sparsemm", share: 0.2 }, { ask, onBusy }),
+  new Column("Left", { method: "full", share: 1 }, { ask, seen, onBusy }),
+  new Column("Right", { method: "sparsemm", share: 0.2 }, { ask, seen, onBusy }),
 ];
 byId("columns").append(...columns.map((column) => column.element));
 
 /** What a column needs to ask; null where the form is not filled in. */
 function ask() {
-  if (!form.reportValidity()) return null;
+  if (!picture.check() || !form.reportValidity()) return null;
   return {
     picture: picture.current,
     question: question.value,
@@ -38,10 +42,14 @@ function ask() {
       model: model.value,
       inputs: question.value,
       images: picture.current ? [picture.current.url] : [],
-      parameters: { max_new_tokens: Number(byId("new-tokens").value) },
+      parameters: { max_new_tokens: Number(byId("new-tokens").value), kept: head.chosen },
     },
-    map: served[model.value]?.map ?? null,
   };
+}
+
+/** The picture to draw on what a head keeps of it; null where that is off. */
+function seen() {
+  return head.chosen && picture.current;
 }
 
 function onBusy() {
@@ -60,13 +68,25 @@ stop.addEventListener("click", () => columns.forEach((column) => column.stop()))
 question.addEventListener("keydown", (event) => {
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) form.requestSubmit();
 });
-model.addEventListener("change", tellMap);
+model.addEventListener("change", () => {
+  tellMap();
+  follow();
+});
 
 function tellMap() {
   const map = served[model.value]?.map;
   const hint = byId("model-hint");
-  if (map) hint.replaceChildren(link(`/dashboard/maps?map=${map.id}`, `Head map, version ${map.version}`));
-  else hint.replaceChildren("No head map yet: budgets are the same for every head. ", link("/dashboard/jobs", "Profile it"));
+  const limits = model.value === BUNDLED ? " This small model reads pages like the samples, and no others." : "";
+  if (map) hint.replaceChildren(link(`/dashboard/maps?map=${map.id}`, `Head map, version ${map.version}`), ".", limits);
+  else hint.replaceChildren("No head map yet: budgets are the same for every head. ", link("/dashboard/jobs", "Profile it"), ".", limits);
+}
+
+async function follow() {
+  try {
+    await head.follow(served[model.value]);
+  } catch (error) {
+    byId("page-problem").replaceChildren(notice(error, { text: "Try again", run: follow }));
+  }
 }
 
 function link(href, text) {
@@ -85,12 +105,12 @@ async function start() {
     tellMap();
     const methods = (await get("/info")).kv_methods;
     for (const column of columns) column.offer(methods);
+    byId("page-problem").replaceChildren();
+    await follow();
   } catch (error) {
     setOptions(model, [["", "No model to be had"]]);
     byId("page-problem").replaceChildren(notice(error, { text: "Try again", run: start }));
-    return;
   }
-  byId("page-problem").replaceChildren();
 }
 
 await start();

@@ -4,6 +4,7 @@ import { bytes, count, milliseconds, percent } from "../lib/format.js";
 import { Meter } from "../lib/meter.js";
 import { notice } from "../lib/problems.js";
 import { generate } from "../lib/stream.js";
+import { KeptPicture } from "./kept.js";
 
 const METHODS = {
   full: "Full cache",
@@ -18,11 +19,12 @@ export class Column {
   /**
    * @param {string} name
    * @param {{method: string, share: number}} choice what it begins with
-   * @param {{ask: () => any, onBusy: () => void}} calls
+   * @param {{ask: () => any, seen: () => any, onBusy: () => void}} calls `seen`: the picture to draw on, or null
    */
-  constructor(name, choice, { ask, onBusy }) {
+  constructor(name, choice, { ask, seen, onBusy }) {
     this.name = name;
     this.ask = ask;
+    this.seen = seen;
     this.onBusy = onBusy;
     /** @type {AbortController | null} */
     this.run_ = null;
@@ -55,6 +57,13 @@ export class Column {
     this.verdict.hidden = true;
     this.problem.replaceChildren();
     this.#showDetails(null);
+    this.kept.prepare(this.seen());
+  }
+
+  /** What is to be seen of a head is another one. */
+  look() {
+    this.kept.prepare(this.seen());
+    if (this.asked && this.seen()) this.run();
   }
 
   /** Ask, and show the answer as it comes; a run before this one ends. */
@@ -77,6 +86,7 @@ export class Column {
       this.text.textContent = answer.generated_text;
       this.#judge(answer.generated_text, asked.expected);
       this.#showDetails(answer.details, first || performance.now() - sent);
+      if (answer.details.kept && this.seen()) this.kept.show(answer.details);
       this.spoken = `${this.name}: ${answer.generated_text}`;
     } catch (error) {
       if (this.run_ !== run) return;
@@ -141,6 +151,7 @@ export class Column {
     this.first = h("dd", {});
     this.each = h("dd", {});
     this.map = h("dd", {});
+    this.kept = new KeptPicture();
     this.details = h(
       "div",
       { class: "answer-details" },
@@ -153,6 +164,7 @@ export class Column {
         h("div", {}, h("dt", {}, "Each token"), this.each),
         h("div", {}, h("dt", {}, "Head map"), this.map),
       ),
+      this.kept.element,
     );
     this.element = h(
       "section",
@@ -204,6 +216,6 @@ export class Column {
 /** Which map set the budgets, or why none did. */
 function mapOf(kv, asked) {
   if (kv.map_id) return h("a", { href: `/dashboard/maps?map=${kv.map_id}` }, kv.map_match === "exact" ? "in use" : "of another revision");
-  if (kv.map_match === "none" && asked === "sparsemm") return document.createTextNode("none, so SnapKV");
+  if (kv.map_match === "none" && asked === "sparsemm") return document.createTextNode("none: SnapKV");
   return document.createTextNode("not needed");
 }

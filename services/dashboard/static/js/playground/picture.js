@@ -24,6 +24,12 @@ export class Picture {
     return this.questions.find((one) => one.question === question.trim())?.answer ?? null;
   }
 
+  /** Say that one is needed, where there is none; returns whether there is. */
+  check() {
+    if (!this.current) byId("picture-problem").replaceChildren(notice(new Problem({ code: "no_image", detail: "nothing to ask about" })));
+    return Boolean(this.current);
+  }
+
   #listen() {
     const file = byId("file");
     const drop = byId("drop");
@@ -79,6 +85,7 @@ export class Picture {
   /** @param {Shown | null} shown @param {{question: string, answer: string}[]} questions */
   #show(shown, questions) {
     this.current = shown;
+    byId("picture-problem").replaceChildren();
     this.questions = questions;
     const image = byId("picture");
     image.hidden = !shown;
