@@ -71,6 +71,7 @@ def mount(
     )
     metrics.registry.register(EngineCollector(partial(_stats, state.serving)))
     app.state.inference = state
+    app.state.give_up = state.serving.give_up
     app.include_router(inference_router())
     return state
 

@@ -88,6 +88,12 @@ class Serving:
         refresher = MapRefresher(books, self.settings.map_refresh_seconds)
         self._refresher = asyncio.create_task(refresher.run(), name="map refresher")
 
+    async def give_up(self) -> None:
+        """Take no more requests; those at hand fail with ShuttingDown."""
+        self._stopping = True
+        engines = [served.opened.engine for served in self.models.values()]
+        await asyncio.gather(*(asyncio.to_thread(engine.stop, 0) for engine in engines))
+
     async def stop(self) -> None:
         """Take no more requests, let running ones finish for `settings.drain_seconds`, end everything."""
         self._stopping = True

@@ -16,6 +16,7 @@ logger = logging.getLogger(__name__)
 
 _PING_SECONDS = 15
 _SLOWEST_READER_SECONDS = 120.0
+_LAST_EVENT_SECONDS = 5.0
 
 OPENAPI: dict[str, Any] = {"text/event-stream": {"schema": {"type": "string"}}}
 
@@ -30,7 +31,7 @@ def stream_response(
         ping=_PING_SECONDS,
         send_timeout=_SLOWEST_READER_SECONDS,
         shutdown_event=anyio.Event(),
-        shutdown_grace_period=drain_seconds,
+        shutdown_grace_period=drain_seconds + _LAST_EVENT_SECONDS,
         headers={"X-Accel-Buffering": "no", **(headers or {})},
     )
 

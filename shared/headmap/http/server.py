@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import socket
 
@@ -9,6 +10,25 @@ import uvicorn
 from fastapi import FastAPI
 
 from headmap.settings import Settings
+
+_LAST_ANSWERS_SECONDS = 5
+
+
+class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config, app: FastAPI, drain_seconds: float) -> None:
+        super().__init__(config)
+        self._app, self._drain_seconds = app, drain_seconds
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        giving_up = asyncio.create_task(self._give_up())
+        await super().shutdown(sockets)
+        giving_up.cancel()
+
+    async def _give_up(self) -> None:
+        await asyncio.sleep(self._drain_seconds)
+        give_up = getattr(self._app.state, "give_up", None)
+        if give_up is not None:
+            await give_up()
 
 
 def serve(
@@ -21,7 +41,8 @@ def serve(
 ) -> bool:
     """Serve until a signal, on `bound` where it is given. Returns whether the application started.
 
-    Call it on the main thread. Running requests have `settings.drain_seconds` to finish once a signal came.
+    Call it on the main thread. Running requests have `settings.drain_seconds` to finish once a signal came; then the
+    application's `state.give_up()`, where it has one, is awaited, so that what still runs gets an answer.
     """
     config = uvicorn.Config(
         app,
@@ -30,9 +51,9 @@ def serve(
         log_config=None,
         access_log=False,
         server_header=False,
-        timeout_graceful_shutdown=max(1, round(settings.drain_seconds)),
+        timeout_graceful_shutdown=round(settings.drain_seconds) + _LAST_ANSWERS_SECONDS,
     )
-    server = uvicorn.Server(config)
+    server = _Server(config, app, settings.drain_seconds)
     # Once drained, uvicorn raises the signal again under the handlers it found; with these it then ends normally.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda _number, _frame: None)
