@@ -202,7 +202,7 @@ class BlockTables:
         free = np.flatnonzero(owner == FREE)[: len(rows)]
         if len(free) < len(rows):
             missing = len(rows) - len(free)
-            grown = max(missing, len(owner) // 8)  # room for some steps to come; a store is copied when it grows
+            grown = max(missing, len(owner) // 2)
             free = np.concatenate([free, np.arange(len(owner), len(owner) + missing)])
             self.owner[layer_idx] = owner = np.concatenate([owner, np.zeros(grown, dtype=np.int64)])
         owner[free] = rows
