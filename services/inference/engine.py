@@ -50,6 +50,7 @@ class Engine:
             dtype=loaded.model.dtype,
             device=loaded.device,
             memory_bytes=memory,
+            growth=1 / 2 if settings.cuda_graphs else 1 / 8,  # a captured graph holds until a tensor moves
             attend=get_backend(settings.decode_backend),
         )
         self._runner = ModelRunner(loaded, self._cache, capture=capture_on_cuda if settings.cuda_graphs else None)

@@ -31,13 +31,17 @@ class Assigned:
 class BlockTables:
     """Lengths, blocks and reservations of all sequences. Not thread-safe: one engine thread owns it.
 
-    `capacity_blocks` bounds the blocks reserved over all layers; None means no bound.
+    `capacity_blocks` bounds the blocks reserved over all layers; None means no bound. A layer that runs out of blocks
+    gets what is missing, or `growth` of what it has where that is more.
     """
 
-    def __init__(self, shape: CacheShape, block_size: int, capacity_blocks: int | None = None) -> None:
+    def __init__(
+        self, shape: CacheShape, block_size: int, capacity_blocks: int | None = None, *, growth: float = 1 / 8
+    ) -> None:
         self.shape = shape
         self.block_size = block_size
         self.capacity_blocks = capacity_blocks
+        self.growth = growth
         self.owner: list[Ints] = [np.zeros(0, dtype=np.int64) for _ in range(shape.num_layers)]
         self.lengths = np.zeros((shape.num_layers, 0, shape.num_kv_heads), dtype=np.int64)
         self._write_at = np.zeros_like(self.lengths)
@@ -202,7 +206,7 @@ class BlockTables:
         free = np.flatnonzero(owner == FREE)[: len(rows)]
         if len(free) < len(rows):
             missing = len(rows) - len(free)
-            grown = max(missing, len(owner) // 2)
+            grown = max(missing, int(len(owner) * self.growth))
             free = np.concatenate([free, np.arange(len(owner), len(owner) + missing)])
             self.owner[layer_idx] = owner = np.concatenate([owner, np.zeros(grown, dtype=np.int64)])
         owner[free] = rows

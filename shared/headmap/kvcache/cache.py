@@ -31,7 +31,8 @@ BLOCK_SIZE = 32
 class RaggedCache:
     """Keys and values of all running sequences. Not thread-safe: one engine thread owns it.
 
-    `memory_bytes` bounds what `admit` hands out over all sequences; None means no bound.
+    `memory_bytes` bounds what `admit` hands out over all sequences; None means no bound. `growth` is the share by which
+    a layer's store is enlarged when decoding fills it: less wastes less memory, more moves the tensors less often.
     """
 
     def __init__(
@@ -42,13 +43,14 @@ class RaggedCache:
         device: torch.device,
         block_size: int = BLOCK_SIZE,
         memory_bytes: int | None = None,
+        growth: float = 1 / 8,
         attend: Attend = blocked.attend,
     ) -> None:
         self.shape = shape
         self.device = device
         self.block_bytes = block_size * shape.token_bytes
         blocks = None if memory_bytes is None else memory_bytes // self.block_bytes
-        self.tables = BlockTables(shape, block_size, blocks)
+        self.tables = BlockTables(shape, block_size, blocks, growth=growth)
         self.layers = [LayerStore(block_size, shape.head_dim, dtype, device) for _ in range(shape.num_layers)]
         self.attend = attend
 
@@ -173,8 +175,15 @@ class RaggedCache:
             raise
 
     def _give(self, layer_idx: int, assigned: Assigned) -> None:
-        self.layers[layer_idx].resize(len(self.tables.owner[layer_idx]))
-        self.layers[layer_idx].assign(assigned)
+        store = self.layers[layer_idx]
+        try:
+            store.resize(len(self.tables.owner[layer_idx]))
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            store.resize(int(assigned.blocks.max()) + 1)  # without room for further steps
+            self.tables.limit(layer_idx, len(store.owner))
+        store.assign(assigned)
 
     def tokens(self, slot: int) -> int:
         """Tokens held for a sequence, over all layers and KV heads."""

@@ -142,6 +142,18 @@ def test_blocks_of_the_one_that_ended_serve_the_others(engine: Engine, model: Lo
     assert submit(engine, requests[2]).result().token_ids == alone
 
 
+def test_a_layer_grows_by_what_is_needed_where_memory_has_no_more(engine: Engine, model: LoadedModel) -> None:
+    request = make(model, "a", KVRequest("snapkv", budget=20), max_new_tokens=200)
+    alone = submit(engine, request).result().token_ids
+    store, tables = engine._cache.layers[0], engine._cache.tables
+    store.__class__, tables.growth = Bounded, 4.0
+    store.most = engine._cache.shape.num_kv_heads * -(-220 // 32)
+    try:
+        assert submit(engine, request).result().token_ids == alone
+    finally:
+        store.__class__ = LayerStore
+
+
 def test_an_error_lets_go_of_the_tensors_of_what_failed() -> None:
     held: list[weakref.ref[torch.Tensor]] = []
 
