@@ -236,6 +236,25 @@ def serving_table(result: Result) -> str:
     return "\n".join(lines) + "\n" + after + _where(result)
 
 
+def gaps_table(result: Result) -> str:
+    setting = result["settings"]
+    lines = [
+        "| a turn at the latest after | next token p50 / p99 / longest | the prompt's own answer |",
+        "|---|---|---|",
+    ]
+    for row in result["rows"]:
+        limit = row["max_decode_gap_ms"]
+        lines.append(
+            f"| {f'{limit} ms' if limit < 10_000 else 'its end'} | {row['gap_ms_p50']:.0f} / {row['gap_ms_p99']:.0f} / "
+            f"{row['gap_ms_max']:.0f} ms | {row['prompt_ms_p50'] / 1e3:.1f} s |"
+        )
+    after = (
+        f"\n{setting['prompts']} prompts of {setting['pictures']} pictures one after the other beside one running "
+        f"answer, {setting['rounds']} rounds in turn.\n"
+    )
+    return "\n".join(lines) + "\n" + after + _where(result)
+
+
 FAMILY_CHECKS = {
     "prompt": "prompt", "geometry": "geometry", "scoring": "scoring", "parity": "full budget = transformers",
     "batch": "batched = alone", "several": "several pictures", "sliding": "sliding window",
@@ -295,6 +314,7 @@ TABLES: dict[str, tuple[str, Table]] = {
     "scoring": ("scoring", scoring_table),
     "heads": ("heads", heads_table),
     "serving": ("serving", serving_table),
+    "gaps": ("gaps", gaps_table),
     "soak": ("soak", soak_table),
     "health": ("health", health_table),
 }

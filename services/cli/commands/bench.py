@@ -100,6 +100,16 @@ def serving(json: JsonFile = None, short: Short = False) -> None:
     _finish(run(record=_recorder(json), **fewer), json)
 
 
+@app.command("gaps")
+@one_line_errors
+def gaps(json: JsonFile = None, short: Short = False) -> None:
+    """How long a running answer waits for its next token while long prompts are prefilled."""
+    from benchmarks.gaps import run
+
+    fewer: dict[str, Any] = {"prompts": 2, "rounds": 1} if short else {}
+    _finish(run(record=_recorder(json), **fewer), json)
+
+
 @app.command("soak")
 @one_line_errors
 def soak(json: JsonFile = None, short: Short = False) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
+from torch import nn
 
 from headmap.families.base import PreparedPrompt
 from headmap.families.loading import LoadedModel
@@ -38,21 +40,38 @@ class ModelRunner:
     ) -> torch.Tensor:
         """Run a whole prompt, keeping what `plan` says. Returns the next token's logits, (vocab,) float32.
 
-        `on_layer` is called before each layer's attention; it may decode other sequences. `watch` learns what one
-        head keeps.
+        `on_layer` is called before each layer of what sees the pictures, and before each text layer's attention; it may
+        decode other sequences. `watch` learns what one head keeps.
         """
         model, device = self.loaded.model, self.loaded.device
         inputs = {
             key: value.to(device, model.dtype) if value.is_floating_point() else value.to(device)
             for key, value in prompt.inputs.items()
         }
-        output = model.model(
-            **inputs,
-            position_ids=prompt.position_ids.to(device),
-            past_key_values=self._mask.over(self.cache.prefill(slot, plan, on_layer, prompt.spans, watch)),
-            use_cache=True,
-        )
+        with self._before_vision_layers(on_layer):
+            output = model.model(
+                **inputs,
+                position_ids=prompt.position_ids.to(device),
+                past_key_values=self._mask.over(self.cache.prefill(slot, plan, on_layer, prompt.spans, watch)),
+                use_cache=True,
+            )
         return model.lm_head(output.last_hidden_state[0, -1]).float()
+
+    @contextmanager
+    def _before_vision_layers(self, call: Callable[[], None] | None) -> Iterator[None]:
+        """Have `call` called before each member of the module lists outside the text model."""
+        if call is None:
+            yield
+            return
+        whole = self.loaded.model.model
+        text = set(self.loaded.family.text_model(self.loaded.model).modules())
+        lists = [part for part in whole.modules() if isinstance(part, nn.ModuleList) and part not in text]
+        hooks = [layer.register_forward_pre_hook(lambda *_: call()) for one in lists for layer in one]
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
 
     @told_as_out_of_memory()
     @torch.inference_mode()

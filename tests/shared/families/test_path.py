@@ -13,9 +13,12 @@ from transformers import AutoModelForImageTextToText, PreTrainedModel
 from headmap.families.base import PreparedPrompt
 from headmap.families.loading import LoadedModel
 from headmap.generation.batch import generate_greedy
+from headmap.generation.runner import ModelRunner
 from headmap.head_scores import HeadScores
+from headmap.kvcache.cache import RaggedCache
 from headmap.kvcache.generate import GenerateCache
-from headmap.kvcache.plan import KVRequest
+from headmap.kvcache.methods import get_method
+from headmap.kvcache.plan import KVRequest, plan_cache
 from headmap.scoring.pages import make_page
 from headmap.scoring.profile import Profiler, transcription_prompt
 from headmap.scoring.reading import read_pages
@@ -72,6 +75,23 @@ def test_batched_equals_alone(family_model: LoadedModel) -> None:
     if family_model.cache_shape.budgeted_layers:  # a cache that kept everything would pass the above
         _, full = run(family_model, [prompts[3]], [KVRequest("full")])
         assert (full[0][1:] - logits[3][1:]).abs().max() > 1e-3
+
+
+def test_a_prefill_stops_by_before_every_layer_of_pictures_and_text(family_model: LoadedModel) -> None:
+    """Between them other sequences get their tokens, so none may be far from the next."""
+    prompt, text = ask(family_model, pictures(1)), family_model.info.num_layers
+    cache = RaggedCache(family_model.cache_shape, dtype=torch.float32, device=torch.device("cpu"))
+    plan = plan_cache(KVRequest("full"), get_method("full"), family_model.cache_shape, prompt.prompt_tokens, None)
+    calls: list[None] = []
+    slot = cache.admit(cache.reservation(plan, 0))
+    ModelRunner(family_model, cache).prefill(slot, plan, prompt, on_layer=lambda: calls.append(None))
+    vision = family_model.model.config.vision_config
+    layers = getattr(vision, "depth", None) or vision.num_hidden_layers
+    assert len(calls) >= text + layers
+    before = len(calls)
+    again = cache.admit(cache.reservation(plan, 0))
+    ModelRunner(family_model, cache).prefill(again, plan, prompt)
+    assert len(calls) == before
 
 
 def test_transformers_generate_takes_our_cache(family_model: LoadedModel) -> None:
