@@ -1,0 +1,67 @@
+"""Large bodies: parsed in full, one at a time, whatever size their chunks have."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from threading import Lock
+from time import sleep
+from typing import Any
+
+import pytest
+from fastapi import APIRouter, FastAPI
+from fastapi.testclient import TestClient
+
+from headmap.http import bodies
+from headmap.http.bodies import LargeBodyRoute
+from headmap.http.problems import install_handlers
+
+
+@pytest.fixture
+def client() -> Iterator[TestClient]:
+    router, app = APIRouter(route_class=LargeBodyRoute), FastAPI()
+
+    @router.post("/length")
+    def length(body: dict[str, str]) -> int:
+        return len(body["text"])
+
+    app.include_router(router)
+    install_handlers(app)
+    with TestClient(app) as client:
+        yield client
+
+
+@pytest.mark.parametrize("length", [0, 1000, 300_000])
+def test_a_body_in_chunks_arrives_whole(client: TestClient, length: int) -> None:
+    body = json.dumps({"text": "x" * length}).encode()
+    chunks = (body[start : start + 7000] for start in range(0, len(body), 7000))
+
+    answer = client.post("/length", content=chunks, headers={"Content-Type": "application/json"})
+
+    assert answer.json() == length
+
+
+def test_an_empty_body_is_refused(client: TestClient) -> None:
+    assert client.post("/length", content=b"", headers={"Content-Type": "application/json"}).status_code == 422
+
+
+def test_large_bodies_are_parsed_one_at_a_time(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    lock, under_way, most, parse = Lock(), 0, 0, bodies._parse
+
+    def counted(body: bytes) -> Any:
+        nonlocal under_way, most
+        with lock:
+            under_way += 1
+            most = max(most, under_way)
+        sleep(0.02)
+        with lock:
+            under_way -= 1
+        return parse(body)
+
+    monkeypatch.setattr(bodies, "_parse", counted)
+    body = {"text": "x" * 100_000}
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda _: client.post("/length", json=body).json(), range(8)))
+    assert answers == [100_000] * 8
+    assert most == 1
