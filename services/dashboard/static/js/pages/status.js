@@ -40,7 +40,7 @@ page.append(
     "section",
     { class: "panel stack", "aria-labelledby": "services-title" },
     h("h2", { id: "services-title" }, "Services"),
-    h("div", { class: "table-wrap", tabindex: 0, role: "region", "aria-labelledby": "services-title" }, h("table", {}, h("thead", {}, h("tr", {}, ...["Service", "Address", "State", "Checks"].map((text) => h("th", { scope: "col" }, text)))), services)),
+    h("div", { class: "table-wrap", tabindex: 0, role: "region", "aria-labelledby": "services-title" }, h("table", { class: "services" }, h("thead", {}, h("tr", {}, ...["Service", "Address", "State", "Checks"].map((text) => h("th", { scope: "col" }, text)))), services)),
   ),
   h("section", { class: "panel stack", "aria-labelledby": "jobs-title" }, h("div", { class: "row between" }, h("h2", { id: "jobs-title" }, "Scoring jobs"), h("a", { href: "/dashboard/jobs" }, "All jobs")), jobs),
 );
