@@ -49,14 +49,19 @@ def accuracy(result: Result) -> Figure:
     return figure
 
 
-def requests(result: Result) -> Figure:
-    """A whole request, batch 1: a step's time, the time to the first token, and the most memory, over the prompt."""
-    figure = Figure(figsize=(11, 3.8), layout="constrained")
-    axes = figure.subplots(1, 3, sharex=True)
+def requests(result: Result) -> Figure | None:
+    """A whole request, batch 1: a step's time, the time to the first token, and the most memory, over the prompt.
+
+    None for prompts of one length: they make no line.
+    """
     rows = [row for row in result["rows"] if row["what"] == "request" and row["batch"] == 1 and "missing" not in row]
     panels = (("token_ms", 1.0, "Next token, ms"), ("first_token_ms", 1e3, "First token, s"),
               ("peak_bytes", 2**30, "Peak memory, GiB"))  # fmt: skip
     prompts = sorted({row["prompt_tokens"] for row in rows})
+    if len(prompts) < 2:
+        return None
+    figure = Figure(figsize=(11, 3.8), layout="constrained")
+    axes = figure.subplots(1, 3, sharex=True)
     for contender, label in CONTENDERS.items():
         own = sorted((row for row in rows if row["contender"] == contender), key=lambda row: row["prompt_tokens"])
         if not own:

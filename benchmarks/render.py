@@ -36,14 +36,16 @@ def main() -> int:
         except KeyError as missing:  # the benchmark has learnt to say more since
             outdated.append(name)
             sys.stderr.write(f"{name}: the result says nothing of {missing}, its table stays; measure again\n")
-    drawn = {name: plot for name, plot in PLOTS.items() if tables.get(name)}
+    drawn = dict[str, str]()
     FIGURES.mkdir(parents=True, exist_ok=True)
     with rc_context({"svg.hashsalt": "headmap"}):  # the same figures from the same results
-        for name, (of, draw, _) in drawn.items():
-            draw(results[of]).savefig(FIGURES / f"{name}.svg", metadata={"Date": None})
+        for name, (of, draw, alt) in PLOTS.items():
+            if tables.get(name) and (figure := draw(results[of])) is not None:
+                figure.savefig(FIGURES / f"{name}.svg", metadata={"Date": None})
+                drawn[name] = alt
     for page in PAGES:
         folder = os.path.relpath(FIGURES, page.parent)
-        pictures = {name: f"\n![{alt}]({folder}/{name}.svg)\n" for name, (_, _, alt) in drawn.items()}
+        pictures = {name: f"\n![{alt}]({folder}/{name}.svg)\n" for name, alt in drawn.items()}
         blocks = {name: table + pictures.get(name, "") for name, table in tables.items() if table}
         text = page.read_text()
         blocks |= {m[2]: m[0][len(m[1]) : -len(m[3])] for m in _BLOCK.finditer(text) if m[2] in outdated}
@@ -319,7 +321,7 @@ TABLES: dict[str, tuple[str, Table]] = {
     "health": ("health", health_table),
 }
 """Name of a block -> the result it is of, and what makes the table."""
-PLOTS: dict[str, tuple[str, Callable[[Result], Figure], str]] = {
+PLOTS: dict[str, tuple[str, Callable[[Result], Figure | None], str]] = {
     "accuracy": (
         "accuracy", figures.accuracy, "Accuracy over the share of the prompt kept, a line for each method",
     ),
