@@ -310,7 +310,8 @@ def test_a_long_prompt_does_not_hold_up_running_requests(model: LoadedModel) -> 
         engine._runner.prefill = watched
         other = submit(engine, replace(long, id="long again"))
         assert [call.result().token_ids, other.result().token_ids] == alone
-        assert seen == [model.info.num_layers]  # a token between any two layers
+        vision_layers = model.model.config.vision_config.depth
+        assert seen == [vision_layers + model.info.num_layers]  # a token between any two layers
     finally:
         engine.stop(0)
 
