@@ -27,7 +27,7 @@ class TransformersCache(Contender):
             input_ids=tokens, position_ids=positions.expand(len(tokens), -1), past_key_values=self._cache,
             use_cache=True, logits_to_keep=1,
         )  # fmt: skip
-        logits: torch.Tensor = output.logits  # type: ignore[attr-defined]
+        logits: torch.Tensor = output.logits  # type: ignore[attr-defined]  # ModelOutput's fields are untyped
         return logits[:, -1].argmax(-1)
 
     @property

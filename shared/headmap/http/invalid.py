@@ -60,18 +60,22 @@ def _field(error: Mapping[str, Any], body: object) -> str:
         return ".".join(map(str, path)) or str(place)
     names, value = [], body
     for index, part in enumerate(path):
-        if _holds(value, part):
-            value = value[part]  # type: ignore[index]
-            names.append(str(part))
-        elif error["type"] == "missing" and index == len(path) - 1:
-            names.append(str(part))
+        try:
+            value = _member(value, part)
+        except LookupError:
+            if error["type"] != "missing" or index < len(path) - 1:
+                continue
+        names.append(str(part))
     return ".".join(names) or "body"
 
 
-def _holds(value: object, part: object) -> bool:
+def _member(value: object, part: object) -> object:
+    """What is under a key or at an index. Raises LookupError."""
     if isinstance(value, Mapping):
-        return part in value
-    return isinstance(value, list) and isinstance(part, int) and 0 <= part < len(value)
+        return value[part]
+    if isinstance(value, list) and isinstance(part, int):
+        return value[part]
+    raise LookupError(part)
 
 
 def _short(value: object) -> str:
