@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from transformers import DynamicCache
 
 from headmap.families.loading import LoadedModel
 from headmap.generation.text import TextStream
+from headmap.kvcache.attention import with_cache
 from headmap.scoring.alignment import match_paper
 from headmap.scoring.pages import Page
 from headmap.scoring.profile import transcription_prompt
@@ -24,7 +26,8 @@ def plain_page(loaded: LoadedModel, page: Page, max_new_tokens: int) -> tuple[np
     words, text = [word.text for word in page.words], TextStream(loaded.tokenizer)
     scores = np.zeros((loaded.info.num_layers, loaded.info.num_heads))
     answer: list[int] = []
-    output = model(**prompt.inputs, position_ids=prompt.position_ids, output_attentions=True, use_cache=True)
+    held = with_cache(model, DynamicCache(config=model.config.get_text_config()))
+    output = model(**prompt.inputs, position_ids=prompt.position_ids, output_attentions=True, use_cache=True, **held)
     while True:
         answer.append(int(output.logits[0, -1].argmax()))
         (word,) = match_paper([text.push(answer[-1])], words)
@@ -39,7 +42,7 @@ def plain_page(loaded: LoadedModel, page: Page, max_new_tokens: int) -> tuple[np
         output = model(
             input_ids=torch.tensor([[answer[-1]]]),
             position_ids=loaded.family.decode_positions(torch.tensor([prompt.next_position + len(answer) - 1])),
-            past_key_values=output.past_key_values,
             output_attentions=True,
             use_cache=True,
+            **held,
         )

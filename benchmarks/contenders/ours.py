@@ -8,7 +8,7 @@ from transformers import PreTrainedModel
 from benchmarks.contenders.case import Case, Contender
 from benchmarks.skew import published_skew
 from headmap.generation.graphs import Capture, GraphedDecoder, capture_on_cuda
-from headmap.kvcache.attention import ATTENTION, use_headmap_attention
+from headmap.kvcache.attention import ATTENTION, use_headmap_attention, with_cache
 from headmap.kvcache.backends import get_backend
 from headmap.kvcache.cache import DecodeCache, RaggedCache
 from headmap.kvcache.generate import cache_shape
@@ -35,7 +35,7 @@ class Ours(Contender):
             slot = self._cache.admit(self._cache.reservation(self._plan, self._new_tokens))
             view = self._cache.prefill(slot, self._plan)
             output = self._model.model(
-                input_ids=prompt[None], position_ids=positions, past_key_values=view, use_cache=True
+                input_ids=prompt[None], position_ids=positions, use_cache=True, **with_cache(self._model.model, view)
             )
             last.append(output.last_hidden_state[0, -1])
             self._slots.append(slot)
@@ -49,7 +49,7 @@ class Ours(Contender):
 
     def _forward(self, tokens: torch.Tensor, positions: torch.Tensor, cache: DecodeCache) -> torch.Tensor:
         output = self._model.model(
-            input_ids=tokens, position_ids=positions[:, None], past_key_values=cache, use_cache=True
+            input_ids=tokens, position_ids=positions[:, None], use_cache=True, **with_cache(self._model.model, cache)
         )
         return self._model.lm_head(output.last_hidden_state[:, -1])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from inspect import signature
 from typing import Any
 
 import torch
@@ -15,6 +16,8 @@ class TransformersCache(Contender):
     def __init__(self, model: PreTrainedModel, cache: Cache, decode: Callable[..., object] | None = None) -> None:
         self._model, self._cache = model, cache
         self._decode = decode or model.forward
+        renamed = "cache" in signature(model.forward).parameters  # by transformers 5.24; kvpress asks for an older one
+        self._held = {"cache" if renamed else "past_key_values": cache}
 
     def prefill(self, tokens: torch.Tensor) -> torch.Tensor:
         return self._run(self._model.forward, tokens, torch.arange(tokens.shape[1], device=tokens.device))
@@ -24,8 +27,8 @@ class TransformersCache(Contender):
 
     def _run(self, forward: Callable[..., object], tokens: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
         output = forward(
-            input_ids=tokens, position_ids=positions.expand(len(tokens), -1), past_key_values=self._cache,
-            use_cache=True, logits_to_keep=1,
+            input_ids=tokens, position_ids=positions.expand(len(tokens), -1), use_cache=True,
+            logits_to_keep=1, **self._held,
         )  # fmt: skip
         logits: torch.Tensor = output.logits  # type: ignore[attr-defined]  # ModelOutput's fields are untyped
         return logits[:, -1].argmax(-1)

@@ -16,7 +16,7 @@ from transformers import DynamicCache, PreTrainedModel
 from benchmarks.report import Recorder, in_turn, milliseconds, ratios
 from benchmarks.shapes import GQA, MHA, Shape, build
 from benchmarks.skew import published_skew
-from headmap.kvcache.attention import ATTENTION, use_headmap_attention
+from headmap.kvcache.attention import ATTENTION, use_headmap_attention, with_cache
 from headmap.kvcache.cache import RaggedCache
 from headmap.kvcache.generate import cache_shape
 from headmap.kvcache.methods import get_method
@@ -59,14 +59,13 @@ def decode(model: PreTrainedModel, batch: int, budget: int, repeats: int) -> dic
     def step_dense() -> None:
         model.set_attn_implementation("sdpa")
         positions = torch.full((batch, 1), position)
-        model.model(input_ids=tokens, position_ids=positions, past_key_values=dense, use_cache=True)
+        model.model(input_ids=tokens, position_ids=positions, use_cache=True, **with_cache(model.model, dense))
 
     def step_ours() -> None:
         model.set_attn_implementation(ATTENTION)
         positions = torch.full((batch, 1), position)
-        model.model(
-            input_ids=tokens, position_ids=positions, past_key_values=ragged.decode(range(batch)), use_cache=True
-        )
+        held = with_cache(model.model, ragged.decode(range(batch)))
+        model.model(input_ids=tokens, position_ids=positions, use_cache=True, **held)
 
     use_headmap_attention(model)
     seconds = in_turn({"ours": step_ours, "dense": step_dense}, repeats)
@@ -113,11 +112,12 @@ def prefill(model: PreTrainedModel, prompt_tokens: int, budget: int, repeats: in
         model.set_attn_implementation(ATTENTION)
         cache = RaggedCache(shape, dtype=torch.float32, device=torch.device("cpu"))
         view = cache.prefill(cache.admit(cache.reservation(plan, 0)), plan)
-        model.model(input_ids=tokens, position_ids=positions, past_key_values=view, use_cache=True)
+        model.model(input_ids=tokens, position_ids=positions, use_cache=True, **with_cache(model.model, view))
 
     def dense() -> None:
         model.set_attn_implementation("sdpa")
-        model.model(input_ids=tokens, position_ids=positions, past_key_values=DynamicCache(), use_cache=True)
+        held = with_cache(model.model, DynamicCache())
+        model.model(input_ids=tokens, position_ids=positions, use_cache=True, **held)
 
     use_headmap_attention(model)
     seconds = in_turn({"ours": ours, "dense": dense}, repeats, warmup=1)

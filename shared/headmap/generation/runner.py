@@ -11,6 +11,7 @@ from torch import nn
 from headmap.families.base import PreparedPrompt
 from headmap.families.loading import LoadedModel
 from headmap.generation.graphs import Capture, GraphedDecoder
+from headmap.kvcache.attention import with_cache
 from headmap.kvcache.cache import DecodeCache, RaggedCache
 from headmap.kvcache.kept import KeptTokens
 from headmap.kvcache.masking import HeadMask
@@ -48,12 +49,13 @@ class ModelRunner:
             key: value.to(device, model.dtype) if value.is_floating_point() else value.to(device)
             for key, value in prompt.inputs.items()
         }
+        cache = self.cache.prefill(slot, plan, on_layer, prompt.spans, watch)
         with self._before_vision_layers(on_layer):
             output = model.model(
                 **inputs,
                 position_ids=prompt.position_ids.to(device),
-                past_key_values=self._mask.over(self.cache.prefill(slot, plan, on_layer, prompt.spans, watch)),
                 use_cache=True,
+                **with_cache(model.model, self._mask.over(cache)),
             )
         return model.lm_head(output.last_hidden_state[0, -1]).float()
 
@@ -90,10 +92,11 @@ class ModelRunner:
 
     def _forward(self, tokens: torch.Tensor, positions: torch.Tensor, cache: DecodeCache) -> torch.Tensor:
         family = self.loaded.family
-        output = family.text_model(self.loaded.model)(
+        text_model = family.text_model(self.loaded.model)
+        output = text_model(
             input_ids=tokens,
             position_ids=family.decode_positions(positions),
-            past_key_values=self._mask.over(cache),
             use_cache=True,
+            **with_cache(text_model, self._mask.over(cache)),
         )
         return self.loaded.model.lm_head(output.last_hidden_state[:, -1]).float()

@@ -1,14 +1,17 @@
 """How the cache meets a transformers model: one attention function, registered under the name "headmap".
 
-A model calls `past_key_values.update(keys, values, layer_idx)` and hands what it gets to the attention function. Our
-caches return a `LayerAttention` in the place of the keys: it holds the cache and the layer, so all state is in the
-cache object, none on modules, and nothing in transformers is patched.
+A model calls `update(keys, values, layer_idx)` of the cache it was given and hands what it gets to the attention
+function. Our caches return a `LayerAttention` in the place of the keys: it holds the cache and the layer, so all state
+is in the cache object, none on modules, and nothing in transformers is patched.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
+from inspect import signature
 from typing import Any
 
 import torch
@@ -84,7 +87,7 @@ def headmap_attention(
     """
     del module, value, attention_mask
     if not isinstance(key, LayerAttention):
-        raise TypeError(f'attention "{ATTENTION}" needs a headmap cache as past_key_values')
+        raise TypeError(f'attention "{ATTENTION}" needs a headmap cache')
     if sliding_window != key.window:
         raise ValueError(f"a layer has a sliding window of {sliding_window}, its cache one of {key.window}")
     for name in ("softcap", "s_aux"):
@@ -97,6 +100,16 @@ def use_headmap_attention(model: PreTrainedModel) -> None:
     """Switch `model`'s text layers to our attention; vision towers keep theirs."""
     AttentionInterface.register(ATTENTION, headmap_attention)
     model.set_attn_implementation({"text_config": ATTENTION})
+
+
+def with_cache(model: torch.nn.Module, held: object) -> dict[str, Any]:
+    """The keyword argument that hands `held` to `model` as its cache: transformers 5.24 renamed `past_key_values`."""
+    return {_cache_name(type(model).forward): held}
+
+
+@cache
+def _cache_name(forward: Callable[..., Any]) -> str:
+    return "cache" if "cache" in signature(forward).parameters else "past_key_values"
 
 
 def causal_attention(

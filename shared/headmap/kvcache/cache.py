@@ -139,7 +139,7 @@ class RaggedCache:
         spans: tuple[tuple[int, int], ...] = (),
         watch: KeptTokens | None = None,
     ) -> PrefillCache:
-        """The cache to run a whole prompt with, as `past_key_values`; `on_layer` is called before each layer.
+        """The cache to run a whole prompt with; `on_layer` is called before each layer.
 
         `spans`: the pictures whose tokens see each other in both directions. On a slot that holds tokens it is the
         prompt of a further turn: its queries see what was kept before them, and plan and spans are about its own
@@ -148,7 +148,7 @@ class RaggedCache:
         return PrefillCache(self, slot, plan, on_layer, spans, watch)
 
     def decode(self, slots: Sequence[int]) -> DecodeCache:
-        """The cache to run one token of each of `slots` with, as `past_key_values`; makes room for the tokens."""
+        """The cache to run one token of each of `slots` with; makes room for the tokens."""
         order = np.asarray(slots, dtype=np.int64)
         places, assigned = self.tables.append(order)
         try:
@@ -224,7 +224,7 @@ class ParkedSequence:
 
 @dataclass(frozen=True)
 class PrefillCache:
-    """`past_key_values` for one sequence's whole prompt, or for that of a further turn."""
+    """A model's cache for one sequence's whole prompt, or for that of a further turn."""
 
     cache: RaggedCache
     slot: int
@@ -313,7 +313,7 @@ class _PrefillLayer(LayerAttention):
 
 @dataclass(frozen=True)
 class DecodeCache:
-    """`past_key_values` for one token of each running sequence. slots: (S,); places: (num_layers, S x num_kv_heads)."""
+    """A model's cache for one token of each running sequence. slots: (S,); places: (num_layers, S x num_kv_heads)."""
 
     cache: RaggedCache
     slots: torch.Tensor

@@ -2,7 +2,7 @@
 
 use_headmap_attention(model)
 cache = GenerateCache(model, KVRequest("sparsemm", ratio=0.2), scores)
-output = model.generate(**inputs, past_key_values=cache)
+output = model.generate(**inputs, **with_cache(model, cache))
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from headmap.kvcache.plan import CacheShape, KeepPlan, KVRequest, plan_cache
 
 
 class GenerateCache:
-    """`past_key_values` for one sequence: compresses the prompt once, then grows by a token a step.
+    """The cache of one sequence: compresses the prompt once, then grows by a token a step.
 
     One cache serves one call of `generate` with one prompt (no beams, no batch). Raises the errors of `plan_cache` when
     the prompt arrives, and ValueError for a batch or a second prompt. `spans` are `PreparedPrompt.spans`, for models
@@ -67,6 +67,11 @@ class GenerateCache:
     def get_seq_length(self, layer_idx: int = 0) -> int:
         """Tokens seen, evicted ones included: positions go on counting."""
         return self._seen
+
+    @property
+    def is_linear(self) -> list[bool]:
+        """For each layer whether it has linear attention, as `generate` asks: none has."""
+        return [False] * self.shape.num_layers
 
     @property
     def kept_tokens(self) -> int:

@@ -15,7 +15,7 @@ from headmap.kvcache.attention import LayerAttention
 
 
 class Cache(Protocol):
-    """What a model needs of `past_key_values`."""
+    """What a model needs of its cache."""
 
     def update(
         self, keys: torch.Tensor, values: torch.Tensor, layer_idx: int

@@ -75,7 +75,7 @@ class Watched:
 
 @dataclass(frozen=True)
 class ProbeCache:
-    """`past_key_values` of a forward over some sequences' tokens, one sequence after the other in one row."""
+    """The cache of a forward over some sequences' tokens, one sequence after the other in one row."""
 
     sequences: Sequence[Watched]
     shape: CacheShape

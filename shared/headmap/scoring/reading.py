@@ -21,6 +21,7 @@ import torch
 from headmap.families.base import PreparedPrompt
 from headmap.families.loading import LoadedModel
 from headmap.generation.drafts import Draft
+from headmap.kvcache.attention import with_cache
 from headmap.scoring.probe import MAX_LOGITS, Past, ProbeCache, Watched
 
 
@@ -117,8 +118,8 @@ def _start(loaded: LoadedModel, page: _Page) -> torch.Tensor:
     output = loaded.model.model(
         **inputs,
         position_ids=torch.cat([prompt.position_ids, positions], dim=-1).to(device),
-        past_key_values=ProbeCache([page.fed], loaded.cache_shape),
         use_cache=True,
+        **with_cache(loaded.model.model, ProbeCache([page.fed], loaded.cache_shape)),
     )
     return output.last_hidden_state[0, -page.fed.rows :]
 
@@ -126,12 +127,13 @@ def _start(loaded: LoadedModel, page: _Page) -> torch.Tensor:
 def _go_on(loaded: LoadedModel, pages: Sequence[_Page]) -> torch.Tensor:
     """Run the text model on each page's last token and guess. Returns (rows of all, hidden)."""
     family, device = loaded.family, loaded.device
+    text_model = family.text_model(loaded.model)
     positions = torch.tensor([place for page in pages for place in page.positions], device=device)
-    output = family.text_model(loaded.model)(
+    output = text_model(
         input_ids=torch.tensor([[token for page in pages for token in page.tokens]], device=device),
         position_ids=family.decode_positions(positions).transpose(-1, -2),
-        past_key_values=ProbeCache([page.fed for page in pages], loaded.cache_shape),
         use_cache=True,
+        **with_cache(text_model, ProbeCache([page.fed for page in pages], loaded.cache_shape)),
     )
     return output.last_hidden_state[0]
 

@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from transformers import AutoModelForImageTextToText, PreTrainedModel
+from transformers import AutoModelForImageTextToText, DynamicCache, PreTrainedModel
 
 from headmap.families.base import PreparedPrompt
 from headmap.families.loading import LoadedModel
 from headmap.generation.batch import generate_greedy
 from headmap.generation.runner import ModelRunner
 from headmap.head_scores import HeadScores
+from headmap.kvcache.attention import with_cache
 from headmap.kvcache.cache import RaggedCache
 from headmap.kvcache.generate import GenerateCache
 from headmap.kvcache.methods import get_method
@@ -98,8 +99,8 @@ def test_transformers_generate_takes_our_cache(family_model: LoadedModel) -> Non
     prompt, request = ask(family_model, pictures(1)), KVRequest("snapkv", ratio=0.3)
     cache = GenerateCache(family_model.model, request, spans=prompt.spans)
     output = family_model.model.generate(
-        **reference_inputs(family_model, prompt), past_key_values=cache, max_new_tokens=NEW_TOKENS, do_sample=False,
-        eos_token_id=None,
+        **reference_inputs(family_model, prompt), **with_cache(family_model.model, cache),
+        max_new_tokens=NEW_TOKENS, do_sample=False, eos_token_id=None,
     )  # fmt: skip
     assert output[0, prompt.prompt_tokens :].tolist() == run(family_model, [prompt], [request])[0][0]
 
@@ -113,8 +114,9 @@ def test_sliding_layers_hold_their_window_and_no_more(family_model: LoadedModel)
     cache = GenerateCache(family_model.model, KVRequest("snapkv", ratio=0.25), spans=prompt.spans)
     steps = 3
     family_model.model.generate(
-        **reference_inputs(family_model, prompt), past_key_values=cache, max_new_tokens=steps, eos_token_id=None
-    )
+        **reference_inputs(family_model, prompt), **with_cache(family_model.model, cache), max_new_tokens=steps,
+        eos_token_id=None,
+    )  # fmt: skip
     sliding = len(shape.sliding_layers) * shape.window
     others = len(shape.budgeted_layers) * (prompt.prompt_tokens // 4 + steps - 1)
     assert cache.kept_tokens == (sliding + others) * shape.num_kv_heads
@@ -126,8 +128,10 @@ def slow_winners(loaded: LoadedModel, prompt: PreparedPrompt, answer: list[int])
     inputs = reference_inputs(loaded, prompt)
     inputs.pop("mm_token_type_ids", None)
     rows = []
+    held = with_cache(model, DynamicCache(config=model.config.get_text_config()))
+    kept = {"output_attentions": True, "use_cache": True, **held}
     with torch.no_grad():
-        output = model.model(**inputs, position_ids=prompt.position_ids, output_attentions=True, use_cache=True)
+        output = model.model(**inputs, position_ids=prompt.position_ids, **kept)
         for step, token in enumerate(answer):
             # a sliding layer's keys are its last ones
             seen = prompt.prompt_tokens + step
@@ -135,9 +139,7 @@ def slow_winners(loaded: LoadedModel, prompt: PreparedPrompt, answer: list[int])
             output = loaded.family.text_model(model)(
                 input_ids=torch.tensor([[token]]),
                 position_ids=loaded.family.decode_positions(torch.tensor([prompt.next_position + step])),
-                past_key_values=output.past_key_values,
-                output_attentions=True,
-                use_cache=True,
+                **kept,
             )
     return np.array(rows).transpose(1, 2, 0)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -15,6 +16,7 @@ from headmap.families.loading import LoadedModel
 from headmap.generation.batch import generate_greedy
 from headmap.generation.runner import ModelRunner
 from headmap.head_scores import HeadScores
+from headmap.kvcache.attention import with_cache
 from headmap.kvcache.cache import RaggedCache
 from headmap.kvcache.generate import GenerateCache
 from headmap.kvcache.masking import HeadMask
@@ -181,7 +183,7 @@ def test_the_recipe_for_transformers_generate(any_model: LoadedModel, request_: 
     if any_model.family.name == "qwen2_vl":
         inputs["mm_token_type_ids"] = (inputs["input_ids"] == 4).int()
     output = any_model.model.generate(
-        **inputs, past_key_values=cache, max_new_tokens=NEW_TOKENS, do_sample=False, eos_token_id=None
+        **inputs, **with_cache(any_model.model, cache), max_new_tokens=NEW_TOKENS, do_sample=False, eos_token_id=None
     )
     tokens, _ = run(any_model, [prompt], [request_])
     assert output[0, prompt.prompt_tokens :].tolist() == tokens[0]
@@ -197,10 +199,16 @@ def test_the_model_refuses_to_run_without_our_cache(small_model: Callable[[str],
         model(input_ids=torch.tensor([[5, 6, 7]]))
 
 
+def test_the_cache_is_handed_over_by_the_name_that_this_transformers_has_for_it(any_model: LoadedModel) -> None:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", "`?past_key_values", FutureWarning)
+        run(any_model, [ask(any_model)], [KVRequest("snapkv", budget=20)])
+
+
 def test_generate_cache_refuses_a_batch(small_model: Callable[[str], LoadedModel]) -> None:
     model = small_model("qwen2_vl").model
     with pytest.raises(ValueError, match="a batch of 2"):
-        model(input_ids=torch.tensor([[5, 6], [7, 8]]), past_key_values=GenerateCache(model, KVRequest("full")))
+        model(input_ids=torch.tensor([[5, 6], [7, 8]]), **with_cache(model, GenerateCache(model, KVRequest("full"))))
 
 
 def test_masked_heads_add_nothing(small_model: Callable[[str], LoadedModel]) -> None:

@@ -13,10 +13,11 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
-from transformers import AutoModelForImageTextToText
+from transformers import AutoModelForImageTextToText, DynamicCache
 
 from headmap.families.base import PreparedPrompt
 from headmap.families.loading import LoadedModel, load_model
+from headmap.kvcache.attention import with_cache
 from headmap.models import find_model
 from headmap.scoring import probe, reading
 from headmap.scoring.pages import make_page
@@ -34,8 +35,10 @@ def plain_reading(loaded: LoadedModel, prompt: PreparedPrompt, steps: int) -> Re
     ).eval()
     answer: list[int] = []
     rows = []
+    held = with_cache(model, DynamicCache(config=model.config.get_text_config()))
+    kept = {"output_attentions": True, "use_cache": True, **held}
     with torch.no_grad():
-        output = model.model(**prompt.inputs, position_ids=prompt.position_ids, output_attentions=True, use_cache=True)
+        output = model.model(**prompt.inputs, position_ids=prompt.position_ids, **kept)
         while True:
             rows.append([layer[0, :, -1].argmax(-1).tolist() for layer in output.attentions])
             answer.append(int(model.lm_head(output.last_hidden_state[0, -1]).argmax()))
@@ -43,11 +46,7 @@ def plain_reading(loaded: LoadedModel, prompt: PreparedPrompt, steps: int) -> Re
                 return Reading(answer, np.array(rows).transpose(1, 2, 0))
             positions = loaded.family.decode_positions(torch.tensor([prompt.next_position + len(answer) - 1]))
             output = loaded.family.text_model(model)(
-                input_ids=torch.tensor([answer[-1:]]),
-                position_ids=positions,
-                past_key_values=output.past_key_values,
-                output_attentions=True,
-                use_cache=True,
+                input_ids=torch.tensor([answer[-1:]]), position_ids=positions, **kept
             )
 
 
