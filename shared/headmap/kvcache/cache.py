@@ -252,7 +252,8 @@ class PrefillCache:
             kept_keys, kept_values = keys.reshape(-1, d), values.reshape(-1, d)
         else:
             lengths = keep.sum(1).cpu().numpy()
-            kept_keys, kept_values = keys[keep], values[keep]
+            kept = keep.flatten().nonzero()[:, 0]
+            kept_keys, kept_values = (of.reshape(-1, d).index_select(0, kept) for of in (keys, values))
         self.cache.put(layer_idx, self.slot, lengths, kept_keys, kept_values)
 
 

@@ -18,12 +18,14 @@ def backend(request: pytest.FixtureRequest) -> Attend:
     return get_backend(request.param)
 
 
-def filled(lengths: list[int], size: int, dim: int, seed: int) -> tuple[LayerStore, list[torch.Tensor]]:
+def filled(
+    lengths: list[int], size: int, dim: int, seed: int, dtype: torch.dtype = torch.float32
+) -> tuple[LayerStore, list[torch.Tensor]]:
     """A store whose rows 1, 2, ... hold `lengths` tokens in blocks strewn about, and each row's keys (and values)."""
     torch.manual_seed(seed)
     counts = [-(-length // size) for length in lengths]
     strewn = np.random.default_rng(seed).permutation(sum(counts) + 3)
-    store = LayerStore(size, dim, torch.float32, torch.device("cpu"))
+    store = LayerStore(size, dim, dtype, torch.device("cpu"))
     store.resize(len(strewn))
     store.keys.fill_(7.0)  # what lies in free slots must not matter
     tokens = []
@@ -31,7 +33,7 @@ def filled(lengths: list[int], size: int, dim: int, seed: int) -> tuple[LayerSto
         blocks, strewn = strewn[:count], strewn[count:]
         store.assign(Assigned(blocks, np.full(count, row), np.arange(count)))
         places = (np.repeat(blocks, size) * size + np.tile(np.arange(size), count))[:length]
-        tokens.append(torch.randn(length, 2, dim) * 3)
+        tokens.append((torch.randn(length, 2, dim) * 3).to(dtype))
         store.write(torch.from_numpy(places), tokens[-1][:, 0], tokens[-1][:, 1])
     return store, tokens
 
@@ -54,6 +56,27 @@ def test_a_backend_equals_dense_attention(
         if len(kept):
             expected = (queries[row] @ kept[:, 0].T * dim**-0.5).softmax(-1) @ kept[:, 1]
             torch.testing.assert_close(output[row], expected, atol=1e-5, rtol=1e-5)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    lengths=st.lists(st.integers(0, 70), min_size=1, max_size=9).filter(any),
+    group=st.sampled_from([1, 7]),
+    dtype=st.sampled_from([torch.bfloat16, torch.float16]),
+    seed=st.integers(0, 100),
+)
+def test_sixteen_bits_cost_no_more_than_the_rounding_of_the_answer(
+    lengths: list[int], group: int, dtype: torch.dtype, seed: int
+) -> None:
+    store, tokens = filled(lengths, 32, 64, seed, dtype)
+    queries = torch.randn(len(lengths) + 1, group, 64).to(dtype)
+    output = get_backend("torch")(queries, store, 0.125)
+    assert output.dtype == dtype
+    for row, kept in enumerate(tokens, start=1):
+        if len(kept):
+            keys, values = kept.float().unbind(1)
+            expected = (queries[row].float() @ keys.T * 0.125).softmax(-1) @ values
+            torch.testing.assert_close(output[row].float(), expected, atol=2e-2, rtol=1e-2)
 
 
 def test_rows_that_the_layer_does_not_know_yet_leave_the_others_alone(backend: Attend) -> None:

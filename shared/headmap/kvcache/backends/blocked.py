@@ -12,6 +12,7 @@ import math
 import torch
 from torch.nn.functional import embedding_bag, scaled_dot_product_attention
 
+from headmap.kvcache.backends import fused_blocks
 from headmap.kvcache.store import LayerStore
 
 FEW_ROWS = 4
@@ -28,6 +29,8 @@ def attend(queries: torch.Tensor, store: LayerStore, scaling: float) -> torch.Te
     owner, keys, values, bias = (of[: store.used] for of in (store.owner, store.keys, store.values, store.bias))
     if rows <= 1 + FEW_ROWS:
         return _attend_masked(queries, keys, values, bias, owner, scaling)
+    if queries.device.type == "cpu" and queries.dtype.itemsize == 2:
+        return fused_blocks.attend(queries, store, scaling)
     row_of = owner[:, None].expand(-1, group)
     # Logits to the base 2: on a CPU torch spreads a small exp over threads, which costs more than it saves; not exp2.
     by_block = (queries * (scaling * math.log2(math.e))).index_select(0, owner)
