@@ -100,13 +100,30 @@ def efficiency_table(result: Result) -> str:
         "|---|---|---|---|---|---|",
     ]
     for row in rows:
-        what = f"{row['what']}, {row['shape']}"
+        what = f"{row['what']}, {row['dtype']}, {row['shape']}"
         spread = f"{row['ratio']:.2f} ({row['ratio_q1']:.2f} to {row['ratio_q3']:.2f})"
         budget = row["budget"] if row["what"] == "decode" else f"{row['budget']} of {row['prompt_tokens']}"
         lines.append(
             f"| {what} | {row['batch']} | {budget} | {row['ours_ms']:.0f} ms | {row['dense_ms']:.0f} ms | {spread} |"
         )
     return "\n".join(lines) + "\n" + _where(result) if rows else ""
+
+
+def ways_table(result: Result) -> str:
+    rows = [row for row in result["rows"] if row["what"] == "ways"]
+    if not rows:
+        return ""
+    lines = [
+        "| | batch | budget | sdpa for each row | like lengths padded | all padded | padding | ours, blocks |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        each, buckets, padded, blocks = (row["ms"][way] for way in ("each row", "buckets", "padded", "blocks"))
+        lines.append(
+            f"| {row['dtype']}, {row['shape']} | {row['batch']} | {row['budget']} | {each:.1f} ms | {buckets:.1f} ms "
+            f"| {padded:.1f} ms | x {row['padding']:.1f} | {blocks:.1f} ms |"
+        )
+    return "\n".join(lines) + "\n" + _where(result)
 
 
 def requests_table(result: Result) -> str:
@@ -118,7 +135,7 @@ def requests_table(result: Result) -> str:
     for prompt, batch in cells:
         some = next(row for key, row in rows.items() if key[1:] == (prompt, batch))
         lines += [
-            f"\nPrompts of {prompt:,} tokens, batch {batch}, B = {some['budget']}:\n",
+            f"\nPrompts of {prompt:,} tokens, batch {batch}, B = {some['budget']}, {some['dtype']}:\n",
             "| | next token (quartiles) | first token | KV | peak memory |",
             "|---|---|---|---|---|",
         ]
@@ -165,7 +182,7 @@ def gpu_table(result: Result) -> str:
 def scoring_table(result: Result) -> str:
     lines = [
         "| model | tokens of prompt + answer | pages | ours, pages a minute | plain loop | ratio | limit "
-        "| ratio to its best | limit | same scores | ours in bare forwards |",
+        "| ratio to its best | limit | same scores, else correlation | ours in bare forwards |",
         "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in result["rows"]:
@@ -173,7 +190,7 @@ def scoring_table(result: Result) -> str:
             f"| {row['model']} | {row['prompt_tokens']:.0f} + {row['answer_tokens']:.0f} | {row['pages']} "
             f"| {row['ours_pages_per_minute']:.1f} | {row['plain_pages_per_minute']:.1f} | **{row['speedup']:.1f}** "
             f"| {row['limit_default']:.1f} | {row['speedup_best']:.1f} | {row['limit']:.1f} "
-            f"| {'yes' if row['same_scores'] else 'no'} | {row['passes']:.2f} |"
+            f"| {'yes' if row['same_scores'] else format(row['correlation'], '.3f')} | {row['passes']:.2f} |"
         )
     lines += ["", "| workers | pages | seconds | share of one worker's |", "|---|---|---|---|"]
     for row in result["workers"]:
@@ -310,6 +327,7 @@ Table = Callable[[Result], str]
 TABLES: dict[str, tuple[str, Table]] = {
     "accuracy": ("accuracy", accuracy_table),
     "efficiency": ("efficiency", efficiency_table),
+    "ways": ("efficiency", ways_table),
     "requests": ("efficiency", requests_table),
     "gpu": ("gpu", gpu_table),
     "families": ("families", families_table),

@@ -75,10 +75,19 @@ def machine() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "memory_gib": round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30),
         "system": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
+        "bfloat16": bfloat16_unit(),
     }
     if torch.cuda.is_available():
         found["gpu"] = torch.cuda.get_device_name()
     return found
+
+
+def bfloat16_unit() -> str | None:
+    """What this CPU multiplies bfloat16 with: "AMX", many times as fast as float32, "AVX-512", or None."""
+    for unit, flag in (("AMX", "amx_bf16"), ("AVX-512", "avx512_bf16")):
+        if flag in _cpuinfo("flags").split():
+            return unit
+    return None
 
 
 def save(result: dict[str, Any], path: Path) -> None:
@@ -119,11 +128,16 @@ def milliseconds(values: Sequence[float]) -> float:
 
 
 def _cpu_model() -> str:
+    return _cpuinfo("model name") or platform.processor() or "unknown"
+
+
+def _cpuinfo(field: str) -> str:
+    """What the system says of the first core; empty where it says nothing."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
-        return platform.processor()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "unknown")
+        return ""
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith(field)), "")
 
 
 def _commit() -> str | None:

@@ -1,4 +1,4 @@
-"""What a request costs: whole requests through every method and every peer, and steps at equal bytes.
+"""What a request costs: steps at equal bytes, ways to attend, and whole requests through every method and peer.
 
 `decode`, `prefill` and `filled_ragged` are for trials by hand.
 """
@@ -12,14 +12,15 @@ from benchmarks.efficiency.equal_bytes import decode, filled_dense, filled_ragge
 from benchmarks.efficiency.equal_bytes import measure as measure_equal_bytes
 from benchmarks.efficiency.grid import Grid
 from benchmarks.efficiency.grid import measure as measure_requests
+from benchmarks.efficiency.ways import measure as measure_ways
 from benchmarks.report import Recorder
 from benchmarks.shapes import GQA, MHA, Shape, build
 from benchmarks.skew import published_skew
 from headmap.kvcache.cache import BLOCK_SIZE
 
-Part = Literal["equal-bytes", "requests"]
-PARTS: tuple[Part, ...] = ("equal-bytes", "requests")
-ROWS = {"equal-bytes": ("decode", "prefill"), "requests": ("request",)}
+Part = Literal["equal-bytes", "ways", "requests"]
+PARTS: tuple[Part, ...] = ("equal-bytes", "ways", "requests")
+ROWS = {"equal-bytes": ("decode", "prefill"), "ways": ("ways",), "requests": ("request",)}
 """What the rows of a part are called."""
 
 
@@ -38,11 +39,13 @@ def run(
     kept = [row for row in earlier if row["what"] not in measured]
     record.begin(
         "efficiency",
-        {"repeats": repeats, "block_size": BLOCK_SIZE, "dtype": "float32", "grid": grid.settings},
+        {"repeats": repeats, "block_size": BLOCK_SIZE, "grid": grid.settings},
         rows=kept,
     )
     if "equal-bytes" in parts:
         measure_equal_bytes(record, budgets=budgets, repeats=repeats)
+    if "ways" in parts:
+        measure_ways(record, budgets=budgets, repeats=repeats)
     if "requests" in parts:
         measure_requests(record, grid)
     return record.end()

@@ -8,12 +8,13 @@ about half a billion parameters; the two are measured in turn, and every figure 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import product
 from typing import Any
 
 import torch
 from transformers import DynamicCache, PreTrainedModel
 
-from benchmarks.report import Recorder, in_turn, milliseconds, ratios
+from benchmarks.report import Recorder, bfloat16_unit, in_turn, milliseconds, ratios
 from benchmarks.shapes import GQA, MHA, Shape, build
 from benchmarks.skew import published_skew
 from headmap.kvcache.attention import ATTENTION, use_headmap_attention, with_cache
@@ -33,24 +34,26 @@ def measure(
     budgets: Sequence[int] = (256, 1024),
     batches: Sequence[int] = (1, 8),
     repeats: int = 15,
+    dtypes: Sequence[str] | None = None,
 ) -> None:
-    for shape in shapes:
-        model = build(shape)
-        for batch in batches:
-            for budget in budgets:
-                row = {"what": "decode", "shape": shape.name, "batch": batch, "budget": budget}
-                row |= decode(model, batch, budget, repeats)
-                record.add(row, f"{shape.name}  batch {batch}  B {budget}  decode x{row['ratio']:.2f}")
-        row = {"what": "prefill", "shape": shape.name, "batch": 1, "budget": 256}
-        row |= prefill(model, 1024, 256, max(3, repeats // 5))
-        record.add(row, f"{shape.name}  1024 tokens  prefill x{row['ratio']:.2f}")
+    """`dtypes`: float32, and bfloat16 too where the CPU is made for it, unless said."""
+    if dtypes is None:
+        dtypes = ("float32", "bfloat16") if bfloat16_unit() == "AMX" else ("float32",)
+    for dtype, shape in product(dtypes, shapes):
+        model = build(shape, getattr(torch, dtype))
+        place = {"shape": shape.name, "dtype": dtype}
+        for batch, budget in product(batches, budgets):
+            row = {"what": "decode", **place, "batch": batch, "budget": budget, **decode(model, batch, budget, repeats)}
+            record.add(row, f"{dtype}  {shape.name}  batch {batch}  B {budget}  decode x{row['ratio']:.2f}")
+        row = {"what": "prefill", **place, "batch": 1, "budget": 256, **prefill(model, 1024, 256, max(5, repeats // 3))}
+        record.add(row, f"{dtype}  {shape.name}  1024 tokens  prefill x{row['ratio']:.2f}")
 
 
 @torch.inference_mode()
 def decode(model: PreTrainedModel, batch: int, budget: int, repeats: int) -> dict[str, Any]:
     """A whole model step with each cache, in turn."""
     shape = cache_shape(model)
-    dense = filled_dense(shape, batch, budget)
+    dense = filled_dense(shape, batch, budget, model.dtype)
     ragged = filled_ragged(model, shape, batch, budget)
     held = sum(ragged.tokens(slot) for slot in range(batch)) * shape.token_bytes
     tokens = torch.randint(0, 1000, (batch, 1))
@@ -75,11 +78,11 @@ def decode(model: PreTrainedModel, batch: int, budget: int, repeats: int) -> dic
     }  # fmt: skip
 
 
-def filled_dense(shape: CacheShape, batch: int, tokens: int) -> DynamicCache:
+def filled_dense(shape: CacheShape, batch: int, tokens: int, dtype: torch.dtype = torch.float32) -> DynamicCache:
     cache = DynamicCache()
     for layer_idx in range(shape.num_layers):
         size = (batch, shape.num_kv_heads, tokens, shape.head_dim)
-        cache.update(torch.randn(size), torch.randn(size), layer_idx)
+        cache.update(torch.randn(size, dtype=dtype), torch.randn(size, dtype=dtype), layer_idx)
     return cache
 
 
@@ -88,13 +91,13 @@ def filled_ragged(model: PreTrainedModel, shape: CacheShape, batch: int, budget:
     scores = published_skew(shape.num_layers, model.config.num_attention_heads, shape.num_kv_heads)
     prompt_tokens = PROMPT_PER_BUDGET * budget
     plan = plan_cache(KVRequest("sparsemm", budget=budget), get_method("sparsemm"), shape, prompt_tokens, scores)
-    cache = RaggedCache(shape, dtype=torch.float32, device=torch.device("cpu"))
+    cache = RaggedCache(shape, dtype=model.dtype, device=torch.device("cpu"))
     for _ in range(batch):
         prompt = cache.prefill(cache.admit(cache.reservation(plan, 64)), plan)
         for layer_idx in range(shape.num_layers):
             budgets = torch.from_numpy(plan.tokens[layer_idx])
             keep = torch.arange(prompt_tokens) < budgets[:, None]
-            keys = torch.randn(shape.num_kv_heads, prompt_tokens, shape.head_dim)
+            keys = torch.randn(shape.num_kv_heads, prompt_tokens, shape.head_dim, dtype=model.dtype)
             prompt.store(layer_idx, keys, keys, keep)
     return cache
 
@@ -110,7 +113,7 @@ def prefill(model: PreTrainedModel, prompt_tokens: int, budget: int, repeats: in
 
     def ours() -> None:
         model.set_attn_implementation(ATTENTION)
-        cache = RaggedCache(shape, dtype=torch.float32, device=torch.device("cpu"))
+        cache = RaggedCache(shape, dtype=model.dtype, device=torch.device("cpu"))
         view = cache.prefill(cache.admit(cache.reservation(plan, 0)), plan)
         model.model(input_ids=tokens, position_ids=positions, use_cache=True, **with_cache(model.model, view))
 

@@ -17,7 +17,7 @@ import torch
 from benchmarks.contenders.case import Case
 from benchmarks.contenders.measure import KVPRESS, OURS, TRANSFORMERS
 from benchmarks.environments import environment
-from benchmarks.report import Recorder
+from benchmarks.report import Recorder, bfloat16_unit
 from benchmarks.shapes import GQA, Shape
 
 ROOT = Path(__file__).parents[2]
@@ -29,7 +29,8 @@ CASE_SECONDS = 3600
 class Grid:
     """What is measured. cells: (prompt tokens, batch), in this order; `rounds` processes of each contender a cell.
 
-    On a CPU a prompt of 32K takes a model of half a billion parameters half an hour, so the lengths end before.
+    In float32 on a CPU a prompt of 32K takes a model of half a billion parameters half an hour, so the lengths end
+    before; a CPU with AMX goes through all of them in bfloat16.
     """
 
     shape: Shape = GQA
@@ -39,27 +40,34 @@ class Grid:
     steps: int = 32
     rounds: int = 1
     device: str = "cpu"
+    dtype: str = "float32"
 
     @classmethod
     def of(cls, device: str, short: bool) -> Self:
         """The cells that a device gets through: a GPU up to 32K tokens."""
         if device.startswith("cuda"):
             prompts = (2048, 32_768) if short else (2048, 4096, 8192, 16_384, 32_768)
-            return cls(device=device, cells=tuple((prompt, batch) for batch in (1, 8) for prompt in prompts))
+            cells = tuple((prompt, batch) for batch in (1, 8) for prompt in prompts)
+            return cls(device=device, dtype="bfloat16", cells=cells)
+        amx = bfloat16_unit() == "AMX"
+        dtype = "bfloat16" if amx else "float32"
         if short:
             chosen = ("full", "sparsemm", *TRANSFORMERS, *KVPRESS)
-            return cls(cells=((1024, 1),), contenders=chosen, steps=16)
-        return cls()
+            return cls(cells=((1024, 1),), contenders=chosen, steps=16, dtype=dtype)
+        return cls(cells=(*cls.cells, (16_384, 1), (32_768, 1)), dtype=dtype) if amx else cls()
 
     @property
     def settings(self) -> dict[str, Any]:
         return asdict(self)
 
     def case(self, contender: str, prompt_tokens: int, batch: int) -> Case:
-        case = Case(contender, self.shape, prompt_tokens, batch, self.budget, steps=self.steps, device=self.device)
+        case = Case(
+            contender, self.shape, prompt_tokens, batch, self.budget, steps=self.steps, device=self.device,
+            dtype=self.dtype,
+        )  # fmt: skip
         if not self.device.startswith("cuda"):
             return case
-        on_gpu: dict[str, Any] = {"dtype": "bfloat16", "backend": "triton", "graphs": True, "settle": 16}
+        on_gpu: dict[str, Any] = {"backend": "triton", "graphs": True, "settle": 16}
         return Case(**{**vars(case), **on_gpu})
 
 

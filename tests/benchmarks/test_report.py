@@ -46,7 +46,8 @@ def test_rows_are_saved_as_they_come(tmp_path: Path) -> None:
 
 
 def request(contender: str, **figures: Any) -> dict[str, Any]:
-    return {"what": "request", "contender": contender, "prompt_tokens": 2048, "batch": 1, "budget": 256, **figures}
+    place = {"contender": contender, "prompt_tokens": 2048, "batch": 1, "budget": 256, "dtype": "bfloat16"}
+    return {"what": "request", **place, **figures}
 
 
 MEASURED = {
@@ -58,7 +59,7 @@ MEASURED = {
 def test_a_request_that_could_not_be_measured_says_why() -> None:
     rows = [request("sparsemm", **MEASURED), request("kvpress adakv", missing="no network")]
     table = render.requests_table(document("efficiency", {}, rows))
-    assert "Prompts of 2,048 tokens, batch 1, B = 256:" in table
+    assert "Prompts of 2,048 tokens, batch 1, B = 256, bfloat16:" in table
     assert "| ours, SparseMM | 100 ms (90 to 120) | 11.0 s | 3 MiB | 2.50 GiB |" in table
     assert "| kvpress AdaKV | no network | | | |" in table
 

@@ -21,7 +21,9 @@ JsonFile = Annotated[Path | None, typer.Option("--json", help="Write the result 
 Short = Annotated[bool, typer.Option("--short", help="Fewer pages and repeats: minutes instead of an hour.")]
 Part = Annotated[
     list[str] | None,
-    typer.Option("--part", help="equal-bytes or requests; both without. Rows of the other part stay in the file."),
+    typer.Option(
+        "--part", help="equal-bytes, ways or requests; all without. The others' rows stay in the file."
+    ),
 ]
 
 
@@ -49,7 +51,7 @@ def efficiency(
     part: Part = None,
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N, for `requests`.")] = "cpu",
 ) -> None:
-    """Steps at equal bytes against DynamicCache; whole requests by every method, transformers' caches and kvpress."""
+    """Steps at equal bytes, ways to attend; whole requests by every method, transformers' caches and kvpress."""
     from benchmarks.efficiency import PARTS, Grid, run
 
     if part and (unknown := set(part) - set(PARTS)):

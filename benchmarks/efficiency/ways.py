@@ -1,0 +1,115 @@
+"""Ways to attend over heads of different length on a CPU, for one decode step's attention alone.
+
+Each way gets its keys and values laid out as it likes them, and is not charged for keeping them so while sequences
+grow: a padded block would have to be made anew. `blocks` is ours, over the store as it lies. All give the same output.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+import torch
+from torch.nn.functional import pad, scaled_dot_product_attention
+from torch.nn.utils.rnn import pad_sequence
+
+from benchmarks.efficiency.equal_bytes import filled_ragged
+from benchmarks.report import Recorder, bfloat16_unit, in_turn, milliseconds
+from benchmarks.shapes import GQA, MHA, Shape, build
+from headmap.kvcache.backends import blocked
+from headmap.kvcache.cache import RaggedCache
+from headmap.kvcache.generate import cache_shape
+
+CLOSE = 1.25
+"""Rows whose lengths differ by no more than this are padded to the same."""
+
+Attention = Callable[[], torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """Rows padded to one length. rows: (r,) int64; keys, values: (r, 1, n, d); mask: (r, 1, 1, n), 0 or -inf."""
+
+    rows: torch.Tensor
+    keys: torch.Tensor
+    values: torch.Tensor
+    mask: torch.Tensor
+
+
+def measure(
+    record: Recorder,
+    *,
+    shapes: Sequence[Shape] = (GQA, MHA),
+    budgets: Sequence[int] = (256, 1024),
+    batches: Sequence[int] = (1, 8),
+    repeats: int = 15,
+) -> None:
+    dtypes = ("float32", "bfloat16") if bfloat16_unit() == "AMX" else ("float32",)
+    for dtype, shape in product(dtypes, shapes):
+        model = build(shape, getattr(torch, dtype))
+        for batch, budget in product(batches, budgets):
+            ragged = filled_ragged(model, cache_shape(model), batch, budget)
+            row = {"what": "ways", "shape": shape.name, "dtype": dtype, "batch": batch, "budget": budget}
+            row |= compare(ragged, batch, shape.num_heads, repeats)
+            said = ", ".join(f"{way} {ms:.1f}" for way, ms in row["ms"].items())
+            record.add(row, f"{dtype}  {shape.name}  batch {batch}  B {budget}  {said} ms a step")
+
+
+@torch.inference_mode()
+def compare(ragged: RaggedCache, batch: int, num_heads: int, repeats: int) -> dict[str, Any]:
+    """Milliseconds a step, all layers together, by way; `padding`: bytes of the padded block over the bytes kept."""
+    heads, d, dtype = ragged.shape.num_kv_heads, ragged.shape.head_dim, ragged.layers[0].keys.dtype
+    rows = batch * heads
+    queries = torch.randn(1 + rows, num_heads // heads, d).to(dtype)
+    ways: dict[str, list[Attention]] = {"each row": [], "buckets": [], "padded": [], "blocks": []}
+    kept = padded = 0
+    for store in ragged.layers:
+        held = [store.row(row) for row in range(1, 1 + rows)]
+        lengths = [len(keys) for keys, _ in held]
+        kept, padded = kept + sum(lengths), padded + max(lengths) * rows
+        ways["each row"].append(lambda held=held: each_row(queries[1:], held))
+        for way, groups in (("buckets", alike(lengths)), ("padded", [list(range(rows))])):
+            made = [bucket(held, group) for group in groups]
+            ways[way].append(lambda made=made: by_bucket(queries[1:], made))
+        ways["blocks"].append(lambda store=store: blocked.attend(queries, store, d**-0.5)[1:])
+    steps = {way: (lambda layers=layers: [attend() for attend in layers]) for way, layers in ways.items()}
+    seconds = in_turn(steps, repeats)
+    return {"ms": {way: milliseconds(took) for way, took in seconds.items()}, "padding": padded / kept}
+
+
+def each_row(queries: torch.Tensor, held: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> torch.Tensor:
+    """One call of sdpa a row. `queries`: (rows, g, d). Returns the same shape."""
+    return torch.cat([
+        scaled_dot_product_attention(own[None, None], keys[None, None], values[None, None])[0]
+        for own, (keys, values) in zip(queries, held, strict=True)
+    ])  # fmt: skip
+
+
+def by_bucket(queries: torch.Tensor, buckets: Sequence[Bucket]) -> torch.Tensor:
+    """One call of sdpa a bucket."""
+    output = torch.empty_like(queries)
+    for one in buckets:
+        own = queries.index_select(0, one.rows)[:, None]
+        mask = one.mask.expand(-1, -1, own.shape[2], -1)
+        output[one.rows] = scaled_dot_product_attention(own, one.keys, one.values, attn_mask=mask)[:, 0]
+    return output
+
+
+def alike(lengths: Sequence[int]) -> list[list[int]]:
+    """Rows in groups of like length."""
+    groups: list[list[int]] = []
+    for row in sorted(range(len(lengths)), key=lambda row: lengths[row]):
+        if groups and lengths[row] <= CLOSE * lengths[groups[-1][0]]:
+            groups[-1].append(row)
+        else:
+            groups.append([row])
+    return groups
+
+
+def bucket(held: Sequence[tuple[torch.Tensor, torch.Tensor]], rows: Sequence[int]) -> Bucket:
+    keys, values = (pad_sequence([held[row][part] for row in rows], batch_first=True) for part in (0, 1))
+    zeros = [torch.zeros(len(held[row][0]), dtype=keys.dtype) for row in rows]
+    mask = torch.stack([pad(one, (0, keys.shape[1] - len(one)), value=-torch.inf) for one in zeros])
+    return Bucket(torch.tensor(rows), keys[:, None], values[:, None], mask[:, None, None])
