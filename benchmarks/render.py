@@ -118,10 +118,11 @@ def ways_table(result: Result) -> str:
         "|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
-        each, buckets, padded, blocks = (row["ms"][way] for way in ("each row", "buckets", "padded", "blocks"))
+        ms, ways = row["ms"], ("each row", "buckets", "padded", "blocks")
+        each, buckets, padded, blocks = (f"{ms[way]:.1f} ms" if way in ms else "-" for way in ways)
         lines.append(
-            f"| {row['dtype']}, {row['shape']} | {row['batch']} | {row['budget']} | {each:.1f} ms | {buckets:.1f} ms "
-            f"| {padded:.1f} ms | x {row['padding']:.1f} | {blocks:.1f} ms |"
+            f"| {row['dtype']}, {row['shape']} | {row['batch']} | {row['budget']} | {each} | {buckets} | {padded} "
+            f"| x {row['padding']:.1f} | {blocks} |"
         )
     return "\n".join(lines) + "\n" + _where(result)
 

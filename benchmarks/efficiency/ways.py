@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 from typing import Any
 
@@ -24,6 +25,9 @@ from headmap.kvcache.generate import cache_shape
 
 CLOSE = 1.25
 """Rows whose lengths differ by no more than this are padded to the same."""
+
+WAYS = ("each row", "buckets", "padded", "blocks")
+MOST_PADDED = 4 * 2**30
 
 Attention = Callable[[], torch.Tensor]
 
@@ -51,32 +55,39 @@ def measure(
         model = build(shape, getattr(torch, dtype))
         for batch, budget in product(batches, budgets):
             ragged = filled_ragged(model, cache_shape(model), batch, budget)
-            row = {"what": "ways", "shape": shape.name, "dtype": dtype, "batch": batch, "budget": budget}
-            row |= compare(ragged, batch, shape.num_heads, repeats)
-            said = ", ".join(f"{way} {ms:.1f}" for way, ms in row["ms"].items())
-            record.add(row, f"{dtype}  {shape.name}  batch {batch}  B {budget}  {said} ms a step")
+            place = {"what": "ways", "shape": shape.name, "dtype": dtype, "batch": batch, "budget": budget}
+            found = compare(ragged, batch, shape.num_heads, repeats)
+            said = ", ".join(f"{way} {ms:.1f}" for way, ms in found["ms"].items())
+            record.add(place | found, f"{dtype}  {shape.name}  batch {batch}  B {budget}  {said} ms a step")
 
 
 @torch.inference_mode()
 def compare(ragged: RaggedCache, batch: int, num_heads: int, repeats: int) -> dict[str, Any]:
-    """Milliseconds a step, all layers together, by way; `padding`: bytes of the padded block over the bytes kept."""
+    """Milliseconds a step, all layers together, by way; `padding`: bytes of one padded block a layer over those kept.
+
+    `padded` is left out where these blocks would take more than MOST_PADDED.
+    """
     heads, d, dtype = ragged.shape.num_kv_heads, ragged.shape.head_dim, ragged.layers[0].keys.dtype
     rows = batch * heads
     queries = torch.randn(1 + rows, num_heads // heads, d).to(dtype)
-    ways: dict[str, list[Attention]] = {"each row": [], "buckets": [], "padded": [], "blocks": []}
-    kept = padded = 0
-    for store in ragged.layers:
+    lengths = ragged.tables.lengths[:, :batch].reshape(-1, rows)
+    padding = float(lengths.max(1).sum() * rows / lengths.sum())
+    fits = padding * lengths.sum() * ragged.shape.token_bytes <= MOST_PADDED
+    ways: dict[str, list[Attention]] = {way: [] for way in WAYS if fits or way != "padded"}
+    for store, own in zip(ragged.layers, lengths.tolist(), strict=True):
         held = [store.row(row) for row in range(1, 1 + rows)]
-        lengths = [len(keys) for keys, _ in held]
-        kept, padded = kept + sum(lengths), padded + max(lengths) * rows
-        ways["each row"].append(lambda held=held: each_row(queries[1:], held))
-        for way, groups in (("buckets", alike(lengths)), ("padded", [list(range(rows))])):
-            made = [bucket(held, group) for group in groups]
-            ways[way].append(lambda made=made: by_bucket(queries[1:], made))
-        ways["blocks"].append(lambda store=store: blocked.attend(queries, store, d**-0.5)[1:])
-    steps = {way: (lambda layers=layers: [attend() for attend in layers]) for way, layers in ways.items()}
-    seconds = in_turn(steps, repeats)
-    return {"ms": {way: milliseconds(took) for way, took in seconds.items()}, "padding": padded / kept}
+        ways["each row"].append(partial(each_row, queries[1:], held))
+        for way, groups in (("buckets", alike(own)), ("padded", [list(range(rows))])):
+            if way in ways:
+                ways[way].append(partial(by_bucket, queries[1:], [bucket(held, group) for group in groups]))
+        ways["blocks"].append(partial(blocked.attend, queries, store, d**-0.5))
+    seconds = in_turn({way: partial(_all, layers) for way, layers in ways.items()}, repeats)
+    return {"ms": {way: milliseconds(took) for way, took in seconds.items()}, "padding": padding}
+
+
+def _all(layers: Sequence[Attention]) -> None:
+    for attend in layers:
+        attend()
 
 
 def each_row(queries: torch.Tensor, held: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> torch.Tensor:
