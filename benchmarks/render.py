@@ -16,7 +16,7 @@ from pathlib import Path
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from benchmarks import figures
+from benchmarks import figures, overview
 from benchmarks.figures import CONTENDERS, LABELS, Result
 from benchmarks.report import RESULTS
 
@@ -330,6 +330,9 @@ TABLES: dict[str, tuple[str, Table]] = {
     "efficiency": ("efficiency", efficiency_table),
     "ways": ("efficiency", ways_table),
     "requests": ("efficiency", requests_table),
+    "requests_overview": ("efficiency", overview.requests),
+    "steps_overview": ("efficiency", overview.steps),
+    "scoring_overview": ("scoring", overview.scoring),
     "gpu": ("gpu", gpu_table),
     "families": ("families", families_table),
     "scoring": ("scoring", scoring_table),

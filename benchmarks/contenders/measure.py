@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from importlib import import_module
+from pathlib import Path
 from time import perf_counter
 from typing import Any
 
@@ -87,5 +88,9 @@ def _peak_memory(device: str) -> int:
 
 
 def _resident_peak() -> int:
+    status = Path("/proc/self/status")
+    if status.is_file():  # getrusage would tell the parent's peak too, as it was when this process began
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
+        return int(line.split()[1]) * 1024
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

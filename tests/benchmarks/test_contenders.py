@@ -6,6 +6,7 @@ import json
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -68,6 +69,12 @@ def test_processes_measure_the_same_model(tmp_path: Path) -> None:
     assert ours["weights_sum"] == theirs["weights_sum"] == weights_sum(build(TINY))
     assert ours["tokens"] == theirs["tokens"]
     assert ours["peak_bytes"] >= ours["before_bytes"] > 0
+
+
+@pytest.mark.slow
+def test_a_process_counts_its_own_memory_and_not_that_of_the_one_that_began_it() -> None:
+    ballast = np.ones(2**28)
+    assert run_case(Path(sys.executable), case("full"))["before_bytes"] < ballast.nbytes
 
 
 class NoKvpress(Pythons):
