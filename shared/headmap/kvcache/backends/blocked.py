@@ -33,9 +33,12 @@ def attend(queries: torch.Tensor, store: LayerStore, scaling: float) -> torch.Te
         return fused_blocks.attend(queries, store, scaling)
     row_of = owner[:, None].expand(-1, group)
     # Logits to the base 2: on a CPU torch spreads a small exp over threads, which costs more than it saves; not exp2.
-    by_block = (queries * (scaling * math.log2(math.e))).index_select(0, owner)
-    logits = torch.bmm(by_block, keys.transpose(1, 2)).float()
-    logits += bias[:, None, :]
+    logits = torch.baddbmm(
+        bias[:, None].to(keys.dtype),
+        queries.index_select(0, owner),
+        keys.transpose(1, 2),
+        alpha=scaling * math.log2(math.e),
+    ).float()
     peak = logits.new_full((rows, group), -torch.inf).scatter_reduce_(0, row_of, logits.amax(-1), "amax")
     weights = logits.sub_(peak.index_select(0, owner)[..., None]).exp2_()
     total = torch.zeros_like(peak).scatter_add_(0, row_of, weights.sum(-1))
