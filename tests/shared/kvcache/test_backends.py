@@ -8,14 +8,17 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from headmap.kvcache.backends import Attend, get_backend
+from headmap.kvcache.backends import Attend, blocked, fused_blocks, get_backend
 from headmap.kvcache.blocks import Assigned
 from headmap.kvcache.store import LayerStore
 
+WAYS = {"blocks": blocked.attend_blocks, "masked": blocked.attend_masked, "fused": fused_blocks.attend}
+"""Between these the torch backend chooses by size and precision."""
 
-@pytest.fixture(scope="module", params=["torch", "triton"])
+
+@pytest.fixture(scope="module", params=["torch", "triton", *WAYS])
 def backend(request: pytest.FixtureRequest) -> Attend:
-    return get_backend(request.param)
+    return WAYS.get(request.param) or get_backend(request.param)
 
 
 def filled(
@@ -64,13 +67,14 @@ def test_a_backend_equals_dense_attention(
     group=st.sampled_from([1, 7]),
     dtype=st.sampled_from([torch.bfloat16, torch.float16]),
     seed=st.integers(0, 100),
+    attend=st.sampled_from([blocked.attend, fused_blocks.attend]),
 )
 def test_sixteen_bits_cost_no_more_than_the_rounding_of_the_answer(
-    lengths: list[int], group: int, dtype: torch.dtype, seed: int
+    lengths: list[int], group: int, dtype: torch.dtype, seed: int, attend: Attend
 ) -> None:
     store, tokens = filled(lengths, 32, 64, seed, dtype)
     queries = torch.randn(len(lengths) + 1, group, 64).to(dtype)
-    output = get_backend("torch")(queries, store, 0.125)
+    output = attend(queries, store, 0.125)
     assert output.dtype == dtype
     for row, kept in enumerate(tokens, start=1):
         if len(kept):
@@ -88,7 +92,7 @@ def test_rows_that_the_layer_does_not_know_yet_leave_the_others_alone(backend: A
 
 
 MANY = [40, 33, 5, 20, 9]
-"""Lengths of more rows than attend in one call."""
+"""Lengths of some rows."""
 
 
 def test_rows_that_are_released_leave_the_others_alone(backend: Attend) -> None:

@@ -15,8 +15,8 @@ from torch.nn.functional import embedding_bag, scaled_dot_product_attention
 from headmap.kvcache.backends import fused_blocks
 from headmap.kvcache.store import LayerStore
 
-FEW_ROWS = 4
-"""So few rows attend over the whole store in one call: fewer operations are worth products that are masked away."""
+FEW_PAIRS = 128
+"""Up to so many pairs of a row and a block every row meets every block: one call is worth products masked away."""
 
 
 def attend(queries: torch.Tensor, store: LayerStore, scaling: float) -> torch.Tensor:
@@ -25,12 +25,17 @@ def attend(queries: torch.Tensor, store: LayerStore, scaling: float) -> torch.Te
     `queries`: (rows, g, head_dim), row 0 unused, g query heads to a KV head. Returns the same shape and dtype; row 0
     and rows without a token are not defined. Products and sums are kept in float32.
     """
-    rows, group, _ = queries.shape
-    owner, keys, values, bias = (of[: store.used] for of in (store.owner, store.keys, store.values, store.bias))
-    if rows <= 1 + FEW_ROWS:
-        return _attend_masked(queries, keys, values, bias, owner, scaling)
+    if (len(queries) - 1) * store.used <= FEW_PAIRS:
+        return attend_masked(queries, store, scaling)
     if queries.device.type == "cpu" and queries.dtype.itemsize == 2:
         return fused_blocks.attend(queries, store, scaling)
+    return attend_blocks(queries, store, scaling)
+
+
+def attend_blocks(queries: torch.Tensor, store: LayerStore, scaling: float) -> torch.Tensor:
+    """As `attend`: every block meets its own row."""
+    rows, group, _ = queries.shape
+    owner, keys, values, bias = (of[: store.used] for of in (store.owner, store.keys, store.values, store.bias))
     row_of = owner[:, None].expand(-1, group)
     # Logits to the base 2: on a CPU torch spreads a small exp over threads, which costs more than it saves; not exp2.
     logits = torch.baddbmm(
@@ -49,16 +54,10 @@ def attend(queries: torch.Tensor, store: LayerStore, scaling: float) -> torch.Te
     return output.view(queries.shape).div_(total[..., None]).to(queries.dtype)
 
 
-def _attend_masked(
-    queries: torch.Tensor,
-    keys: torch.Tensor,
-    values: torch.Tensor,
-    bias: torch.Tensor,
-    owner: torch.Tensor,
-    scaling: float,
-) -> torch.Tensor:
-    """Every row over all tokens at once, those of other rows masked."""
+def attend_masked(queries: torch.Tensor, store: LayerStore, scaling: float) -> torch.Tensor:
+    """As `attend`: every row meets all tokens at once, those of other rows masked."""
     rows, group, dim = queries.shape
+    owner, keys, values, bias = (of[: store.used] for of in (store.owner, store.keys, store.values, store.bias))
     of_row = owner == torch.arange(rows, device=owner.device)[:, None]
     mask = torch.where(of_row[..., None], bias, -torch.inf).to(queries.dtype).view(1, rows, 1, -1)
     tokens = mask.shape[-1]
