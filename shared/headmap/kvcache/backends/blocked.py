@@ -15,7 +15,7 @@ from torch.nn.functional import embedding_bag, scaled_dot_product_attention
 from headmap.kvcache.backends import fused_blocks
 from headmap.kvcache.store import LayerStore
 
-FEW_PAIRS = 128
+FEW_PAIRS = 256
 """Up to so many pairs of a row and a block every row meets every block: one call is worth products masked away."""
 
 
