@@ -25,8 +25,9 @@ def requests(result: Result) -> str:
         cells = [_cell(rows.get((contender, prompt))) for prompt in prompts]
         if any(cells):
             lines.append(f"| {CONTENDERS[contender]} | " + " | ".join(cells) + " |")
-    some = next(iter(rows.values()))
-    after = f"\n0.5 B parameters ({some['shape']}), {some['dtype']}, B = {some['budget']} tokens a head, one request.\n"
+    some, machine = next(iter(rows.values())), result["machine"]
+    place = machine.get("gpu") or f"{machine['cpu']}, {machine['cores']} cores; not measured on a GPU"
+    after = f"\n{some['shape']}, {some['dtype']}, B = {some['budget']} tokens a head, one request. {place}.\n"
     return "\n".join(lines) + "\n" + after
 
 
