@@ -21,9 +21,7 @@ JsonFile = Annotated[Path | None, typer.Option("--json", help="Write the result 
 Short = Annotated[bool, typer.Option("--short", help="Fewer pages and repeats: minutes instead of an hour.")]
 Part = Annotated[
     list[str] | None,
-    typer.Option(
-        "--part", help="equal-bytes, ways or requests; all without. The others' rows stay in the file."
-    ),
+    typer.Option("--part", help="equal-bytes, ways or requests; all without. The others' rows stay in the file."),
 ]
 
 
