@@ -90,6 +90,11 @@ def bfloat16_unit() -> str | None:
     return None
 
 
+def fast_bfloat16() -> bool:
+    """Whether this CPU is made for bfloat16: it is measured there too."""
+    return bfloat16_unit() == "AMX"
+
+
 def save(result: dict[str, Any], path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")

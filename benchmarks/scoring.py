@@ -24,7 +24,7 @@ import numpy as np
 import torch
 
 from benchmarks.plain import plain_page
-from benchmarks.report import Recorder, bfloat16_unit
+from benchmarks.report import Recorder, fast_bfloat16
 from benchmarks.widened import widened
 from benchmarks.workers import workers_rows
 from headmap.families.loading import LoadedModel, load_model
@@ -62,7 +62,7 @@ def run(
     if endless_tokens:
         endless = replace(wide, eos_token_ids=frozenset[int]())
         _case(record, "0.5 B shape, does not stop", endless, drawn[:wide_pages], batch, endless_tokens, (best,))
-    if bfloat16_unit() == "AMX":
+    if fast_bfloat16():
         torch.nn.Module.to(wide.model, torch.bfloat16)
         _case(record, "0.5 B shape, bfloat16", wide, drawn[:wide_pages], batch, max_new_tokens, threads)
     del wide

@@ -7,14 +7,14 @@ about half a billion parameters; the two are measured in turn, and every figure 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import product
 from typing import Any
 
 import torch
 from transformers import DynamicCache, PreTrainedModel
 
-from benchmarks.report import Recorder, bfloat16_unit, in_turn, milliseconds, ratios
+from benchmarks.report import Recorder, fast_bfloat16, in_turn, milliseconds, ratios
 from benchmarks.shapes import GQA, MHA, Shape, build
 from benchmarks.skew import published_skew
 from headmap.kvcache.attention import ATTENTION, use_headmap_attention, with_cache
@@ -34,19 +34,20 @@ def measure(
     budgets: Sequence[int] = (256, 1024),
     batches: Sequence[int] = (1, 8),
     repeats: int = 15,
-    dtypes: Sequence[str] | None = None,
 ) -> None:
-    """`dtypes`: float32, and bfloat16 too where the CPU is made for it, unless said."""
-    if dtypes is None:
-        dtypes = ("float32", "bfloat16") if bfloat16_unit() == "AMX" else ("float32",)
-    for dtype, shape in product(dtypes, shapes):
-        model = build(shape, getattr(torch, dtype))
-        place = {"shape": shape.name, "dtype": dtype}
+    for model, place in models(shapes):
+        said = f"{place['dtype']}  {place['shape']}"
         for batch, budget in product(batches, budgets):
             row = {"what": "decode", **place, "batch": batch, "budget": budget, **decode(model, batch, budget, repeats)}
-            record.add(row, f"{dtype}  {shape.name}  batch {batch}  B {budget}  decode x{row['ratio']:.2f}")
+            record.add(row, f"{said}  batch {batch}  B {budget}  decode x{row['ratio']:.2f}")
         row = {"what": "prefill", **place, "batch": 1, "budget": 256, **prefill(model, 1024, 256, max(5, repeats // 3))}
-        record.add(row, f"{dtype}  {shape.name}  1024 tokens  prefill x{row['ratio']:.2f}")
+        record.add(row, f"{said}  1024 tokens  prefill x{row['ratio']:.2f}")
+
+
+def models(shapes: Sequence[Shape] = (GQA, MHA)) -> Iterator[tuple[PreTrainedModel, dict[str, str]]]:
+    """A model of each shape, and what its rows say of it; in float32, and in bfloat16 where the CPU is made for it."""
+    for dtype, shape in product(("float32", "bfloat16") if fast_bfloat16() else ("float32",), shapes):
+        yield build(shape, getattr(torch, dtype)), {"shape": shape.name, "dtype": dtype}
 
 
 @torch.inference_mode()

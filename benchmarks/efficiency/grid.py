@@ -17,7 +17,7 @@ import torch
 from benchmarks.contenders.case import Case
 from benchmarks.contenders.measure import KVPRESS, OURS, TRANSFORMERS
 from benchmarks.environments import environment
-from benchmarks.report import Recorder, bfloat16_unit
+from benchmarks.report import Recorder, fast_bfloat16
 from benchmarks.shapes import GQA, Shape
 
 ROOT = Path(__file__).parents[2]
@@ -49,12 +49,11 @@ class Grid:
             prompts = (2048, 32_768) if short else (2048, 4096, 8192, 16_384, 32_768)
             cells = tuple((prompt, batch) for batch in (1, 8) for prompt in prompts)
             return cls(device=device, dtype="bfloat16", cells=cells)
-        amx = bfloat16_unit() == "AMX"
-        dtype = "bfloat16" if amx else "float32"
+        dtype = "bfloat16" if fast_bfloat16() else "float32"
         if short:
             chosen = ("full", "sparsemm", *TRANSFORMERS, *KVPRESS)
             return cls(cells=((1024, 1),), contenders=chosen, steps=16, dtype=dtype)
-        return cls(cells=(*cls.cells, (16_384, 1), (32_768, 1)), dtype=dtype) if amx else cls()
+        return cls(cells=(*cls.cells, (16_384, 1), (32_768, 1)), dtype=dtype) if fast_bfloat16() else cls()
 
     @property
     def settings(self) -> dict[str, Any]:

@@ -16,9 +16,8 @@ import torch
 from torch.nn.functional import pad, scaled_dot_product_attention
 from torch.nn.utils.rnn import pad_sequence
 
-from benchmarks.efficiency.equal_bytes import filled_ragged
-from benchmarks.report import Recorder, bfloat16_unit, in_turn, milliseconds
-from benchmarks.shapes import GQA, MHA, Shape, build
+from benchmarks.efficiency.equal_bytes import filled_ragged, models
+from benchmarks.report import Recorder, in_turn, milliseconds
 from headmap.kvcache.backends import blocked
 from headmap.kvcache.cache import RaggedCache
 from headmap.kvcache.generate import cache_shape
@@ -26,6 +25,7 @@ from headmap.kvcache.generate import cache_shape
 CLOSE = 1.25
 """Rows whose lengths differ by no more than this are padded to the same."""
 
+BATCHES = (1, 8)
 WAYS = ("each row", "buckets", "padded", "blocks")
 MOST_PADDED = 4 * 2**30
 
@@ -45,20 +45,16 @@ class Bucket:
 def measure(
     record: Recorder,
     *,
-    shapes: Sequence[Shape] = (GQA, MHA),
     budgets: Sequence[int] = (256, 1024),
-    batches: Sequence[int] = (1, 8),
     repeats: int = 15,
 ) -> None:
-    dtypes = ("float32", "bfloat16") if bfloat16_unit() == "AMX" else ("float32",)
-    for dtype, shape in product(dtypes, shapes):
-        model = build(shape, getattr(torch, dtype))
-        for batch, budget in product(batches, budgets):
+    for model, place in models():
+        for batch, budget in product(BATCHES, budgets):
             ragged = filled_ragged(model, cache_shape(model), batch, budget)
-            place = {"what": "ways", "shape": shape.name, "dtype": dtype, "batch": batch, "budget": budget}
-            found = compare(ragged, batch, shape.num_heads, repeats)
+            found = compare(ragged, batch, model.config.num_attention_heads, repeats)
             said = ", ".join(f"{way} {ms:.1f}" for way, ms in found["ms"].items())
-            record.add(place | found, f"{dtype}  {shape.name}  batch {batch}  B {budget}  {said} ms a step")
+            row = {"what": "ways", **place, "batch": batch, "budget": budget, **found}
+            record.add(row, f"{place['dtype']}  {place['shape']}  batch {batch}  B {budget}  {said} ms a step")
 
 
 @torch.inference_mode()

@@ -44,6 +44,14 @@ class PromptMask:
             seen &= columns > rows[:, None] - self.window
         return seen
 
+    def hide(self, logits: torch.Tensor, start: int) -> torch.Tensor:
+        """Set to -inf, in place, what the tokens at `start`, `start` + 1, ... do not see. `logits`: (..., r, n)."""
+        r, n = logits.shape[-2:]
+        first = start if self.window is None else 0  # without a window, all of them see all before `start`
+        rows, columns = (torch.arange(*ends, device=logits.device) for ends in ((start, start + r), (first, n)))
+        logits[..., first:].masked_fill_(~self.visible(rows, columns), -torch.inf)
+        return logits
+
     def after(self, tokens: int) -> PromptMask:
         """The same with `tokens` others before the prompt."""
         return PromptMask(self.window, tuple((start + tokens, end + tokens) for start, end in self.spans))

@@ -25,10 +25,7 @@ def window_attention(
     q = queries.shape[1]
     grouped = (queries.float() * scaling).reshape(num_kv_heads, -1, d)
     logits = torch.bmm(grouped, keys.float().transpose(1, 2)).view(num_kv_heads, -1, q, n)
-    places = torch.arange(n, device=keys.device)
-    first = n - q if mask.window is None else 0  # without a sliding window, every row sees all before the first row
-    logits[..., first:].masked_fill_(~mask.visible(places[n - q :], places[first:]), -torch.inf)
-    attention = logits.softmax(-1).mean((1, 2))
+    attention = mask.hide(logits, n - q).softmax(-1).mean((1, 2))
     return avg_pool1d(attention[:, : n - window], POOL, stride=1, padding=POOL // 2)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch.nn.functional import embedding_bag
 
 from headmap.budgets import Ints
 from headmap.kvcache.blocks import Assigned
@@ -75,6 +76,18 @@ class LayerStore:
         blocks = self.owner == row
         held = self.bias[blocks] == 0
         return self.keys[blocks][held], self.values[blocks][held]
+
+    @property
+    def in_use(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """owner, keys, values and bias of the blocks below `used`."""
+        return self.owner[: self.used], self.keys[: self.used], self.values[: self.used], self.bias[: self.used]
+
+    def sum_by_row(self, parts: torch.Tensor, rows: int) -> torch.Tensor:
+        """The sum of each row's blocks, (rows, ...) float32. `parts`: (used, ...) float32, one for each block."""
+        # Rows are bags of blocks, sorted when blocks change hands: index_add_ takes several times as long.
+        order, starts = self.by_row(rows)
+        summed = embedding_bag(order, parts.flatten(1), starts, mode="sum", include_last_offset=True)
+        return summed.view(rows, *parts.shape[1:])
 
     def by_row(self, rows: int) -> tuple[torch.Tensor, torch.Tensor]:
         """The blocks below `used` by row, (used,) int64, and where each of `rows` rows starts, (rows + 1,) int64."""

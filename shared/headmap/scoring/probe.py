@@ -120,13 +120,10 @@ def argmax_keys(queries: torch.Tensor, keys: torch.Tensor, mask: PromptMask = CA
     num_heads, r, d = queries.shape
     num_kv_heads, n, _ = keys.shape
     transposed = keys.float().transpose(1, 2)
-    first = n - r if mask.window is None else 0  # without a window, all before the first row is seen by every row
-    places = torch.arange(n, device=keys.device)
     size = max(1, MAX_LOGITS // (num_heads * n))
     found = []
-    for own, rows in zip(queries.split(size, dim=1), places[n - r :].split(size), strict=True):
+    for start, own in zip(range(n - r, n, size), queries.split(size, dim=1), strict=True):
         grouped = own.float().reshape(num_kv_heads, -1, d)
-        logits = torch.bmm(grouped, transposed).view(num_heads, len(rows), n)
-        logits[:, :, first:].masked_fill_(~mask.visible(rows, places[first:]), -torch.inf)
-        found.append(logits.argmax(-1))
+        logits = torch.bmm(grouped, transposed).view(num_heads, -1, n)
+        found.append(mask.hide(logits, start).argmax(-1))
     return torch.cat(found, dim=1)

@@ -91,12 +91,11 @@ def test_rows_that_the_layer_does_not_know_yet_leave_the_others_alone(backend: A
     torch.testing.assert_close(backend(more, store, 0.25)[1:3], backend(queries, store, 0.25)[1:3])
 
 
-MANY = [40, 33, 5, 20, 9]
-"""Lengths of some rows."""
+LENGTHS = [40, 33, 5, 20, 9]
 
 
 def test_rows_that_are_released_leave_the_others_alone(backend: Attend) -> None:
-    store, _ = filled(MANY, 16, 16, 0)
+    store, _ = filled(LENGTHS, 16, 16, 0)
     queries = torch.randn(6, 2, 16)
     before = backend(queries, store, 0.25).clone()
     store.free(2, 1)
@@ -104,7 +103,7 @@ def test_rows_that_are_released_leave_the_others_alone(backend: Attend) -> None:
 
 
 def test_blocks_that_a_row_gets_later_count(backend: Attend) -> None:
-    store, tokens = filled(MANY, 16, 16, 0)
+    store, tokens = filled(LENGTHS, 16, 16, 0)
     queries = torch.randn(6, 2, 16)
     before = backend(queries, store, 0.25).clone()
     block = int((store.owner == 0).nonzero()[0])
@@ -119,7 +118,7 @@ def test_blocks_that_a_row_gets_later_count(backend: Attend) -> None:
 
 
 def test_blocks_that_are_moved_together_give_the_same(backend: Attend) -> None:
-    store, _ = filled(MANY, 16, 16, 0)
+    store, _ = filled(LENGTHS, 16, 16, 0)
     queries = torch.randn(6, 2, 16)
     before = backend(queries, store, 0.25).clone()
     store.keep_blocks(store.owner.nonzero()[:, 0].numpy())

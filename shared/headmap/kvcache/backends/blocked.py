@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 
 import torch
-from torch.nn.functional import embedding_bag, scaled_dot_product_attention
+from torch.nn.functional import scaled_dot_product_attention
 
 from headmap.kvcache.backends import fused_blocks
 from headmap.kvcache.store import LayerStore
@@ -35,7 +35,7 @@ def attend(queries: torch.Tensor, store: LayerStore, scaling: float) -> torch.Te
 def attend_blocks(queries: torch.Tensor, store: LayerStore, scaling: float) -> torch.Tensor:
     """As `attend`: every block meets its own row."""
     rows, group, _ = queries.shape
-    owner, keys, values, bias = (of[: store.used] for of in (store.owner, store.keys, store.values, store.bias))
+    owner, keys, values, bias = store.in_use
     row_of = owner[:, None].expand(-1, group)
     # Logits to the base 2: on a CPU torch spreads a small exp over threads, which costs more than it saves; not exp2.
     logits = torch.baddbmm(
@@ -47,17 +47,14 @@ def attend_blocks(queries: torch.Tensor, store: LayerStore, scaling: float) -> t
     peak = logits.new_full((rows, group), -torch.inf).scatter_reduce_(0, row_of, logits.amax(-1), "amax")
     weights = logits.sub_(peak.index_select(0, owner)[..., None]).exp2_()
     total = torch.zeros_like(peak).scatter_add_(0, row_of, weights.sum(-1))
-    partial = torch.bmm(weights.to(values.dtype), values).float().flatten(1)
-    # Rows are bags of blocks, sorted when blocks change hands: index_add_ takes several times as long.
-    order, starts = store.by_row(rows)
-    output = embedding_bag(order, partial, starts, mode="sum", include_last_offset=True)
-    return output.view(queries.shape).div_(total[..., None]).to(queries.dtype)
+    partial = torch.bmm(weights.to(values.dtype), values).float()
+    return store.sum_by_row(partial, rows).div_(total[..., None]).to(queries.dtype)
 
 
 def attend_masked(queries: torch.Tensor, store: LayerStore, scaling: float) -> torch.Tensor:
     """As `attend`: every row meets all tokens at once, those of other rows masked."""
     rows, group, dim = queries.shape
-    owner, keys, values, bias = (of[: store.used] for of in (store.owner, store.keys, store.values, store.bias))
+    owner, keys, values, bias = store.in_use
     of_row = owner == torch.arange(rows, device=owner.device)[:, None]
     mask = torch.where(of_row[..., None], bias, -torch.inf).to(queries.dtype).view(1, rows, 1, -1)
     tokens = mask.shape[-1]

@@ -7,7 +7,6 @@ soon as there are many rows. For float32 plain products (`blocked`) are as fast.
 from __future__ import annotations
 
 import torch
-from torch.nn.functional import embedding_bag
 
 from headmap.kvcache.store import LayerStore
 
@@ -15,7 +14,7 @@ from headmap.kvcache.store import LayerStore
 def attend(queries: torch.Tensor, store: LayerStore, scaling: float) -> torch.Tensor:
     """As `blocked.attend`; products and sums are kept in float32."""
     rows, group, _ = queries.shape
-    owner, keys, values, bias = (of[: store.used] for of in (store.owner, store.keys, store.values, store.bias))
+    owner, keys, values, bias = store.in_use
     # scaled_dot_product_attention's own kernel, which also returns the logarithm of each row's sum
     partial, log_sums = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
         queries.index_select(0, owner)[:, None],
@@ -29,7 +28,5 @@ def attend(queries: torch.Tensor, store: LayerStore, scaling: float) -> torch.Te
     peak = log_sums.new_full((rows, group), -torch.inf).scatter_reduce_(0, row_of, log_sums, "amax")
     weights = (log_sums - peak.index_select(0, owner)).exp_()
     total = torch.zeros_like(peak).scatter_add_(0, row_of, weights)
-    order, starts = store.by_row(rows)
     weighted = partial.view(-1, *queries.shape[1:]) * weights[..., None]
-    output = embedding_bag(order, weighted.flatten(1), starts, mode="sum", include_last_offset=True)
-    return output.view(queries.shape).div_(total[..., None]).to(queries.dtype)
+    return store.sum_by_row(weighted, rows).div_(total[..., None]).to(queries.dtype)
