@@ -14,7 +14,7 @@ from headmap.registry.session import Database, open_database
 from headmap.registry.tables import JobState
 from headmap.settings import Settings
 from tests.integration.processes import Worker, wait_for
-from tests.shared.jobs import contract
+from tests.shared.jobs import steps
 from tests.shared.jobs.fakes import INFO
 
 PARAMS = JobParams(dataset="synthetic", pages=24, rule="aligned", seed=7, max_new_tokens=64)
@@ -38,7 +38,7 @@ class Cluster:
         return submit(self.database, self.broker, self.settings, INFO, params, force=True)[0].id
 
     def job(self, job_id: str) -> JobRecord:
-        return contract.read_job(self.database, job_id)
+        return steps.read_job(self.database, job_id)
 
     def wait_until_running(self, job_id: str, *, pages: int = 1) -> None:
         wait_for(lambda: self.job(job_id).done >= pages, f"{pages} pages done")
@@ -57,8 +57,8 @@ class Cluster:
         """With one map, every page counted once, and the scores of a run that nothing disturbed."""
         job = self.wait_until_ended(job_id)
         assert (job.state, job.error, job.done) == (JobState.SUCCEEDED, None, PARAMS.pages)
-        assert contract.maps_of(self.database, job_id) == 1
-        assert contract.checksum(self.database, job_id) == calm_checksum(self.settings.data_dir / "calm")
+        assert steps.maps_of(self.database, job_id) == 1
+        assert steps.checksum(self.database, job_id) == calm_checksum(self.settings.data_dir / "calm")
 
     def end(self) -> None:
         for worker in self._workers:
@@ -71,9 +71,9 @@ def calm_checksum(folder: Path) -> str:
     settings = Settings(data_dir=folder)
     migrate(settings)
     database = open_database(settings)
-    job = contract.make_job(database, params=PARAMS)
+    job = steps.make_job(database, params=PARAMS)
     for number in range(PARAMS.pages // 4):
-        contract.finish(database, contract.held(database, job, number))
-    found = contract.checksum(database, job)
+        steps.finish(database, steps.held(database, job, number))
+    found = steps.checksum(database, job)
     database.close()
     return found

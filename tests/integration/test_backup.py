@@ -12,7 +12,7 @@ from headmap.registry.session import open_database
 from headmap.registry.tables import JobState
 from headmap.settings import Settings
 from tests.integration.servers import Postgres
-from tests.shared.jobs import contract
+from tests.shared.jobs import steps
 
 ROOT = Path(__file__).parents[2]
 DUMP = ["--format=custom"]
@@ -24,12 +24,12 @@ pytestmark = pytest.mark.integration
 def test_a_restored_registry_has_its_maps_and_goes_on_with_its_jobs(settings: Settings, postgres: Postgres) -> None:
     migrate(settings)
     database = open_database(settings)
-    whole, half = contract.make_job(database), contract.make_job(database)
-    for number in range(contract.SHARDS):
-        contract.finish(database, contract.held(database, whole, number))
-    contract.finish(database, contract.held(database, half, 0))
-    contract.held(database, half, 1, "at work when the dump was taken")
-    before = contract.checksum(database, whole)
+    whole, half = steps.make_job(database), steps.make_job(database)
+    for number in range(steps.SHARDS):
+        steps.finish(database, steps.held(database, whole, number))
+    steps.finish(database, steps.held(database, half, 0))
+    steps.held(database, half, 1, "at work when the dump was taken")
+    before = steps.checksum(database, whole)
 
     dump = subprocess.run([postgres.program("pg_dump"), "-d", settings.sql_url, *DUMP], capture_output=True, check=True)
     database.close()
@@ -39,12 +39,12 @@ def test_a_restored_registry_has_its_maps_and_goes_on_with_its_jobs(settings: Se
     migrate(settings)
 
     database = open_database(settings)
-    assert contract.checksum(database, whole) == before
-    contract.let_run_out(database, half)
+    assert steps.checksum(database, whole) == before
+    steps.let_run_out(database, half)
     for number in (1, 2):
-        contract.finish(database, contract.held(database, half, number))
-    assert contract.read_job(database, half).state is JobState.SUCCEEDED
-    assert contract.checksum(database, half) == before
+        steps.finish(database, steps.held(database, half, number))
+    assert steps.read_job(database, half).state is JobState.SUCCEEDED
+    assert steps.checksum(database, half) == before
     database.close()
 
 

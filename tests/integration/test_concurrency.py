@@ -16,8 +16,8 @@ from headmap.registry.jobs import JobRecord, list_jobs
 from headmap.registry.repository import Provenance
 from headmap.registry.session import Database, open_database
 from headmap.settings import Settings
-from tests.shared.jobs.contract import PARAMS
 from tests.shared.jobs.fakes import INFO, CountingBroker
+from tests.shared.jobs.steps import PARAMS
 
 pytestmark = pytest.mark.integration
 

@@ -15,7 +15,7 @@ from headmap.registry.tables import JobState, ShardState
 from tests.integration.cluster import PARAMS, Cluster
 from tests.integration.processes import wait_for
 from tests.integration.servers import Postgres, Redis
-from tests.shared.jobs import contract
+from tests.shared.jobs import steps
 from tests.shared.jobs.fakes import CountingBroker
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
@@ -36,7 +36,7 @@ def test_a_worker_that_is_told_to_stop_hands_its_shard_back(either: Cluster) -> 
     job = either.submit()
     either.wait_until_running(job)
     assert going.terminate() == 0
-    states = [contract.shard_state(either.database, job, number) for number in range(6)]
+    states = [steps.shard_state(either.database, job, number) for number in range(6)]
     assert ShardState.RUNNING not in states
     either.worker()
     either.assert_succeeded(job)
@@ -101,7 +101,7 @@ def test_a_worker_stopped_for_longer_than_its_lease_is_refused_when_it_comes_bac
     sleeper.signal(signal.SIGCONT)
     after = cluster.submit()
     cluster.assert_succeeded(after)
-    assert contract.maps_of(cluster.database, job) == 1
+    assert steps.maps_of(cluster.database, job) == 1
 
 
 def test_a_shard_that_kills_whoever_scores_it_fails_its_job_and_no_other(cluster: Cluster) -> None:
@@ -119,9 +119,9 @@ def test_a_shard_that_kills_whoever_scores_it_fails_its_job_and_no_other(cluster
 
 def test_several_sweepers_announce_a_shard_once(cluster: Cluster) -> None:
     broker = CountingBroker()
-    job = contract.make_job(cluster.database, params=PARAMS)
-    contract.held(cluster.database, job, 0)
-    contract.let_run_out(cluster.database, job)
+    job = steps.make_job(cluster.database, params=PARAMS)
+    steps.held(cluster.database, job, 0)
+    steps.let_run_out(cluster.database, job)
 
     def sweep_together() -> None:
         with ThreadPoolExecutor(8) as pool:
@@ -135,8 +135,8 @@ def test_several_sweepers_announce_a_shard_once(cluster: Cluster) -> None:
 
 def test_a_job_that_reads_on_makes_the_calm_map_although_a_worker_is_killed(cluster: Cluster) -> None:
     params = replace(PARAMS, pages=8, min_pages=8, max_pages=40, stable_overlap=1.0, seed=0)
-    calm = contract.make_job(cluster.database, params=params)
-    rounds = contract.read_on(cluster.database, calm)
+    calm = steps.make_job(cluster.database, params=params)
+    rounds = steps.read_on(cluster.database, calm)
     victim = cluster.worker(pause=0.2)
     job = cluster.submit(params)
     cluster.wait_until_running(job, pages=rounds[0] + 2)  # in the second round
@@ -144,5 +144,5 @@ def test_a_job_that_reads_on_makes_the_calm_map_although_a_worker_is_killed(clus
     cluster.worker()
     ended = cluster.wait_until_ended(job)
     assert (ended.state, ended.total) == (JobState.SUCCEEDED, rounds[-1])
-    assert contract.maps_of(cluster.database, job) == 1
-    assert contract.checksum(cluster.database, job) == contract.checksum(cluster.database, calm)
+    assert steps.maps_of(cluster.database, job) == 1
+    assert steps.checksum(cluster.database, job) == steps.checksum(cluster.database, calm)

@@ -6,7 +6,7 @@ from headmap.jobs.leases import complete
 from headmap.models import find_model
 from headmap.registry.session import Database
 from headmap.settings import DEMO_MODEL, Settings
-from tests.shared.jobs import contract
+from tests.shared.jobs import steps
 from tests.shared.jobs.fakes import FakeScorer
 
 
@@ -14,7 +14,7 @@ def finish(database: Database, job_id: str, *, shards: int | None = None) -> Non
     """Do the job's first `shards` shards, or all, also those that it gets on the way."""
     info = find_model(DEMO_MODEL, Settings())
     number = 0
-    while number != shards and (found := contract.lease(database, job_id, number)) is not None:
+    while number != shards and (found := steps.lease(database, job_id, number)) is not None:
         result = FakeScorer(shape=(info.num_layers, info.num_heads))(found.spec, lambda done: None)
         with database.write() as session:
             complete(session, found, result)

@@ -8,108 +8,36 @@ from datetime import timedelta
 
 import numpy as np
 import pytest
-from sqlalchemy import func, select, update
+from sqlalchemy import select, update
 
 from headmap.errors import JobEnded, UnsupportedModel
 from headmap.head_scores import HeadScores, compare
-from headmap.jobs.leases import Lease, acquire, claim_unannounced, complete, expire, fail, release, renew
+from headmap.jobs.leases import claim_unannounced, complete, expire, fail, release, renew
 from headmap.jobs.work import ShardResult
 from headmap.page_sums import PageSums
 from headmap.registry import repository
-from headmap.registry.jobs import JobParams, JobRecord, add_job, cancel_job, get_job
+from headmap.registry.jobs import JobParams, cancel_job, get_job
 from headmap.registry.session import Database, utc_now
 from headmap.registry.tables import JobState, Map, Shard, ShardState
 from tests.shared.jobs.fakes import HEADS, INFO, KV_HEADS, LAYERS, FakeScorer, page_scores
-
-PARAMS = JobParams(dataset="synthetic", pages=10, rule="aligned", seed=0, max_new_tokens=64)
-SHARDS = 3  # of 4, 4 and 2 pages
-AUTO = replace(PARAMS, pages=6, min_pages=6, max_pages=40, stable_overlap=1.0)
-
-
-def make_job(
-    database: Database, *, force: bool = True, params: JobParams = PARAMS, request_id: str | None = None
-) -> str:
-    with database.write() as session:
-        return add_job(session, INFO, params, shard_pages=4, announce=100, force=force, request_id=request_id)[0]
-
-
-def lease(database: Database, job: str, number: int, owner: str = "a") -> Lease | None:
-    with database.write() as session:
-        return acquire(session, job, number, owner=owner, seconds=60)
-
-
-def held(database: Database, job: str, number: int, owner: str = "a") -> Lease:
-    found = lease(database, job, number, owner)
-    if found is None:
-        raise LookupError(f"shard {number} could not be leased")
-    return found
-
-
-def finish(database: Database, found: Lease) -> bool:
-    result = FakeScorer()(found.spec, lambda done: None)
-    with database.write() as session:
-        return complete(session, found, result)
-
-
-def fails(database: Database, found: Lease, *, permanent: bool = False, max_attempts: int = 3) -> bool:
-    with database.write() as session:
-        return fail(session, found, "broken", permanent=permanent, max_attempts=max_attempts, back_off=0)
-
-
-def let_run_out(database: Database, job: str) -> None:
-    """As if the worker had not renewed for a minute."""
-    with database.write() as session:
-        past = utc_now(session) - timedelta(seconds=1)
-        session.execute(
-            update(Shard).where(Shard.job_id == job, Shard.lease_until.is_not(None)).values(lease_until=past)
-        )
-
-
-def read_job(database: Database, job: str) -> JobRecord:
-    with database.read() as session:
-        return get_job(session, job)
-
-
-def shard_state(database: Database, job: str, number: int) -> str:
-    with database.read() as session:
-        return session.execute(select(Shard.state).where(Shard.job_id == job, Shard.number == number)).scalar_one()
-
-
-def failure(database: Database, job: str, number: int) -> str | None:
-    """Why the last attempt at a shard failed."""
-    with database.read() as session:
-        return session.scalar(select(Shard.error).where(Shard.job_id == job, Shard.number == number))
-
-
-def checksum(database: Database, job: str) -> str:
-    map_id = read_job(database, job).map_id
-    with database.read() as session:
-        return repository.get_map(session, map_id or "").checksum
-
-
-def maps_of(database: Database, job: str) -> int:
-    with database.read() as session:
-        return session.scalar(select(func.count()).where(Map.job_id == job)) or 0
-
-
-def open_shards(database: Database, job: str) -> list[int]:
-    query = select(Shard.number).where(Shard.job_id == job, Shard.state == ShardState.QUEUED).order_by(Shard.number)
-    with database.read() as session:
-        return list(session.scalars(query))
-
-
-def read_on(database: Database, job: str) -> list[int]:
-    """Do a job to its end; returns the pages in all that were planned round by round."""
-    rounds = []
-    while not read_job(database, job).state.ended:
-        rounds.append(read_job(database, job).total)
-        for number in open_shards(database, job):
-            assert finish(database, held(database, job, number))
-    return rounds
-
-
-def page_sums(number: int, seed: int = 0) -> PageSums:
-    return PageSums.of_page(number, page_scores(seed, number), tokens_seen=10, tokens_matched=9, hits=7)
+from tests.shared.jobs.steps import (
+    AUTO,
+    PARAMS,
+    SHARDS,
+    checksum,
+    fails,
+    finish,
+    held,
+    lease,
+    let_run_out,
+    make_job,
+    maps_of,
+    open_shards,
+    page_sums,
+    read_job,
+    read_on,
+    shard_state,
+)
 
 
 class LeaseContract:

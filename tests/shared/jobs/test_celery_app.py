@@ -11,7 +11,7 @@ from headmap.jobs.celery_app import create_celery
 from headmap.registry.session import Database
 from headmap.registry.tables import JobState
 from headmap.settings import Settings
-from tests.shared.jobs import contract
+from tests.shared.jobs import steps
 from tests.shared.jobs.fakes import FakeScorer
 from tests.shared.jobs.test_folders import take_all
 
@@ -22,22 +22,22 @@ def app(settings: Settings) -> Celery:
 
 
 def test_a_further_round_is_announced_with_the_result_that_begins_it(app: Celery, database: Database) -> None:
-    job = contract.make_job(database, params=contract.AUTO)
+    job = steps.make_job(database, params=steps.AUTO)
     assert app.headmap_runtime.score_shard(job, 0) == "done"
     assert take_all(app) == []
     assert app.headmap_runtime.score_shard(job, 1) == "done"
     assert take_all(app) == [(job, 2)]
-    assert contract.read_job(database, job).total == 10
+    assert steps.read_job(database, job).total == 10
 
 
 def test_a_broker_that_is_away_costs_no_shard(
     app: Celery, database: Database, settings: Settings, caplog: pytest.LogCaptureFixture
 ) -> None:
-    job = contract.make_job(database, params=contract.AUTO)
+    job = steps.make_job(database, params=steps.AUTO)
     assert app.headmap_runtime.score_shard(job, 0) == "done"
     queue = Path(settings.data_dir) / "broker" / "queue"
     queue.rmdir()
     queue.touch()
     assert app.headmap_runtime.score_shard(job, 1) == "done"
     assert "waits for the sweeper" in caplog.text
-    assert contract.read_job(database, job).state is JobState.RUNNING
+    assert steps.read_job(database, job).state is JobState.RUNNING

@@ -3,7 +3,8 @@
 from headmap.jobs.leases import MAX_BACK_OFF, fail
 from headmap.registry.session import Database, utc_now
 from headmap.registry.tables import Shard
-from tests.shared.jobs.contract import LeaseContract, held, make_job
+from tests.shared.jobs.contract import LeaseContract
+from tests.shared.jobs.steps import held, make_job
 
 
 class TestLeasesOnSqlite(LeaseContract):

@@ -12,7 +12,7 @@ from headmap.jobs.work import OnPage, ShardResult, ShardSpec
 from headmap.registry.session import Database
 from headmap.registry.tables import JobState
 from headmap.settings import Settings
-from tests.shared.jobs import contract
+from tests.shared.jobs import steps
 from tests.shared.jobs.fakes import INFO, FakeScorer
 
 
@@ -30,34 +30,34 @@ class Interrupted:
         return FakeScorer()(spec, on_page)
 
 
-@pytest.mark.parametrize("params", [contract.PARAMS, contract.AUTO])
-def test_the_map_is_that_of_workers(database: Database, settings: Settings, params: contract.JobParams) -> None:
-    theirs = contract.make_job(database, params=params)
-    contract.read_on(database, theirs)
+@pytest.mark.parametrize("params", [steps.PARAMS, steps.AUTO])
+def test_the_map_is_that_of_workers(database: Database, settings: Settings, params: steps.JobParams) -> None:
+    theirs = steps.make_job(database, params=params)
+    steps.read_on(database, theirs)
     told: list[tuple[int, int]] = []
     job = profile_here(
         database, settings, INFO, params, FakeScorer(), force=True, on_progress=lambda *pages: told.append(pages)
     )
     assert job.state is JobState.SUCCEEDED
-    assert contract.checksum(database, job.id) == contract.checksum(database, theirs)
+    assert steps.checksum(database, job.id) == steps.checksum(database, theirs)
     assert told[0] == (0, params.pages)
     assert told[-1] == (job.total, job.total)
     assert [done for done, _ in told] == sorted(done for done, _ in told)
 
 
 def test_an_equal_profile_is_not_made_twice(database: Database, settings: Settings) -> None:
-    first = profile_here(database, settings, INFO, contract.PARAMS, FakeScorer())
-    again = profile_here(database, settings, INFO, contract.PARAMS, Interrupted(0))
+    first = profile_here(database, settings, INFO, steps.PARAMS, FakeScorer())
+    again = profile_here(database, settings, INFO, steps.PARAMS, Interrupted(0))
     assert (again.id, again.map_id) == (first.id, first.map_id)
-    forced = profile_here(database, settings, INFO, contract.PARAMS, FakeScorer(), force=True)
+    forced = profile_here(database, settings, INFO, steps.PARAMS, FakeScorer(), force=True)
     assert forced.id != first.id
 
 
 def test_what_is_interrupted_goes_on_where_it_stopped(database: Database, settings: Settings) -> None:
     with pytest.raises(KeyboardInterrupt):
-        profile_here(database, settings, INFO, contract.PARAMS, Interrupted(1))
+        profile_here(database, settings, INFO, steps.PARAMS, Interrupted(1))
     rest = Interrupted(99)
-    job = profile_here(database, settings, INFO, contract.PARAMS, rest)
+    job = profile_here(database, settings, INFO, steps.PARAMS, rest)
     assert rest.scored == [1, 2]
     assert (job.state, job.done) == (JobState.SUCCEEDED, 10)
 
@@ -66,7 +66,7 @@ def test_a_job_that_fails_says_why(database: Database, settings: Settings) -> No
     def refuse(spec: ShardSpec, on_page: OnPage) -> ShardResult:
         raise InvalidParameter("pages: there are none")
 
-    job = profile_here(database, settings, INFO, contract.PARAMS, refuse)
+    job = profile_here(database, settings, INFO, steps.PARAMS, refuse)
     assert (job.state, job.map_id) == (JobState.FAILED, None)
     assert "there are none" in (job.error or "")
 
@@ -81,5 +81,5 @@ def test_a_shard_that_fails_for_a_while_is_tried_again(database: Database, setti
                 raise RuntimeError("device lost")
             return super().__call__(spec, on_page)
 
-    job = profile_here(database, settings, INFO, replace(contract.PARAMS, seed=5), Flaky())
+    job = profile_here(database, settings, INFO, replace(steps.PARAMS, seed=5), Flaky())
     assert job.state is JobState.SUCCEEDED

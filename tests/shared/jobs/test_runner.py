@@ -16,7 +16,7 @@ from headmap.registry.jobs import cancel_job
 from headmap.registry.session import Database
 from headmap.registry.tables import JobState, ShardState
 from headmap.settings import Settings
-from tests.shared.jobs import contract
+from tests.shared.jobs import steps
 from tests.shared.jobs.fakes import FakeScorer
 
 
@@ -46,17 +46,17 @@ class Waiting:
 
 
 def test_shards_run_to_a_map(database: Database, settings: Settings) -> None:
-    job = contract.make_job(database)
+    job = steps.make_job(database)
     outcomes = [run_shard(database, settings, FakeScorer, job, number, owner="w") for number in (1, 0, 2, 0)]
     assert outcomes == ["done", "done", "done", "skipped"]
-    assert contract.read_job(database, job).state is JobState.SUCCEEDED
+    assert steps.read_job(database, job).state is JobState.SUCCEEDED
 
 
 @pytest.mark.parametrize(("job", "number"), [("0" * 32, 0), (None, 99)])
 def test_a_shard_that_does_not_exist_is_skipped(
     database: Database, settings: Settings, job: str | None, number: int
 ) -> None:
-    job = job or contract.make_job(database)
+    job = job or steps.make_job(database)
     assert run_shard(database, settings, FakeScorer, job, number, owner="w") == "skipped"
 
 
@@ -64,9 +64,9 @@ def test_a_shard_that_does_not_exist_is_skipped(
 def test_a_clients_error_fails_the_job_with_its_reason(
     database: Database, settings: Settings, error: ModelNotFound
 ) -> None:
-    job = contract.make_job(database)
+    job = steps.make_job(database)
     assert run_shard(database, settings, raising(error), job, 0, owner="w") == "failed"
-    failed = contract.read_job(database, job)
+    failed = steps.read_job(database, job)
     assert failed.state is JobState.FAILED
     assert failed.error == f"pages 0 to 3 failed: {error.detail}"
 
@@ -75,10 +75,10 @@ def test_a_clients_error_fails_the_job_with_its_reason(
 def test_other_errors_are_tried_again_a_bounded_number_of_times(
     database: Database, settings: Settings, error: Exception
 ) -> None:
-    job = contract.make_job(database)
+    job = steps.make_job(database)
     outcomes = [run_shard(database, settings, raising(error), job, 0, owner="w") for _ in range(settings.max_attempts)]
     assert outcomes == ["retry"] * settings.max_attempts
-    failed = contract.read_job(database, job)
+    failed = steps.read_job(database, job)
     assert failed.state is JobState.FAILED
     assert f"after {settings.max_attempts} attempts" in (failed.error or "")
     assert str(error).strip("\x00") in (failed.error or "")
@@ -86,35 +86,35 @@ def test_other_errors_are_tried_again_a_bounded_number_of_times(
 
 
 def test_a_fault_that_passes_leaves_the_map_as_it_is(database: Database, settings: Settings) -> None:
-    calm = contract.make_job(database)
-    for number in range(contract.SHARDS):
+    calm = steps.make_job(database)
+    for number in range(steps.SHARDS):
         run_shard(database, settings, FakeScorer, calm, number, owner="w")
-    job = contract.make_job(database)
+    job = steps.make_job(database)
     run_shard(database, settings, raising(RuntimeError("once")), job, 1, owner="w")
-    for number in range(contract.SHARDS):
+    for number in range(steps.SHARDS):
         assert run_shard(database, settings, FakeScorer, job, number, owner="w") == "done"
-    assert contract.checksum(database, job) == contract.checksum(database, calm)
-    assert contract.read_job(database, job).error is None
+    assert steps.checksum(database, job) == steps.checksum(database, calm)
+    assert steps.read_job(database, job).error is None
 
 
 def test_a_scorer_that_cannot_be_made_fails_the_attempt_not_the_worker(database: Database, settings: Settings) -> None:
     def broken() -> ShardScorer:
         raise ImportError("no torch here")
 
-    job = contract.make_job(database)
+    job = steps.make_job(database)
     assert run_shard(database, settings, broken, job, 0, owner="w") == "retry"
 
 
 def test_progress_shows_and_the_lease_is_renewed_while_the_work_goes_on(database: Database, settings: Settings) -> None:
     quick = settings.model_copy(update={"lease_seconds": 0.6})
-    job = contract.make_job(database)
+    job = steps.make_job(database)
     scorer = Waiting()
     thread = threading.Thread(target=run_shard, args=(database, quick, lambda: scorer, job, 0), kwargs={"owner": "w"})
     thread.start()
     scorer.started.wait(5)
     time.sleep(1.2)  # two leases long
-    assert contract.lease(database, job, 0, "thief") is None
-    assert contract.read_job(database, job).done == 2
+    assert steps.lease(database, job, 0, "thief") is None
+    assert steps.read_job(database, job).done == 2
     with database.write() as session:
         cancel_job(session, job)
     assert scorer.aborted.wait(3)
@@ -122,7 +122,7 @@ def test_progress_shows_and_the_lease_is_renewed_while_the_work_goes_on(database
 
 
 def test_cancel_aborts_the_work_and_nothing_of_it_stays(database: Database, settings: Settings) -> None:
-    job = contract.make_job(database)
+    job = steps.make_job(database)
     scorer = Waiting()
     outcome: list[str] = []
     run = threading.Thread(
@@ -134,18 +134,18 @@ def test_cancel_aborts_the_work_and_nothing_of_it_stays(database: Database, sett
         cancel_job(session, job)
     run.join(5)
     assert outcome == ["lost"]
-    assert contract.shard_state(database, job, 0) == ShardState.CANCELLED
-    assert contract.read_job(database, job).state is JobState.CANCELLED
+    assert steps.shard_state(database, job, 0) == ShardState.CANCELLED
+    assert steps.read_job(database, job).state is JobState.CANCELLED
 
 
 def test_a_shard_that_takes_too_long_is_aborted_and_its_attempt_failed(database: Database, settings: Settings) -> None:
-    job = contract.make_job(database)
+    job = steps.make_job(database)
     scorer = Waiting()
     hurried = settings.model_copy(update={"shard_time_limit": 1, "lease_seconds": 0.3})
     assert run_shard(database, hurried, lambda: scorer, job, 0, owner="w") == "retry"
     assert scorer.aborted.is_set()
-    assert contract.shard_state(database, job, 0) == ShardState.QUEUED
-    assert contract.failure(database, job, 0) == "TimeoutError: not done within 0.9 s"
+    assert steps.shard_state(database, job, 0) == ShardState.QUEUED
+    assert steps.failure(database, job, 0) == "TimeoutError: not done within 0.9 s"
 
 
 def test_attempts_are_told_with_their_pages_and_carry_the_requests_id(database: Database, settings: Settings) -> None:
@@ -159,7 +159,7 @@ def test_attempts_are_told_with_their_pages_and_carry_the_requests_id(database: 
     def observe(outcome: str, pages: int, seconds: float) -> None:
         told.append((outcome, pages))
 
-    job = contract.make_job(database, request_id="r-1")
+    job = steps.make_job(database, request_id="r-1")
     for number in (2, 0, 0):
         run_shard(database, settings, lambda: scorer, job, number, owner="w", observe=observe)
     run_shard(database, settings, raising(RuntimeError("broken")), job, 1, owner="w", observe=observe)

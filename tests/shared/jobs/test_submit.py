@@ -13,9 +13,9 @@ from headmap.registry.jobs import JobRecord, cancel_job
 from headmap.registry.session import Database
 from headmap.registry.tables import JobState
 from headmap.settings import Settings
-from tests.shared.jobs import contract
-from tests.shared.jobs.contract import PARAMS
+from tests.shared.jobs import steps
 from tests.shared.jobs.fakes import INFO, CountingBroker
+from tests.shared.jobs.steps import PARAMS
 
 
 class Start:
@@ -45,7 +45,7 @@ def test_messages_leave_after_the_commit(start: Start) -> None:
     class Looking(CountingBroker):
         def enqueue(self, shards: object) -> None:
             found = list(shards)  # type: ignore[call-overload]
-            assert contract.read_job(start.database, found[0][0]).state is JobState.QUEUED
+            assert steps.read_job(start.database, found[0][0]).state is JobState.QUEUED
             self.sent += found
 
     start.broker = Looking()
@@ -68,10 +68,10 @@ def test_only_a_job_that_failed_or_was_cancelled_is_replaced(start: Start, datab
         with database.write() as session:
             cancel_job(session, job.id)
     elif state == "failed":
-        contract.fails(database, contract.held(database, job.id, 0), permanent=True)
+        steps.fails(database, steps.held(database, job.id, 0), permanent=True)
     else:
-        for number in range(contract.SHARDS):
-            contract.finish(database, contract.held(database, job.id, number))
+        for number in range(steps.SHARDS):
+            steps.finish(database, steps.held(database, job.id, number))
     again, created = start()
     assert created is (state != "succeeded")
     assert (again.id == job.id) is (state == "succeeded")

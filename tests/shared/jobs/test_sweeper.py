@@ -11,7 +11,7 @@ from headmap.jobs.sweeper import SweeperThread, sweep
 from headmap.registry.session import Database
 from headmap.registry.tables import JobState, Shard, ShardState
 from headmap.settings import Settings
-from tests.shared.jobs import contract
+from tests.shared.jobs import steps
 from tests.shared.jobs.fakes import INFO, CountingBroker
 
 
@@ -20,7 +20,7 @@ def settled(settings: Settings) -> Settings:
 
 
 def test_shards_that_never_arrived_are_sent_again(database: Database, settings: Settings) -> None:
-    job = submit(database, CountingBroker(away=True), settings, INFO, contract.PARAMS)[0]
+    job = submit(database, CountingBroker(away=True), settings, INFO, steps.PARAMS)[0]
     time.sleep(0.15)
     broker = CountingBroker()
     assert sweep(database, broker, settled(settings)) == 3
@@ -28,15 +28,15 @@ def test_shards_that_never_arrived_are_sent_again(database: Database, settings: 
 
 
 def test_shards_that_wait_in_the_broker_are_left_alone(database: Database, settings: Settings) -> None:
-    submit(database, CountingBroker(), settings, INFO, contract.PARAMS)
+    submit(database, CountingBroker(), settings, INFO, steps.PARAMS)
     time.sleep(0.15)
     assert sweep(database, CountingBroker(waiting=3), settled(settings)) == 0
 
 
 def test_a_shard_whose_worker_died_is_sent_again_and_counts_a_failure(database: Database, settings: Settings) -> None:
-    job = contract.make_job(database)
-    contract.held(database, job, 1)
-    contract.let_run_out(database, job)
+    job = steps.make_job(database)
+    steps.held(database, job, 1)
+    steps.let_run_out(database, job)
     broker = CountingBroker()
     sweep(database, broker, settings)
     assert broker.sent == [(job, 1)]
@@ -45,18 +45,18 @@ def test_a_shard_whose_worker_died_is_sent_again_and_counts_a_failure(database: 
 
 
 def test_a_shard_that_kills_its_workers_fails_its_job(database: Database, settings: Settings) -> None:
-    job = contract.make_job(database)
+    job = steps.make_job(database)
     for _ in range(settings.max_attempts):
-        contract.held(database, job, 1, "victim")
-        contract.let_run_out(database, job)
+        steps.held(database, job, 1, "victim")
+        steps.let_run_out(database, job)
         sweep(database, CountingBroker(), settings)
-    failed = contract.read_job(database, job)
+    failed = steps.read_job(database, job)
     assert failed.state is JobState.FAILED
     assert "victim did not renew its lease" in (failed.error or "")
 
 
 def test_the_rest_of_a_long_job_follows_as_messages_are_taken(database: Database, settings: Settings) -> None:
-    long = contract.JobParams(**{**vars(contract.PARAMS), "pages": 4 * (ANNOUNCE + 50)})
+    long = steps.JobParams(**{**vars(steps.PARAMS), "pages": 4 * (ANNOUNCE + 50)})
     job = submit(database, CountingBroker(), settings, INFO, long)[0]
     assert sweep(database, CountingBroker(waiting=ANNOUNCE), settings) == 0
     broker = CountingBroker(waiting=ANNOUNCE - 20)
@@ -65,15 +65,15 @@ def test_the_rest_of_a_long_job_follows_as_messages_are_taken(database: Database
 
 
 def test_shards_of_ended_jobs_are_not_sent(database: Database, settings: Settings) -> None:
-    job = contract.make_job(database)
-    contract.fails(database, contract.held(database, job, 0), permanent=True)
+    job = steps.make_job(database)
+    steps.fails(database, steps.held(database, job, 0), permanent=True)
     with database.write() as session:
         session.execute(update(Shard).values(state=ShardState.QUEUED, enqueued_at=None))  # as if a bug had left it
     assert sweep(database, CountingBroker(), settings) == 0
 
 
 def test_the_thread_goes_on_when_the_broker_was_away(database: Database, settings: Settings) -> None:
-    job = submit(database, CountingBroker(away=True), settings, INFO, contract.PARAMS)[0]
+    job = submit(database, CountingBroker(away=True), settings, INFO, steps.PARAMS)[0]
     broker = CountingBroker(away=True)
     thread = SweeperThread(database, broker, settled(settings))
     thread.start()

@@ -22,8 +22,8 @@ from headmap.registry.jobs import JobParams, cancel_job
 from headmap.registry.session import Database
 from headmap.registry.tables import DatasetPage
 from headmap.settings import Settings
-from tests.shared.jobs.contract import PARAMS
 from tests.shared.jobs.fakes import INFO
+from tests.shared.jobs.steps import PARAMS
 
 PICTURE = bytes(range(256)) * 8000  # some of them make a batch
 

@@ -18,14 +18,14 @@ from headmap.registry.repository import list_maps
 from headmap.registry.session import Database, open_database, utc_now
 from headmap.registry.tables import Base, Dataset, DatasetPage, JobState
 from headmap.settings import Settings
-from tests.shared.jobs import contract
+from tests.shared.jobs import steps
 from tests.shared.jobs.fakes import INFO
 
 
 def finished_job(database: Database) -> str:
-    job = contract.make_job(database)
-    for number in range(contract.SHARDS):
-        contract.finish(database, contract.held(database, job, number))
+    job = steps.make_job(database)
+    for number in range(steps.SHARDS):
+        steps.finish(database, steps.held(database, job, number))
     return job
 
 
@@ -33,13 +33,13 @@ def fill_every_table(database: Database) -> tuple[str, str]:
     """A job that is done and one at work, and all else that a registry holds."""
     done = finished_job(database)
     with database.write() as session:
-        half = add_job(session, INFO, contract.PARAMS, shard_pages=4, announce=9, force=True, idempotency_key="key")[0]
+        half = add_job(session, INFO, steps.PARAMS, shard_pages=4, announce=9, force=True, idempotency_key="key")[0]
         create_key(session, "a key")
         now = utc_now(session)
         session.add(Dataset(id="d", name="mine", pages=1, words=2, questions=3, bytes=4, checksum="c", created_at=now))
         session.flush()
         session.add(DatasetPage(dataset_id="d", number=0, record="{}", picture=b"png"))
-    contract.finish(database, contract.held(database, half, 0))
+    steps.finish(database, steps.held(database, half, 0))
     return done, half
 
 
@@ -85,9 +85,9 @@ class MigrationContract:
         migrate(settings)
         database = open_database(settings)
         job = finished_job(database)
-        before = contract.checksum(database, job)
+        before = steps.checksum(database, job)
         migrate(settings)
-        assert contract.checksum(database, job) == before
+        assert steps.checksum(database, job) == before
         database.close()
 
     def test_down_to_nothing_and_up_again_with_data_in_place(self, settings: Settings) -> None:
@@ -103,14 +103,14 @@ class MigrationContract:
         migrate(settings)
         database = open_database(settings)
         job = finished_job(database)
-        assert contract.read_job(database, job).state is JobState.SUCCEEDED
+        assert steps.read_job(database, job).state is JobState.SUCCEEDED
         database.close()
 
     def test_each_step_back_and_forth_keeps_jobs_and_maps(self, settings: Settings) -> None:
         migrate(settings)
         database = open_database(settings)
         job = finished_job(database)
-        before = contract.checksum(database, job)
+        before = steps.checksum(database, job)
         for revision in revisions()[1:]:  # newest first
             migrate(settings, revision)
             with database.engine.connect() as connection:
@@ -118,9 +118,9 @@ class MigrationContract:
                 assert connection.execute(text("SELECT count(*) FROM maps")).scalar_one() == 1
             database.close()
             migrate(settings)
-            assert contract.checksum(database, job) == before
-            assert contract.read_job(database, job).done == contract.PARAMS.pages
-        assert contract.finish(database, contract.held(database, contract.make_job(database), 0))
+            assert steps.checksum(database, job) == before
+            assert steps.read_job(database, job).done == steps.PARAMS.pages
+        assert steps.finish(database, steps.held(database, steps.make_job(database), 0))
         database.close()
 
     def test_one_by_one_down_and_up_what_both_ends_can_hold_stays_as_it_is(self, settings: Settings) -> None:
@@ -128,7 +128,7 @@ class MigrationContract:
         migrate(settings)
         database = open_database(settings)
         done, half = fill_every_table(database)
-        before = contract.checksum(database, done)
+        before = steps.checksum(database, done)
         seen = rows(database)
         assert {name for name, found in seen.items() if not found} == set()
         for revision in [*revisions()[1:], *reversed(revisions()[:-1])]:  # down to the first, up to the newest
@@ -141,10 +141,10 @@ class MigrationContract:
             if set(found) > set(seen):
                 assert all(found[table] == [] for table in set(found) - set(seen))
             seen = found
-        assert contract.checksum(database, done) == before
-        for number in contract.open_shards(database, half):
-            assert contract.finish(database, contract.held(database, half, number))
-        assert contract.checksum(database, half) == before
+        assert steps.checksum(database, done) == before
+        for number in steps.open_shards(database, half):
+            assert steps.finish(database, steps.held(database, half, number))
+        assert steps.checksum(database, half) == before
         database.close()
         for revision in [*revisions()[1:], "base", *reversed(revisions())]:
             migrate(settings, revision)

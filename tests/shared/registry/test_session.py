@@ -15,11 +15,11 @@ from headmap.errors import RegistryUnavailable
 from headmap.registry.session import Database, open_database, open_engine, utc_now
 from headmap.registry.tables import Alias, Job, Map
 from headmap.settings import Settings
-from tests.shared.jobs import contract
+from tests.shared.jobs import steps
 
 
 def test_a_raising_block_changes_nothing(database: Database) -> None:
-    job = contract.make_job(database)
+    job = steps.make_job(database)
 
     def interrupted() -> None:
         with database.write() as session:
@@ -29,7 +29,7 @@ def test_a_raising_block_changes_nothing(database: Database) -> None:
 
     with pytest.raises(RuntimeError):
         interrupted()
-    assert contract.read_job(database, job).error is None
+    assert steps.read_job(database, job).error is None
 
 
 def test_foreign_keys_hold(database: Database) -> None:
@@ -38,7 +38,7 @@ def test_foreign_keys_hold(database: Database) -> None:
 
 
 def test_times_are_utc_whatever_zone_they_come_in(database: Database) -> None:
-    job = contract.make_job(database)
+    job = steps.make_job(database)
     noon = datetime(2030, 1, 1, 12, tzinfo=timezone(timedelta(hours=2)))
     with database.write() as session:
         row = session.get(Job, job)
