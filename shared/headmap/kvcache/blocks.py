@@ -1,8 +1,8 @@
 """The ragged cache's bookkeeping: which block belongs to which (sequence, KV head). Integers only, no tensors.
 
 A layer's keys and values lie in blocks of `block_size` token slots. Each block belongs to one row, a (sequence, KV
-head) pair; a row holds as many blocks as its own length needs. Row 0 stands for blocks that are free, so that a kernel
-can run over a store as it lies; the row of sequence slot s and KV head h is 1 + s x num_kv_heads + h.
+head) pair; a row holds as many blocks as its own length needs. The row of sequence slot s and KV head h is
+s x num_kv_heads + h.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from headmap.errors import OutOfMemory
 from headmap.kvcache.plan import CacheShape, KeepPlan
 from headmap.kvcache.ring import Ring
 
-FREE = 0
+FREE = -1
+"""The owner of a block that belongs to no row."""
 
 
 @dataclass(frozen=True)
@@ -113,16 +114,16 @@ class BlockTables:
 
     @property
     def num_rows(self) -> int:
-        """Rows that kernels work on, the free row 0 included; for a power of two of sequences: it seldom changes."""
+        """Rows that kernels work on, for a power of two of sequences: it seldom changes."""
         slots = 1 << (self.num_slots - 1).bit_length() if self.num_slots else 0
-        return 1 + slots * self.shape.num_kv_heads
+        return slots * self.shape.num_kv_heads
 
     def last_places(self, slot: int) -> Ints:
         """Where the last token of each head of a sequence lies, (num_layers, num_kv_heads) int64."""
         return self._write_at[:, slot] - 1
 
     def used_blocks(self, layer_idx: int) -> int:
-        return int(np.count_nonzero(self.owner[layer_idx]))
+        return int(np.count_nonzero(self.owner[layer_idx] != FREE))
 
     def place(self, layer_idx: int, slot: int, counts: Ints) -> tuple[Ints, Assigned]:
         """Make room for `counts` more tokens in the heads of one sequence: what a layer keeps of a prompt.
@@ -133,7 +134,7 @@ class BlockTables:
         size = self.block_size
         room = np.minimum(-self.lengths[layer_idx, slot] % size, counts)  # left in each head's last block
         blocks = -(-(counts - room) // size)
-        rows = 1 + slot * self.shape.num_kv_heads + np.repeat(np.arange(len(counts)), blocks)
+        rows = slot * self.shape.num_kv_heads + np.repeat(np.arange(len(counts)), blocks)
         held = -(-self.lengths[layer_idx, slot] // size)
         positions = np.arange(len(rows)) - np.repeat(np.cumsum(blocks) - blocks - held, blocks)
         assigned = self._assign(layer_idx, rows, positions)
@@ -152,7 +153,7 @@ class BlockTables:
 
     def empty(self, layer_idx: int, slot: int) -> None:
         """Give one layer's blocks of a sequence back."""
-        first = 1 + slot * self.shape.num_kv_heads
+        first = slot * self.shape.num_kv_heads
         owner = self.owner[layer_idx]
         owner[(owner >= first) & (owner < first + self.shape.num_kv_heads)] = FREE
         self.lengths[layer_idx, slot] = 0
@@ -173,7 +174,7 @@ class BlockTables:
         assigned: dict[int, Assigned] = {}
         for layer_idx in np.flatnonzero(full.any(axis=(1, 2))).tolist():
             sequence, head = np.nonzero(full[layer_idx])
-            rows = 1 + slots[sequence] * self.shape.num_kv_heads + head
+            rows = slots[sequence] * self.shape.num_kv_heads + head
             positions = self.lengths[layer_idx, slots[sequence], head] // self.block_size
             assigned[layer_idx] = self._assign(layer_idx, rows, positions)
             self._write_at[layer_idx, slots[sequence], head] = assigned[layer_idx].blocks * self.block_size
@@ -185,16 +186,21 @@ class BlockTables:
         self.lengths[:, slots] += grows
         return places, assigned
 
-    def take_back(self, slots: Ints) -> None:
-        """Undo the last `append`, which was of these slots."""
+    def take_back(self, slots: Ints) -> dict[int, Assigned]:
+        """Undo the last `append`, which was of these slots; returns the blocks it assigned by layer."""
         grew = np.ones((self.shape.num_layers, len(slots), self.shape.num_kv_heads), dtype=bool)
         grew[self._sliding] = self._ring.retreat(slots)[:, None]
         self._write_at[:, slots] -= grew
         self.lengths[:, slots] -= grew
         opened = grew & (self.lengths[:, slots] % self.block_size == 0)
+        taken: dict[int, Assigned] = {}
         for layer_idx in np.flatnonzero(opened.any(axis=(1, 2))).tolist():
             sequence, head = np.nonzero(opened[layer_idx])
-            self.owner[layer_idx][self._write_at[layer_idx, slots[sequence], head] // self.block_size] = FREE
+            blocks = self._write_at[layer_idx, slots[sequence], head] // self.block_size
+            positions = self.lengths[layer_idx, slots[sequence], head] // self.block_size
+            taken[layer_idx] = Assigned(blocks, slots[sequence] * self.shape.num_kv_heads + head, positions)
+            self.owner[layer_idx][blocks] = FREE
+        return taken
 
     def limit(self, layer_idx: int, blocks: int) -> None:
         """Hand out none but the first `blocks` blocks of a layer, before there are more; the others must be free."""
@@ -208,7 +214,7 @@ class BlockTables:
             missing = len(rows) - len(free)
             grown = max(missing, int(len(owner) * self.growth))
             free = np.concatenate([free, np.arange(len(owner), len(owner) + missing)])
-            self.owner[layer_idx] = owner = np.concatenate([owner, np.zeros(grown, dtype=np.int64)])
+            self.owner[layer_idx] = owner = np.concatenate([owner, np.full(grown, FREE)])
         owner[free] = rows
         return Assigned(free, rows, positions)
 

@@ -75,7 +75,7 @@ class RaggedCache:
         heads = self.shape.num_kv_heads
         self.tables.release(slot)
         for layer_idx, store in enumerate(self.layers):
-            store.free(1 + slot * heads, heads)
+            store.free(slot * heads, heads)
             self.tables.limit(layer_idx, len(store.owner))  # fewer than handed out where memory ran out
             stay = self.tables.scattered(layer_idx)
             if stay is None:
@@ -117,7 +117,7 @@ class RaggedCache:
         """A copy of what one head holds: keys and values, (n, head_dim) each, in sliding layers oldest token first."""
         places = self.tables.in_order(layer_idx, slot)
         if places is None:
-            return self.layers[layer_idx].row(1 + slot * self.shape.num_kv_heads + head)
+            return self.layers[layer_idx].row(slot * self.shape.num_kv_heads + head)
         return self.layers[layer_idx].read(torch.from_numpy(places[head]).to(self.device))
 
     def _rows(self, layer_idx: int, slot: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -129,7 +129,7 @@ class RaggedCache:
     def empty(self, layer_idx: int, slot: int) -> None:
         """Forget what one layer holds of a sequence."""
         self.tables.empty(layer_idx, slot)
-        self.layers[layer_idx].free(1 + slot * self.shape.num_kv_heads, self.shape.num_kv_heads)
+        self.layers[layer_idx].free(slot * self.shape.num_kv_heads, self.shape.num_kv_heads)
 
     def prefill(
         self,
@@ -155,9 +155,10 @@ class RaggedCache:
             for layer_idx, given in assigned.items():
                 self._give(layer_idx, given)
             device_places = torch.from_numpy(places.reshape(self.shape.num_layers, -1)).to(self.device)
-            return DecodeCache(self, torch.from_numpy(order).to(self.device), device_places)
+            in_order = np.array_equal(order, np.arange(self.tables.num_slots))
+            return DecodeCache(self, torch.from_numpy(order).to(self.device), device_places, in_order)
         except BaseException:
-            self.tables.take_back(order)
+            self._take_back(order)
             raise
 
     @contextmanager
@@ -171,8 +172,13 @@ class RaggedCache:
         try:
             yield cache
         except BaseException:
-            self.tables.take_back(np.asarray(slots, dtype=np.int64))
+            self._take_back(np.asarray(slots, dtype=np.int64))
             raise
+
+    @torch.inference_mode()
+    def _take_back(self, slots: Ints) -> None:
+        for layer_idx, assigned in self.tables.take_back(slots).items():
+            self.layers[layer_idx].take_back(assigned)
 
     def _give(self, layer_idx: int, assigned: Assigned) -> None:
         store = self.layers[layer_idx]
@@ -314,11 +320,15 @@ class _PrefillLayer(LayerAttention):
 
 @dataclass(frozen=True)
 class DecodeCache:
-    """A model's cache for one token of each running sequence. slots: (S,); places: (num_layers, S x num_kv_heads)."""
+    """A model's cache for one token of each running sequence. slots: (S,); places: (num_layers, S x num_kv_heads).
+
+    in_order: whether these are all sequences there are, in the order of their slots: so their heads are the rows.
+    """
 
     cache: RaggedCache
     slots: torch.Tensor
     places: torch.Tensor
+    in_order: bool = False
 
     def update(
         self, keys: torch.Tensor, values: torch.Tensor, layer_idx: int, *_: object, **__: object
@@ -345,8 +355,10 @@ class _DecodeLayer(LayerAttention):
         sequences, num_heads, _, d = queries.shape
         cache = self.decode.cache
         heads = cache.shape.num_kv_heads
-        rows = queries.new_zeros((cache.tables.num_rows, num_heads // heads, d))
-        by_slot = rows[1:].view(-1, heads, num_heads // heads, d)
-        by_slot.index_copy_(0, self.decode.slots, queries.view(sequences, heads, -1, d))
-        output = cache.attend(rows, self.store, scaling)[1:].view_as(by_slot)
+        own = queries.reshape(sequences, heads, num_heads // heads, d)
+        if self.decode.in_order:
+            return cache.attend(own.flatten(0, 1), self.store, scaling).view(sequences, 1, num_heads, d)
+        by_slot = own.new_zeros((cache.tables.num_rows // heads, *own.shape[1:]))
+        by_slot.index_copy_(0, self.decode.slots, own)
+        output = cache.attend(by_slot.flatten(0, 1), self.store, scaling).view_as(by_slot)
         return output.index_select(0, self.decode.slots).view(sequences, 1, num_heads, d)

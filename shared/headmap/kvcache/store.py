@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import astuple
+from functools import cached_property
+
 import torch
 from torch.nn.functional import embedding_bag
 
@@ -12,12 +15,13 @@ from headmap.kvcache.blocks import Assigned
 class LayerStore:
     """Tensors of one layer.
 
-    keys, values: (blocks, block_size, head_dim). owner: (blocks,) int64, the row each block belongs to, 0 where free.
-    bias: (blocks, block_size) float32, 0 where a slot holds a token and -inf where it does not: added to the logits, it
-    masks free slots without any length being looked up. table: (rows, width) int32, the blocks of each row in order;
-    counts: (rows,) int32, how many of its entries count. `moves` counts how often tensors were made anew: whoever holds
-    their addresses looks at it. used: no block from this one on is taken, so attention may stop there.
-    sorted: what `by_row` found, until blocks change hands.
+    keys, values: (blocks, block_size, head_dim). owner: (blocks,) int64, the row each block belongs to. bias: (blocks,
+    block_size) float32, 0 where a slot holds a token and -inf where it does not: added to the logits, it masks free
+    slots without any length being looked up. A free block is masked as a whole and holds zeros, since 0 x NaN is NaN:
+    what a former owner left reaches nobody; it counts as row 0's, so that kernels can run over a store as it lies.
+    table: (rows, width) int32, the blocks of each row in order; counts: (rows,) int32, how many of its entries count.
+    `moves` counts how often tensors were made anew: whoever holds their addresses looks at it. used: no block from this
+    one on was ever taken, so attention may stop there.
     """
 
     def __init__(self, block_size: int, head_dim: int, dtype: torch.dtype, device: torch.device) -> None:
@@ -28,8 +32,8 @@ class LayerStore:
         self.table = torch.zeros((0, 0), dtype=torch.int32, device=device)
         self.counts = torch.zeros(0, dtype=torch.int32, device=device)
         self.moves = 0
-        self.sorted: tuple[torch.Tensor, torch.Tensor] | None = None
         self.used = 0
+        self._in_use: UsedBlocks | None = None
 
     def resize(self, blocks: int) -> None:
         """Make room for `blocks` blocks; what is there stays. Where memory runs out, nothing has changed."""
@@ -42,21 +46,19 @@ class LayerStore:
         bias = torch.cat([self.bias, self.bias.new_full((more, self.bias.shape[1]), -torch.inf)])
         self.keys, self.values, self.owner, self.bias = keys, values, owner, bias
         self.moves += 1
+        self._in_use = None
 
     def assign(self, assigned: Assigned) -> None:
-        """Give blocks to rows; what lay in them is gone."""
-        self.sorted = None
+        """Give free blocks to rows."""
+        if not len(assigned.blocks):
+            return
         blocks, rows, positions = (self._index(a) for a in (assigned.blocks, assigned.rows, assigned.positions))
-        self.owner[blocks] = rows
-        if len(blocks):
-            self.used = max(self.used, int(assigned.blocks.max()) + 1)
-            self._widen_table(int(assigned.rows.max()) + 1, int(assigned.positions.max()) + 1)
+        self.owner.index_copy_(0, blocks, rows)
+        self.used = max(self.used, int(assigned.blocks.max()) + 1)
+        self._widen_table(int(assigned.rows.max()) + 1, int(assigned.positions.max()) + 1)
         self.table[rows, positions] = blocks.int()
         self.counts.scatter_reduce_(0, rows, positions.int() + 1, "amax")
-        self.bias.index_fill_(0, blocks, -torch.inf)
-        # A masked slot weighs 0, but 0 x NaN is NaN: what a former owner left must not reach this one.
-        self.keys.index_fill_(0, blocks, 0)
-        self.values.index_fill_(0, blocks, 0)
+        self._in_use = None
 
     def write(self, places: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> None:
         """Put tokens into slots. `places`: (n,) int64; `keys` and `values`: (n, head_dim)."""
@@ -77,33 +79,29 @@ class LayerStore:
         held = self.bias[blocks] == 0
         return self.keys[blocks][held], self.values[blocks][held]
 
-    @property
-    def in_use(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-        """owner, keys, values and bias of the blocks below `used`."""
-        return self.owner[: self.used], self.keys[: self.used], self.values[: self.used], self.bias[: self.used]
-
-    def sum_by_row(self, parts: torch.Tensor, rows: int) -> torch.Tensor:
-        """The sum of each row's blocks, (rows, ...) float32. `parts`: (used, ...) float32, one for each block."""
-        # Rows are bags of blocks, sorted when blocks change hands: index_add_ takes several times as long.
-        order, starts = self.by_row(rows)
-        summed = embedding_bag(order, parts.flatten(1), starts, mode="sum", include_last_offset=True)
-        return summed.view(rows, *parts.shape[1:])
-
-    def by_row(self, rows: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """The blocks below `used` by row, (used,) int64, and where each of `rows` rows starts, (rows + 1,) int64."""
-        if self.sorted is None or len(self.sorted[1]) != rows + 1:
-            owners, order = self.owner[: self.used].sort(stable=True)
-            starts = torch.searchsorted(owners, torch.arange(rows + 1, device=owners.device))
-            self.sorted = order, starts
-        return self.sorted
+    def in_use(self, rows: int) -> UsedBlocks:
+        """The blocks below `used`, for attention over `rows` rows; good until blocks change hands."""
+        if self._in_use is None or self._in_use.rows != rows:
+            self._in_use = UsedBlocks(self, rows)
+        return self._in_use
 
     def free(self, first_row: int, rows: int) -> None:
-        """Mark the blocks of `rows` rows from `first_row` on as free."""
-        self.sorted = None
-        gone = (self.owner >= first_row) & (self.owner < first_row + rows)
-        self.owner[gone] = 0
-        self.bias[gone] = -torch.inf
+        """Free the blocks of `rows` rows from `first_row` on."""
+        gone = ((self.owner >= first_row) & (self.owner < first_row + rows)).nonzero()[:, 0]
+        for tensor, value in self._when_free:
+            tensor.index_fill_(0, gone, value)
         self.counts[first_row : first_row + rows] = 0
+        self._in_use = None
+
+    def take_back(self, assigned: Assigned) -> None:
+        """Undo the last `assign`, as far as it came. It takes no memory: there may be none left."""
+        for block, row, position in zip(*(a.tolist() for a in astuple(assigned)), strict=True):
+            if block < len(self.owner):
+                for tensor, value in self._when_free:
+                    tensor[block].fill_(value)
+            if row < len(self.counts):
+                self.counts[row].fill_(position)
+        self._in_use = None
 
     def keep_blocks(self, blocks: Ints) -> None:
         """Keep only these blocks, in this order; the memory of the others goes back.
@@ -116,8 +114,9 @@ class LayerStore:
         table, keys, values = moved[self.table.long()], self.keys[index], self.values[index]
         self.owner, self.bias = self.owner[index], self.bias[index]
         self.table, self.keys, self.values = table, keys, values
-        self.used, self.sorted = len(blocks), None
+        self.used = len(blocks)
         self.moves += 1
+        self._in_use = None
 
     def _widen_table(self, rows: int, width: int) -> None:
         had_rows, had_width = self.table.shape
@@ -132,5 +131,40 @@ class LayerStore:
         counts[:had_rows] = self.counts
         self.table, self.counts = table, counts
 
+    @property
+    def _when_free(self) -> tuple[tuple[torch.Tensor, float], ...]:
+        return (self.owner, 0), (self.bias, -torch.inf), (self.keys, 0), (self.values, 0)
+
     def _index(self, values: Ints) -> torch.Tensor:
         return torch.from_numpy(values).to(self.owner.device)
+
+
+class UsedBlocks:
+    """The blocks that attention runs over: views into a store, and what follows from who owns them.
+
+    owner: (used,); keys, values: (used, block_size, head_dim); bias: (used, block_size).
+    """
+
+    def __init__(self, store: LayerStore, rows: int) -> None:
+        self.rows = rows
+        self.owner, self.bias = store.owner[: store.used], store.bias[: store.used]
+        self.keys, self.values = store.keys[: store.used], store.values[: store.used]
+
+    @cached_property
+    def apart(self) -> torch.Tensor:
+        """(rows, used, 1) float32, 0 where a block is the row's and -inf where it is another's."""
+        own = self.owner == torch.arange(self.rows, device=self.owner.device)[:, None]
+        return torch.zeros_like(own, dtype=torch.float32).masked_fill_(~own, -torch.inf)[..., None]
+
+    def sum_by_row(self, parts: torch.Tensor) -> torch.Tensor:
+        """The sum of each row's blocks, (rows, ...) float32. `parts`: (used, ...) float32, one for each block."""
+        # Rows are bags of blocks, sorted when blocks change hands: index_add_ takes several times as long.
+        order, starts = self._by_row
+        summed = embedding_bag(order, parts.flatten(1), starts, mode="sum", include_last_offset=True)
+        return summed.view(self.rows, *parts.shape[1:])
+
+    @cached_property
+    def _by_row(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """The blocks by row, (used,) int64, and where each row starts, (rows + 1,) int64."""
+        owners, order = self.owner.sort(stable=True)
+        return order, torch.searchsorted(owners, torch.arange(self.rows + 1, device=owners.device))

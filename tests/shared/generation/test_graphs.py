@@ -88,7 +88,7 @@ def admitted(runner: ModelRunner, model: LoadedModel, seed: int) -> tuple[int, i
 
 def attend_whole(queries: torch.Tensor, store: LayerStore, scaling: float) -> torch.Tensor:
     """Over all blocks there are, sorted in the step, as the kernels do: a captured step cannot follow what changes."""
-    store.used, store.sorted = len(store.owner), None
+    store.used, store._in_use = len(store.owner), None
     return blocked.attend(queries, store, scaling)
 
 

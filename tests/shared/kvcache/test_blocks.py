@@ -76,8 +76,12 @@ class Lives(RuleBasedStateMachine):
     @rule(data=st.data())
     def append_and_take_back(self, data: st.DataObject) -> None:
         slots = np.array(data.draw(st.lists(st.sampled_from(sorted(self.slots)), min_size=1, unique=True)))
-        self.tables.append(slots)
-        self.tables.take_back(slots)
+        _, assigned = self.tables.append(slots)
+        taken = self.tables.take_back(slots)
+        assert taken.keys() == assigned.keys()
+        for layer, given in assigned.items():
+            for part in ("blocks", "rows", "positions"):
+                assert (getattr(taken[layer], part) == getattr(given, part)).all()
 
     @precondition(lambda self: self.slots)
     @rule(data=st.data())
@@ -100,7 +104,7 @@ class Lives(RuleBasedStateMachine):
             places = [place for value in self.written[layer].values() for place in value]
             assert len(places) == len(set(places))
             for (slot, head, _), value in self.written[layer].items():
-                assert all(self.tables.owner[layer][place // SIZE] == 1 + slot * 3 + head for place in value)
+                assert all(self.tables.owner[layer][place // SIZE] == slot * 3 + head for place in value)
                 assert self.tables.lengths[layer, slot, head] == len(value)
 
     @invariant()
@@ -121,7 +125,7 @@ class Lives(RuleBasedStateMachine):
     def nothing_is_left_when_all_are_gone(self) -> None:
         if not self.slots:
             assert self.tables.reserved_blocks == 0
-            assert self.tables.num_rows == 1
+            assert self.tables.num_rows == 0
             assert all((owner == FREE).all() for owner in self.tables.owner)
 
 

@@ -148,7 +148,7 @@ def test_what_a_failed_request_left_does_not_reach_the_next(small_model: Callabl
     poisoned = cache.admit(cache.reservation(plan, 4))
     runner.prefill(poisoned, plan, prompt)
     for store in cache.layers:
-        gone = (store.owner > model.cache_shape.num_kv_heads).nonzero()[:, 0]
+        gone = (store.owner >= model.cache_shape.num_kv_heads).nonzero()[:, 0]
         with torch.inference_mode():
             store.keys[gone] = store.values[gone] = torch.nan
     cache.release(poisoned)
@@ -157,6 +157,35 @@ def test_what_a_failed_request_left_does_not_reach_the_next(small_model: Callabl
     logits = runner.decode([bystander, slot], [5, 5], [prompt.next_position] * 2)
     assert torch.isfinite(logits).all()
     torch.testing.assert_close(logits[0], logits[1])
+
+
+def test_a_step_that_failed_leaves_no_token_behind(any_model: LoadedModel) -> None:
+    """Its blocks, all opened by that step, are handed out in another order once a sequence has gone."""
+    prompts = [ask(any_model, "Q" * (1 + index)) for index in range(3)]
+    request = KVRequest("snapkv", budget=24)
+    expected, _ = run(any_model, prompts[1:], [request] * 2)
+    runner = ModelRunner(any_model, ragged(any_model, block_size=8))
+    cache = runner.cache
+    slots, tokens = [], []
+    for prompt in prompts:
+        plan = plan_cache(request, get_method("snapkv"), any_model.cache_shape, prompt.prompt_tokens, None)
+        slots.append(cache.admit(cache.reservation(plan, NEW_TOKENS)))
+        tokens.append([int(runner.prefill(slots[-1], plan, prompt).argmax())])
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("at the end of the step")
+
+    hook = any_model.family.text_model(any_model.model).norm.register_forward_hook(fail)
+    with pytest.raises(RuntimeError, match="at the end of the step"):
+        runner.decode(slots, [row[-1] for row in tokens], [prompt.next_position for prompt in prompts])
+    hook.remove()
+    cache.release(slots[0])
+    for step in range(NEW_TOKENS - 1):
+        positions = [prompt.next_position + step for prompt in prompts[1:]]
+        logits = runner.decode(slots[1:], [row[-1] for row in tokens[1:]], positions)
+        for row, token in zip(tokens[1:], logits.argmax(-1).tolist(), strict=True):
+            row.append(token)
+    assert tokens[1:] == expected
 
 
 def test_memory_of_evicted_tokens_is_freed(small_model: Callable[[str], LoadedModel]) -> None:

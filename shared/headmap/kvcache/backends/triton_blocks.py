@@ -21,15 +21,15 @@ _LEAST_TILE = 16  # tl.dot takes no smaller side
 def attend(queries: torch.Tensor, store: LayerStore, scaling: float) -> torch.Tensor:
     """Attention of one query per query head over the tokens of its row.
 
-    `queries`: (rows, g, head_dim), row 0 unused, g query heads to a KV head. Returns the same shape and dtype; row 0
-    is not defined, rows without a token are 0. Products and sums are kept in float32.
+    `queries`: (rows, g, head_dim), g query heads to a KV head. Returns the same shape and dtype; rows without a token
+    are 0. Products and sums are kept in float32.
     """
     rows, group, dim = queries.shape
     blocks, size, _ = store.keys.shape
     queries = queries.contiguous()
     output = torch.empty_like(queries)
-    if not blocks or rows < 2:
-        return output
+    if not blocks:
+        return output.zero_()
     partial = torch.empty((blocks, group, dim), dtype=torch.float32, device=queries.device)
     peak = torch.empty((blocks, group), dtype=torch.float32, device=queries.device)
     weight = torch.empty_like(peak)
@@ -39,7 +39,7 @@ def attend(queries: torch.Tensor, store: LayerStore, scaling: float) -> torch.Te
         queries, store.keys, store.values, store.bias, store.owner, partial, peak, weight, scaling,
         group, dim, SIZE=size, GROUP=wide_group, DIM=wide_dim,
     )  # fmt: skip
-    _join_blocks[(rows - 1, group)](
+    _join_blocks[(rows, group)](
         partial, peak, weight, store.table, store.counts, output,
         store.table.stride(0), len(store.counts), group, dim, AT_ONCE=_JOINED_AT_ONCE, DIM=wide_dim,
     )  # fmt: skip
@@ -53,9 +53,9 @@ def _attend_block(  # type: ignore[no-untyped-def]
 ):  # fmt: skip
     """One block: its unnormalised output, its highest logit and its sum of weights for each query head."""
     block = tl.program_id(0).to(tl.int64)
-    row = tl.load(owner + block)
-    if row == 0:  # free
+    if tl.load(bias + block * SIZE) != 0:  # a free block: none holds its first token
         return
+    row = tl.load(owner + block)
     head = tl.arange(0, GROUP)
     slot = tl.arange(0, SIZE)
     channel = tl.arange(0, DIM)
@@ -82,7 +82,7 @@ def _join_blocks(  # type: ignore[no-untyped-def]
     table_stride, known_rows, group, dim, AT_ONCE: tl.constexpr, DIM: tl.constexpr,
 ):  # fmt: skip
     """One query head of one row: its blocks put together by their highest logits, in the order of the table."""
-    row = 1 + tl.program_id(0).to(tl.int64)
+    row = tl.program_id(0).to(tl.int64)
     head = tl.program_id(1)
     channel = tl.arange(0, DIM)
     of_channel = channel < dim
