@@ -29,7 +29,7 @@ class Case:
     steps: int = 16
     device: str = "cpu"
     dtype: str = "float32"
-    backend: str = "torch"
+    backend: str = "auto"
     graphs: bool = False
 
     @property

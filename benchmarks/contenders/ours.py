@@ -22,9 +22,8 @@ class Ours(Contender):
         model.set_attn_implementation(ATTENTION)  # a text model without pictures has no text_config
         self._model, self._new_tokens = model, case.settle + case.steps
         self._plan = plan_of(model, case)
-        self._cache = RaggedCache(
-            cache_shape(model), dtype=model.dtype, device=model.device, attend=get_backend(case.backend)
-        )
+        attend = get_backend(case.backend, model.device)
+        self._cache = RaggedCache(cache_shape(model), dtype=model.dtype, device=model.device, attend=attend)
         self._graphed = GraphedDecoder(self._forward, self._cache, capture) if capture else None
         self._slots: list[int] = []
 

@@ -51,7 +51,7 @@ class Engine:
             device=loaded.device,
             memory_bytes=memory,
             growth=1 / 2 if settings.cuda_graphs else 1 / 8,  # a captured graph holds until a tensor moves
-            attend=get_backend(settings.decode_backend),
+            attend=get_backend(settings.decode_backend, loaded.device),
         )
         self._runner = ModelRunner(loaded, self._cache, capture=capture_on_cuda if settings.cuda_graphs else None)
         self.sessions = Sessions(settings.session_memory_bytes)

@@ -59,8 +59,10 @@ class Settings(BaseSettings):
     max_decode_gap_ms: float = Field(
         50.0, ge=0, description="a prompt's prefill lets running requests have a token when the last is this long ago"
     )
-    decode_backend: Literal["torch", "triton"] = Field(
-        "torch", description="attention of a decode step: plain torch operations, or Triton kernels on CUDA"
+    decode_backend: Literal["auto", "torch", "native", "triton"] = Field(
+        "auto",
+        description="attention of a decode step: torch operations, C++ compiled at the start (CPU), or Triton kernels "
+        "(CUDA); auto: native on a CPU where there is a compiler, else torch",
     )
     cuda_graphs: bool = Field(False, description="decode steps are replayed as CUDA graphs; with triton only")
     default_max_new_tokens: int = Field(128, ge=1, description="for requests that do not say")

@@ -11,13 +11,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
 
 from headmap.budgets import Ints
 from headmap.kvcache.attention import LayerAttention, PromptMask, causal_attention
-from headmap.kvcache.backends import Attend, blocked
+from headmap.kvcache.backends import AUTO, Attend, get_backend
 from headmap.kvcache.blocks import Assigned, BlockTables
 from headmap.kvcache.kept import KeptTokens
 from headmap.kvcache.memory import is_out_of_memory
@@ -33,6 +34,7 @@ class RaggedCache:
 
     `memory_bytes` bounds what `admit` hands out over all sequences; None means no bound. `growth` is the share by which
     a layer's store is enlarged when decoding fills it: less wastes less memory, more moves the tensors less often.
+    `attend` is a backend's; None takes the one that `get_backend` calls auto.
     """
 
     def __init__(
@@ -44,7 +46,7 @@ class RaggedCache:
         block_size: int = BLOCK_SIZE,
         memory_bytes: int | None = None,
         growth: float = 1 / 8,
-        attend: Attend = blocked.attend,
+        attend: Attend | None = None,
     ) -> None:
         self.shape = shape
         self.device = device
@@ -52,7 +54,12 @@ class RaggedCache:
         blocks = None if memory_bytes is None else memory_bytes // self.block_bytes
         self.tables = BlockTables(shape, block_size, blocks, growth=growth)
         self.layers = [LayerStore(block_size, shape.head_dim, dtype, device) for _ in range(shape.num_layers)]
-        self.attend = attend
+        self._attend = attend
+
+    @cached_property
+    def attend(self) -> Attend:
+        """Attention of a decode step over one layer's store."""
+        return self._attend or get_backend(AUTO, self.device)
 
     def reservation(self, plan: KeepPlan, new_tokens: int, parked: ParkedSequence | None = None) -> int:
         """Bytes a sequence holds at most: what it keeps of its prompt and `new_tokens` more in every head.

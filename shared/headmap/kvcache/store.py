@@ -159,12 +159,12 @@ class UsedBlocks:
     def sum_by_row(self, parts: torch.Tensor) -> torch.Tensor:
         """The sum of each row's blocks, (rows, ...) float32. `parts`: (used, ...) float32, one for each block."""
         # Rows are bags of blocks, sorted when blocks change hands: index_add_ takes several times as long.
-        order, starts = self._by_row
+        order, starts = self.by_row
         summed = embedding_bag(order, parts.flatten(1), starts, mode="sum", include_last_offset=True)
         return summed.view(self.rows, *parts.shape[1:])
 
     @cached_property
-    def _by_row(self) -> tuple[torch.Tensor, torch.Tensor]:
+    def by_row(self) -> tuple[torch.Tensor, torch.Tensor]:
         """The blocks by row, (used,) int64, and where each row starts, (rows + 1,) int64."""
         owners, order = self.owner.sort(stable=True)
         return order, torch.searchsorted(owners, torch.arange(self.rows + 1, device=owners.device))

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import re
+import shutil
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from headmap.kvcache.backends import Attend, blocked, fused_blocks, get_backend
+from headmap.kvcache.backends import Attend, _native_or_torch, blocked, fused_blocks, get_backend
 from headmap.kvcache.blocks import Assigned
 from headmap.kvcache.store import LayerStore
 
@@ -16,9 +21,18 @@ WAYS = {"blocks": blocked.attend_blocks, "masked": blocked.attend_masked, "fused
 """Between these the torch backend chooses by size and precision."""
 
 
-@pytest.fixture(scope="module", params=["torch", "triton", *WAYS])
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module", params=["torch", "native", "triton", *WAYS])
 def backend(request: pytest.FixtureRequest) -> Attend:
-    return WAYS.get(request.param) or get_backend(request.param)
+    return WAYS.get(request.param) or named(request.param)
+
+
+def named(name: str) -> Attend:
+    if name == "native" and shutil.which("c++") is None:
+        pytest.skip("no C++ compiler")
+    return get_backend(name, CPU)
 
 
 def filled(
@@ -67,7 +81,7 @@ def test_a_backend_equals_dense_attention(
     group=st.sampled_from([1, 7]),
     dtype=st.sampled_from([torch.bfloat16, torch.float16]),
     seed=st.integers(0, 100),
-    attend=st.sampled_from([blocked.attend, fused_blocks.attend]),
+    attend=st.sampled_from([named("auto"), blocked.attend, fused_blocks.attend]),
 )
 def test_sixteen_bits_cost_no_more_than_the_rounding_of_the_answer(
     lengths: list[int], group: int, dtype: torch.dtype, seed: int, attend: Attend
@@ -146,6 +160,55 @@ def test_blocks_that_are_moved_together_give_the_same(backend: Attend) -> None:
     torch.testing.assert_close(backend(queries, store, 0.25), before)
 
 
+@pytest.mark.parametrize("threads", [1, 2, 5])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_native_rows_are_whole_however_they_are_shared_out(threads: int, dtype: torch.dtype) -> None:
+    """One row takes most of two threads' shares, some end within one, one has no token."""
+    attend, before = named("native"), torch.get_num_threads()
+    store, tokens = filled([40, 1500, 3, 0, 900, 64], 32, 64, 0, dtype)
+    queries = (torch.randn(6, 7, 64) * 2).to(dtype)
+    try:
+        torch.set_num_threads(threads)
+        output = attend(queries, store, 0.125)
+    finally:
+        torch.set_num_threads(before)
+    for row in (0, 1, 2, 4, 5):
+        keys, values = tokens[row].float().unbind(1)
+        expected = (queries[row].float() @ keys.T * 0.125).softmax(-1) @ values
+        close = {"atol": 1e-5, "rtol": 1e-5} if dtype == torch.float32 else {"atol": 2e-2, "rtol": 1e-2}
+        torch.testing.assert_close(output[row].float(), expected, **close)
+
+
+def test_native_runs_in_the_threads_that_torch_has() -> None:
+    named("native")
+    maps = Path("/proc/self/maps").read_text()
+    assert len(set(re.findall(r"/\S*/lib(?:gomp|iomp5|omp)\b\S*\.so\S*", maps))) == 1
+
+
+def test_without_a_compiler_torch_decodes(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    monkeypatch.delitem(sys.modules, "headmap.kvcache.backends.native", raising=False)
+    with pytest.raises(ImportError, match="there is no C\\+\\+ compiler: install one, or set CXX"):
+        get_backend("native", CPU)
+    assert _native_or_torch.__wrapped__() is blocked.attend
+    assert "at about half the speed: there is no C++ compiler" in caplog.text
+
+
+def test_what_the_compiler_says_is_told(tmp_path: Path) -> None:
+    named("native")
+    from headmap.kvcache.backends import native
+
+    broken = tmp_path / "broken.cc"
+    broken.write_text("int half(")
+    with pytest.raises(ImportError, match=r"c\+\+ ended with 1: .*broken\.cc:1"):
+        native.compiled(broken)
+
+
 def test_an_unknown_backend_is_named() -> None:
-    with pytest.raises(ValueError, match=r"backend 'fast' is none of torch, triton"):
-        get_backend("fast")
+    with pytest.raises(ValueError, match=r"backend 'fast' is none of auto, torch, native, triton"):
+        get_backend("fast", CPU)
+
+
+def test_native_is_for_a_cpu() -> None:
+    with pytest.raises(ValueError, match="backend native runs on a CPU, not on cuda"):
+        get_backend("native", torch.device("cuda"))
