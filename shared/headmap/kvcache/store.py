@@ -37,14 +37,9 @@ class LayerStore:
 
     def resize(self, blocks: int) -> None:
         """Make room for `blocks` blocks; what is there stays. Where memory runs out, nothing has changed."""
-        more = blocks - len(self.owner)
-        if more <= 0:
+        if blocks <= len(self.owner):
             return
-        keys = torch.cat([self.keys, self.keys.new_zeros((more, *self.keys.shape[1:]))])
-        values = torch.cat([self.values, self.values.new_zeros((more, *self.values.shape[1:]))])
-        owner = torch.cat([self.owner, self.owner.new_zeros(more)])
-        bias = torch.cat([self.bias, self.bias.new_full((more, self.bias.shape[1]), -torch.inf)])
-        self.keys, self.values, self.owner, self.bias = keys, values, owner, bias
+        self.owner, self.bias, self.keys, self.values = [_longer(*part, blocks) for part in self._when_free]
         self.moves += 1
         self._in_use = None
 
@@ -137,6 +132,13 @@ class LayerStore:
 
     def _index(self, values: Ints) -> torch.Tensor:
         return torch.from_numpy(values).to(self.owner.device)
+
+
+def _longer(tensor: torch.Tensor, filler: float, length: int) -> torch.Tensor:
+    longer = tensor.new_empty((length, *tensor.shape[1:]))
+    longer[: len(tensor)] = tensor
+    longer[len(tensor) :] = filler
+    return longer
 
 
 class UsedBlocks:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headmap.kvcache.methods import get_method
-from headmap.kvcache.selection import POOL, keep_tokens, window_attention
+from headmap.kvcache.selection import POOL, highest, keep_tokens, window_attention
 
 
 def dense_window_attention(queries: torch.Tensor, keys: torch.Tensor, window: int) -> torch.Tensor:
@@ -56,6 +56,13 @@ def test_each_head_keeps_its_budget_its_window_and_the_highest_scores(data: st.D
         kept, dropped = scores[head][keep[head, : n - window]], scores[head][~keep[head, : n - window]]
         if len(kept) and len(dropped):
             assert kept.min() >= dropped.max()
+
+
+@given(st.lists(st.lists(st.integers(0, 4), min_size=7, max_size=7), min_size=1, max_size=3), st.data())
+def test_the_highest_are_the_first_of_a_stable_sort(rows: list[list[int]], data: st.DataObject) -> None:
+    counts = [data.draw(st.integers(0, 7)) for _ in rows]
+    for found, row, count in zip(highest(torch.tensor(rows).float(), torch.tensor(counts)), rows, counts, strict=True):
+        assert found.nonzero()[:, 0].tolist() == sorted(sorted(range(7), key=lambda place: -row[place])[:count])
 
 
 def test_adakv_shares_a_layers_tokens_by_attention_and_keeps_the_sum() -> None:
