@@ -57,6 +57,10 @@ HEALTHCHECK --interval=10s --timeout=15s --start-period=180s --retries=3 \
 CMD ["python", "-m", "services.scoring", "--host", "0.0.0.0", "--port", "8000"]
 
 FROM base AS model
+# Compiles decode attention for the processor that a container runs on; Triton asks for a compiler too.
+RUN apt-get update \
+ && apt-get install -y --no-install-recommends g++ \
+ && rm -rf /var/lib/apt/lists/*
 # Threads of torch that wait must not spin: other processes of the host need the processors.
 ENV OMP_WAIT_POLICY=PASSIVE
 COPY --from=model-dependencies /opt/headmap /opt/headmap

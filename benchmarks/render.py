@@ -114,15 +114,16 @@ def ways_table(result: Result) -> str:
     if not rows:
         return ""
     lines = [
-        "| | batch | budget | sdpa for each row | like lengths padded | all padded | padding | ours, blocks |",
-        "|---|---|---|---|---|---|---|---|",
+        "| | batch | budget | sdpa for each row | like lengths padded | all padded | padding "
+        "| ours, torch | ours, native |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
-        ms, ways = row["ms"], ("each row", "buckets", "padded", "blocks")
-        each, buckets, padded, blocks = (f"{ms[way]:.1f} ms" if way in ms else "-" for way in ways)
+        ms, ways = row["ms"], ("each row", "buckets", "padded", "blocks", "native")
+        each, buckets, padded, blocks, native = (f"{ms[way]:.1f} ms" if way in ms else "-" for way in ways)
         lines.append(
             f"| {row['dtype']}, {row['shape']} | {row['batch']} | {row['budget']} | {each} | {buckets} | {padded} "
-            f"| x {row['padding']:.1f} | {blocks} |"
+            f"| x {row['padding']:.1f} | {blocks} | {native} |"
         )
     return "\n".join(lines) + "\n" + _where(result)
 

@@ -12,6 +12,7 @@ from benchmarks.efficiency.equal_bytes import decode, filled_dense, filled_ragge
 from benchmarks.efficiency.equal_bytes import measure as measure_equal_bytes
 from benchmarks.efficiency.grid import Grid
 from benchmarks.efficiency.grid import measure as measure_requests
+from benchmarks.efficiency.ways import backends
 from benchmarks.efficiency.ways import measure as measure_ways
 from benchmarks.report import Recorder
 from benchmarks.shapes import GQA, MHA, Shape, build
@@ -39,7 +40,7 @@ def run(
     kept = [row for row in earlier if row["what"] not in measured]
     record.begin(
         "efficiency",
-        {"repeats": repeats, "block_size": BLOCK_SIZE, "grid": grid.settings},
+        {"repeats": repeats, "block_size": BLOCK_SIZE, "backends": list(backends()), "grid": grid.settings},
         rows=kept,
     )
     if "equal-bytes" in parts:

@@ -1,7 +1,8 @@
 """Ways to attend over heads of different length on a CPU, for one decode step's attention alone.
 
 Each way gets its keys and values laid out as it likes them, and is not charged for keeping them so while sequences
-grow: a padded block would have to be made anew. `blocks` is ours, over the store as it lies. All give the same output.
+grow: a padded block would have to be made anew. `blocks` and `native` are ours, over the store as it lies, in torch's
+operations and in C++. All give the same output.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from benchmarks.efficiency.equal_bytes import filled_ragged, models
 from benchmarks.report import Recorder, in_turn, milliseconds
-from headmap.kvcache.backends import blocked
+from headmap.kvcache.backends import AUTO, Attend, get_backend
 from headmap.kvcache.cache import RaggedCache
 from headmap.kvcache.generate import cache_shape
 
@@ -26,7 +27,7 @@ CLOSE = 1.25
 """Rows whose lengths differ by no more than this are padded to the same."""
 
 BATCHES = (1, 8)
-WAYS = ("each row", "buckets", "padded", "blocks")
+WAYS = ("each row", "buckets", "padded", "blocks", "native")
 MOST_PADDED = 4 * 2**30
 
 Attention = Callable[[], torch.Tensor]
@@ -61,24 +62,35 @@ def measure(
 def compare(ragged: RaggedCache, batch: int, num_heads: int, repeats: int) -> dict[str, Any]:
     """Milliseconds a step, all layers together, by way; `padding`: bytes of one padded block a layer over those kept.
 
-    `padded` is left out where these blocks would take more than MOST_PADDED.
+    `padded` is left out where these blocks would take more than MOST_PADDED, `native` where it cannot be compiled.
     """
     heads, d, dtype = ragged.shape.num_kv_heads, ragged.shape.head_dim, ragged.layers[0].keys.dtype
     rows = batch * heads
-    queries = torch.randn(1 + rows, num_heads // heads, d).to(dtype)
+    queries = torch.randn(rows, num_heads // heads, d).to(dtype)
     lengths = ragged.tables.lengths[:, :batch].reshape(-1, rows)
     padding = float(lengths.max(1).sum() * rows / lengths.sum())
-    fits = padding * lengths.sum() * ragged.shape.token_bytes <= MOST_PADDED
-    ways: dict[str, list[Attention]] = {way: [] for way in WAYS if fits or way != "padded"}
+    ours = backends()
+    left_out = {"blocks", "native"} - ours.keys()
+    if padding * lengths.sum() * ragged.shape.token_bytes > MOST_PADDED:
+        left_out.add("padded")
+    ways: dict[str, list[Attention]] = {way: [] for way in WAYS if way not in left_out}
     for store, own in zip(ragged.layers, lengths.tolist(), strict=True):
-        held = [store.row(row) for row in range(1, 1 + rows)]
-        ways["each row"].append(partial(each_row, queries[1:], held))
+        held = [store.row(row) for row in range(rows)]
+        ways["each row"].append(partial(each_row, queries, held))
         for way, groups in (("buckets", alike(own)), ("padded", [list(range(rows))])):
             if way in ways:
-                ways[way].append(partial(by_bucket, queries[1:], [bucket(held, group) for group in groups]))
-        ways["blocks"].append(partial(blocked.attend, queries, store, d**-0.5))
+                ways[way].append(partial(by_bucket, queries, [bucket(held, group) for group in groups]))
+        for way, attend in ours.items():
+            ways[way].append(partial(attend, queries, store, d**-0.5))
     seconds = in_turn({way: partial(_all, layers) for way, layers in ways.items()}, repeats)
     return {"ms": {way: milliseconds(took) for way, took in seconds.items()}, "padding": padding}
+
+
+def backends() -> dict[str, Attend]:
+    """Our own ways: the native one where there is a compiler."""
+    cpu = torch.device("cpu")
+    found = {"blocks": get_backend("torch", cpu), "native": get_backend(AUTO, cpu)}
+    return found if found["native"] is not found["blocks"] else {"blocks": found["blocks"]}
 
 
 def _all(layers: Sequence[Attention]) -> None:
