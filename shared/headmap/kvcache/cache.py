@@ -251,7 +251,9 @@ class PrefillCache:
     ) -> tuple[LayerAttention, LayerAttention]:
         if self.on_layer is not None:
             self.on_layer()
-        layer = _PrefillLayer(self, keys, values, layer_idx, self.cache.shape.window_of(layer_idx))
+        window = self.cache.shape.window_of(layer_idx)
+        # Made head by head once: attention, selection and what is kept read them so.
+        layer = _PrefillLayer(self, keys.contiguous(), values.contiguous(), layer_idx, window)
         return layer, layer
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
