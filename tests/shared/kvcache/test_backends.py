@@ -188,10 +188,10 @@ def test_native_runs_in_the_threads_that_torch_has() -> None:
 def test_without_a_compiler_torch_decodes(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler")
     monkeypatch.delitem(sys.modules, "headmap.kvcache.backends.native", raising=False)
-    with pytest.raises(ImportError, match="there is no C\\+\\+ compiler: install one, or set CXX"):
+    with pytest.raises(ImportError, match="CXX names the compiler: .*'no-such-compiler'"):
         get_backend("native", CPU)
     assert _native_or_torch.__wrapped__() is blocked.attend
-    assert "at about half the speed: there is no C++ compiler" in caplog.text
+    assert "at about half the speed: native.cc cannot be compiled" in caplog.text
 
 
 def test_what_the_compiler_says_is_told(tmp_path: Path) -> None:
@@ -200,7 +200,7 @@ def test_what_the_compiler_says_is_told(tmp_path: Path) -> None:
 
     broken = tmp_path / "broken.cc"
     broken.write_text("int half(")
-    with pytest.raises(ImportError, match=r"c\+\+ ended with 1: .*broken\.cc:1"):
+    with pytest.raises(ImportError, match=r"broken\.cc cannot be compiled; .*broken\.cc:1"):
         native.compiled(broken)
 
 

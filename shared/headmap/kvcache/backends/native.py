@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import os
 import re
-import shutil
+import shlex
 import subprocess
 from ctypes import CDLL, c_float, c_int64, c_void_p
 from pathlib import Path
@@ -24,6 +24,8 @@ from headmap.kvcache.store import LayerStore
 
 SOURCE = Path(__file__).with_suffix(".cc")
 FLAGS = ("-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-fPIC")
+SECONDS = 60
+"""A compiler that has not ended by then is given up."""
 LANES = 16
 """Floats that the function takes at a time, as in its source."""
 
@@ -50,17 +52,16 @@ def attend(queries: torch.Tensor, store: LayerStore, scaling: float) -> torch.Te
 
 def compiled(source: Path = SOURCE) -> CDLL:
     """The library of a C++ source file. Raises ImportError as the module does."""
-    compiler = shutil.which(os.environ.get("CXX", "c++"))
-    if compiler is None:
-        raise ImportError("there is no C++ compiler: install one, or set CXX")
-    with TemporaryDirectory(prefix="headmap-") as folder:
-        made, library = Path(folder) / "native.o", Path(folder) / "native.so"
-        _run(compiler, *FLAGS, "-c", str(source), "-o", str(made))
-        _run(compiler, "-shared", str(made), _openmp(), "-o", str(library))
-        try:
+    compiler = shlex.split(os.environ.get("CXX", "c++"))
+    try:
+        with TemporaryDirectory(prefix="headmap-") as folder:
+            made, library = Path(folder) / "native.o", Path(folder) / "native.so"
+            _run(*compiler, *FLAGS, "-c", str(source), "-o", str(made))
+            _run(*compiler, "-shared", str(made), _openmp(), "-o", str(library))
             return CDLL(str(library))
-        except OSError as error:
-            raise ImportError(f"what {compiler} made cannot be loaded: {error}") from error
+    except (OSError, subprocess.SubprocessError) as error:
+        said = getattr(error, "stderr", None) or ""
+        raise ImportError(f"{source.name} cannot be compiled; CXX names the compiler: {error} {said[:500]}") from error
 
 
 def _openmp() -> str:
@@ -74,10 +75,8 @@ def _openmp() -> str:
 
 
 def _run(*command: str) -> None:
-    # the compiler's own messages, in English, and no longer than a log line may be
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "LC_ALL": "C"})  # noqa: S603
-    if done.returncode:
-        raise ImportError(f"{command[0]} ended with {done.returncode}: {done.stderr.strip()[:500]}")
+    settings = {**os.environ, "LC_ALL": "C"}  # messages in English
+    subprocess.run(command, capture_output=True, text=True, check=True, timeout=SECONDS, env=settings)  # noqa: S603
 
 
 _LIBRARY = compiled()
