@@ -40,7 +40,7 @@ def measure(
         for batch, budget in product(batches, budgets):
             row = {"what": "decode", **place, "batch": batch, "budget": budget, **decode(model, batch, budget, repeats)}
             record.add(row, f"{said}  batch {batch}  B {budget}  decode x{row['ratio']:.2f}")
-        row = {"what": "prefill", **place, "batch": 1, "budget": 256, **prefill(model, 1024, 256, max(5, repeats // 2))}
+        row = {"what": "prefill", **place, "batch": 1, "budget": 256, **prefill(model, 1024, 256, max(5, repeats))}
         record.add(row, f"{said}  1024 tokens  prefill x{row['ratio']:.2f}")
 
 
