@@ -38,18 +38,23 @@ def _cell(row: Result | None) -> str:
 
 
 def steps(result: Result) -> str:
-    """What a decode step costs against the dense cache at equal bytes, by precision."""
-    rows = [row for row in result["rows"] if row["what"] == "decode"]
+    """What a decode step at equal bytes and a prefill cost against the dense cache, by precision."""
+    step, prefill = (_ratios(result, what) for what in ("decode", "prefill"))
+    if not step:
+        return ""
+    return (
+        "- Speed on a CPU, in times what transformers' dense cache takes: a decode step at equal bytes "
+        f"{step}, a prefill {prefill} ([docs/findings.md](docs/findings.md)).\n"
+    )
+
+
+def _ratios(result: Result, what: str) -> str:
+    rows = [row for row in result["rows"] if row["what"] == what]
     ranges = []
     for dtype in dict.fromkeys(row["dtype"] for row in rows):
         ratios = [row["ratio"] for row in rows if row["dtype"] == dtype]
         ranges.append(f"{min(ratios):.2f} to {max(ratios):.2f} in {dtype}")
-    if not ranges:
-        return ""
-    return (
-        "- Speed on a CPU: a decode step at equal bytes costs, in times that of transformers' dense cache, "
-        f"{', '.join(ranges)} ([docs/findings.md](docs/findings.md)).\n"
-    )
+    return " and ".join(ranges)
 
 
 def scoring(result: Result) -> str:

@@ -28,11 +28,13 @@ def test_a_contender_has_a_cell_for_each_length_it_was_measured_at() -> None:
     assert "SnapKV" not in text
 
 
-def test_steps_are_told_by_precision() -> None:
-    rows = [{"what": "decode", "dtype": dtype, "ratio": ratio}
-            for dtype, ratio in (("float32", 0.5), ("float32", 1.02), ("bfloat16", 1.1))]  # fmt: skip
+def test_steps_and_prefills_are_told_by_precision() -> None:
+    seen = (("decode", "float32", 1.02), ("decode", "float32", 0.5), ("decode", "bfloat16", 1.1),
+            ("prefill", "float32", 1.03), ("prefill", "bfloat16", 1.2))  # fmt: skip
+    rows = [{"what": what, "dtype": dtype, "ratio": ratio} for what, dtype, ratio in seen]
     text = overview.steps(document("efficiency", {}, rows))
-    assert "0.50 to 1.02 in float32, 1.10 to 1.10 in bfloat16" in text
+    assert "a decode step at equal bytes 0.50 to 1.02 in float32 and 1.10 to 1.10 in bfloat16" in text
+    assert "a prefill 1.03 to 1.03 in float32 and 1.20 to 1.20 in bfloat16" in text
 
 
 def test_nothing_measured_says_nothing() -> None:
