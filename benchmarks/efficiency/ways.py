@@ -27,7 +27,6 @@ CLOSE = 1.25
 """Rows whose lengths differ by no more than this are padded to the same."""
 
 BATCHES = (1, 8)
-WAYS = ("each row", "buckets", "padded", "blocks", "native")
 MOST_PADDED = 4 * 2**30
 
 Attention = Callable[[], torch.Tensor]
@@ -70,10 +69,9 @@ def compare(ragged: RaggedCache, batch: int, num_heads: int, repeats: int) -> di
     lengths = ragged.tables.lengths[:, :batch].reshape(-1, rows)
     padding = float(lengths.max(1).sum() * rows / lengths.sum())
     ours = backends()
-    left_out = {"blocks", "native"} - ours.keys()
+    ways: dict[str, list[Attention]] = {way: [] for way in ("each row", "buckets", "padded", *ours)}
     if padding * lengths.sum() * ragged.shape.token_bytes > MOST_PADDED:
-        left_out.add("padded")
-    ways: dict[str, list[Attention]] = {way: [] for way in WAYS if way not in left_out}
+        del ways["padded"]
     for store, own in zip(ragged.layers, lengths.tolist(), strict=True):
         held = [store.row(row) for row in range(rows)]
         ways["each row"].append(partial(each_row, queries, held))

@@ -33,7 +33,7 @@ def named(name: str) -> Attend:
         return get_backend(name, CPU)
     except ImportError as error:
         if isinstance(error.__cause__, FileNotFoundError):
-            pytest.skip("no C++ compiler")
+            pytest.skip("no C++ compiler")  # then nothing decodes natively; what it cannot compile still fails
         raise
 
 
@@ -75,7 +75,9 @@ def test_a_backend_equals_dense_attention(
         if len(kept):
             keys, values = kept.double().unbind(1)
             expected = (queries[row].double() @ keys.T * dim**-0.5).softmax(-1) @ values
-            torch.testing.assert_close(output[row], expected, atol=3e-5, rtol=1e-5)  # logits up to 20
+            plain = (queries[row] @ kept[:, 0].T * dim**-0.5).softmax(-1) @ kept[:, 1]
+            off = float((plain - expected).abs().max())  # by how much float32 misses, block or no block
+            torch.testing.assert_close(output[row], expected, atol=1e-5 + off, rtol=1e-5)
 
 
 @settings(max_examples=25, deadline=None)
