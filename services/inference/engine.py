@@ -43,6 +43,10 @@ class Engine:
                 "HEADMAP_CUDA_GRAPHS and HEADMAP_DECODE_BACKEND=triton need a CUDA device, "
                 f"{loaded.info.name} is on {loaded.device}"
             )
+        try:
+            attend = get_backend(settings.decode_backend, loaded.device)
+        except ImportError as error:
+            raise Unavailable(f"HEADMAP_DECODE_BACKEND={settings.decode_backend}: {error}") from error
         self.loaded = loaded
         memory = settings.kv_memory_bytes or spare_memory(loaded.device)
         self._cache = RaggedCache(
@@ -51,7 +55,7 @@ class Engine:
             device=loaded.device,
             memory_bytes=memory,
             growth=1 / 2 if settings.cuda_graphs else 1 / 8,  # a captured graph holds until a tensor moves
-            attend=get_backend(settings.decode_backend, loaded.device),
+            attend=attend,
         )
         self._runner = ModelRunner(loaded, self._cache, capture=capture_on_cuda if settings.cuda_graphs else None)
         self.sessions = Sessions(settings.session_memory_bytes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -18,6 +19,7 @@ from headmap.errors import (
     QueueFull,
     RequestTooLarge,
     ShuttingDown,
+    Unavailable,
     UnknownMethod,
 )
 from headmap.families.base import PreparedPrompt
@@ -395,3 +397,10 @@ def test_stopping_without_patience_fails_what_runs(model: LoadedModel) -> None:
         with pytest.raises(ShuttingDown):
             call.result()
     assert not engine.stats().alive
+
+
+def test_a_backend_that_cannot_be_made_is_named(model: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    monkeypatch.delitem(sys.modules, "headmap.kvcache.backends.native", raising=False)
+    with pytest.raises(Unavailable, match=r"HEADMAP_DECODE_BACKEND=native: native.cc cannot be compiled"):
+        Engine(model, Settings(decode_backend="native"))
