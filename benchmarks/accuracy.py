@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.report import Recorder, wilson
+from headmap.engine.greedy import generate_greedy
 from headmap.families.base import PreparedPrompt
 from headmap.families.loading import LoadedModel, load_model
-from headmap.generation.batch import generate_greedy
 from headmap.head_scores import HeadScores
 from headmap.kvcache.methods import METHODS
 from headmap.kvcache.plan import KVRequest

@@ -21,8 +21,8 @@ from benchmarks.contenders.ours import plan_of
 from benchmarks.report import Recorder
 from benchmarks.shapes import VICUNA, Shape, build
 from headmap.errors import OutOfMemory
-from headmap.kvcache.cache import RaggedCache
-from headmap.kvcache.generate import cache_shape
+from headmap.kvcache.transformers.cache import RaggedCache
+from headmap.kvcache.transformers.generate import cache_shape
 
 CONTENDERS = ("sparsemm", "full", "dynamic")
 

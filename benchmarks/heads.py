@@ -11,10 +11,10 @@ import numpy.typing as npt
 
 from benchmarks.accuracy import MAX_ANSWER_TOKENS, QUESTION_SEED, lookup_prompt, page_matrices
 from benchmarks.report import Recorder, wilson
+from headmap.engine.greedy import generate_greedy
 from headmap.families.loading import LoadedModel, load_model
-from headmap.generation.batch import generate_greedy
 from headmap.head_scores import HeadScores, compare
-from headmap.kvcache.masking import HeadMask
+from headmap.kvcache.transformers.head_masks import HeadMask
 from headmap.models import find_model
 from headmap.scoring.pages import make_page
 from headmap.settings import DEMO_MODEL, Settings

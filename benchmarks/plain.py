@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from transformers import DynamicCache
 
+from headmap.engine.detokenizer import TextStream
 from headmap.families.loading import LoadedModel
-from headmap.generation.text import TextStream
-from headmap.kvcache.attention import with_cache
+from headmap.kvcache.transformers.attention import with_cache
 from headmap.scoring.alignment import match_paper
 from headmap.scoring.pages import Page
 from headmap.scoring.profile import transcription_prompt

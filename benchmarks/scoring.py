@@ -28,7 +28,7 @@ from benchmarks.report import Recorder, fast_bfloat16
 from benchmarks.widened import widened
 from benchmarks.workers import workers_rows
 from headmap.families.loading import LoadedModel, load_model
-from headmap.kvcache.attention import use_headmap_attention
+from headmap.kvcache.transformers.attention import use_headmap_attention
 from headmap.models import find_model
 from headmap.scoring.lanes import in_lanes
 from headmap.scoring.pages import Page, make_page

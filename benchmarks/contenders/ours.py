@@ -7,13 +7,14 @@ from transformers import PreTrainedModel
 
 from benchmarks.contenders.case import Case, Contender
 from benchmarks.skew import published_skew
-from headmap.generation.graphs import Capture, GraphedDecoder, capture_on_cuda
-from headmap.kvcache.attention import ATTENTION, use_headmap_attention, with_cache
+from headmap.engine.graphs import Capture, GraphedDecoder, capture_on_cuda
 from headmap.kvcache.backends import get_backend
-from headmap.kvcache.cache import DecodeCache, RaggedCache
-from headmap.kvcache.generate import cache_shape
 from headmap.kvcache.methods import get_method
-from headmap.kvcache.plan import KeepPlan, KVRequest, plan_cache
+from headmap.kvcache.plan import KeepPlan, KVRequest
+from headmap.kvcache.planning import plan_cache
+from headmap.kvcache.transformers.attention import ATTENTION, use_headmap_attention, with_cache
+from headmap.kvcache.transformers.cache import DecodeCache, RaggedCache
+from headmap.kvcache.transformers.generate import cache_shape
 
 
 class Ours(Contender):
@@ -67,4 +68,4 @@ def plan_of(model: PreTrainedModel, case: Case) -> KeepPlan:
     scores = published_skew(shape.num_layers, model.config.num_attention_heads, shape.num_kv_heads)
     method = get_method(case.contender)
     request = KVRequest(case.contender, budget=case.budget if method.needs_budget else None)
-    return plan_cache(request, method, shape, case.prompt_tokens, scores)
+    return plan_cache(request, shape, case.prompt_tokens, scores)

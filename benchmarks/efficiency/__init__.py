@@ -17,7 +17,7 @@ from benchmarks.efficiency.ways import measure as measure_ways
 from benchmarks.report import Recorder
 from benchmarks.shapes import GQA, MHA, Shape, build
 from benchmarks.skew import published_skew
-from headmap.kvcache.cache import BLOCK_SIZE
+from headmap.kvcache.transformers.cache import BLOCK_SIZE
 
 Part = Literal["equal-bytes", "ways", "requests"]
 PARTS: tuple[Part, ...] = ("equal-bytes", "ways", "requests")

@@ -17,11 +17,12 @@ from transformers import DynamicCache, PreTrainedModel
 from benchmarks.report import Recorder, fast_bfloat16, in_turn, milliseconds, ratios
 from benchmarks.shapes import GQA, MHA, Shape, build
 from benchmarks.skew import published_skew
-from headmap.kvcache.attention import ATTENTION, use_headmap_attention, with_cache
-from headmap.kvcache.cache import RaggedCache
-from headmap.kvcache.generate import cache_shape
-from headmap.kvcache.methods import get_method
-from headmap.kvcache.plan import CacheShape, KVRequest, plan_cache
+from headmap.kvcache.plan import KVRequest
+from headmap.kvcache.planning import plan_cache
+from headmap.kvcache.shape import CacheShape
+from headmap.kvcache.transformers.attention import ATTENTION, use_headmap_attention, with_cache
+from headmap.kvcache.transformers.cache import RaggedCache
+from headmap.kvcache.transformers.generate import cache_shape
 
 PROMPT_PER_BUDGET = 8
 """The prompt that was compressed is this many times the budget, so that long heads have room to be long."""
@@ -91,7 +92,7 @@ def filled_ragged(model: PreTrainedModel, shape: CacheShape, batch: int, budget:
     """A cache of `batch` sequences, each with the budgets of a prompt of PROMPT_PER_BUDGET x budget tokens."""
     scores = published_skew(shape.num_layers, model.config.num_attention_heads, shape.num_kv_heads)
     prompt_tokens = PROMPT_PER_BUDGET * budget
-    plan = plan_cache(KVRequest("sparsemm", budget=budget), get_method("sparsemm"), shape, prompt_tokens, scores)
+    plan = plan_cache(KVRequest("sparsemm", budget=budget), shape, prompt_tokens, scores)
     cache = RaggedCache(shape, dtype=model.dtype, device=torch.device("cpu"))
     for _ in range(batch):
         prompt = cache.prefill(cache.admit(cache.reservation(plan, 64)), plan)
@@ -108,7 +109,7 @@ def prefill(model: PreTrainedModel, prompt_tokens: int, budget: int, repeats: in
     """A prompt through the model with our cache, selection included, and with its own."""
     shape = cache_shape(model)
     scores = published_skew(shape.num_layers, model.config.num_attention_heads, shape.num_kv_heads)
-    plan = plan_cache(KVRequest("sparsemm", budget=budget), get_method("sparsemm"), shape, prompt_tokens, scores)
+    plan = plan_cache(KVRequest("sparsemm", budget=budget), shape, prompt_tokens, scores)
     tokens = torch.randint(0, 1000, (1, prompt_tokens))
     positions = torch.arange(prompt_tokens)[None]
 

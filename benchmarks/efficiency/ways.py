@@ -20,8 +20,8 @@ from torch.nn.utils.rnn import pad_sequence
 from benchmarks.efficiency.equal_bytes import filled_ragged, models
 from benchmarks.report import Recorder, in_turn, milliseconds
 from headmap.kvcache.backends import AUTO, Attend, get_backend
-from headmap.kvcache.cache import RaggedCache
-from headmap.kvcache.generate import cache_shape
+from headmap.kvcache.transformers.cache import RaggedCache
+from headmap.kvcache.transformers.generate import cache_shape
 
 CLOSE = 1.25
 """Rows whose lengths differ by no more than this are padded to the same."""

@@ -14,9 +14,9 @@ def main() -> int:
     settings = Settings()
     setup_logging(settings, "headmap")
     hold_lifeline(settings.drain_seconds + 10)
+    from headmap.engine.memory import give_back_freed_memory
     from headmap.http.server import serve
     from services.embedded.app import create_app  # torch: seconds, and by now an orphan would end
-    from services.inference.memory import give_back_freed_memory
 
     give_back_freed_memory()
     bound = socket.socket(fileno=int(sys.argv[1]))

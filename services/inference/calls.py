@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from starlette.requests import Request
 
-from services.inference.events import Cancelled, EngineRequest, Event, Failed, Finished, Token
+from headmap.engine.messages import Cancelled, EngineRequest, Event, Failed, Finished, Token
 from services.inference.opening import EngineLike
 
 T = TypeVar("T")

@@ -8,11 +8,11 @@ from typing import Any
 
 from starlette.requests import Request
 
+from headmap.engine.messages import Finished, Token
 from headmap.errors import HeadmapError
 from headmap.http.auth import KEY_NAME
 from services.inference.calls import unless_gone
 from services.inference.deps import InferenceState
-from services.inference.events import Finished, Token
 from services.inference.ready import Ask, ReadyRequest, ServedModel
 from services.inference.running import Answer, Run
 

@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from services.inference.events import Finished
+from headmap.engine.messages import Finished
 from services.inference.opening import Stats
 from services.inference.ready import ReadyRequest
 

@@ -9,8 +9,8 @@ from typing import Any, Literal
 
 from sse_starlette import ServerSentEvent
 
-from headmap.generation.vocabulary import Vocabulary
-from services.inference.events import Finished, Token
+from headmap.engine.messages import Finished, Token
+from headmap.engine.vocabulary import Vocabulary
 from services.inference.openai_schemas import (
     CachedTokens,
     JsonObject,

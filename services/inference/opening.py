@@ -8,12 +8,12 @@ from typing import Any, Protocol
 
 from PIL import Image
 
+from headmap.engine.messages import EngineRequest, OnEvent
+from headmap.engine.sampling.grammar import Grammars
+from headmap.engine.vocabulary import Vocabulary, read_vocabulary
 from headmap.families.base import PreparedPrompt
-from headmap.generation.grammar import Grammars
-from headmap.generation.vocabulary import Vocabulary, read_vocabulary
 from headmap.models import ModelInfo
 from headmap.settings import Settings
-from services.inference.events import EngineRequest, OnEvent
 
 
 class PromptMaker(Protocol):
@@ -70,8 +70,8 @@ OpenModel = Callable[[ModelInfo, Settings], OpenedModel]
 
 def open_model(info: ModelInfo, settings: Settings) -> OpenedModel:
     """Load a model and make its engine. Raises UnsupportedModel."""
+    from headmap.engine.engine import Engine
     from headmap.families.loading import load_model
-    from services.inference.engine import Engine
 
     loaded = load_model(info, device=settings.device, dtype=settings.dtype)
     vocabulary = read_vocabulary(loaded.tokenizer)

@@ -10,12 +10,12 @@ from typing import Any, Literal
 import numpy as np
 
 from headmap.budgets import Allocation
+from headmap.engine.messages import EngineRequest, Finished
+from headmap.engine.sampling.params import SamplingParams
 from headmap.families.base import PreparedPrompt, VisualTokens
-from headmap.generation.sampling import SamplingParams
 from headmap.head_scores import HeadScores
 from headmap.kvcache.plan import KVRequest
 from headmap.models import ModelInfo
-from services.inference.events import EngineRequest, Finished
 from services.inference.maps import MapBook
 from services.inference.opening import OpenedModel
 from services.inference.prompts import Conversation

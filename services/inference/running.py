@@ -6,10 +6,10 @@ import asyncio
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 
+from headmap.engine.messages import Finished, Token
 from headmap.errors import HeadmapError
 from services.inference.calls import EngineCall
 from services.inference.deps import InferenceState
-from services.inference.events import Finished, Token
 from services.inference.ready import ReadyRequest
 
 

@@ -17,6 +17,10 @@ from PIL import Image
 
 from headmap.budgets import resolve_budget
 from headmap.context import request_id
+from headmap.engine.messages import EngineRequest
+from headmap.engine.reuse.sessions import SessionTurn
+from headmap.engine.sampling.grammar import Grammar
+from headmap.engine.sampling.params import SamplingParams
 from headmap.errors import (
     HeadmapError,
     ImageTooLarge,
@@ -30,15 +34,12 @@ from headmap.errors import (
     ShuttingDown,
 )
 from headmap.families.base import PreparedPrompt
-from headmap.generation.grammar import Grammar
-from headmap.generation.sampling import SamplingParams
 from headmap.kvcache.methods import get_method
 from headmap.kvcache.plan import KVRequest
 from headmap.models import find_model
 from headmap.registry.session import Database
 from headmap.settings import Settings
 from services.inference.decoding import Decoders
-from services.inference.events import EngineRequest
 from services.inference.fetching import ImageFetcher
 from services.inference.images import EncodedImage, ImageSource
 from services.inference.maps import MapBook, MapRefresher, ServedMap
@@ -46,7 +47,6 @@ from services.inference.opening import OpenModel
 from services.inference.prompts import Conversation
 from services.inference.ready import AnswerForm, Ask, KVChoice, ReadyRequest, SamplingAsk, ServedModel
 from services.inference.schemas import KVBody
-from services.inference.sessions import SessionTurn
 
 logger = logging.getLogger(__name__)
 

@@ -91,11 +91,11 @@ def _answer(
     quiet_libraries()
     import queue
 
+    from headmap.engine.engine import Engine
+    from headmap.engine.messages import EngineRequest, Event, Failed, Finished, Token
+    from headmap.engine.sampling.params import SamplingParams
     from headmap.families.loading import load_model
-    from headmap.generation.sampling import SamplingParams
     from headmap.kvcache.plan import KVRequest
-    from services.inference.engine import Engine
-    from services.inference.events import EngineRequest, Event, Failed, Finished, Token
     from services.inference.images import EncodedImage, Limits, decode_image
 
     limits = Limits(settings.max_image_bytes, settings.max_image_pixels)

@@ -27,7 +27,7 @@ def sizing(
         raise typer.BadParameter(f"{dtype!r} is none of {', '.join(_BYTES)}", param_hint="--dtype")
     from rich.table import Table
 
-    from headmap.kvcache.cache import BLOCK_SIZE
+    from headmap.kvcache.transformers.cache import BLOCK_SIZE
 
     rows = layers * kv_heads
     per_token = rows * 2 * head_dim * _BYTES[dtype]

@@ -9,11 +9,11 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 from sse_starlette import ServerSentEvent
 
+from headmap.engine.messages import Finished, Token
 from headmap.errors import EmptyPrompt, InvalidParameter
 from headmap.http.bodies import LargeBodyRoute
 from services.inference.choices import Choices
 from services.inference.deps import State
-from services.inference.events import Finished, Token
 from services.inference.openai_answers import ended, form_of, head, logprob_of, reason, sampling_of, says, usage
 from services.inference.openai_schemas import Completion, CompletionChoice, CompletionLogprobs, CompletionRequest
 from services.inference.ready import Ask, ReadyRequest

@@ -10,11 +10,11 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 from sse_starlette import ServerSentEvent
 
+from headmap.engine.messages import Finished, Token
 from headmap.http.bodies import LargeBodyRoute
 from headmap.http.problems import generation_problem
 from services.inference.choices import Choices
 from services.inference.deps import InferenceState, State
-from services.inference.events import Finished, Token
 from services.inference.prompts import conversation_of_inputs
 from services.inference.ready import AnswerForm, Ask, ReadyRequest, SamplingAsk
 from services.inference.schemas import (

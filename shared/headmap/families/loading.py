@@ -35,9 +35,9 @@ from headmap.families.qwen2_vl import Qwen2VL
 from headmap.families.qwen3_vl import Qwen3VL
 from headmap.families.smolvlm import SmolVLM
 from headmap.families.tokenizing import Message, PromptTokenizer
-from headmap.kvcache.attention import use_headmap_attention
-from headmap.kvcache.generate import cache_shape
-from headmap.kvcache.plan import CacheShape
+from headmap.kvcache.shape import CacheShape
+from headmap.kvcache.transformers.attention import use_headmap_attention
+from headmap.kvcache.transformers.generate import cache_shape
 from headmap.models import ModelInfo
 
 FAMILY_CLASSES: dict[str, type[Family]] = {

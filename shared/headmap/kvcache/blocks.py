@@ -13,8 +13,9 @@ import numpy as np
 
 from headmap.budgets import Ints
 from headmap.errors import OutOfMemory
-from headmap.kvcache.plan import CacheShape, KeepPlan
+from headmap.kvcache.plan import KeepPlan
 from headmap.kvcache.ring import Ring
+from headmap.kvcache.shape import CacheShape
 
 FREE = -1
 """The owner of a block that belongs to no row."""
@@ -61,7 +62,7 @@ class BlockTables:
         if self.shape.window is not None:
             held[self._sliding] = np.minimum(held[self._sliding], self.shape.window)
         blocks = (-(-held // self.block_size)).sum(1)
-        if plan.method.decides_per_prompt and not plan.keeps_all:
+        if plan.shared_out_by_prompt and not plan.keeps_all:
             # Only the layers' sums are known: each head may waste all but one slot of its last block.
             slack = self.shape.num_kv_heads * (self.block_size - 1)
             blocks = np.where(self._sliding, blocks, (held.sum(1) + slack) // self.block_size)

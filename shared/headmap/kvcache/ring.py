@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from headmap.budgets import Ints
-from headmap.kvcache.plan import CacheShape
+from headmap.kvcache.shape import CacheShape
 
 
 class Ring:

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch.nn.functional import avg_pool1d
 
-from headmap.kvcache.attention import CAUSAL, PromptMask
 from headmap.kvcache.methods.base import Method
+from headmap.kvcache.transformers.attention import CAUSAL, PromptMask
 
 POOL = 5
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 
 import torch
 
-from headmap.kvcache.attention import CAUSAL, LayerAttention, PromptMask, causal_attention
-from headmap.kvcache.plan import CacheShape
+from headmap.kvcache.shape import CacheShape
+from headmap.kvcache.transformers.attention import CAUSAL, LayerAttention, PromptMask, causal_attention
 
 MAX_LOGITS = 1 << 24
 """Attention logits held at a time: 64 MiB in float32."""

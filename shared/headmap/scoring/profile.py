@@ -13,10 +13,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from headmap.engine.detokenizer import TextStream
 from headmap.errors import InvalidParameter
 from headmap.families.base import PreparedPrompt, VisualTokens
 from headmap.families.loading import LoadedModel, load_model
-from headmap.generation.text import TextStream
 from headmap.looks import KEPT_PAGES, PageLooks, small_jpeg
 from headmap.models import ModelInfo
 from headmap.page_sums import PageSums

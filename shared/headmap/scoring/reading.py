@@ -3,7 +3,7 @@
 The page's text is known, so the model is not asked for one token after the other: it runs over the prompt and the
 expected answer at once, and the greedy token at each place says how far the answer really is as expected. Such rows of
 attention are those of step-by-step decoding, for the model is causal. Where an answer takes another way, all pages of a
-batch go on together, each on a guess that is checked in the same manner (`generation/drafts.py`), or by one token.
+batch go on together, each on a guess that is checked in the same manner (`drafts.py`), or by one token.
 
 Answers are the greedy ones whatever was guessed, up to rounding: two logits, or two weights of attention, that are
 nearer to each other than rounding may change places, as they may between any two sizes of a batch.
@@ -20,8 +20,8 @@ import torch
 
 from headmap.families.base import PreparedPrompt
 from headmap.families.loading import LoadedModel
-from headmap.generation.drafts import Draft
-from headmap.kvcache.attention import with_cache
+from headmap.kvcache.transformers.attention import with_cache
+from headmap.scoring.drafts import Draft
 from headmap.scoring.probe import MAX_LOGITS, Past, ProbeCache, Watched
 
 

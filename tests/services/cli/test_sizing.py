@@ -8,9 +8,10 @@ import torch
 from typer.testing import CliRunner
 
 from headmap.head_scores import HeadScores
-from headmap.kvcache.cache import RaggedCache
-from headmap.kvcache.methods import get_method
-from headmap.kvcache.plan import CacheShape, KVRequest, plan_cache
+from headmap.kvcache.plan import KVRequest
+from headmap.kvcache.planning import plan_cache
+from headmap.kvcache.shape import CacheShape
+from headmap.kvcache.transformers.cache import RaggedCache
 from services.cli.main import app
 
 
@@ -28,11 +29,11 @@ def test_it_says_what_is_reserved_and_never_too_little(prompt: int, new: int, bu
     cache = RaggedCache(shape, dtype=torch.float32, device=torch.device("cpu"), memory_bytes=10_000_000)
     scores = HeadScores(np.arange(12, dtype=float).reshape(3, 4) ** 3, 2)
     full, some = sizes(prompt, new, budget)
-    plan = plan_cache(KVRequest("full"), get_method("full"), shape, prompt, scores)
+    plan = plan_cache(KVRequest("full"), shape, prompt, scores)
     assert full == [(prompt + new) * 6 * 128, cache.reservation(plan, new), 10_000_000 // cache.reservation(plan, new)]
     for method in ("sparsemm", "snapkv", "adakv"):
         kv = KVRequest(method, budget=budget)
-        plan = plan_cache(kv, get_method(method), shape, prompt, scores)
+        plan = plan_cache(kv, shape, prompt, scores)
         assert (plan.kept_tokens + 6 * new) * 128 == some[0]
         assert cache.reservation(plan, new) <= some[1]
 

@@ -11,15 +11,15 @@ import numpy as np
 import torch
 from PIL import Image
 
+from headmap.engine.messages import Cancelled, EngineRequest, Event, Failed, Finished, OnEvent, Token
+from headmap.engine.sampling.grammar import Grammars
+from headmap.engine.vocabulary import Vocabulary
 from headmap.errors import HeadmapError
 from headmap.families.base import Axis, PreparedPrompt, VisualTokens
-from headmap.generation.grammar import Grammars
-from headmap.generation.vocabulary import Vocabulary
-from headmap.kvcache.methods import get_method
-from headmap.kvcache.plan import CacheShape, plan_cache
+from headmap.kvcache.planning import plan_cache
+from headmap.kvcache.shape import CacheShape
 from headmap.models import ModelInfo
 from headmap.settings import Settings
-from services.inference.events import Cancelled, EngineRequest, Event, Failed, Finished, OnEvent, Token
 from services.inference.opening import OpenedModel
 
 EOS = 0
@@ -80,7 +80,7 @@ class FakeEngine:
         if self.refuse is not None:
             raise self.refuse
         prompt_tokens = request.prompt.prompt_tokens
-        plan = plan_cache(request.kv, get_method(request.kv.method), self.shape, prompt_tokens, request.scores)
+        plan = plan_cache(request.kv, self.shape, prompt_tokens, request.scores)
         self.requests.append(request)
         full = self.shape.full_tokens(prompt_tokens)
         end = self._end(request, plan.budget, plan.kept_tokens, full)

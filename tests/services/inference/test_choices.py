@@ -9,9 +9,9 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
+from headmap.engine.messages import EngineRequest
 from headmap.errors import OutOfMemory, QueueFull
 from headmap.settings import DEMO_MODEL
-from services.inference.events import EngineRequest
 from tests.services.inference.asking import events_of
 from tests.services.inference.conftest import base64_of, live, png, wait_for
 from tests.services.inference.fakes import FakeModels

@@ -10,16 +10,16 @@ import torch
 from PIL import Image
 from transformers import AutoModelForImageTextToText, DynamicCache, PreTrainedModel
 
+from headmap.engine.greedy import generate_greedy
+from headmap.engine.runner import ModelRunner
 from headmap.families.base import PreparedPrompt
 from headmap.families.loading import LoadedModel
-from headmap.generation.batch import generate_greedy
-from headmap.generation.runner import ModelRunner
 from headmap.head_scores import HeadScores
-from headmap.kvcache.attention import with_cache
-from headmap.kvcache.cache import RaggedCache
-from headmap.kvcache.generate import GenerateCache
-from headmap.kvcache.methods import get_method
-from headmap.kvcache.plan import KVRequest, plan_cache
+from headmap.kvcache.plan import KVRequest
+from headmap.kvcache.planning import plan_cache
+from headmap.kvcache.transformers.attention import with_cache
+from headmap.kvcache.transformers.cache import RaggedCache
+from headmap.kvcache.transformers.generate import GenerateCache
 from headmap.scoring.pages import make_page
 from headmap.scoring.profile import Profiler, transcription_prompt
 from headmap.scoring.reading import read_pages
@@ -82,7 +82,7 @@ def test_a_prefill_stops_by_before_every_layer_of_pictures_and_text(family_model
     """Between them other sequences get their tokens, so none may be far from the next."""
     prompt, text = ask(family_model, pictures(1)), family_model.info.num_layers
     cache = RaggedCache(family_model.cache_shape, dtype=torch.float32, device=torch.device("cpu"))
-    plan = plan_cache(KVRequest("full"), get_method("full"), family_model.cache_shape, prompt.prompt_tokens, None)
+    plan = plan_cache(KVRequest("full"), family_model.cache_shape, prompt.prompt_tokens, None)
     calls: list[None] = []
     slot = cache.admit(cache.reservation(plan, 0))
     ModelRunner(family_model, cache).prefill(slot, plan, prompt, on_layer=lambda: calls.append(None))

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from headmap.kvcache import attention
-from headmap.kvcache.attention import LayerAttention, PromptMask, causal_attention, headmap_attention
+from headmap.kvcache.transformers import attention
+from headmap.kvcache.transformers.attention import LayerAttention, PromptMask, causal_attention, headmap_attention
 
 
 def dense_visible(n: int, mask: PromptMask) -> torch.Tensor:

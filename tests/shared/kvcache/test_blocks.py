@@ -10,8 +10,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from headmap.errors import OutOfMemory
 from headmap.kvcache.blocks import FREE, BlockTables
-from headmap.kvcache.methods import get_method
-from headmap.kvcache.plan import CacheShape, KeepPlan
+from headmap.kvcache.plan import KeepPlan
+from headmap.kvcache.shape import CacheShape
 
 SHAPE = CacheShape(num_layers=2, num_kv_heads=3, head_dim=4, itemsize=4)
 SIZE = 4
@@ -20,7 +20,7 @@ SLIDING = CacheShape(num_layers=2, num_kv_heads=3, head_dim=4, itemsize=4, windo
 
 
 def plan(tokens: np.ndarray, method: str = "snapkv", shape: CacheShape = SHAPE) -> KeepPlan:
-    return KeepPlan(get_method(method), 1000, 10, 0, "exact", tokens, shape.layer_tokens(1000))
+    return KeepPlan(method, 1000, 10, 0, "exact", tokens, shape.layer_tokens(1000), method == "adakv")
 
 
 class Lives(RuleBasedStateMachine):

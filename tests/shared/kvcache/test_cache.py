@@ -11,17 +11,18 @@ import torch
 from PIL import Image
 from transformers import AutoModelForImageTextToText
 
+from headmap.engine.greedy import generate_greedy
+from headmap.engine.runner import ModelRunner
 from headmap.families.base import PreparedPrompt
 from headmap.families.loading import LoadedModel
-from headmap.generation.batch import generate_greedy
-from headmap.generation.runner import ModelRunner
 from headmap.head_scores import HeadScores
-from headmap.kvcache.attention import with_cache
-from headmap.kvcache.cache import RaggedCache
-from headmap.kvcache.generate import GenerateCache
-from headmap.kvcache.masking import HeadMask
-from headmap.kvcache.methods import METHODS, get_method
-from headmap.kvcache.plan import KVRequest, plan_cache
+from headmap.kvcache.methods import METHODS
+from headmap.kvcache.plan import KVRequest
+from headmap.kvcache.planning import plan_cache
+from headmap.kvcache.transformers.attention import with_cache
+from headmap.kvcache.transformers.cache import RaggedCache
+from headmap.kvcache.transformers.generate import GenerateCache
+from headmap.kvcache.transformers.head_masks import HeadMask
 
 NEW_TOKENS = 8
 
@@ -52,9 +53,7 @@ def run(
     runner = ModelRunner(model, cache)
     slots, logits = [], []
     for prompt, request in zip(prompts, requests, strict=True):
-        plan = plan_cache(
-            request, get_method(request.method), model.cache_shape, prompt.prompt_tokens, scores_of(model)
-        )
+        plan = plan_cache(request, model.cache_shape, prompt.prompt_tokens, scores_of(model))
         slot = cache.admit(cache.reservation(plan, NEW_TOKENS))
         logits.append([runner.prefill(slot, plan, prompt)])
         assert cache.tokens(slot) == plan.kept_tokens
@@ -142,7 +141,7 @@ def test_what_a_failed_request_left_does_not_reach_the_next(small_model: Callabl
     prompt = ask(model)
     cache = ragged(model)
     runner = ModelRunner(model, cache)
-    plan = plan_cache(KVRequest("full"), get_method("full"), model.cache_shape, prompt.prompt_tokens, None)
+    plan = plan_cache(KVRequest("full"), model.cache_shape, prompt.prompt_tokens, None)
     bystander = cache.admit(cache.reservation(plan, 4))
     expected = runner.prefill(bystander, plan, prompt)
     poisoned = cache.admit(cache.reservation(plan, 4))
@@ -168,7 +167,7 @@ def test_a_step_that_failed_leaves_no_token_behind(any_model: LoadedModel) -> No
     cache = runner.cache
     slots, tokens = [], []
     for prompt in prompts:
-        plan = plan_cache(request, get_method("snapkv"), any_model.cache_shape, prompt.prompt_tokens, None)
+        plan = plan_cache(request, any_model.cache_shape, prompt.prompt_tokens, None)
         slots.append(cache.admit(cache.reservation(plan, NEW_TOKENS)))
         tokens.append([int(runner.prefill(slots[-1], plan, prompt).argmax())])
 
@@ -195,7 +194,7 @@ def test_memory_of_evicted_tokens_is_freed(small_model: Callable[[str], LoadedMo
     for ratio in (1.0, 0.25):
         cache = ragged(model, block_size=1)
         request = KVRequest("sparsemm", ratio=ratio)
-        plan = plan_cache(request, get_method("sparsemm"), model.cache_shape, prompt.prompt_tokens, scores_of(model))
+        plan = plan_cache(request, model.cache_shape, prompt.prompt_tokens, scores_of(model))
         ModelRunner(model, cache).prefill(cache.admit(cache.reservation(plan, 0)), plan, prompt)
         sizes[ratio] = cache.allocated_bytes
     assert sizes[1.0] == model.cache_shape.full_tokens(prompt.prompt_tokens) * model.cache_shape.token_bytes

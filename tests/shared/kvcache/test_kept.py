@@ -7,13 +7,13 @@ from collections.abc import Callable
 import pytest
 import torch
 
+from headmap.engine.runner import ModelRunner
 from headmap.families.base import PreparedPrompt
 from headmap.families.loading import LoadedModel
-from headmap.generation.runner import ModelRunner
-from headmap.kvcache.cache import RaggedCache
-from headmap.kvcache.kept import KeptTokens
-from headmap.kvcache.methods import get_method
-from headmap.kvcache.plan import KVRequest, plan_cache
+from headmap.kvcache.plan import KVRequest
+from headmap.kvcache.planning import plan_cache
+from headmap.kvcache.transformers.cache import RaggedCache
+from headmap.kvcache.transformers.watch import KeptTokens
 from tests.shared.kvcache.test_cache import picture, ragged, scores_of
 
 
@@ -27,7 +27,7 @@ def prefilled(
     model: LoadedModel, prompt: PreparedPrompt, request: KVRequest, watch: KeptTokens | None = None
 ) -> RaggedCache:
     cache = ragged(model)
-    plan = plan_cache(request, get_method(request.method), model.cache_shape, prompt.prompt_tokens, scores_of(model))
+    plan = plan_cache(request, model.cache_shape, prompt.prompt_tokens, scores_of(model))
     slot = cache.admit(cache.reservation(plan, 0))
     ModelRunner(model, cache).prefill(slot, plan, prompt, watch=watch)
     return cache

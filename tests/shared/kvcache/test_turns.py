@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 import torch
 
+from headmap.engine.runner import ModelRunner
 from headmap.families.base import PreparedPrompt
 from headmap.families.loading import LoadedModel
-from headmap.generation.runner import ModelRunner
-from headmap.kvcache.cache import ParkedSequence, RaggedCache
-from headmap.kvcache.methods import METHODS, get_method
-from headmap.kvcache.plan import KeepPlan, KVRequest, plan_cache
+from headmap.kvcache.methods import METHODS
+from headmap.kvcache.plan import KeepPlan, KVRequest
+from headmap.kvcache.planning import plan_cache
+from headmap.kvcache.transformers.cache import ParkedSequence, RaggedCache
 from tests.shared.kvcache.test_cache import picture, ragged, scores_of
 
 STEPS = 5
@@ -43,7 +44,7 @@ def first_part(prompt: PreparedPrompt, end: int) -> PreparedPrompt:
 
 
 def plan_of(model: LoadedModel, request: KVRequest, tokens: int) -> KeepPlan:
-    return plan_cache(request, get_method(request.method), model.cache_shape, tokens, scores_of(model))
+    return plan_cache(request, model.cache_shape, tokens, scores_of(model))
 
 
 def park_first_turn(model: LoadedModel, prompt: PreparedPrompt, end: int, request: KVRequest) -> ParkedSequence:

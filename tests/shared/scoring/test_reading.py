@@ -17,7 +17,7 @@ from transformers import AutoModelForImageTextToText, DynamicCache
 
 from headmap.families.base import PreparedPrompt
 from headmap.families.loading import LoadedModel, load_model
-from headmap.kvcache.attention import with_cache
+from headmap.kvcache.transformers.attention import with_cache
 from headmap.models import find_model
 from headmap.scoring import probe, reading
 from headmap.scoring.pages import make_page

@@ -7,7 +7,7 @@ import torch
 from headmap.budgets import BudgetRule, Ints, uniform_budgets, water_fill
 from headmap.head_scores import HeadScores
 from headmap.kvcache.methods.base import Method
-from headmap.kvcache.plan import CacheShape
+from headmap.kvcache.shape import CacheShape
 
 SAFEGUARD = 0.2
 """The share of the average budget that every head keeps whatever its attention (section 3.3)."""

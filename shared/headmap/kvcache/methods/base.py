@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from headmap.budgets import BudgetRule, Ints
 from headmap.head_scores import HeadScores
-from headmap.kvcache.plan import CacheShape
+from headmap.kvcache.shape import CacheShape
 
 if TYPE_CHECKING:
     import torch

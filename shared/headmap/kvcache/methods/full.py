@@ -7,7 +7,7 @@ import numpy as np
 from headmap.budgets import BudgetRule, Ints
 from headmap.head_scores import HeadScores
 from headmap.kvcache.methods.base import Method
-from headmap.kvcache.plan import CacheShape
+from headmap.kvcache.shape import CacheShape
 
 
 class Full(Method):

@@ -7,7 +7,7 @@ import numpy as np
 from headmap.budgets import BudgetRule, Ints, water_fill
 from headmap.head_scores import HeadScores
 from headmap.kvcache.methods.base import Method
-from headmap.kvcache.plan import CacheShape
+from headmap.kvcache.shape import CacheShape
 
 BETA = 20
 """The last layer keeps 1/BETA of the average beside its window (section 4.2)."""

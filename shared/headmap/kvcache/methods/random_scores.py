@@ -9,7 +9,7 @@ import numpy as np
 from headmap.budgets import BudgetRule, Ints, allocate_budgets
 from headmap.head_scores import HeadScores
 from headmap.kvcache.methods.base import Method
-from headmap.kvcache.plan import CacheShape
+from headmap.kvcache.shape import CacheShape
 
 
 class RandomScores(Method):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from headmap.budgets import BudgetRule, Ints, uniform_budgets
 from headmap.head_scores import HeadScores
 from headmap.kvcache.methods.base import Method
-from headmap.kvcache.plan import CacheShape
+from headmap.kvcache.shape import CacheShape
 
 
 class SnapKV(Method):

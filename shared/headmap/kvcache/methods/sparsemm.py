@@ -6,7 +6,7 @@ from headmap.budgets import BudgetRule, Ints, allocate_budgets
 from headmap.errors import NoMapForModel
 from headmap.head_scores import HeadScores
 from headmap.kvcache.methods.base import Method
-from headmap.kvcache.plan import CacheShape
+from headmap.kvcache.shape import CacheShape
 
 
 class SparseMM(Method):

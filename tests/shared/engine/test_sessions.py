@@ -7,8 +7,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headmap.kvcache.cache import ParkedSequence
-from services.inference.sessions import KeptSession, Sessions, SessionTurn
+from headmap.engine.reuse.sessions import KeptSession, Sessions, SessionTurn
+from headmap.kvcache.transformers.cache import ParkedSequence
 
 SIZE = 16
 """Bytes of a parked token: a key and a value of two float32 each."""

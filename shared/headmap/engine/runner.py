@@ -8,15 +8,15 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
+from headmap.device_errors import told_as_out_of_memory
+from headmap.engine.graphs import Capture, GraphedDecoder
 from headmap.families.base import PreparedPrompt
 from headmap.families.loading import LoadedModel
-from headmap.generation.graphs import Capture, GraphedDecoder
-from headmap.kvcache.attention import with_cache
-from headmap.kvcache.cache import DecodeCache, RaggedCache
-from headmap.kvcache.kept import KeptTokens
-from headmap.kvcache.masking import HeadMask
-from headmap.kvcache.memory import told_as_out_of_memory
 from headmap.kvcache.plan import KeepPlan
+from headmap.kvcache.transformers.attention import with_cache
+from headmap.kvcache.transformers.cache import DecodeCache, RaggedCache
+from headmap.kvcache.transformers.head_masks import HeadMask
+from headmap.kvcache.transformers.watch import KeptTokens
 
 
 class ModelRunner:

@@ -17,14 +17,16 @@ import numpy as np
 import torch
 
 from headmap.budgets import Ints
-from headmap.kvcache.attention import LayerAttention, PromptMask, causal_attention
+from headmap.device_errors import is_out_of_memory
 from headmap.kvcache.backends import AUTO, Attend, get_backend
 from headmap.kvcache.blocks import Assigned, BlockTables
-from headmap.kvcache.kept import KeptTokens
-from headmap.kvcache.memory import is_out_of_memory
-from headmap.kvcache.plan import CacheShape, KeepPlan
+from headmap.kvcache.methods import get_method
+from headmap.kvcache.plan import KeepPlan
 from headmap.kvcache.selection import keep_tokens
+from headmap.kvcache.shape import CacheShape
 from headmap.kvcache.store import LayerStore
+from headmap.kvcache.transformers.attention import LayerAttention, PromptMask, causal_attention
+from headmap.kvcache.transformers.watch import KeptTokens
 
 BLOCK_SIZE = 32
 
@@ -298,7 +300,7 @@ class _PrefillLayer(LayerAttention):
         elif not plan.keeps_all:
             budgets = torch.from_numpy(plan.tokens[self.layer_idx]).to(queries.device)
             last = queries[0, :, -max(plan.window, 1) :]
-            keep = keep_tokens(plan.method, last, keys, scaling, budgets, plan.window, mask)
+            keep = keep_tokens(get_method(plan.method), last, keys, scaling, budgets, plan.window, mask)
         self.prefill.store(self.layer_idx, keys, values, keep)
         if self.prefill.watch is not None:
             length = keys.shape[1]

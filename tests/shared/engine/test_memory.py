@@ -10,7 +10,7 @@ import pytest
 
 _SCRIPT = """
 import ctypes
-from services.inference.memory import give_back_freed_memory
+from headmap.engine.memory import give_back_freed_memory
 
 def resident():
     return int(open("/proc/self/statm").read().split()[1]) * 4096

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from headmap.engine.runner import ModelRunner
 from headmap.families.base import PreparedPrompt
 from headmap.families.loading import LoadedModel
-from headmap.generation.runner import ModelRunner
 from headmap.head_scores import HeadScores
-from headmap.kvcache.cache import RaggedCache
-from headmap.kvcache.masking import HeadMask
-from headmap.kvcache.methods import get_method
-from headmap.kvcache.plan import KVRequest, plan_cache
+from headmap.kvcache.plan import KVRequest
+from headmap.kvcache.planning import plan_cache
+from headmap.kvcache.transformers.cache import RaggedCache
+from headmap.kvcache.transformers.head_masks import HeadMask
 
 
 def generate_greedy(
@@ -34,7 +34,7 @@ def generate_greedy(
     answers: list[list[int]] = [[] for _ in prompts]
     slots: dict[int, int] = {}
     for number, prompt in enumerate(prompts):
-        plan = plan_cache(kv, get_method(kv.method), shape, prompt.prompt_tokens, scores)
+        plan = plan_cache(kv, shape, prompt.prompt_tokens, scores)
         slots[number] = runner.cache.admit(runner.cache.reservation(plan, max_new_tokens))
         answers[number].append(int(runner.prefill(slots[number], plan, prompt).argmax()))
     while True:

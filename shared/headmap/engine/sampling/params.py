@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 
 import torch
 
+from headmap.engine.sampling.grammar import Grammar
 from headmap.errors import InvalidParameter
-from headmap.generation.grammar import Grammar
 
 
 @dataclass(frozen=True)

@@ -11,18 +11,18 @@ import pytest
 import torch
 from PIL import Image
 
+from headmap.engine.engine import Engine
+from headmap.engine.messages import EngineRequest, Finished, Token
+from headmap.engine.reuse.sessions import SessionTurn
+from headmap.engine.sampling.grammar import Grammars
+from headmap.engine.sampling.params import SamplingParams
+from headmap.engine.vocabulary import read_vocabulary
 from headmap.errors import InvalidParameter
 from headmap.families.loading import LoadedModel
-from headmap.generation.grammar import Grammars
-from headmap.generation.sampling import SamplingParams
-from headmap.generation.vocabulary import read_vocabulary
 from headmap.kvcache.methods import METHODS
 from headmap.kvcache.plan import KVRequest
 from headmap.settings import Settings
-from services.inference.engine import Engine
-from services.inference.events import EngineRequest, Finished, Token
-from services.inference.sessions import SessionTurn
-from tests.services.inference.test_engine import make, submit
+from tests.shared.engine.test_engine import make, submit
 from tests.shared.kvcache.test_cache import picture, scores_of
 
 MEMORY = 8_000_000

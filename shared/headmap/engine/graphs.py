@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 import torch
 
-from headmap.kvcache.cache import DecodeCache, RaggedCache
-from headmap.kvcache.memory import is_out_of_memory
+from headmap.device_errors import is_out_of_memory
+from headmap.kvcache.transformers.cache import DecodeCache, RaggedCache
 
 STEPS_AT_REST = 8
 """Steps without a move of the cache before one is captured: capturing costs about as much as a dozen steps."""

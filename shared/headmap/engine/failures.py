@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from headmap.device_errors import is_out_of_memory, let_go
 from headmap.errors import HeadmapError, OutOfMemory
-from headmap.kvcache.memory import is_out_of_memory, let_go
 
 
 def as_headmap_error(error: Exception) -> HeadmapError:

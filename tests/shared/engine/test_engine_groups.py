@@ -7,14 +7,14 @@ from dataclasses import replace
 
 import pytest
 
+from headmap.engine.engine import Engine
+from headmap.engine.messages import EngineRequest
 from headmap.errors import OutOfMemory
 from headmap.families.loading import LoadedModel
 from headmap.kvcache.methods import METHODS
 from headmap.kvcache.plan import KVRequest
 from headmap.settings import Settings
-from services.inference.engine import Engine
-from services.inference.events import EngineRequest
-from tests.services.inference.test_engine import Call, Faulty, make, submit
+from tests.shared.engine.test_engine import Call, Faulty, make, submit
 
 FAMILIES = ("qwen2_vl", "gemma3")  # the second has layers with a sliding window
 

@@ -5,17 +5,18 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 
+from headmap.engine.detokenizer import TextStream
+from headmap.engine.messages import EngineRequest, Finished, OnEvent
+from headmap.engine.reuse.sessions import KeptSession
+from headmap.engine.sampling.params import Sampler
 from headmap.errors import PromptTooLong, RequestTooLarge
 from headmap.families.base import PreparedPrompt
 from headmap.families.loading import LoadedModel
-from headmap.generation.sampling import Sampler
-from headmap.generation.text import TextStream
-from headmap.kvcache.cache import RaggedCache
-from headmap.kvcache.kept import KeptTokens
-from headmap.kvcache.methods import get_method
-from headmap.kvcache.plan import CacheShape, KeepPlan, KVRequest, plan_cache
-from services.inference.events import EngineRequest, Finished, OnEvent
-from services.inference.sessions import KeptSession
+from headmap.kvcache.plan import KeepPlan, KVRequest
+from headmap.kvcache.planning import plan_cache
+from headmap.kvcache.shape import CacheShape
+from headmap.kvcache.transformers.cache import RaggedCache
+from headmap.kvcache.transformers.watch import KeptTokens
 
 
 @dataclass(eq=False)
@@ -104,7 +105,7 @@ def make_sequence(
         prompt = loaded.rest(prompt, len(session.tokens))
         # A turn with pictures is compressed by itself, one of text alone is kept whole.
         kv = kv if prompt.images else KVRequest("full")
-    plan = plan_cache(kv, get_method(kv.method), cache.shape, prompt.prompt_tokens, request.scores)
+    plan = plan_cache(kv, cache.shape, prompt.prompt_tokens, request.scores)
     reservation = cache.reservation(plan, new_tokens, session.parked if session else None)
     capacity = cache.capacity_bytes
     if capacity is not None and reservation > capacity:

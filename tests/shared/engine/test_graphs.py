@@ -12,14 +12,14 @@ from PIL import Image
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
+from headmap.engine.runner import ModelRunner
 from headmap.families.loading import LoadedModel
-from headmap.generation.runner import ModelRunner
 from headmap.head_scores import HeadScores
 from headmap.kvcache.backends import blocked
-from headmap.kvcache.cache import RaggedCache
-from headmap.kvcache.methods import get_method
-from headmap.kvcache.plan import KVRequest, plan_cache
+from headmap.kvcache.plan import KVRequest
+from headmap.kvcache.planning import plan_cache
 from headmap.kvcache.store import LayerStore
+from headmap.kvcache.transformers.cache import RaggedCache
 
 
 class Recorder(TorchDispatchMode):
@@ -79,9 +79,7 @@ def admitted(runner: ModelRunner, model: LoadedModel, seed: int) -> tuple[int, i
     prompt = model.prepare([{"role": "user", "content": content}], [picture])
     info = model.info
     scores = HeadScores(np.random.default_rng(1).random((info.num_layers, info.num_heads)) ** 6, info.num_kv_heads)
-    plan = plan_cache(
-        KVRequest("sparsemm", ratio=0.5), get_method("sparsemm"), model.cache_shape, prompt.prompt_tokens, scores
-    )
+    plan = plan_cache(KVRequest("sparsemm", ratio=0.5), model.cache_shape, prompt.prompt_tokens, scores)
     slot = runner.cache.admit(runner.cache.reservation(plan, 40))
     return slot, int(runner.prefill(slot, plan, prompt).argmax()), prompt.next_position
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headmap.generation.drafts import CAUTION, Draft
+from headmap.scoring.drafts import CAUTION, Draft
 
 TEXT = list(range(10, 60))
 tokens = st.lists(st.integers(0, 3), max_size=40)

@@ -13,20 +13,20 @@ from collections.abc import Hashable
 
 import torch
 
+from headmap.engine.failures import as_headmap_error
+from headmap.engine.graphs import capture_on_cuda
+from headmap.engine.memory import spare_memory
+from headmap.engine.messages import Cancelled, EngineRequest, EngineStats, Event, Failed, OnEvent, Token
+from headmap.engine.reuse.sessions import Sessions
+from headmap.engine.runner import ModelRunner
+from headmap.engine.sampling.params import log_probabilities
+from headmap.engine.scheduler import Scheduler
+from headmap.engine.sequence import Sequence, make_sequence
 from headmap.errors import HeadmapError, OutOfMemory, ShuttingDown, Unavailable
 from headmap.families.loading import LoadedModel
-from headmap.generation.graphs import capture_on_cuda
-from headmap.generation.runner import ModelRunner
-from headmap.generation.sampling import log_probabilities
 from headmap.kvcache.backends import get_backend
-from headmap.kvcache.cache import RaggedCache
+from headmap.kvcache.transformers.cache import RaggedCache
 from headmap.settings import Settings
-from services.inference.events import Cancelled, EngineRequest, EngineStats, Event, Failed, OnEvent, Token
-from services.inference.failures import as_headmap_error
-from services.inference.memory import spare_memory
-from services.inference.scheduler import Scheduler
-from services.inference.sequences import Sequence, make_sequence
-from services.inference.sessions import Sessions
 
 log = logging.getLogger(__name__)
 

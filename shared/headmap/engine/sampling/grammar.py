@@ -13,8 +13,8 @@ import llguidance
 import numpy as np
 import torch
 
+from headmap.engine.vocabulary import Vocabulary
 from headmap.errors import InvalidParameter
-from headmap.generation.vocabulary import Vocabulary
 
 # Some models would write blank space for ever where JSON allows any.
 _WHITESPACE = r"[ \n]{0,16}"

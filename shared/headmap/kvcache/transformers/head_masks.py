@@ -11,7 +11,7 @@ from typing import Protocol
 
 import torch
 
-from headmap.kvcache.attention import LayerAttention
+from headmap.kvcache.transformers.attention import LayerAttention
 
 
 class Cache(Protocol):

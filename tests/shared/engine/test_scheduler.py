@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from headmap.engine.scheduler import MAX_OVERTAKES, Scheduler
 from headmap.errors import QueueFull
-from services.inference.scheduler import MAX_OVERTAKES, Scheduler
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,9 @@ import pytest
 import torch
 from PIL import Image
 
+from headmap.engine.engine import Engine
+from headmap.engine.messages import Cancelled, EngineRequest, Event, Failed, Finished, OnEvent, Token
+from headmap.engine.sampling.params import SamplingParams
 from headmap.errors import (
     HeadmapError,
     OutOfMemory,
@@ -24,13 +27,10 @@ from headmap.errors import (
 )
 from headmap.families.base import PreparedPrompt
 from headmap.families.loading import LoadedModel
-from headmap.generation.sampling import SamplingParams
 from headmap.head_scores import HeadScores
 from headmap.kvcache.methods import METHODS
 from headmap.kvcache.plan import KVRequest
 from headmap.settings import Settings
-from services.inference.engine import Engine
-from services.inference.events import Cancelled, EngineRequest, Event, Failed, Finished, OnEvent, Token
 
 SECONDS = 60
 

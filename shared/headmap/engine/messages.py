@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from headmap.engine.reuse.sessions import SessionTurn
+from headmap.engine.sampling.grammar import Grammar
+from headmap.engine.sampling.params import SamplingParams
 from headmap.errors import HeadmapError
 from headmap.families.base import PreparedPrompt
-from headmap.generation.grammar import Grammar
-from headmap.generation.sampling import SamplingParams
 from headmap.head_scores import HeadScores
 from headmap.kvcache.plan import KVRequest
-from services.inference.sessions import SessionTurn
 
 
 class Cancelled(HeadmapError):

@@ -9,10 +9,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from headmap.engine.detokenizer import TextStream
+from headmap.engine.sampling.params import Sampler, SamplingParams
 from headmap.errors import InvalidParameter
 from headmap.families.loading import LoadedModel
-from headmap.generation.sampling import Sampler, SamplingParams
-from headmap.generation.text import TextStream
 
 LOGITS = torch.tensor([0.0, 3.0, 2.9, -1.0, 1.0])
 

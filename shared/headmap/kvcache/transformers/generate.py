@@ -11,10 +11,11 @@ import torch
 from transformers import PretrainedConfig, PreTrainedModel
 
 from headmap.head_scores import HeadScores
-from headmap.kvcache.attention import LayerAttention
-from headmap.kvcache.cache import DecodeCache, RaggedCache
-from headmap.kvcache.methods import get_method
-from headmap.kvcache.plan import CacheShape, KeepPlan, KVRequest, plan_cache
+from headmap.kvcache.plan import KeepPlan, KVRequest
+from headmap.kvcache.planning import plan_cache
+from headmap.kvcache.shape import CacheShape
+from headmap.kvcache.transformers.attention import LayerAttention
+from headmap.kvcache.transformers.cache import DecodeCache, RaggedCache
 
 
 class GenerateCache:
@@ -56,7 +57,7 @@ class GenerateCache:
 
     def _begin(self, tokens: int) -> None:
         if self.plan is None:
-            self.plan = plan_cache(self._kv, get_method(self._kv.method), self.shape, tokens, self._scores)
+            self.plan = plan_cache(self._kv, self.shape, tokens, self._scores)
             self._ragged.admit(self._ragged.reservation(self.plan, 0))
         elif tokens == 1:
             self._step = self._ragged.decode([0])

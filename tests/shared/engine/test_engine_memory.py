@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 import torch
 
+from headmap.engine.engine import Engine
+from headmap.engine.failures import as_headmap_error
 from headmap.errors import OutOfMemory
 from headmap.families.loading import LoadedModel
 from headmap.kvcache.plan import KVRequest
 from headmap.kvcache.store import LayerStore
 from headmap.settings import Settings
-from services.inference.engine import Engine
-from services.inference.failures import as_headmap_error
-from tests.services.inference.test_engine import make, submit
+from tests.shared.engine.test_engine import make, submit
 
 ERRORS = [
     torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 MiB"),

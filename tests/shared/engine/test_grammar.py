@@ -12,10 +12,10 @@ import pytest
 import torch
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+from headmap.engine.sampling.grammar import Grammar, Grammars
+from headmap.engine.sampling.params import Sampler, SamplingParams
+from headmap.engine.vocabulary import Vocabulary, read_vocabulary
 from headmap.errors import InvalidParameter
-from headmap.generation.grammar import Grammar, Grammars
-from headmap.generation.sampling import Sampler, SamplingParams
-from headmap.generation.vocabulary import Vocabulary, read_vocabulary
 from headmap.models import DEMO_FOLDER
 from tests.shared.families.test_tokenizing import byte_fallback, byte_level, unigram
 

@@ -1,0 +1,56 @@
+"""From what a caller asks of the cache to what one sequence keeps: settled in integers, before any tensor exists."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from headmap.budgets import BudgetRule, resolve_budget, resolve_window
+from headmap.errors import InvalidParameter, MapMismatch
+from headmap.head_scores import HeadScores
+from headmap.kvcache.methods import get_method
+from headmap.kvcache.plan import KeepPlan, KVRequest
+from headmap.kvcache.shape import CacheShape
+
+
+def plan_cache(request: KVRequest, shape: CacheShape, prompt_tokens: int, scores: HeadScores | None) -> KeepPlan:
+    """Settle the budgets of one sequence.
+
+    Raises UnknownMethod, BudgetTooSmall or InvalidParameter for a bad request, and MapMismatch where `scores` are of
+    another shape than the model.
+    """
+    if scores is not None and (scores.num_layers, scores.num_kv_heads) != (shape.num_layers, shape.num_kv_heads):
+        raise MapMismatch(
+            f"kv.map: scores of {scores.num_layers} layers x {scores.num_kv_heads} KV heads do not fit a model of "
+            f"{shape.num_layers} x {shape.num_kv_heads}",
+            param="kv.map",
+        )
+    method = get_method(request.method)
+    if not method.needs_budget:
+        budget = _unneeded_budget(request, prompt_tokens)
+    else:
+        budget = resolve_budget(prompt_tokens, request.budget, request.ratio)
+    beyond = not method.needs_budget and request.window is not None and request.window >= budget
+    window = resolve_window(budget, None if beyond else request.window)  # a short prompt kept whole needs no window
+    rule = BudgetRule(budget, window, request.uniform, request.allocation)
+    most = shape.layer_tokens(prompt_tokens)
+    tokens = np.repeat(most[:, None], shape.num_kv_heads, axis=1)
+    layers = shape.budgeted_layers
+    if budget < prompt_tokens and method.needs_budget and layers:
+        inner = replace(shape, num_layers=len(layers), window=None, sliding_layers=())
+        own = None if scores is None else scores.of_layers(layers)
+        asked = method.budgets(inner, rule, prompt_tokens, own)
+        tokens[layers] = np.minimum(asked, prompt_tokens)
+    return KeepPlan(
+        method.name, prompt_tokens, budget, window, request.allocation, tokens, most, method.decides_per_prompt
+    )
+
+
+def _unneeded_budget(request: KVRequest, prompt_tokens: int) -> int:
+    """`full` keeps everything; a budget beside it is checked, then means nothing."""
+    if request.budget is not None and request.ratio is not None:
+        raise InvalidParameter("kv: give at most one of budget and ratio", param="kv.budget")
+    if request.budget is not None or request.ratio is not None:
+        resolve_budget(prompt_tokens, request.budget, request.ratio)
+    return prompt_tokens

@@ -1,0 +1,50 @@
+"""The shape of a model's KV cache: plain numbers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from headmap.budgets import Ints
+
+
+@dataclass(frozen=True)
+class CacheShape:
+    """The shape of a model's KV cache. `itemsize` is bytes per element of a key or value.
+
+    sliding_layers: those that attend to the last `window` tokens only. They hold exactly these whatever is asked for;
+    budgets are for the other layers.
+    """
+
+    num_layers: int
+    num_kv_heads: int
+    head_dim: int
+    itemsize: int
+    window: int | None = None
+    sliding_layers: tuple[int, ...] = ()
+
+    @property
+    def token_bytes(self) -> int:
+        """Bytes of one token's key and value in one KV head of one layer."""
+        return 2 * self.head_dim * self.itemsize
+
+    def window_of(self, layer_idx: int) -> int | None:
+        """The layer's sliding window, None where it sees everything."""
+        return self.window if layer_idx in self.sliding_layers else None
+
+    def layer_tokens(self, prompt_tokens: int) -> Ints:
+        """(num_layers,) int64: the most that a head of each layer has to hold of a prompt."""
+        tokens = np.full(self.num_layers, prompt_tokens, dtype=np.int64)
+        if self.window is not None:
+            tokens[list(self.sliding_layers)] = min(prompt_tokens, self.window)
+        return tokens
+
+    def full_tokens(self, prompt_tokens: int) -> int:
+        """Tokens over all layers and KV heads when nothing is evicted that a layer can see."""
+        return int(self.layer_tokens(prompt_tokens).sum()) * self.num_kv_heads
+
+    @property
+    def budgeted_layers(self) -> list[int]:
+        """The layers whose heads' caches a budget sizes."""
+        return [layer_idx for layer_idx in range(self.num_layers) if layer_idx not in self.sliding_layers]
