@@ -1,0 +1,89 @@
+"""A made-up step to hold a backend against: sequences of the model's own shape, and what attention must answer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from headmap.budgets import Ints
+from headmap.kvcache.backends.base import DecodeBackend
+from headmap.kvcache.plan import KeepPlan
+from headmap.kvcache.pool.pool import Pool
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One step over a pool that holds made-up sequences in `slots`. Shapes as in `DecodeBackend.attend`."""
+
+    pool: Pool
+    slots: torch.Tensor
+    queries: torch.Tensor
+    keys: torch.Tensor
+    values: torch.Tensor
+    scaling: float
+
+    def run(self, backend: DecodeBackend, layer_idx: int) -> torch.Tensor:
+        return backend.attend(layer_idx, self.slots, self.queries, self.keys, self.values, self.scaling)
+
+    def expected(self, layer_idx: int) -> torch.Tensor:
+        """The step's answer in float64, of the pool as `run` leaves it."""
+        outputs = torch.zeros_like(self.queries, dtype=torch.float64)
+        for index, slot in enumerate(self.slots.tolist()):
+            if slot == self.pool.books.slots:
+                continue
+            for head in range(self.pool.shape.num_kv_heads):
+                keys, values = self.pool.row(slot, layer_idx, head)
+                logits = self.queries[index, head].double() @ keys.double().T * self.scaling
+                outputs[index, head] = logits.softmax(-1) @ values.double()
+        return outputs
+
+
+def make_trial(pool: Pool, parts: Sequence[Ints], generated: Sequence[int], group: int, seed: int = 0) -> Trial:
+    """Admit a sequence for each of `parts`, (num_layers, num_kv_heads) tokens, with `generated` tokens after it.
+
+    The last of the generated tokens is the step's own; at least one. In sliding layers `parts` says how many tokens the
+    prompt had, the same for all heads. All pages are filled with random numbers, and places that do not count with NaN.
+    """
+    books, shape = pool.books, pool.shape
+    random = torch.Generator(device=pool.device).manual_seed(seed)
+    pool.keys.fill_(torch.nan)
+    pool.values.fill_(torch.nan)
+    slots = []
+    for tokens, new in zip(parts, generated, strict=True):
+        most = int(tokens.max())
+        plan = KeepPlan("full", most, most, 0, "exact", tokens.astype(np.int64), np.full(shape.num_layers, most))
+        slot = books.admit(plan, new)
+        slots.append(slot)
+        for layer_idx in shape.budgeted_layers:
+            pages = books.place(slot, layer_idx, tokens[layer_idx])
+            _fill(pool, pages, -(-tokens[layer_idx] // pool.page_tokens), tokens[layer_idx], random)
+        books.seal(slot)
+        in_ring = int(tokens[list(shape.sliding_layers)].max()) if shape.sliding_layers else 0
+        for tails, before in ((books.tail, 0), (books.ring, in_ring)):
+            tails.begin(slot, before + new - 1)
+            for layer_idx in tails.layers:
+                held = int(tails.tokens.host[slot])
+                pages = tails.pages(slot, layer_idx, held)
+                counts = np.full(shape.num_kv_heads, held)
+                _fill(pool, pages.reshape(-1), np.full(shape.num_kv_heads, pages.shape[1]), counts, random)
+    books.append(np.array(slots))
+    options = {"generator": random, "device": pool.device, "dtype": torch.float32}
+    heads, d = shape.num_kv_heads, shape.head_dim
+    queries = torch.randn((len(slots), heads, group, d), **options).to(pool.keys.dtype)
+    keys, values = (torch.randn((len(slots), heads, d), **options).to(pool.keys.dtype) for _ in "kv")
+    return Trial(pool, torch.tensor(slots, device=pool.device), queries, keys, values, d**-0.5)
+
+
+def _fill(pool: Pool, pages: Ints, pages_of_row: Ints, tokens: Ints, random: torch.Generator) -> None:
+    """Random keys and values in the first `tokens` places of each row, whose pages come one row after the other."""
+    if not len(pages):
+        return
+    size = (len(pages), pool.page_tokens, pool.shape.head_dim)
+    keys, values = (torch.randn(size, generator=random, device=pool.device).to(pool.keys.dtype) for _ in "kv")
+    index = np.arange(len(pages)) - np.repeat(np.cumsum(pages_of_row) - pages_of_row, pages_of_row)
+    left = np.repeat(tokens, pages_of_row) - index * pool.page_tokens
+    free = torch.from_numpy(np.arange(pool.page_tokens) >= left[:, None]).to(pool.device)
+    pool.write(pages, keys.masked_fill(free[..., None], torch.nan), values.masked_fill(free[..., None], torch.nan))
