@@ -76,6 +76,7 @@ class Engine:
         self._cancelled: set[str] = set()
         self._wake = threading.Condition()
         self._stop_at: float | None = None
+        self._died: str | None = None
         self._totals = {"prompt": 0, "generated": 0, "finished": 0, "failed": 0, "preempted": 0}
         self._thread = threading.Thread(target=self._run, name=f"engine {loaded.info.name}", daemon=True)
 
@@ -103,10 +104,10 @@ class Engine:
                 max_prompt_tokens=self._max_prompt_tokens,
             )
             with self._wake:
-                if not self._thread.is_alive():
-                    raise Unavailable("the engine is not running")
-                if self._stop_at is not None:
+                if self._stop_at is not None and self._died is None:
                     raise ShuttingDown("the server is shutting down")
+                if not self._thread.is_alive():
+                    raise Unavailable(f"the engine is not running{self._died or ''}")
                 self._scheduler.add(sequence, self._busy)
                 self._wake.notify()
         except BaseException:
@@ -164,6 +165,7 @@ class Engine:
         except BaseException as error:
             log.exception("the engine of %s died", self.loaded.info.name)
             why = error if isinstance(error, DeviceFailed) else Unavailable("the engine ended on an error")
+            self._died = f": {why.detail}"
             if not isinstance(error, Exception):
                 raise
         finally:
@@ -473,6 +475,8 @@ class Engine:
 
     def _stop_if_broken(self, error: Exception) -> None:
         """Raises DeviceFailed where a device will not work again in this process: that ends the engine."""
+        if isinstance(error, DeviceFailed):
+            raise error
         if is_broken_device(error):
             raise DeviceFailed("the device failed; the server has to start again") from error
 

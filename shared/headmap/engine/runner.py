@@ -124,5 +124,8 @@ class ModelRunner:
 
 class _pack:
     def __init__(self, prepared):
-        (one,) = prepared
-        self.inputs, self.position_ids, self.ends = one.inputs, one.position_ids, [one.prompt_tokens]
+        import numpy as np
+        keys = {k for one in prepared for k in one.inputs}
+        self.inputs = {k: torch.cat([one.inputs[k] for one in prepared if k in one.inputs], dim=1 if k == "input_ids" else 0) for k in keys}
+        self.position_ids = torch.cat([one.position_ids for one in prepared], dim=-1)
+        self.ends = np.cumsum([one.prompt_tokens for one in prepared]).tolist()
