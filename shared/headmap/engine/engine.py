@@ -19,7 +19,7 @@ from headmap.engine.memory import spare_memory
 from headmap.engine.messages import Cancelled, EngineRequest, EngineStats, Event, Failed, OnEvent, Token
 from headmap.engine.reuse.sessions import Sessions
 from headmap.engine.runner import ModelRunner
-from headmap.engine.sampling.params import log_probabilities
+from headmap.engine.sampling.sampler import Sampled, sample
 from headmap.engine.scheduler import Scheduler
 from headmap.engine.sequence import Sequence, make_sequence
 from headmap.errors import HeadmapError, OutOfMemory, ShuttingDown, Unavailable
@@ -203,7 +203,7 @@ class Engine:
             self._fail(sequence, as_headmap_error(error))
             return
         for one in (sequence, *self._forks(sequence)):
-            self._begin(one, logits)
+            self._begin(one, logits[None].clone())
 
     def _forks(self, first: Sequence) -> list[Sequence]:
         """Start those of a group whose turn it is with copies of what one of them, prefilled, holds of the prompt."""
@@ -227,14 +227,15 @@ class Engine:
         return forks
 
     def _begin(self, sequence: Sequence, logits: torch.Tensor) -> None:
-        """The first token of a sequence whose prompt is in the cache."""
+        """The first token of a sequence whose prompt is in the cache. `logits`: (1, vocab) float32."""
         try:
             sequence.position = sequence.request.prompt.next_position
             sequence.kept_tokens = self._cache.tokens(sequence.slot)
             if sequence.request.sampling.max_new_tokens == 0:
                 self._finish(sequence, "length")
             else:
-                self._take(sequence, logits)  # the first token goes out before the session is copied
+                sampled = sample(logits, [sequence.state])
+                self._take(sequence, 0, int(sampled.tokens), sampled)  # it goes out before the session is copied
                 if sequence.slot >= 0:
                     self._keep_session(sequence)
         except Exception as error:
@@ -260,7 +261,9 @@ class Engine:
                     [sequence.slot for sequence in running],
                     [sequence.tokens[-1] for sequence in running],
                     [sequence.position for sequence in running],
-                ).cpu()
+                )
+                sampled = sample(logits, [sequence.state for sequence in running])
+                tokens = sampled.tokens.tolist()
                 break
             except OutOfMemory as error:
                 if self._prefilling is not None:
@@ -274,27 +277,26 @@ class Engine:
         self._last_step = time.monotonic()
         elapsed = self._last_step - started
         self._step_seconds += elapsed
-        for sequence, row in zip(running, logits, strict=True):
+        for row, sequence in enumerate(running):
             sequence.position += 1
             sequence.decode_s += elapsed
             try:
-                self._take(sequence, row)
+                self._take(sequence, row, tokens[row], sampled)
             except Exception as error:
                 self._fail(sequence, as_headmap_error(error))
 
-    def _take(self, sequence: Sequence, logits: torch.Tensor) -> None:
-        """Choose a sequence's next token, tell its caller, and end it where it ends. `logits`: (vocab,) float32."""
-        token = sequence.sampler.choose(logits)
+    def _take(self, sequence: Sequence, row: int, token: int, sampled: Sampled) -> None:
+        """Go on with the token that was chosen for a sequence, tell its caller, and end it where it ends."""
+        if row in sampled.errors:
+            raise sampled.errors[row]
+        state, sampling = sequence.state, sequence.request.sampling
+        state.take(token)
         sequence.tokens.append(token)
         self._totals["generated"] += 1
-        sampling = sequence.request.sampling
-        ended = token in self.loaded.eos_token_ids and not sampling.ignore_eos
+        ended = token in state.ends
         text = "" if ended else sequence.stream.push(token)
-        if sampling.top_logprobs is None:
-            self._tell(sequence, Token(token, text))
-        else:
-            self._tell(sequence, Token(token, text, *log_probabilities(logits, token, sampling.top_logprobs)))
-        if ended or sequence.sampler.done:
+        self._tell(sequence, Token(token, text, *sampled.log_probabilities.get(row, ())))
+        if ended or state.done:
             self._finish(sequence, "eos_token")
         elif sequence.stream.stopped:
             self._finish(sequence, "stop_sequence")

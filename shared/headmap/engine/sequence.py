@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from headmap.engine.detokenizer import TextStream
 from headmap.engine.messages import EngineRequest, Finished, OnEvent
 from headmap.engine.reuse.sessions import KeptSession
-from headmap.engine.sampling.params import Sampler
+from headmap.engine.sampling.request_state import RequestState
 from headmap.errors import PromptTooLong, RequestTooLarge
 from headmap.families.base import PreparedPrompt
 from headmap.families.loading import LoadedModel
@@ -33,7 +33,7 @@ class Sequence:
     prompt: PreparedPrompt
     plan: KeepPlan
     reservation: int
-    sampler: Sampler
+    state: RequestState
     stream: TextStream
     submitted: float
     slot: int = -1
@@ -120,7 +120,7 @@ def make_sequence(
         prompt=prompt,
         plan=plan,
         reservation=reservation,
-        sampler=Sampler(request.sampling, token_ids, request.grammar),
+        state=RequestState(request.sampling, token_ids, eos=loaded.eos_token_ids, grammar=request.grammar),
         stream=TextStream(loaded.tokenizer, request.sampling.stop),
         watch=None if request.watched is None else KeptTokens(*request.watched),
         submitted=time.monotonic(),
