@@ -392,8 +392,15 @@ class Engine:
 
     def _take_all(self, sequences: list[Sequence], logits: torch.Tensor) -> None:
         """Choose each sequence's next token, tell its caller, and end it where it ends. `logits`: (S, vocab)."""
-        sampled = sample(logits, [sequence.state for sequence in sequences])
-        for row, (sequence, token) in enumerate(zip(sequences, sampled.tokens.tolist(), strict=True)):
+        try:
+            sampled = sample(logits, [sequence.state for sequence in sequences])
+            tokens = sampled.tokens.tolist()
+        except Exception as error:
+            self._stop_if_broken(error)
+            for sequence in sequences:
+                self._fail(sequence, as_headmap_error(error))
+            return
+        for row, (sequence, token) in enumerate(zip(sequences, tokens, strict=True)):
             try:
                 if row in sampled.errors:
                     raise sampled.errors[row]
