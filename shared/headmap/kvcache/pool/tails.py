@@ -107,6 +107,7 @@ class Tails:
     def undo(self, slots: Ints) -> None:
         """Take the last `append` of these slots back. Its pages stay held: the next append needs them again."""
         self._written[slots] -= 1
+        self._tell(slots, self._written[slots] - 1)
 
     def clear(self, slot: int, pool: FreeList) -> None:
         """Give a slot's pages back."""

@@ -16,7 +16,7 @@ from headmap.kvcache.planning import plan_cache
 from headmap.kvcache.transformers.cache import RaggedCache
 from headmap.kvcache.transformers.on_top import ParkedSequence
 from headmap.kvcache.transformers.prefill import Prompt
-from tests.shared.kvcache.test_cache import picture, ragged, scores_of
+from tests.shared.kvcache.transformers.test_cache import picture, ragged, scores_of
 
 STEPS = 5
 

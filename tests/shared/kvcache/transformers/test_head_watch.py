@@ -14,7 +14,7 @@ from headmap.kvcache.plan import KVRequest
 from headmap.kvcache.transformers.cache import RaggedCache
 from headmap.kvcache.transformers.head_watch import HeadWatch
 from headmap.kvcache.transformers.prefill import Prompt
-from tests.shared.kvcache.test_cache import picture, plan_of, ragged
+from tests.shared.kvcache.transformers.test_cache import picture, plan_of, ragged
 
 
 def two_pictures(model: LoadedModel) -> PreparedPrompt:
