@@ -1,0 +1,34 @@
+"""Several models of one process: together they take no more memory than one would."""
+
+from __future__ import annotations
+
+from fastapi.testclient import TestClient
+
+from headmap.devices import find_device
+from headmap.engine.memory import share_of_each, spare_memory
+from headmap.models import DEMO_FOLDER
+from headmap.settings import DEMO_MODEL, Settings
+from services.inference.app import create_app
+from tests.services.inference.fakes import FakeModels
+
+BOTH = (DEMO_MODEL, str(DEMO_FOLDER))
+
+
+def test_no_engine_is_made_before_all_weights_are_loaded(settings: Settings, models: FakeModels) -> None:
+    with TestClient(create_app(settings.model_copy(update={"models": BOTH}), open_model=models)):
+        assert models.log == [f"{step} {name}" for step in ("load", "engine") for name in BOTH]
+
+
+def test_they_share_what_the_settings_give(settings: Settings, models: FakeModels) -> None:
+    twice = (*BOTH, DEMO_MODEL)  # a name that stands twice is one model
+    ours = settings.model_copy(update={"models": twice, "kv_memory_bytes": 1001, "session_memory_bytes": 600})
+    with TestClient(create_app(ours, open_model=models)):
+        assert [(share.kv_memory_bytes, share.session_memory_bytes) for share in models.shares] == [(500, 300)] * 2
+
+
+def test_they_share_what_is_free_where_the_settings_give_nothing(settings: Settings) -> None:
+    spare = spare_memory(find_device(settings.device))
+    for models in (1, 8):
+        share = share_of_each(settings, models).kv_memory_bytes
+        assert share is not None
+        assert 1 / 2 < share * models / spare < 2  # what is free is never quite the same
