@@ -9,7 +9,7 @@ from headmap.engine.memory import share_of_each, spare_memory
 from headmap.models import DEMO_FOLDER
 from headmap.settings import DEMO_MODEL, Settings
 from services.inference.app import create_app
-from tests.services.inference.fakes import FakeModels
+from tests.services.inference.fakes import FakeModels, FakeStats
 
 BOTH = (DEMO_MODEL, str(DEMO_FOLDER))
 
@@ -32,3 +32,18 @@ def test_they_share_what_is_free_where_the_settings_give_nothing(settings: Setti
         share = share_of_each(settings, models).kv_memory_bytes
         assert share is not None
         assert 1 / 2 < share * models / spare < 2  # what is free is never quite the same
+
+
+def test_one_engine_that_ended_makes_the_whole_not_ready(settings: Settings, models: FakeModels) -> None:
+    app = create_app(settings.model_copy(update={"models": BOTH}), open_model=models)
+    with TestClient(app) as client:
+        assert client.get("/health/ready").status_code == 200
+        assert app.state.failure() is None
+        models.engines[BOTH[1]].current = FakeStats(alive=False)
+        answer = client.get("/health/ready")
+        assert answer.status_code == 503
+        check = {"status": "unavailable", "detail": "its engine has ended; this process ends, to be started again"}
+        assert answer.json()["checks"][f"model {BOTH[1]}"] == check
+        assert app.state.failure() == f"the engine of {BOTH[1]} ended by itself"
+        assert client.get("/health/live").status_code == 200
+    assert app.state.failure() is None  # it was stopped
