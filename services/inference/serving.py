@@ -7,6 +7,7 @@ import hashlib
 import logging
 import time
 import uuid
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -65,7 +66,7 @@ class Serving:
     def __post_init__(self) -> None:
         self._pool = ThreadPoolExecutor(self.settings.prepare_workers, thread_name_prefix="prepare")
         self._decoders = Decoders(self.settings)
-        self._preparing = 0
+        self._preparing: Counter[str] = Counter()  # by model, as each engine has its own queue
         self.started_at = int(time.time())
         self._stopping = False
         self._refresher: asyncio.Task[None] | None = None
@@ -224,10 +225,11 @@ class Serving:
         self, served: ServedModel, ask: Ask
     ) -> tuple[PreparedPrompt, Grammar | None, tuple[str, ...]]:
         """The prompt, the answer's grammar, and a digest of each picture where a session needs them."""
-        limit = self.settings.max_waiting + self.settings.max_running
-        if self._preparing >= limit:
-            raise QueueFull(f"{self._preparing} requests are being prepared, the most this server takes")
-        self._preparing += 1
+        name, stats = served.info.name, served.opened.engine.stats()
+        at_work = self._preparing[name] + stats.running + stats.waiting
+        if at_work >= self.settings.max_running + self.settings.max_waiting:
+            raise QueueFull(f"{at_work} requests are at work, the most this server takes")
+        self._preparing[name] += 1
         try:
             run = partial(asyncio.get_running_loop().run_in_executor, self._pool)
             grammar = None if ask.form is None else await run(_make_grammar, served, ask.form)
@@ -238,7 +240,7 @@ class Serving:
             prompt, digests = await run(self._make_prompt, served, ask.prompt, fetched, ask.session is not None)
             return prompt, grammar, digests
         finally:
-            self._preparing -= 1
+            self._preparing[name] -= 1
 
     def _make_prompt(
         self,

@@ -47,3 +47,22 @@ def test_one_engine_that_ended_makes_the_whole_not_ready(settings: Settings, mod
         assert app.state.failure() == f"the engine of {BOTH[1]} ended by itself"
         assert client.get("/health/live").status_code == 200
     assert app.state.failure() is None  # it was stopped
+
+
+def test_what_runs_counts_among_what_is_taken_and_an_idle_server_takes_one(
+    settings: Settings, models: FakeModels, picture: str
+) -> None:
+    """Nothing queues at max_waiting 0; it is refused before its picture is decoded, and only where the model is busy."""
+    tiny = settings.model_copy(update={"models": BOTH, "max_waiting": 0, "max_running": 2})
+    with TestClient(create_app(tiny, open_model=models)) as client:
+
+        def ask(model: str) -> int:
+            return client.post("/generate", json={"inputs": "What?", "images": [picture], "model": model}).status_code
+
+        assert ask(BOTH[0]) == 200
+        models.engine.current = FakeStats(running=1, waiting=1)
+        prepared = len(models.prompt_maker.images)
+        assert (ask(BOTH[0]), ask(BOTH[1])) == (429, 200)
+        assert len(models.prompt_maker.images) == prepared
+        models.engine.current = FakeStats(running=1)
+        assert ask(BOTH[0]) == 200
