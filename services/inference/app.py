@@ -71,7 +71,7 @@ def mount(
     )
     metrics.registry.register(EngineCollector(partial(_stats, state.serving)))
     app.state.inference = state
-    app.state.give_up = state.serving.give_up
+    app.state.give_up, app.state.failure = state.serving.give_up, state.serving.failure
     app.include_router(inference_router())
     return state
 
@@ -105,7 +105,7 @@ def checks(request: Request) -> Checks:
 
 def check_model(served: ServedModel) -> Check:
     if not served.opened.engine.stats().alive:
-        return Check("unavailable", "its engine is not running")
+        return Check("unavailable", "its engine has ended; this process ends, to be started again")
     found = served.maps.default
     return Check("ok", f"map {found.id}, version {found.version}" if found else "no map yet")
 
