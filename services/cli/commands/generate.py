@@ -96,7 +96,7 @@ def _answer(
     from headmap.engine.sampling.params import SamplingParams
     from headmap.families.loading import load_model
     from headmap.kvcache.plan import KVRequest
-    from services.inference.images import EncodedImage, Limits, decode_image
+    from services.inference.intake.images import EncodedImage, Limits, decode_image
 
     limits = Limits(settings.max_image_bytes, settings.max_image_pixels)
     images = [decode_image(EncodedImage(path.read_bytes(), str(path)), limits) for path in paths]

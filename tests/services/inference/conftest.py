@@ -22,7 +22,7 @@ from headmap.registry.migrations import migrate
 from headmap.registry.repository import Provenance, add_map
 from headmap.registry.session import Database
 from headmap.settings import DEMO_MODEL, Settings
-from services.inference.app import create_app
+from services.inference.http.app import create_app
 from tests.services.inference.fakes import FakeModels
 
 

@@ -22,9 +22,9 @@ from headmap.registry.repository import Provenance, add_map
 from headmap.registry.session import Database
 from headmap.scoring.pages import make_page
 from headmap.settings import DEMO_MODEL, Settings
-from services.inference.app import create_app
+from services.inference.http.app import create_app
 from tests.services.inference.conftest import live, wait_for
-from tests.services.inference.test_clients_leave import send
+from tests.services.inference.http.test_clients_leave import send
 
 KVS: list[dict[str, Any] | None] = [
     None,
