@@ -32,7 +32,7 @@ class EngineCollector(Collector):
                 lambda s: s.kv_reserved_bytes / s.kv_capacity_bytes if s.kv_capacity_bytes else 0.0,
             ),
             "headmap_kv_cache_reserved_bytes": ("KV memory reserved", lambda s: s.kv_reserved_bytes),
-            "headmap_session_bytes": ("Kept of conversations between their turns", lambda s: s.session_bytes),
+            "headmap_session_bytes": ("Held of conversations between their turns", lambda s: s.session_bytes),
             "headmap_kv_cache_capacity_bytes": ("KV memory there is", lambda s: s.kv_capacity_bytes),
         }
         stats = self._look()

@@ -16,7 +16,7 @@ from headmap.families.base import PreparedPrompt, VisualTokens
 from headmap.head_scores import HeadScores
 from headmap.kvcache.plan import KVRequest
 from headmap.models import ModelInfo
-from services.inference.http.schemas.kv import KeptBody, KeptPicture, KVBody, KVDetails, SessionDetails
+from services.inference.http.schemas.kv import KeptInPicture, KeptTokensBody, KVBody, KVDetails, SessionDetails
 from services.inference.http.schemas.tgi import Details, Timings
 from services.inference.intake.conversation import Conversation
 from services.inference.maps import MapBook
@@ -119,17 +119,17 @@ class ReadyRequest:
             full_bytes=finished.kv_full_bytes,
         )
 
-    def kept(self, finished: Finished) -> KeptBody | None:
+    def kept(self, finished: Finished) -> KeptTokensBody | None:
         """What the watched head keeps; None where none was asked for."""
         if self.engine_request.watched is None:
             return None
         layer_idx, kv_head = self.engine_request.watched
         pictures = zip(self.prompt.images, self.prompt.image_starts, strict=True)
-        return KeptBody(
+        return KeptTokensBody(
             layer=layer_idx,
             kv_head=kv_head,
             positions=list(finished.kept_positions),
-            pictures=[kept_picture(image, start, finished.kept_positions) for image, start in pictures],
+            pictures=[kept_in_picture(image, start, finished.kept_positions) for image, start in pictures],
         )
 
     def session_details(self, finished: Finished) -> SessionDetails | None:
@@ -160,10 +160,10 @@ class ReadyRequest:
         )
 
 
-def kept_picture(image: VisualTokens, start: int, positions: Sequence[int]) -> KeptPicture:
+def kept_in_picture(image: VisualTokens, start: int, positions: Sequence[int]) -> KeptInPicture:
     """`start`: the index in the prompt of the picture's first token; `positions`: those of the tokens kept."""
     kept = np.isin(start + image.grid, positions)
     own = sum(start <= position < start + image.count for position in positions)
-    return KeptPicture(
+    return KeptInPicture(
         start=start, tokens=image.count, kept_tokens=own, x=image.x.borders, y=image.y.borders, cells=kept.tolist()
     )

@@ -54,8 +54,8 @@ def generate(
 def _scores(settings: Settings, info: ModelInfo, name: str | None) -> tuple[HeadScores | None, str]:
     """The map's scores, None where there is none and none was named; and a note on it."""
     from headmap.errors import MapNotFound
+    from headmap.registry.maps import find_map, get_scores, resolve_map
     from headmap.registry.migrations import migrate
-    from headmap.registry.repository import find_map, get_scores, resolve_map
     from headmap.registry.session import open_database
 
     migrate(settings)

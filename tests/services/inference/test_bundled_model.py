@@ -18,7 +18,7 @@ from fastapi import FastAPI
 
 from headmap.head_scores import HeadScores
 from headmap.models import find_model
-from headmap.registry.repository import Provenance, add_map
+from headmap.registry.maps import Provenance, add_map
 from headmap.registry.session import Database
 from headmap.scoring.pages import make_page
 from headmap.settings import DEMO_MODEL, Settings

@@ -66,7 +66,7 @@ class KVDetails(BaseModel):
     full_bytes: int
 
 
-class KeptPicture(BaseModel):
+class KeptInPicture(BaseModel):
     """What a KV head keeps of one picture, as a grid to draw over it. A token that shows no one place (a row's end, the
     picture as a whole) is in no cell."""
 
@@ -78,13 +78,13 @@ class KeptPicture(BaseModel):
     cells: list[list[bool]] = Field(description="row by row, whether it keeps the token that shows the cell")
 
 
-class KeptBody(BaseModel):
+class KeptTokensBody(BaseModel):
     """What one KV head keeps of the prompt."""
 
     layer: int
     kv_head: int
     positions: list[int] = Field(description="indices in the prompt, ascending")
-    pictures: list[KeptPicture] = Field(description="in the order of the prompt")
+    pictures: list[KeptInPicture] = Field(description="in the order of the prompt")
 
 
 class SessionDetails(BaseModel):

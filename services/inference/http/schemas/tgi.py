@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field
 
-from services.inference.http.schemas.kv import KeptBody, KVBody, KVDetails, KVHeadBody
+from services.inference.http.schemas.kv import KeptTokensBody, KVBody, KVDetails, KVHeadBody
 from services.inference.http.schemas.strict import MAX_SEED, MAX_TOKENS, MAX_TOP, Strict
 
 Finish = Literal["length", "eos_token", "stop_sequence"]
@@ -110,7 +110,7 @@ class Details(BaseModel):
     prefill: list[TokenBody] = Field([], description="the prompt's tokens are not told")
     tokens: list[TokenBody] = Field([], description="with `details`")
     top_tokens: list[list[TokenBody]] | None = None
-    kept: KeptBody | None = Field(None, description="where `kept` asks for a head")
+    kept: KeptTokensBody | None = Field(None, description="where `kept` asks for a head")
 
 
 class GenerateResponse(BaseModel):

@@ -12,8 +12,8 @@ from PIL import Image
 
 from headmap.errors import InvalidScores
 from headmap.head_scores import HeadScores, compare
-from headmap.heatmap import Picture, draw
-from headmap.scatter import MapName, draw_scatter
+from headmap.pictures.heatmap import Picture, draw
+from headmap.pictures.scatter import MapName, draw_scatter
 
 SVG = "{http://www.w3.org/2000/svg}"
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib.figure import Figure
 
-from headmap.drawing import INK, MARK, PictureForm, save, short
 from headmap.head_scores import HeadScores, compare
+from headmap.pictures.drawing import INK, MARK, PictureForm, save, short
 
 TOP_SHARE = 0.05
 _BOTH, _REST = "#1f77b4", "#9a9a9a"

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from headmap.datasets.folders import PageFolder, write_pages
+from headmap.datasets.page_folder import PageFolder, write_pages
 from headmap.errors import InvalidDataset
 from headmap.scoring.pages import Page, make_page
 

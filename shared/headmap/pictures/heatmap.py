@@ -13,9 +13,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
-from headmap.drawing import INK, MARK, PictureForm, save, short
 from headmap.head_scores import HeadScores
 from headmap.page_sums import Floats
+from headmap.pictures.drawing import INK, MARK, PictureForm, save, short
 
 TOP_SHARE = 0.05
 HeatmapView = Literal["heads", "kv_heads"]

@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 from PIL import Image
 
-from headmap.drawing import INK, PictureForm, save, short
 from headmap.looks import Look, PageLooks
+from headmap.pictures.drawing import INK, PictureForm, save, short
 
 # Tableau's ten without grey: told apart by most eyes, and on paper of any tint
 _COLOURS = ("#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd", "#8c564b", "#e377c2", "#bcbd22", "#17becf")
