@@ -28,7 +28,7 @@ from headmap.errors import HeadmapError
 from headmap.models import find_model
 from headmap.registry.migrations import migrate
 from headmap.settings import Settings
-from services.embedded.folders import metrics_folder
+from services.embedded.metrics_folder import metrics_folder
 
 _TICK_SECONDS = 0.2
 _FIRST_BACK_OFF, _LAST_BACK_OFF = 1.0, 30.0

@@ -20,7 +20,7 @@ def main(argv: list[str] | None = None) -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch is imported: spinning threads starve others
     from headmap.engine.memory import give_back_freed_memory
     from headmap.http.server import serve
-    from services.inference.app import create_app
+    from services.inference.http.app import create_app
 
     give_back_freed_memory()
     well = serve(create_app(settings), settings, host=arguments.host, port=arguments.port)

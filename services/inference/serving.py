@@ -41,14 +41,14 @@ from headmap.kvcache.plan import KVRequest
 from headmap.models import find_model
 from headmap.registry.session import Database
 from headmap.settings import Settings
-from services.inference.decoding import Decoders
-from services.inference.fetching import ImageFetcher
-from services.inference.images import EncodedImage, ImageSource
+from services.inference.http.schemas.kv import KVBody
+from services.inference.intake.conversation import Conversation
+from services.inference.intake.fetching import ImageFetcher
+from services.inference.intake.image_pool import ImagePool
+from services.inference.intake.images import EncodedImage, ImageSource
 from services.inference.maps import MapBook, MapRefresher, ServedMap
-from services.inference.opening import OpenModel
-from services.inference.prompts import Conversation
-from services.inference.ready import AnswerForm, Ask, KVChoice, ReadyRequest, SamplingAsk, ServedModel
-from services.inference.schemas import KVBody
+from services.inference.requests import AnswerForm, Ask, KVChoice, ReadyRequest, SamplingAsk, ServedModel
+from services.inference.served_model import OpenModel
 
 logger = logging.getLogger(__name__)
 
@@ -65,7 +65,7 @@ class Serving:
 
     def __post_init__(self) -> None:
         self._pool = ThreadPoolExecutor(self.settings.prepare_workers, thread_name_prefix="prepare")
-        self._decoders = Decoders(self.settings)
+        self._images = ImagePool(self.settings)
         self._preparing: Counter[str] = Counter()  # by model, as each engine has its own queue
         self.started_at = int(time.time())
         self._stopping = False
@@ -109,7 +109,7 @@ class Serving:
         await asyncio.gather(*(asyncio.to_thread(engine.stop, self.settings.drain_seconds) for engine in engines))
         await self.fetcher.close()
         self._pool.shutdown(wait=False, cancel_futures=True)
-        await asyncio.to_thread(self._decoders.close)
+        await asyncio.to_thread(self._images.close)
         self.database.close()
 
     def model(self, name: str | None) -> ServedModel:
@@ -253,7 +253,7 @@ class Serving:
         images: list[Image.Image] = []
         pixels, most = 0, self.settings.max_request_pixels
         for source in sources:
-            images.append(self._decoders.decode(source))
+            images.append(self._images.decode(source))
             pixels += images[-1].width * images[-1].height
             if pixels > most:
                 raise ImageTooLarge(

@@ -1,6 +1,6 @@
 """What differs between model families: prompt, positions, and where visual tokens lie on the picture.
 
-A new family is one module with one subclass of `Family`, named in `headmap.models.FAMILIES`.
+A new family is one module with one subclass of `Family`, named in `headmap.families.registry.FAMILIES`.
 """
 
 from __future__ import annotations

@@ -71,7 +71,7 @@ def _axis(length: int, other: int, best: int, best_other: int, tile: int, side: 
     dropped = 0
     other_patches = best_other // tile * side
     if length / other <= patches / other_patches:
-        kept = int(round(length * (other_patches / other), 7))
-        dropped = (patches - kept) // 2
+        inside = int(round(length * (other_patches / other), 7))
+        dropped = (patches - inside) // 2
     per_patch = tile / side
     return Axis(patches - 2 * dropped, resized / length / per_patch, pad_pixels / per_patch - dropped)

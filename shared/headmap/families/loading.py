@@ -23,29 +23,12 @@ from transformers.models.auto.image_processing_auto import AutoImageProcessor
 from headmap.devices import find_device, use_device
 from headmap.errors import UnsupportedModel
 from headmap.families.base import Family, PreparedPrompt, VisualTokens
-from headmap.families.gemma3 import Gemma3
-from headmap.families.idefics3 import Idefics3
-from headmap.families.internvl import InternVL
-from headmap.families.llava_next import LlavaNext
-from headmap.families.llava_onevision import LlavaOnevision
-from headmap.families.mistral3 import Mistral3
-from headmap.families.pixtral import Pixtral
-from headmap.families.qwen2_5_vl import Qwen25VL
-from headmap.families.qwen2_vl import Qwen2VL
-from headmap.families.qwen3_vl import Qwen3VL
-from headmap.families.smolvlm import SmolVLM
+from headmap.families.registry import FAMILIES
 from headmap.families.tokenizing import Message, PromptTokenizer
 from headmap.kvcache.shape import CacheShape
 from headmap.kvcache.transformers.attention import use_headmap_attention
 from headmap.kvcache.transformers.generate import cache_shape
 from headmap.models import ModelInfo
-
-FAMILY_CLASSES: dict[str, type[Family]] = {
-    family.name: family
-    for family in (
-        Qwen2VL, Qwen25VL, Qwen3VL, LlavaNext, LlavaOnevision, InternVL, Gemma3, Idefics3, SmolVLM, Mistral3, Pixtral,
-    )
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -165,7 +148,7 @@ def wrap_model(
     use_headmap_attention(model)
     return LoadedModel(
         info=info,
-        family=FAMILY_CLASSES[info.family](),
+        family=FAMILIES[info.family].load(),
         model=model,
         tokenizer=tokenizer,
         image_processor=image_processor,

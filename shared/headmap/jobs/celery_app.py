@@ -1,7 +1,8 @@
 """The Celery application: one task, JSON only, acknowledged when done, no results kept.
 
-The API process builds it to send; a worker builds it to work, with a runtime that opens the registry and the model
-only after the fork. On one machine the broker is a folder (`folders.py`), in a cluster it is Redis; same task.
+The API process builds it to send tasks; a worker builds it to run them, with a runtime that opens the registry and the
+model only after the fork. The broker is a folder on one machine (`filesystem_broker.py`) and Redis in a cluster; the
+task is the same.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from kombu.exceptions import ChannelError, OperationalError
 
 from headmap.errors import HeadmapError, RegistryUnavailable
 from headmap.jobs.broker import Broker
-from headmap.jobs.folders import transport_options
+from headmap.jobs.filesystem_broker import transport_options
 from headmap.jobs.leases import has_unannounced, release
 from headmap.jobs.runner import Observe, run_shard, unobserved
 from headmap.jobs.sweeper import SweeperThread, announce_due
@@ -200,7 +201,7 @@ def create_celery(
             "health_check_interval": 30,
         }
     app.conf.update(
-        broker_transport="headmap.jobs.folders:Transport" if embedded else None,
+        broker_transport="headmap.jobs.filesystem_broker:Transport" if embedded else None,
         broker_transport_options=options,
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,

@@ -73,7 +73,7 @@ class Heartbeat:
                     self._lost.set()
                     return
                 with self._database.write() as session:
-                    kept = renew(session, self._lease, seconds=self._seconds, pages_done=self._pages_done)
+                    renewed = renew(session, self._lease, seconds=self._seconds, pages_done=self._pages_done)
             except RegistryUnavailable as error:
                 # Nobody can take the lease over either while the registry is away: keep working, keep asking.
                 logger.warning("lease not renewed: %s", error)
@@ -81,7 +81,7 @@ class Heartbeat:
             except Exception:
                 logger.exception("lease not renewed")
                 continue
-            if not kept:
+            if not renewed:
                 self._lost.set()
                 return
 

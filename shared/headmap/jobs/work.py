@@ -33,7 +33,7 @@ class ShardSpec:
 
 @dataclass(frozen=True, eq=False)
 class ShardResult:
-    """The sums of a shard's pages, and by page number the looks of those whose looks are kept."""
+    """The sums of a shard's pages, and by page number the looks of a job's first pages."""
 
     sums: PageSums
     looks: Mapping[int, PageLooks] = field(default_factory=dict)

@@ -21,7 +21,7 @@ from headmap.kvcache.planning import plan_cache
 from headmap.kvcache.shape import CacheShape
 from headmap.models import ModelInfo
 from headmap.settings import Settings
-from services.inference.opening import OpenedModel
+from services.inference.served_model import OpenedModel
 
 EOS = 0
 IMAGE_TOKENS = 100
