@@ -48,10 +48,12 @@ def draw_from_top(
     ordered, index = scaled.topk(min(CANDIDATES, scaled.shape[1]))
     total = torch.full_like(uniforms, torch.inf)  # of what top-k leaves, which is unknown where that is more than these
     if bool((everything := top_k == scaled.shape[1]).any()):
-        total[everything] = _sums(scaled.exp()).sum(-1, dtype=torch.float64)[everything]
+        # A few at once: fresh memory for all of them costs more than the sums
+        sums = torch.cat([_sums(part.exp()) for part in scaled.split(8)])
+        total[everything] = sums.sum(-1, dtype=torch.float64)[everything]
     weights, covered = _cut(ordered, top_k, top_p, total)
     tokens = index.gather(1, draw(weights, uniforms)[:, None])[:, 0]
-    for part in (~covered).nonzero()[:, 0].split(8):  # a few at once: sorted rows are large
+    for part in (~covered).nonzero()[:, 0].split(8):
         tokens[part] = _draw_sorted(scaled[part], uniforms[part], top_k[part], top_p[part])
     return tokens
 

@@ -87,7 +87,7 @@ def _highest(rows: torch.Tensor, states: Sequence[RequestState]) -> torch.Tensor
 
 def _from_all(rows: torch.Tensor, states: Sequence[RequestState]) -> torch.Tensor:
     _scale(rows, states)
-    return draw(rows.softmax(-1), _uniforms(rows, states))
+    return draw(rows.exp_(), _uniforms(rows, states))
 
 
 def _from_top(rows: torch.Tensor, states: Sequence[RequestState]) -> torch.Tensor:
