@@ -72,7 +72,11 @@ class TorchBackend(DecodeBackend):
         order = np.arange(pages_of.sum()) - np.repeat(np.cumsum(pages_of) - pages_of, pages_of)
         left = np.repeat(np.concatenate(lengths), pages_of) - order * size
         rows = np.arange(len(slots) * heads).reshape(len(slots), 1, heads).repeat(2, axis=1).reshape(-1)
-        return np.concatenate(pages).astype(np.int64), np.repeat(rows, pages_of), np.minimum(left, size).astype(np.int64)
+        return (
+            np.concatenate(pages).astype(np.int64),
+            np.repeat(rows, pages_of),
+            np.minimum(left, size).astype(np.int64),
+        )
 
     def _index(self, ints: Ints) -> torch.Tensor:
         return torch.from_numpy(ints).to(self.pool.device)

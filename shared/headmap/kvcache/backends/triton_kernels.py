@@ -13,11 +13,11 @@ import triton.language as tl
 
 ROWS_AT_ONCE = tl.constexpr(1024)
 SEGMENTS_AT_ONCE = tl.constexpr(64)
-COLUMNS_AT_ONCE = tl.constexpr(32)
+COLUMNS_AT_ONCE = tl.constexpr(64)
 
 _TYPES = {torch.float32: tl.float32, torch.float16: tl.float16, torch.bfloat16: tl.bfloat16}
 _STEP = ("slots", "queries", "keys", "values", "output")
-_VARYING = ("layer", "sequences", "all_slots", "rows", "first_row", "tail_rows", "width")
+_VARYING = ("layer", "sequences", "all_slots", "first_row", "tail_rows", "width")
 
 
 def interpreted() -> bool:
@@ -35,11 +35,17 @@ def factors(dtype: torch.dtype) -> tl.dtype:
 
 @triton.jit(do_not_specialize=_VARYING, do_not_specialize_on_alignment=_STEP)  # type: ignore[untyped-decorator]
 def begin(  # type: ignore[no-untyped-def]
-    slots, keys, values, pool_keys, pool_values, part_tokens, tail_tokens, write_at, chunks, chunk_pages, starts,
+    slots, keys, values, pool_keys, pool_values, part_tokens, tail_tokens, write_at, chunks, chunk_pages,
+    starts, share,
     layer, sequences, all_slots, first_row, tail_rows, width,
     HEADS: tl.constexpr, DIM: tl.constexpr, PAGE: tl.constexpr, TILE: tl.constexpr, WIDE_DIM: tl.constexpr,
+    PROGRAMS: tl.constexpr, LEAST: tl.constexpr,
 ):  # fmt: skip
-    """Program 0 counts tiles: `starts` (rows + 1,) gets each row's first. Each other writes the token of one row."""
+    """Program 0 counts tiles, each other one writes the token of one row.
+
+    `starts` (rows + 1,) gets each row's first tile, `share` (1,) how many each program of `attend` takes: an equal
+    share of all, and no fewer than LEAST.
+    """
     rows = sequences * HEADS
     if tl.program_id(0) == 0:
         before = 0
@@ -55,6 +61,7 @@ def begin(  # type: ignore[no-untyped-def]
             tl.store(starts + row, ends - tiles, mask=there)
             before += tl.sum(tiles, 0)
         tl.store(starts + rows, before)
+        tl.store(share, tl.maximum(tl.cdiv(before, PROGRAMS), LEAST))
     else:
         row = tl.program_id(0).to(tl.int64) - 1
         slot = tl.load(slots + row // HEADS)
@@ -71,12 +78,6 @@ def begin(  # type: ignore[no-untyped-def]
 
 
 @triton.jit  # type: ignore[untyped-decorator]
-def _share(starts, rows, PROGRAMS: tl.constexpr, LEAST: tl.constexpr):  # type: ignore[no-untyped-def]
-    """How many tiles each program takes: an equal share of all, and no fewer than LEAST."""
-    return tl.maximum(tl.cdiv(tl.load(starts + rows), PROGRAMS), LEAST)
-
-
-@triton.jit  # type: ignore[untyped-decorator]
 def _row_of(tile, starts, rows):  # type: ignore[no-untyped-def]
     """The row that a tile belongs to: so many rows end at or before it."""
     ended = 0
@@ -90,11 +91,10 @@ def _row_of(tile, starts, rows):  # type: ignore[no-untyped-def]
 @triton.jit(do_not_specialize=_VARYING, do_not_specialize_on_alignment=_STEP)  # type: ignore[untyped-decorator]
 def attend(  # type: ignore[no-untyped-def]
     slots, queries, pool_keys, pool_values, part_pages, part_starts, part_tokens, tail_tokens, chunks, chunk_pages,
-    starts, partial, peaks, totals, scaling,
+    starts, share, partial, peaks, totals, scaling,
     layer, sequences, all_slots, first_row, tail_rows, width,
     HEADS: tl.constexpr, GROUP: tl.constexpr, DIM: tl.constexpr, PAGE: tl.constexpr, TILE: tl.constexpr,
-    PROGRAMS: tl.constexpr, LEAST: tl.constexpr, WIDE_GROUP: tl.constexpr, WIDE_DIM: tl.constexpr,
-    FACTORS: tl.constexpr,
+    WIDE_GROUP: tl.constexpr, WIDE_DIM: tl.constexpr, FACTORS: tl.constexpr,
 ):  # fmt: skip
     """One program's share of all tiles, from one row to the next: what lies in one row is a segment.
 
@@ -102,9 +102,9 @@ def attend(  # type: ignore[no-untyped-def]
     program + row, which no other segment has: from one to the next, one of the two grows.
     """
     program, rows = tl.program_id(0), sequences * HEADS
-    share = _share(starts, rows, PROGRAMS, LEAST)
-    begins = program * share
-    ends = tl.minimum(begins + share, tl.load(starts + rows))
+    tiles = tl.load(share)
+    begins = program * tiles
+    ends = tl.minimum(begins + tiles, tl.load(starts + rows))
     head, channel, lane = tl.arange(0, WIDE_GROUP), tl.arange(0, WIDE_DIM), tl.arange(0, TILE)
     of_query = (head[:, None] < GROUP) & (channel[None, :] < DIM)
     at_query = head[:, None] * DIM + channel[None, :]
@@ -154,7 +154,7 @@ def attend(  # type: ignore[no-untyped-def]
             total = total * kept + tl.sum(weights, 1)
             rounded = weights.to(FACTORS)
             output = tl.dot(rounded, value, output * kept[:, None], input_precision="ieee")
-            if FACTORS != tl.float32:  # what rounding took away, so that weights count as in float32
+            if tl.float32 != FACTORS:  # what rounding took away, so that weights count as in float32
                 output = tl.dot((weights - rounded.to(tl.float32)).to(FACTORS), value, output)
             peak = highest
         segment = tl.cast(program + row, tl.int64)
@@ -165,15 +165,14 @@ def attend(  # type: ignore[no-untyped-def]
 
 @triton.jit(do_not_specialize=_VARYING, do_not_specialize_on_alignment=_STEP)  # type: ignore[untyped-decorator]
 def join(  # type: ignore[no-untyped-def]
-    starts, partial, peaks, totals, output, rows,
-    GROUP: tl.constexpr, DIM: tl.constexpr, PROGRAMS: tl.constexpr, LEAST: tl.constexpr,
+    starts, share, partial, peaks, totals, output, GROUP: tl.constexpr, DIM: tl.constexpr,
 ):  # fmt: skip
     """Some columns of one query head's output: its row's segments, weighted by log-sum-exp; 0 for an empty row."""
     row, head = tl.program_id(0) // GROUP, tl.program_id(0) % GROUP
-    share = _share(starts, rows, PROGRAMS, LEAST)
+    tiles = tl.load(share)
     row_start, row_end = tl.load(starts + row), tl.load(starts + row + 1)
-    program = row_start // share
-    count = tl.where(row_end > row_start, (row_end - 1) // share - program + 1, 0)
+    program = row_start // tiles
+    count = tl.where(row_end > row_start, (row_end - 1) // tiles - program + 1, 0)
     segments = tl.cast(program + row, tl.int64) * GROUP + head
     each = tl.arange(0, SEGMENTS_AT_ONCE)
     column = tl.program_id(1) * COLUMNS_AT_ONCE + tl.arange(0, COLUMNS_AT_ONCE)
@@ -187,10 +186,10 @@ def join(  # type: ignore[no-untyped-def]
     for first in range(0, count, SEGMENTS_AT_ONCE):
         there = first + each < count
         at = segments + (first + each) * GROUP
-        share_of = tl.exp(tl.load(peaks + at, mask=there, other=-float("inf")) - peak)
-        total += tl.load(totals + at, mask=there, other=0.0) * share_of
+        scale = tl.exp(tl.load(peaks + at, mask=there, other=-float("inf")) - peak)
+        total += tl.load(totals + at, mask=there, other=0.0) * scale
         of_output = there[:, None] & (column < DIM)[None, :]
-        joined += tl.load(partial + at[:, None] * DIM + column[None, :], mask=of_output, other=0.0) * share_of[:, None]
+        joined += tl.load(partial + at[:, None] * DIM + column[None, :], mask=of_output, other=0.0) * scale[:, None]
     weight = tl.sum(total, 0)
     answer = tl.sum(joined, 0) / tl.where(weight > 0, weight, 1.0)
     at_output = tl.program_id(0).to(tl.int64) * DIM + column

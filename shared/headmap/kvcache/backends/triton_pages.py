@@ -31,9 +31,10 @@ _MOST_PROGRAMS_PER_PROCESSOR = 3
 
 @dataclass(frozen=True)
 class _Workspace:
-    """starts: (rows + 1,) int32. partial: (segments, g, head_dim); peaks, totals: (segments, g); float32."""
+    """starts: (rows + 1,) int32; share: (1,) int32. partial: (segments, g, head_dim); peaks, totals: (segments, g); float32."""
 
     starts: torch.Tensor
+    share: torch.Tensor
     partial: torch.Tensor
     peaks: torch.Tensor
     totals: torch.Tensor
@@ -91,7 +92,7 @@ class TritonBackend(DecodeBackend):
         A segment ends where a program's share or a row does, so there are fewer than programs + rows.
         """
         rows = sequences * num_kv_heads
-        return 4 * ((rows + 1) + (programs + rows) * group * (head_dim + 2))
+        return 4 * ((rows + 2) + (programs + rows) * group * (head_dim + 2))
 
     def attend(
         self,
@@ -115,20 +116,18 @@ class TritonBackend(DecodeBackend):
             layer_idx, sequences, books.slots + 1, tails.first_row(layer_idx), tails.rows, tails.chunks.device.shape[1],
         )  # fmt: skip
         sizes = {"DIM": dim, "PAGE": pool.page_tokens, "TILE": self._tile, "HEADS": heads, "WIDE_DIM": wide_dim}
-        shares = {"GROUP": group, "PROGRAMS": self._programs, "LEAST": self._least}
-        segments = (work.starts, work.partial, work.peaks, work.totals)
+        segments = (work.starts, work.share, work.partial, work.peaks, work.totals)
         kernels.begin[(rows + 1,)](
             slots, keys, values, pool.keys, pool.values,
-            books.part_tokens.device, tails.tokens.device, tails.write_at.device, *tail, work.starts, *numbers, **sizes,
+            books.part_tokens.device, tails.tokens.device, tails.write_at.device, *tail, work.starts, work.share, *numbers,
+            **sizes, PROGRAMS=self._programs, LEAST=self._least,
         )  # fmt: skip
         kernels.attend[(self._programs,)](
             slots, queries, pool.keys, pool.values, books.part_pages.device, books.part_starts.device,
-            books.part_tokens.device, tails.tokens.device, *tail, *segments, scaling, *numbers, **sizes, **shares,
-            WIDE_GROUP=max(_LEAST_SIDE, _power_of_two(group)), FACTORS=self._factors, num_stages=3,
+            books.part_tokens.device, tails.tokens.device, *tail, *segments, scaling, *numbers, **sizes,
+            GROUP=group, WIDE_GROUP=max(_LEAST_SIDE, _power_of_two(group)), FACTORS=self._factors, num_stages=3,
         )  # fmt: skip
-        kernels.join[(rows * group, -(-dim // kernels.COLUMNS_AT_ONCE.value))](
-            *segments, output, rows, DIM=dim, **shares
-        )
+        kernels.join[(rows * group, -(-dim // kernels.COLUMNS_AT_ONCE.value))](*segments, output, GROUP=group, DIM=dim)
         return output
 
     def _workspace(self, sequences: int, group: int) -> _Workspace:
@@ -140,6 +139,7 @@ class TritonBackend(DecodeBackend):
             floats = {"dtype": torch.float32, "device": device}
             made = self._workspaces[most, group] = _Workspace(
                 torch.empty(rows + 1, dtype=torch.int32, device=device),
+                torch.empty(1, dtype=torch.int32, device=device),
                 torch.empty((*sums, shape.head_dim), **floats),
                 torch.empty(sums, **floats),
                 torch.empty(sums, **floats),
