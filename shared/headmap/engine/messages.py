@@ -96,15 +96,16 @@ OnEvent = Callable[[Event], None]
 
 @dataclass(frozen=True)
 class EngineStats:
-    """A look at the engine. Bytes are of KV; totals count since the start."""
+    """A look at the engine. Bytes are of KV: of pages that are held, and of all; totals count since the start."""
 
     alive: bool
     running: int
     waiting: int
-    kv_reserved_bytes: int
+    kv_held_bytes: int
     kv_capacity_bytes: int
     prompt_tokens_total: int
     generated_tokens_total: int
     finished_total: int
     failed_total: int
+    preempted_total: int
     session_bytes: int

@@ -36,7 +36,7 @@ class FakeStats:
     alive: bool = True
     running: int = 0
     waiting: int = 0
-    kv_reserved_bytes: int = 0
+    kv_held_bytes: int = 0
     kv_capacity_bytes: int = 1_000_000
     session_bytes: int = 0
 

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import torch
 
+from headmap.kvcache.pool.free import Int32s
 from headmap.kvcache.pool.pool import Pool
 
 
@@ -53,3 +54,13 @@ class DecodeBackend(ABC):
         `keys`, `values`: (S, num_kv_heads, head_dim). Returns the shape and dtype of `queries`. Logits and sums are
         float32. `scaling` multiplies the products.
         """
+
+    def write(self, pages: Int32s, source: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> None:
+        """Fill whole pages with tokens of a prompt.
+
+        `pages`: (p,); `source`: (p * page_tokens,) int64, which token goes to each place of them; `keys`, `values`:
+        (tokens, head_dim). A backend may do it in a faster way.
+        """
+        shape = (len(pages), self.pool.page_tokens, keys.shape[-1])
+        kept_keys, kept_values = (of.index_select(0, source).view(shape) for of in (keys, values))
+        self.pool.write(pages, kept_keys, kept_values)

@@ -6,6 +6,7 @@ What is held is what is counted: bytes are pages times the size of a page.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,8 +17,8 @@ from headmap.errors import OutOfMemory
 from headmap.kvcache.plan import KeepPlan
 from headmap.kvcache.pool.free import FreeList, Int32s
 from headmap.kvcache.pool.integers import SharedInts
+from headmap.kvcache.pool.paging import Paging
 from headmap.kvcache.pool.tails import Tails
-from headmap.kvcache.shape import CacheShape
 
 
 @dataclass(eq=False)
@@ -46,16 +47,15 @@ class Books:
     slots + 1, num_kv_heads) int32. Slot `slots` is idle: it holds nothing, and what is written there is lost.
     """
 
-    def __init__(
-        self, shape: CacheShape, *, pages: int, page_tokens: int, slots: int, max_tokens: int, device: torch.device
-    ) -> None:
-        self.shape = shape
-        self.page_tokens = page_tokens
+    def __init__(self, paging: Paging, *, pages: int, slots: int, max_tokens: int, device: torch.device) -> None:
+        shape = self.shape = paging.shape
+        self.paging = paging
+        self.page_tokens = paging.page_tokens
         self.slots = slots
         self.free = FreeList(pages)
         heads = shape.num_kv_heads
         common = {
-            "pages": pages, "page_tokens": page_tokens, "slots": slots, "scratch": pages, "device": device,
+            "pages": pages, "page_tokens": paging.page_tokens, "slots": slots, "scratch": pages, "device": device,
         }  # fmt: skip
         self.tail = Tails(shape.budgeted_layers, heads, span=max_tokens, wraps=False, **common)
         self.ring = Tails(shape.sliding_layers, heads, span=shape.window or 1, wraps=True, **common)
@@ -76,34 +76,10 @@ class Books:
     def held_pages(self) -> int:
         return self.free.count - len(self.free)
 
-    def part_pages_for(self, plan: KeepPlan, past: Ints | None = None) -> int:
-        """Pages that the part of this plan holds at most. `past`: (num_layers, num_kv_heads), tokens held before."""
-        layers = self.shape.budgeted_layers
-        tokens = plan.tokens[layers] + (0 if past is None else past[layers])
-        pages = -(-tokens // self.page_tokens)
-        if plan.shared_out_by_prompt and not plan.keeps_all:
-            # Only a layer's sum is known: each head may leave all but one place of its last page free.
-            slack = self.shape.num_kv_heads * (self.page_tokens - 1)
-            return int(((tokens.sum(1) + slack) // self.page_tokens).sum())
-        return int(pages.sum())
-
-    def pages_for(self, plan: KeepPlan, new_tokens: int, past: Ints | None = None) -> int:
-        """Pages that a sequence holds once it has `new_tokens` generated tokens."""
-        in_ring = plan.prompt_tokens + (0 if past is None else self._in_ring(past))
-        return (
-            self.part_pages_for(plan, past)
-            + self.tail.pages_for(new_tokens)
-            + self.ring.pages_for(in_ring + new_tokens)
-        )
-
-    def full_pages(self, prompt_tokens: int) -> int:
-        """Pages of a prompt of which every layer keeps all that it can see."""
-        rows = len(self.shape.budgeted_layers) * self.shape.num_kv_heads
-        return rows * -(-prompt_tokens // self.page_tokens) + self.ring.pages_for(prompt_tokens)
-
-    def short(self, slots: Ints) -> int:
+    def short(self, slots: Sequence[int] | Ints) -> int:
         """Pages missing before each of `slots` can take one more token."""
-        return self.tail.short(slots) + self.ring.short(slots)
+        order = np.asarray(slots, dtype=np.int64)
+        return self.tail.short(order) + self.ring.short(order)
 
     def prompt_pages(self, slot: int) -> int:
         """Pages held for what is kept of a slot's prompt: its part, which others may read too, and its ring."""
@@ -111,7 +87,9 @@ class Books:
 
     def tokens(self, slot: int) -> int:
         """Tokens held for a sequence, over all layers and KV heads."""
-        generated = int(self.tail.tokens.host[slot]) * self.tail.rows + int(self.ring.tokens.host[slot]) * self.ring.rows
+        generated = (
+            int(self.tail.tokens.host[slot]) * self.tail.rows + int(self.ring.tokens.host[slot]) * self.ring.rows
+        )
         return int(self.part(slot).tokens.sum()) + generated
 
     def lengths(self, slot: int) -> Ints:
@@ -128,18 +106,17 @@ class Books:
 
         Raises OutOfMemory with nothing taken.
         """
-        needed = self.pages_for(plan, new_tokens, past)
+        needed = self.paging.sequence(plan, new_tokens, past)
         if needed > len(self.free) or not self._free_slots:
             raise OutOfMemory(
                 f"{needed} KV pages are needed, {len(self.free)} of {self.free.count} are free, and "
                 f"{len(self._free_slots)} of {self.slots} slots"
             )
         slot = self._free_slots.pop()
-        part = self._new_part(self.part_pages_for(plan, past))
+        part = self._new_part(self.paging.part(plan, past))
         self._hold(slot, part)
         self.tail.reserve(slot, new_tokens, self.free)
-        in_ring = plan.prompt_tokens + (0 if past is None else self._in_ring(past))
-        self.ring.reserve(slot, in_ring + new_tokens, self.free)
+        self.ring.reserve(slot, self.paging.in_ring(plan, past) + new_tokens, self.free)
         return slot
 
     def place(self, slot: int, layer_idx: int, tokens: Ints) -> Int32s:
@@ -170,7 +147,7 @@ class Books:
         The ring's tokens are the caller's to copy. Raises OutOfMemory with nothing taken.
         """
         in_ring = self.ring.written(slot)
-        needed = self.tail.pages_for(new_tokens) + self.ring.pages_for(in_ring + new_tokens)
+        needed = self.paging.tail(new_tokens) + self.paging.ring(in_ring + new_tokens)
         if needed > len(self.free) or not self._free_slots:
             raise OutOfMemory(f"{needed} KV pages are needed and {len(self.free)} of {self.free.count} are free")
         to = self._free_slots.pop()
@@ -214,10 +191,6 @@ class Books:
             return none[:0], none
         tokens, start = part.tokens[layer_idx], int(part.starts[layer_idx, 0])
         return part.pages.host[start : start + int((-(-tokens // self.page_tokens)).sum())].astype(np.int32), tokens
-
-    def _in_ring(self, past: Ints) -> int:
-        """Tokens that the rows of sliding layers held before."""
-        return int(past[list(self.shape.sliding_layers)].max()) if self.shape.sliding_layers else 0
 
     def _new_part(self, pages: int) -> Part:
         shape = (self.shape.num_layers, self.shape.num_kv_heads)

@@ -11,9 +11,8 @@ import torch
 from headmap.budgets import Ints
 from headmap.kvcache.pool.books import Books
 from headmap.kvcache.pool.free import Int32s
+from headmap.kvcache.pool.paging import PAGE_TOKENS, Paging
 from headmap.kvcache.shape import CacheShape
-
-PAGE_TOKENS = 32
 
 
 class Pool:
@@ -36,13 +35,12 @@ class Pool:
     ) -> None:
         self.shape = shape
         self.page_tokens = page_tokens
-        self.page_bytes = page_tokens * shape.token_bytes
+        paging = Paging(shape, page_tokens)
+        self.page_bytes = paging.page_bytes
         pages = memory_bytes // self.page_bytes
         self.keys = torch.empty((pages + 1, shape.head_dim, page_tokens), dtype=dtype, device=device)
         self.values = torch.empty((pages + 1, page_tokens, shape.head_dim), dtype=dtype, device=device)
-        self.books = Books(
-            shape, pages=pages, page_tokens=page_tokens, slots=slots, max_tokens=max_tokens, device=device
-        )
+        self.books = Books(paging, pages=pages, slots=slots, max_tokens=max_tokens, device=device)
 
     @property
     def device(self) -> torch.device:
@@ -57,10 +55,30 @@ class Pool:
         return self.books.held_pages * self.page_bytes
 
     def write(self, pages: Int32s, keys: torch.Tensor, values: torch.Tensor) -> None:
-        """Fill whole pages. `pages`: (n,); `keys`, `values`: (n, page_tokens, head_dim)."""
+        """Fill whole pages. `pages`: (p,); `keys`, `values`: (p, page_tokens, head_dim)."""
         index = self._index(pages)
         self.keys.index_copy_(0, index, keys.transpose(1, 2))
         self.values.index_copy_(0, index, values)
+
+    def write_rows(self, pages: Int32s, keys: torch.Tensor, values: torch.Tensor) -> None:
+        """Rows of equal length. `pages`: (num_kv_heads, p); `keys`, `values`: (num_kv_heads, n, head_dim), p pages of
+        tokens each and the last perhaps not full."""
+        heads, n, d = keys.shape
+        whole, rest = divmod(n, self.page_tokens)
+        if whole:
+            cut = (heads * whole, self.page_tokens, d)
+            of = slice(0, whole * self.page_tokens)
+            self.write(pages[:, :whole].reshape(-1), keys[:, of].reshape(cut), values[:, of].reshape(cut))
+        if rest:
+            index = self._index(pages[:, whole])
+            self.keys[index, :, :rest] = keys[:, n - rest :].transpose(1, 2)
+            self.values[index, :rest] = values[:, n - rest :]
+
+    def copy(self, pages: Int32s, to: Int32s) -> None:
+        """Copy whole pages, (p,) each."""
+        source, target = self._index(pages), self._index(to)
+        for tensor in (self.keys, self.values):
+            tensor.index_copy_(0, target, tensor.index_select(0, source))
 
     def read(self, pages: Int32s, tokens: int) -> tuple[torch.Tensor, torch.Tensor]:
         """A copy of the first `tokens` places of `pages` (n,) in order: keys and values, (tokens, head_dim) each."""

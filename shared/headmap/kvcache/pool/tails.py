@@ -65,14 +65,13 @@ class Tails:
         """Tokens ever written to a slot's tail; with `wraps` it holds at most `span` of them."""
         return int(self._written[slot])
 
+    def oldest(self, slot: int) -> int:
+        """The place of the oldest token that a slot's rows hold."""
+        written = int(self._written[slot])
+        return written % self.span if self.wraps and written > self.span else 0
+
     def held_pages(self, slot: int) -> int:
         return int(self._held[slot]) * self.rows
-
-    def pages_for(self, tokens: int) -> int:
-        """Pages that a tail of so many tokens holds."""
-        if self.wraps:
-            tokens = min(tokens, self.span)
-        return -(-tokens // self._page_tokens) * self.rows
 
     def short(self, slots: Ints, more: int = 1) -> int:
         """Pages missing before each of `slots` can take `more` tokens."""
@@ -108,6 +107,7 @@ class Tails:
     def undo(self, slots: Ints) -> None:
         """Take the last `append` of these slots back. Its pages stay held: the next append needs them again."""
         self._written[slots] -= 1
+        self._tell(slots, self._written[slots] - 1)
 
     def clear(self, slot: int, pool: FreeList) -> None:
         """Give a slot's pages back."""
