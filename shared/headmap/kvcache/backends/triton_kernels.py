@@ -35,8 +35,7 @@ def factors(dtype: torch.dtype) -> tl.dtype:
 
 @triton.jit(do_not_specialize=_VARYING, do_not_specialize_on_alignment=_STEP)  # type: ignore[untyped-decorator]
 def begin(  # type: ignore[no-untyped-def]
-    slots, keys, values, pool_keys, pool_values, part_tokens, tail_tokens, write_at, chunks, chunk_pages,
-    starts, share,
+    slots, keys, values, pool_keys, pool_values, write_at, part_tokens, tail_tokens, chunks, chunk_pages, starts, share,
     layer, sequences, all_slots, first_row, tail_rows, width,
     HEADS: tl.constexpr, DIM: tl.constexpr, PAGE: tl.constexpr, TILE: tl.constexpr, WIDE_DIM: tl.constexpr,
     PROGRAMS: tl.constexpr, LEAST: tl.constexpr,
@@ -77,7 +76,7 @@ def begin(  # type: ignore[no-untyped-def]
         tl.store(pool_values + (page * PAGE + offset) * DIM + channel, value, mask=there)
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@triton.jit
 def _row_of(tile, starts, rows):  # type: ignore[no-untyped-def]
     """The row that a tile belongs to: so many rows end at or before it."""
     ended = 0
@@ -134,7 +133,7 @@ def attend(  # type: ignore[no-untyped-def]
             tail_page = tl.load(chunk_pages + chunk * tail_rows + column, mask=of_tail, other=0)
             page = (tl.load(part_at + index, mask=of_part, other=0) + tail_page).to(tl.int64)
             counts = offset < tl.where(of_part, part - index * PAGE, tail - in_tail * PAGE)
-            # Whole pages of keys are read, so that loads stay wide; of values, a free place may not even be NaN times 0.
+            # Keys are loaded page by page, free places too, so that loads stay wide. Values are not: 0 x NaN is NaN.
             key = tl.load(
                 pool_keys + (page * (DIM * PAGE) + offset)[None, :] + channel[:, None] * PAGE,
                 mask=(channel[:, None] < DIM) & (index < pages)[None, :],

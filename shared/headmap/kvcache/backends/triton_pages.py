@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from types import ModuleType
+from typing import Any
 
 import torch
 
@@ -31,7 +32,10 @@ _MOST_PROGRAMS_PER_PROCESSOR = 3
 
 @dataclass(frozen=True)
 class _Workspace:
-    """starts: (rows + 1,) int32; share: (1,) int32. partial: (segments, g, head_dim); peaks, totals: (segments, g); float32."""
+    """What the kernels leave for each other in a step of a layer.
+
+    starts: (rows + 1,), share: (1,) int32. partial: (segments, g, head_dim), peaks, totals: (segments, g) float32.
+    """
 
     starts: torch.Tensor
     share: torch.Tensor
@@ -87,11 +91,12 @@ class TritonBackend(DecodeBackend):
 
     @staticmethod
     def workspace_bytes(sequences: int, num_kv_heads: int, group: int, head_dim: int, programs: int) -> int:
-        """Bytes of the workspace for steps of up to `sequences`: `group` query heads to a KV head.
+        """Bytes of the workspace of a pool of `sequences` slots, `group` query heads to a KV head.
 
-        A segment ends where a program's share or a row does, so there are fewer than programs + rows.
+        A segment ends where a program's share or a row does, so there are fewer than programs + rows: 0.7 MB for 32
+        slots of 32 heads of 128 on 132 multiprocessors, however many tokens the pool holds.
         """
-        rows = sequences * num_kv_heads
+        rows = _power_of_two(sequences) * num_kv_heads
         return 4 * ((rows + 2) + (programs + rows) * group * (head_dim + 2))
 
     def attend(
@@ -108,35 +113,38 @@ class TritonBackend(DecodeBackend):
         sequences, heads, group, dim = queries.shape
         rows = sequences * heads
         queries, keys, values = queries.contiguous(), keys.contiguous(), values.contiguous()
-        work = self._workspace(sequences, group)
         output = torch.empty_like(queries)
-        wide_dim = max(_LEAST_SIDE, _power_of_two(dim))
-        tail = (tails.chunks.device, tails.chunk_pages.device)
+        work = self._workspace(sequences, group)
+        held = (
+            books.part_tokens.device, tails.tokens.device, tails.chunks.device, tails.chunk_pages.device,
+            work.starts, work.share,
+        )  # fmt: skip
+        segments = (work.partial, work.peaks, work.totals)
         numbers = (
             layer_idx, sequences, books.slots + 1, tails.first_row(layer_idx), tails.rows, tails.chunks.device.shape[1],
         )  # fmt: skip
-        sizes = {"DIM": dim, "PAGE": pool.page_tokens, "TILE": self._tile, "HEADS": heads, "WIDE_DIM": wide_dim}
-        segments = (work.starts, work.share, work.partial, work.peaks, work.totals)
+        sizes = {
+            "HEADS": heads, "DIM": dim, "PAGE": pool.page_tokens, "TILE": self._tile, "WIDE_DIM": _side(dim),
+        }  # fmt: skip
         kernels.begin[(rows + 1,)](
-            slots, keys, values, pool.keys, pool.values,
-            books.part_tokens.device, tails.tokens.device, tails.write_at.device, *tail, work.starts, work.share, *numbers,
-            **sizes, PROGRAMS=self._programs, LEAST=self._least,
+            slots, keys, values, pool.keys, pool.values, tails.write_at.device, *held, *numbers, **sizes,
+            PROGRAMS=self._programs, LEAST=self._least,
         )  # fmt: skip
         kernels.attend[(self._programs,)](
-            slots, queries, pool.keys, pool.values, books.part_pages.device, books.part_starts.device,
-            books.part_tokens.device, tails.tokens.device, *tail, *segments, scaling, *numbers, **sizes,
-            GROUP=group, WIDE_GROUP=max(_LEAST_SIDE, _power_of_two(group)), FACTORS=self._factors, num_stages=3,
+            slots, queries, pool.keys, pool.values, books.part_pages.device, books.part_starts.device, *held, *segments,
+            scaling, *numbers, **sizes, GROUP=group, WIDE_GROUP=_side(group), FACTORS=self._factors, num_stages=3,
         )  # fmt: skip
-        kernels.join[(rows * group, -(-dim // kernels.COLUMNS_AT_ONCE.value))](*segments, output, GROUP=group, DIM=dim)
+        columns = -(-dim // kernels.COLUMNS_AT_ONCE.value)
+        kernels.join[(rows * group, columns)](work.starts, work.share, *segments, output, GROUP=group, DIM=dim)
         return output
 
     def _workspace(self, sequences: int, group: int) -> _Workspace:
-        """One for all steps of no more sequences than the pool has slots; each larger step has its own."""
-        most, shape, device = max(sequences, self.pool.books.slots), self.pool.shape, self.pool.device
+        """One for all steps of no more sequences than the pool has slots, filled up to a power of two."""
+        most, shape, device = _power_of_two(max(sequences, self.pool.books.slots)), self.pool.shape, self.pool.device
         if (made := self._workspaces.get((most, group))) is None:
             rows = most * shape.num_kv_heads
             sums = (self._programs + rows, group)
-            floats = {"dtype": torch.float32, "device": device}
+            floats: dict[str, Any] = {"dtype": torch.float32, "device": device}
             made = self._workspaces[most, group] = _Workspace(
                 torch.empty(rows + 1, dtype=torch.int32, device=device),
                 torch.empty(1, dtype=torch.int32, device=device),
@@ -157,8 +165,13 @@ def default_programs(device: torch.device) -> int:
 
 
 def _tile_tokens(head_dim: int, itemsize: int) -> int:
-    fit = _TILE_BYTES // (itemsize * max(_LEAST_SIDE, _power_of_two(head_dim)))
+    fit = _TILE_BYTES // (itemsize * _side(head_dim))
     return min(max(_LEAST_SIDE, fit), _MOST_TILE)
+
+
+def _side(count: int) -> int:
+    """The side of a matrix that takes `count`."""
+    return max(_LEAST_SIDE, _power_of_two(count))
 
 
 def _power_of_two(count: int) -> int:
