@@ -10,7 +10,7 @@ import argparse
 import sys
 from dataclasses import dataclass
 
-from services.inference.app import create_app
+from services.inference.http.app import create_app
 
 from headmap.engine.messages import EngineRequest, OnEvent
 from headmap.errors import DeviceFailed
