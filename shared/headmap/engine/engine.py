@@ -23,7 +23,7 @@ from headmap.engine.messages import Cancelled, EngineRequest, EngineStats, Event
 from headmap.engine.reuse.sessions import Sessions
 from headmap.engine.runner import ModelRunner
 from headmap.engine.sampling.sampler import LogProbabilities, sample
-from headmap.engine.scheduler import Scheduler
+from headmap.engine.scheduler import Scheduler, spare_pages
 from headmap.engine.sequence import Sequence, make_sequence
 from headmap.errors import DeviceFailed, HeadmapError, OutOfMemory, ShuttingDown, Unavailable
 from headmap.families.loading import LoadedModel
@@ -237,10 +237,10 @@ class Engine:
     def _next_pack(self) -> list[Sequence]:
         """Take the requests to prefill now: at least one where one fits, more up to the bound on tokens."""
         pack: list[Sequence] = []
-        free = self._free_pages()
+        taken = 0
 
         def fits(sequence: Sequence) -> bool:
-            return sequence.pages(self._cache.paging, sequence.room) <= free
+            return sequence.pages(self._cache.paging, sequence.room) <= self._spare_pages(len(pack), taken)
 
         def joins(sequence: Sequence) -> bool:
             if not pack:
@@ -255,16 +255,16 @@ class Engine:
         with self._wake:
             while sequence := self._scheduler.next(len(self._running) + len(pack), fits, joins):
                 pack.append(sequence)
-                free -= sequence.pages(self._cache.paging, sequence.room) + self._cache.books.tail.rows
+                taken += sequence.pages(self._cache.paging, sequence.room)
                 if sequence.alone or not self.loaded.family.packs(sequence.prompt):
                     break
             self._prefilling = list(pack)
         return pack
 
-    def _free_pages(self) -> int:
-        """Pages for those who start: what is free beside a page's worth of steps of all that run."""
+    def _spare_pages(self, starting: int = 0, taken: int = 0) -> int:
+        """Pages for one that starts, beside those `starting` with it, who take `taken` pages."""
         books = self._cache.books
-        return len(books.free) - len(self._running) * books.tail.rows
+        return spare_pages(len(books.free) - taken, len(self._running) + starting, books.tail.rows)
 
     def _prefill_failed(self, pack: list[Sequence], error: Exception) -> None:
         """One fails; of several, each is tried by itself. Their ends, Cancelled and ShuttingDown, are all of theirs."""
@@ -305,7 +305,7 @@ class Engine:
         """Start those of a group whose turn it is on the same part of the cache as one of them, just prefilled."""
         forks: list[Sequence] = []
         while first.request.group is not None:
-            free = self._free_pages()
+            free = self._spare_pages()
 
             def fits(sequence: Sequence, free: int = free) -> bool:
                 return sequence.pages(self._cache.paging, 1) - self._cache.books.part(first.slot).used <= free

@@ -18,6 +18,20 @@ class Waiting(Protocol):
 
 W = TypeVar("W", bound=Waiting)
 
+
+def spare_pages(free: int, running: int, step_pages: int) -> int:
+    """Pages for a sequence that starts, of `free` ones: a page's worth of steps stays for each of `running`.
+
+    step_pages: what a sequence takes each time that its tail needs more pages.
+    """
+    return free - running * step_pages
+
+
+def startable(free: int, start_pages: int, step_pages: int) -> int:
+    """How many sequences that take `start_pages` each start at once by this rule, where nothing runs yet."""
+    return max(0, (free + step_pages) // (start_pages + step_pages))
+
+
 MAX_OVERTAKES = 16
 """How many smaller requests may pass one that does not fit yet; then all wait until it fits."""
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headmap.engine.scheduler import MAX_OVERTAKES, Scheduler
+from headmap.engine.scheduler import MAX_OVERTAKES, Scheduler, spare_pages, startable
 from headmap.errors import QueueFull
 
 
@@ -118,3 +118,11 @@ def test_everyone_is_served_once_memory_comes_back(sizes: list[int], capacity: i
             served.append(request.id)
             assert sum(request.size for request in held) <= capacity
     assert sorted(served, key=int) == [str(number) for number in range(len(sizes))]
+
+
+@given(free=st.integers(0, 400), start=st.integers(1, 40), step=st.integers(0, 20))
+def test_as_many_start_as_the_rule_lets_in_one_after_the_other(free: int, start: int, step: int) -> None:
+    running = 0
+    while start <= spare_pages(free - running * start, running, step):
+        running += 1
+    assert startable(free, start, step) == running

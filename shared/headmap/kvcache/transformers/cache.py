@@ -44,6 +44,7 @@ class RaggedCache:
         dtype: torch.dtype,
         device: torch.device,
         page_tokens: int = PAGE_TOKENS,
+        backend: str = "auto",
     ) -> RaggedCache:
         """A cache with just the room for these sequences, each with `new_tokens` after its prompt."""
         paging = Paging(shape, page_tokens)
@@ -52,7 +53,7 @@ class RaggedCache:
             shape, memory_bytes=pages * paging.page_bytes, slots=len(plans), max_tokens=max(new_tokens, 1),
             dtype=dtype, device=device, page_tokens=page_tokens,
         )  # fmt: skip
-        return cls(pool)
+        return cls(pool, backend)
 
     def admit(self, plan: KeepPlan, new_tokens: int = 1, past: ParkedSequence | None = None) -> int:
         """A slot with room for what `plan` keeps, for `past` and for `new_tokens` more. Raises OutOfMemory."""
