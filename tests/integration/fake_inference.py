@@ -10,13 +10,12 @@ import argparse
 import sys
 from dataclasses import dataclass
 
-from services.inference.http.app import create_app
-
 from headmap.engine.messages import EngineRequest, OnEvent
 from headmap.errors import DeviceFailed
 from headmap.http.logs import setup_logging
 from headmap.http.server import serve
 from headmap.settings import Settings
+from services.inference.http.app import create_app
 from tests.services.inference.fakes import FakeEngine, FakeModels, FakeStats
 
 

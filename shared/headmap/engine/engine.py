@@ -16,6 +16,7 @@ from collections.abc import Hashable
 import torch
 
 from headmap.device_errors import is_broken_device
+from headmap.devices import use_device
 from headmap.engine.failures import as_headmap_error
 from headmap.engine.graphs import CudaCapture
 from headmap.engine.memory import spare_memory
@@ -156,6 +157,7 @@ class Engine:
     # ---- the engine's thread
 
     def _run(self) -> None:
+        use_device(self.loaded.device)
         why: HeadmapError = ShuttingDown("the server shut down before the request was done")
         try:
             while self._wait_for_work():

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from fastapi.testclient import TestClient
-from services.inference.http.app import create_app
 
 from headmap.devices import find_device
 from headmap.engine.memory import share_of_each, spare_memory
 from headmap.models import DEMO_FOLDER
 from headmap.settings import DEMO_MODEL, Settings
+from services.inference.http.app import create_app
 from tests.services.inference.fakes import FakeModels, FakeStats
 
 BOTH = (DEMO_MODEL, str(DEMO_FOLDER))
