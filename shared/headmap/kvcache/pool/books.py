@@ -128,12 +128,12 @@ class Books:
         start, part.used = part.used, int(ends[-1])
         part.starts[layer_idx] = ends - counts
         part.tokens[layer_idx] = tokens
-        return part.pages.host[start : part.used].astype(np.int32)
+        return part.pages.host[start : part.used].astype(np.int32, copy=False)
 
     def seal(self, slot: int) -> None:
         """All layers are placed: what was admitted and not needed is free again, and the part can be read."""
         part = self.part(slot)
-        self.free.give(part.pages.host[part.used :].astype(np.int32))
+        self.free.give(part.pages.host[part.used :].astype(np.int32, copy=False))
         part.pages.host = part.pages.host[: part.used]
         self._show(slot, part)
 
@@ -175,7 +175,7 @@ class Books:
         self._free_slots.append(slot)
         part.users -= 1
         if not part.users:
-            self.free.give(part.pages.host.astype(np.int32))
+            self.free.give(part.pages.host.astype(np.int32, copy=False))
         self.tail.clear(slot, self.free)
         self.ring.clear(slot, self.free)
 

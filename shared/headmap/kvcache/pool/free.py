@@ -11,11 +11,11 @@ Int32s = npt.NDArray[np.int32]
 
 
 class FreeList:
-    """The numbers 0 to `count` - 1, each free or handed out. The one given back last goes out first."""
+    """The numbers 0 to `count` - 1, each free or handed out. Those given back last go out first."""
 
     def __init__(self, count: int) -> None:
         self.count = count
-        self._stack: Int32s = np.arange(count - 1, -1, -1, dtype=np.int32)
+        self._stack: Int32s = np.arange(count, dtype=np.int32)
         self._free = count
 
     def __len__(self) -> int:
@@ -27,9 +27,9 @@ class FreeList:
         if count > self._free:
             raise OutOfMemory(f"{count} KV pages are needed and {self._free} of {self.count} are free")
         self._free -= count
-        return self._stack[self._free : self._free + count][::-1].copy()
+        return self._stack[self._free : self._free + count].copy()
 
     def give(self, numbers: Int32s) -> None:
         """Take back what `take` handed out."""
-        self._stack[self._free : self._free + len(numbers)] = numbers[::-1]
+        self._stack[self._free : self._free + len(numbers)] = numbers
         self._free += len(numbers)

@@ -18,7 +18,13 @@ class SharedInts:
         self.device = own if device.type == "cpu" else own.to(device)
         self._copied = device.type != "cpu"
 
-    def send(self, index: int | slice = slice(None)) -> None:
+    def send(self, index: int | slice | npt.NDArray[np.signedinteger] = slice(None)) -> None:
         """Make the device see the rows `index` of the first axis."""
-        if self._copied:
-            self.device[index].copy_(torch.from_numpy(np.ascontiguousarray(self.host[index])), non_blocking=False)
+        if not self._copied:
+            return
+        rows = torch.from_numpy(np.ascontiguousarray(self.host[index]))
+        if isinstance(index, np.ndarray):
+            places = torch.from_numpy(index.astype(np.int64)).to(self.device.device)
+            self.device.index_copy_(0, places, rows.to(self.device.device))
+        else:
+            self.device[index].copy_(rows, non_blocking=False)

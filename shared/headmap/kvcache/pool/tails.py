@@ -73,6 +73,8 @@ class Tails:
 
     def short(self, slots: Ints, more: int = 1) -> int:
         """Pages missing before each of `slots` can take `more` tokens."""
+        if not self.rows:
+            return 0
         return int(np.maximum(self._chunks_for(self._written[slots] + more) - self._held[slots], 0).sum()) * self.rows
 
     def reserve(self, slot: int, tokens: int, pool: FreeList) -> None:
@@ -80,15 +82,8 @@ class Tails:
         missing = int(self._chunks_for(np.int64(tokens))) - int(self._held[slot])
         if missing <= 0 or not self.rows:
             return
-        pages = pool.take(missing * self.rows)
-        taken = self._free.take(missing)  # there are as many chunks as the pool has pages for
-        self.chunk_pages.host[taken] = pages.reshape(missing, self.rows)
         held = int(self._held[slot])
-        self.chunks.host[slot, held : held + missing] = taken
-        self._held[slot] += missing
-        for chunk in taken.tolist():
-            self.chunk_pages.send(chunk)
-        self.chunks.send(slot)
+        self._grow(np.full(missing, slot), np.arange(held, held + missing), pool)
 
     def begin(self, slot: int, written: int) -> None:
         """Say how many tokens were written to a slot's rows: those of a prompt, or of an answer that is run again."""
@@ -97,13 +92,18 @@ class Tails:
 
     def append(self, slots: Ints, pool: FreeList) -> None:
         """Make room for one token in every row of `slots`. Raises OutOfMemory, then nothing has been appended."""
-        for slot in slots[self._chunks_for(self._written[slots] + 1) > self._held[slots]].tolist():
-            self.reserve(slot, int(self._written[slot]) + 1, pool)
+        if not self.rows:
+            return
+        full = slots[self._chunks_for(self._written[slots] + 1) > self._held[slots]]
+        if len(full):
+            self._grow(full, self._held[full], pool)
         self._tell(slots, self._written[slots])
         self._written[slots] += 1
 
     def undo(self, slots: Ints) -> None:
         """Take the last `append` of these slots back. Its pages stay held: the next append needs them again."""
+        if not self.rows:
+            return
         self._written[slots] -= 1
         self._tell(slots, self._written[slots] - 1)
 
@@ -111,7 +111,7 @@ class Tails:
         """Give a slot's pages back."""
         held = int(self._held[slot])
         chunks = self.chunks.host[slot, :held].astype(np.int32)
-        pool.give(self.chunk_pages.host[chunks].astype(np.int32).reshape(-1))
+        pool.give(self.chunk_pages.host[chunks].astype(np.int32, copy=False).reshape(-1))
         self._free.give(chunks)
         self._held[slot] = self._written[slot] = 0
         self.tokens.host[slot] = 0
@@ -121,6 +121,16 @@ class Tails:
         first = self.first_row(layer_idx)
         chunks = self.chunks.host[slot, : -(-tokens // self._page_tokens)]
         return self.chunk_pages.host[chunks, first : first + self._heads].T.astype(np.int32)
+
+    def _grow(self, slots: Ints, places: Ints, pool: FreeList) -> None:
+        """One more chunk for each of `slots`, at `places` among its own. Raises OutOfMemory with nothing changed."""
+        pages = pool.take(len(slots) * self.rows)
+        taken = self._free.take(len(slots))  # there are as many chunks as the pool has pages for
+        self.chunk_pages.host[taken] = pages.reshape(len(slots), self.rows)
+        self.chunks.host[slots, places] = taken
+        np.add.at(self._held, slots, 1)
+        self.chunk_pages.send(taken)
+        self.chunks.send(np.unique(slots))
 
     def _chunks_for(self, tokens: Ints | np.int64) -> Ints:
         held = np.minimum(tokens, self.span) if self.wraps else tokens
