@@ -11,6 +11,8 @@ import typer
 from services.cli.common import console, fail, one_line_errors, quiet_libraries
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from benchmarks.report import Recorder
 
 app = typer.Typer(
@@ -58,6 +60,29 @@ def efficiency(
     chosen = tuple(name for name in PARTS if not part or name in part)
     fewer: dict[str, Any] = {"budgets": (256,), "repeats": 7} if short else {}
     _finish(run(record=_recorder(json), parts=chosen, grid=Grid.of(device, short), earlier=_rows(json), **fewer), json)
+
+
+@app.command("books")
+@one_line_errors
+def books(
+    json: JsonFile = None,
+    short: Short = False,
+    part: Annotated[
+        list[str] | None,
+        typer.Option("--part", help="steps, memory, graphs, admission, sampling or prefill; all without."),
+    ] = None,
+) -> None:
+    """The engine's books, sampler and packed prefill against their bars; ends with 1 where one is missed."""
+    from benchmarks.books import PARTS, missed, run
+
+    if part and (unknown := set(part) - set(PARTS)):
+        fail(f"--part: {', '.join(sorted(unknown))} is none of {', '.join(PARTS)}", code=2)
+    chosen = tuple(name for name in PARTS if not part or name in part)
+    result = run(record=_recorder(json, quiet=True), parts=chosen, short=short)
+    console().print(_bars(result["rows"]))
+    _finish(result, json)
+    if rows := missed(result):
+        fail(f"{len(rows)} of {sum(row['bar'] is not None for row in result['rows'])} bars are missed")
 
 
 @app.command("gpu")
@@ -139,12 +164,24 @@ def render() -> None:
     main()
 
 
-def _recorder(path: Path | None) -> Recorder:
+def _bars(rows: list[dict[str, Any]]) -> Table:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for name in ("figure", "shape", "value", "unit", "bar", "holds"):
+        table.add_column(name, justify="right" if name in ("value", "bar") else "left")
+    for row in rows:
+        bar = ("-", "") if row["bar"] is None else (f"{row['bar']:g}", "yes" if row["holds"] else "MISSED")
+        table.add_row(row["figure"], row["shape"], f"{row['value']:,.3f}", row["unit"], *bar)
+    return table
+
+
+def _recorder(path: Path | None, *, quiet: bool = False) -> Recorder:
     from benchmarks.report import Recorder
 
     if path is not None and path.suffix != ".json":
         fail(f"--json: must end in .json, got {path}", code=2)
-    return Recorder(path, lambda line: console().print(line, highlight=False))
+    return Recorder(path, lambda line: None if quiet else console().print(line, highlight=False))
 
 
 def _needs(device: str) -> None:
