@@ -15,7 +15,7 @@ from headmap.errors import DeviceFailed
 from headmap.http.logs import setup_logging
 from headmap.http.server import serve
 from headmap.settings import Settings
-from services.inference.app import create_app
+from services.inference.http.app import create_app
 from tests.services.inference.fakes import FakeEngine, FakeModels, FakeStats
 
 

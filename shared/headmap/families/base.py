@@ -175,7 +175,7 @@ class Family(ABC):
     def join_images(self, parts: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
         """The tensors of `image_inputs` of several prompts as those of one; every prompt in `parts` has pictures.
 
-        The default takes the first dimension for pictures, tiles or patches: each (p, ...) and (q, ...) to (p + q, ...).
+        The default takes the first dimension for pictures, tiles or patches: (p, ...) and (q, ...) to (p + q, ...).
         """
         return {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
 

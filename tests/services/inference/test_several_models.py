@@ -8,7 +8,7 @@ from headmap.devices import find_device
 from headmap.engine.memory import share_of_each, spare_memory
 from headmap.models import DEMO_FOLDER
 from headmap.settings import DEMO_MODEL, Settings
-from services.inference.app import create_app
+from services.inference.http.app import create_app
 from tests.services.inference.fakes import FakeModels, FakeStats
 
 BOTH = (DEMO_MODEL, str(DEMO_FOLDER))
@@ -52,7 +52,7 @@ def test_one_engine_that_ended_makes_the_whole_not_ready(settings: Settings, mod
 def test_what_runs_counts_among_what_is_taken_and_an_idle_server_takes_one(
     settings: Settings, models: FakeModels, picture: str
 ) -> None:
-    """Nothing queues at max_waiting 0; it is refused before its picture is decoded, and only where the model is busy."""
+    """Nothing queues at max_waiting 0: it is refused before its picture is decoded, and only by the busy model."""
     tiny = settings.model_copy(update={"models": BOTH, "max_waiting": 0, "max_running": 2})
     with TestClient(create_app(tiny, open_model=models)) as client:
 

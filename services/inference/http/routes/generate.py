@@ -53,7 +53,7 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
 )
 async def generate(body: GenerateRequest, request: Request, state: State) -> Response:
     arrived = time.perf_counter()
-    choices = await _prepare(body, request, state)
+    choices = await _prepare(body, request, state, streams=body.stream)
     if body.stream:
         return _stream(body, choices, state)
     prepared = time.perf_counter()
@@ -77,19 +77,21 @@ async def generate(body: GenerateRequest, request: Request, state: State) -> Res
     responses={**_ERRORS, 200: {"description": "Server-sent events", "content": OPENAPI}},
 )
 async def generate_stream(body: GenerateRequest, request: Request, state: State) -> Response:
-    return _stream(body, await _prepare(body, request, state), state)
+    return _stream(body, await _prepare(body, request, state, streams=True), state)
 
 
-async def _prepare(body: GenerateRequest, request: Request, state: InferenceState) -> Choices:
+async def _prepare(body: GenerateRequest, request: Request, state: InferenceState, *, streams: bool) -> Choices:
     served = state.serving.model(body.model)
     conversation = conversation_of_inputs(body.inputs, body.images, state.serving.settings)
     parameters = body.settled
     watched = None if parameters.kept is None else (parameters.kept.layer, parameters.kept.kv_head)
-    ask = Ask(conversation, _sampling(parameters), parameters.kv, _form(parameters), watched=watched)
+    # Only what tells each token tells its log probability, too.
+    top_logprobs = (parameters.top_n_tokens or 0) if streams or parameters.details else None
+    ask = Ask(conversation, _sampling(parameters, top_logprobs), parameters.kv, _form(parameters), watched=watched)
     return await Choices.prepare(request, state, served, [ask])
 
 
-def _sampling(parameters: Parameters) -> SamplingAsk:
+def _sampling(parameters: Parameters, top_logprobs: int | None) -> SamplingAsk:
     return SamplingAsk(
         max_new_tokens=parameters.max_new_tokens,
         do_sample=parameters.do_sample,
@@ -100,7 +102,7 @@ def _sampling(parameters: Parameters) -> SamplingAsk:
         seed=parameters.seed,
         stop=parameters.stop or (),
         ignore_eos=parameters.ignore_eos,
-        top_logprobs=parameters.top_n_tokens or 0,
+        top_logprobs=top_logprobs,
     )
 
 
