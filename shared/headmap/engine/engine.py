@@ -17,12 +17,13 @@ import torch
 
 from headmap.device_errors import is_broken_device
 from headmap.devices import use_device
+from headmap.engine.decode_choice import DecodeChoice, choose_attention, choose_graphs
+from headmap.engine.engine_settings import EngineSettings
 from headmap.engine.failures import as_headmap_error
 from headmap.engine.graphs import CudaCapture
 from headmap.engine.memory import spare_memory
 from headmap.engine.messages import Cancelled, EngineRequest, EngineStats, Event, Failed, OnEvent, Token
 from headmap.engine.reuse.sessions import Sessions
-from headmap.engine.runner import ModelRunner
 from headmap.engine.sampling.sampler import LogProbabilities, sample
 from headmap.engine.scheduler import Scheduler, spare_pages
 from headmap.engine.sequence import Sequence, make_sequence
@@ -30,7 +31,6 @@ from headmap.errors import DeviceFailed, HeadmapError, OutOfMemory, ShuttingDown
 from headmap.families.loading import LoadedModel
 from headmap.kvcache.pool.pool import Pool
 from headmap.kvcache.transformers.cache import RaggedCache
-from headmap.settings import Settings
 
 log = logging.getLogger(__name__)
 
@@ -43,16 +43,14 @@ class Engine:
     """Serves one model. `start` it, `submit` from any thread, `stop` it.
 
     KV memory is `settings.kv_memory_bytes`, or a share of what is free once the weights are loaded. A broken device
-    ends it: `stats().alive` says so.
+    ends it: `stats().alive` says so. `choice`: how its decode steps run, found out when it is made.
+
+    Raises Unavailable where no decode backend, or not the one that the settings name, is right here.
     """
 
-    def __init__(self, loaded: LoadedModel, settings: Settings) -> None:
-        if loaded.device.type != "cuda" and (settings.cuda_graphs or settings.decode_backend == "triton"):
-            raise ValueError(
-                "HEADMAP_CUDA_GRAPHS and HEADMAP_DECODE_BACKEND=triton need a CUDA device, "
-                f"{loaded.info.name} is on {loaded.device}"
-            )
+    def __init__(self, loaded: LoadedModel, settings: EngineSettings) -> None:
         self.loaded = loaded
+        attention = choose_attention(settings.decode_backend, loaded)
         pool = Pool(
             loaded.cache_shape,
             memory_bytes=settings.kv_memory_bytes or spare_memory(loaded.device),
@@ -61,11 +59,11 @@ class Engine:
             dtype=loaded.model.dtype,
             device=loaded.device,
         )
-        try:
-            self._cache = RaggedCache(pool, settings.decode_backend)
-        except ImportError as error:
-            raise Unavailable(f"HEADMAP_DECODE_BACKEND={settings.decode_backend}: {error}") from error
-        self._runner = ModelRunner(loaded, self._cache, capture=CudaCapture() if settings.cuda_graphs else None)
+        self._cache = RaggedCache(pool, attention.chosen)
+        capture = CudaCapture if loaded.device.type == "cuda" else None
+        graphs, self._runner = choose_graphs(settings.cuda_graphs, loaded, self._cache, capture)
+        self.choice = DecodeChoice(attention, graphs)
+        log.info("%s: %s", loaded.info.name, self.choice)
         self.sessions = Sessions(settings.session_memory_bytes)
         self._scheduler: Scheduler[Sequence] = Scheduler(settings.max_running, settings.max_waiting)
         self._max_prompt_tokens = min(settings.max_prompt_tokens, loaded.info.max_positions)
@@ -157,9 +155,9 @@ class Engine:
     # ---- the engine's thread
 
     def _run(self) -> None:
-        use_device(self.loaded.device)
         why: HeadmapError = ShuttingDown("the server shut down before the request was done")
         try:
+            use_device(self.loaded.device)
             while self._wait_for_work():
                 self._end_cancelled()
                 self._prefill()

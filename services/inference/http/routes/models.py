@@ -9,7 +9,7 @@ from fastapi import APIRouter, Path
 import headmap
 from headmap.kvcache.methods import METHODS
 from services.inference.http.deps import InferenceState, State
-from services.inference.http.schemas.models import InfoBody, MapBody, ModelBody, ModelList
+from services.inference.http.schemas.models import DecodeBody, InfoBody, MapBody, ModelBody, ModelList
 from services.inference.requests import ServedModel
 
 router = APIRouter(tags=["models"])
@@ -57,4 +57,5 @@ def _body(state: InferenceState, served: ServedModel) -> ModelBody:
         num_kv_heads=served.info.num_kv_heads,
         map=None if found is None else MapBody(id=found.id, version=found.version, match=found.match),
         default_kv=state.serving.default_kv(),
+        decode=None if served.opened.decode is None else DecodeBody.model_validate(served.opened.decode),
     )
