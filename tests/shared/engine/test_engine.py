@@ -367,7 +367,7 @@ def prefill_fails(engine: Engine, when: Callable[[int], bool], error: Exception)
 
 def at_once(engine: Engine, requests: Sequence[EngineRequest]) -> list[Call]:
     """Submitted at one moment: those behind the first are prefilled together."""
-    with engine._wake:  # its lock is reentrant; the engine looks once all are in the queue
+    with engine._roster.changed:  # its lock is reentrant; the engine looks once all are in the queue
         return [submit(engine, request) for request in requests]
 
 
@@ -486,7 +486,7 @@ def test_stopping_does_not_wait_for_a_prefill(model: LoadedModel) -> None:
     begun.wait(SECONDS)
     ending = threading.Thread(target=engine.stop, args=(0,))
     ending.start()
-    while engine._stop_at is None:
+    while engine._roster.stop_at is None:
         pass
     hold.set()
     with pytest.raises(ShuttingDown):
@@ -538,7 +538,7 @@ def test_more_are_admitted_than_could_all_come_to_their_end(model: LoadedModel) 
             most = max(most, engine.stats().running)
 
         requests = [make(model, str(n), KVRequest("sparsemm", ratio=0.3), max_new_tokens=200) for n in range(4)]
-        with engine._wake:
+        with engine._roster.changed:
             calls = [submit(engine, request, look) for request in requests]
         assert len({call.result().token_ids for call in calls}) == 1
         assert most > 1
