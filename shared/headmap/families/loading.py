@@ -159,9 +159,11 @@ def wrap_model(
     except ValueError as error:
         raise UnsupportedModel(f"model: {info.name!r} cannot be served: {error}", param="model") from error
     use_headmap_attention(model)
+    family = FAMILY_CLASSES[info.family]()
+    family.bound_activations(model)
     return LoadedModel(
         info=info,
-        family=FAMILY_CLASSES[info.family](),
+        family=family,
         model=model,
         tokenizer=tokenizer,
         image_processor=image_processor,
