@@ -93,3 +93,14 @@ def test_nothing_is_as_large_as_tokens_squared(family_model: LoadedModel) -> Non
     with Largest() as largest:
         hidden(family_model, family_model.family.pack([text]))
     assert largest.nbytes < text.prompt_tokens**2
+
+
+def test_pictures_take_no_more_than_their_number_times_one(family_model: LoadedModel) -> None:
+    taken = []
+    for count in (1, 6):
+        packed = family_model.family.pack([prompt(family_model, 4, 1)] * count)
+        pictures = {key: value for key, value in packed.inputs.items() if key != "input_ids"}
+        with torch.inference_mode(), Largest() as largest:
+            family_model.model.model.get_image_features(**pictures)
+        taken.append(largest.nbytes)
+    assert taken[1] <= 6 * taken[0]
