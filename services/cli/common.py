@@ -24,7 +24,7 @@ R = TypeVar("R")
 
 DataDir = Annotated[
     Path | None,
-    typer.Option("--data-dir", help="Where everything is kept. [default: headmap-data]", show_default=False),
+    typer.Option("--data-dir", help="Where everything is stored. [default: headmap-data]", show_default=False),
 ]
 
 

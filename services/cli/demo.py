@@ -27,7 +27,7 @@ from rich.table import Table
 
 from headmap.errors import HeadmapError
 from headmap.head_scores import HeadScores
-from headmap.heatmap import TOP_SHARE
+from headmap.pictures.heatmap import TOP_SHARE
 from headmap.scoring.pages import Page, make_page
 from headmap.settings import DEMO_MODEL, Settings
 from services.embedded.supervisor import ClusterError, Notices, Supervisor, stop_signals

@@ -1,4 +1,4 @@
-"""The key: asked for once, checked against the services, kept on this side."""
+"""The key: asked for once, checked against the services, held on this side."""
 
 from __future__ import annotations
 

@@ -17,10 +17,10 @@ from headmap.settings import Settings
 from services.dashboard.app import DashboardMiddleware
 from services.dashboard.app import create_app as create_dashboard
 from services.dashboard.state import Addresses
-from services.embedded.folders import metrics_folder
-from services.inference import app as inference
-from services.inference.fetching import ImageFetcher
-from services.inference.opening import OpenModel, open_model
+from services.embedded.metrics_folder import metrics_folder
+from services.inference.http import app as inference
+from services.inference.intake.fetching import ImageFetcher
+from services.inference.served_model import OpenModel, open_model
 from services.scoring import app as scoring
 from services.scoring.metrics import JobCollector
 

@@ -6,8 +6,8 @@ import os
 import sys
 
 from headmap.settings import Settings
-from services.embedded.folders import metrics_folder
 from services.embedded.lifeline import hold_lifeline
+from services.embedded.metrics_folder import metrics_folder
 
 _GRACE_SECONDS = 20.0
 _NICE = 10

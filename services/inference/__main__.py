@@ -20,11 +20,11 @@ def main(argv: list[str] | None = None) -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch is imported: spinning threads starve others
     from headmap.engine.memory import give_back_freed_memory
     from headmap.http.server import serve
-    from services.inference.app import create_app
+    from services.inference.http.app import create_app
 
     give_back_freed_memory()
-    started = serve(create_app(settings), settings, host=arguments.host, port=arguments.port)
-    return 0 if started else 1
+    well = serve(create_app(settings), settings, host=arguments.host, port=arguments.port)
+    return 0 if well else 1
 
 
 if __name__ == "__main__":

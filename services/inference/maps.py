@@ -1,4 +1,4 @@
-"""The head maps a model is served with: resolved from the registry, again when an alias moves, kept when it is away."""
+"""The head maps that a model is served with: they follow the registry's aliases, and stay while it is away."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Literal, TypeVar
 from headmap.errors import HeadmapError, MapMismatch, MapNotFound, RegistryUnavailable
 from headmap.head_scores import HeadScores
 from headmap.models import ModelInfo
-from headmap.registry.repository import MapRecord, find_map, get_scores, resolve_map
+from headmap.registry.maps import MapRecord, find_map, get_scores, resolve_map
 from headmap.registry.session import Database
 
 logger = logging.getLogger(__name__)

@@ -10,8 +10,8 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from headmap.engine.messages import Finished
-from services.inference.opening import Stats
-from services.inference.ready import ReadyRequest
+from services.inference.requests import ReadyRequest
+from services.inference.served_model import Stats
 
 _SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 _TOKEN_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
@@ -31,8 +31,8 @@ class EngineCollector(Collector):
                 "KV memory in use, 1 is all of it",
                 lambda s: s.kv_held_bytes / s.kv_capacity_bytes if s.kv_capacity_bytes else 0.0,
             ),
-            "headmap_kv_cache_reserved_bytes": ("KV memory reserved", lambda s: s.kv_held_bytes),
-            "headmap_session_bytes": ("Kept of conversations between their turns", lambda s: s.session_bytes),
+            "headmap_kv_cache_held_bytes": ("KV memory of the pages that are held", lambda s: s.kv_held_bytes),
+            "headmap_session_bytes": ("Held of conversations between their turns", lambda s: s.session_bytes),
             "headmap_kv_cache_capacity_bytes": ("KV memory there is", lambda s: s.kv_capacity_bytes),
         }
         stats = self._look()

@@ -7,6 +7,7 @@ import hashlib
 import logging
 import time
 import uuid
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -17,6 +18,7 @@ from PIL import Image
 
 from headmap.budgets import resolve_budget
 from headmap.context import request_id
+from headmap.engine.memory import share_of_each
 from headmap.engine.messages import EngineRequest
 from headmap.engine.reuse.sessions import SessionTurn
 from headmap.engine.sampling.grammar import Grammar
@@ -39,14 +41,14 @@ from headmap.kvcache.plan import KVRequest
 from headmap.models import find_model
 from headmap.registry.session import Database
 from headmap.settings import Settings
-from services.inference.decoding import Decoders
-from services.inference.fetching import ImageFetcher
-from services.inference.images import EncodedImage, ImageSource
+from services.inference.http.schemas.kv import KVBody
+from services.inference.intake.conversation import Conversation
+from services.inference.intake.fetching import ImageFetcher
+from services.inference.intake.image_pool import ImagePool
+from services.inference.intake.images import EncodedImage, ImageSource
 from services.inference.maps import MapBook, MapRefresher, ServedMap
-from services.inference.opening import OpenModel
-from services.inference.prompts import Conversation
-from services.inference.ready import AnswerForm, Ask, KVChoice, ReadyRequest, SamplingAsk, ServedModel
-from services.inference.schemas import KVBody
+from services.inference.requests import AnswerForm, Ask, KVChoice, ReadyRequest, SamplingAsk, ServedModel
+from services.inference.served_model import OpenModel
 
 logger = logging.getLogger(__name__)
 
@@ -63,22 +65,20 @@ class Serving:
 
     def __post_init__(self) -> None:
         self._pool = ThreadPoolExecutor(self.settings.prepare_workers, thread_name_prefix="prepare")
-        self._decoders = Decoders(self.settings)
-        self._preparing = 0
+        self._images = ImagePool(self.settings)
+        self._preparing: Counter[str] = Counter()  # by model, as each engine has its own queue
         self.started_at = int(time.time())
         self._stopping = False
         self._refresher: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Load every model and resolve its map. Raises ModelNotFound and UnsupportedModel."""
-        share = self.settings
-        shared = {"session_memory_bytes": share.session_memory_bytes // len(share.models)}
-        if share.kv_memory_bytes is not None:
-            shared["kv_memory_bytes"] = share.kv_memory_bytes // len(share.models)
-        share = share.model_copy(update=shared)
-        for name in dict.fromkeys(self.settings.models):
-            info = await asyncio.to_thread(find_model, name, self.settings)
-            opened = await asyncio.to_thread(self.open_model, info, share)
+        """Load every model and resolve its map. Raises ModelNotFound, UnsupportedModel and Unavailable."""
+        names = list(dict.fromkeys(self.settings.models))
+        infos = [await asyncio.to_thread(find_model, name, self.settings) for name in names]
+        loaded = [await asyncio.to_thread(self.open_model, info, self.settings) for info in infos]
+        share = share_of_each(self.settings, len(loaded))
+        for name, info, with_engine in zip(names, infos, loaded, strict=True):
+            opened = await asyncio.to_thread(with_engine, share)
             book = MapBook(self.database, info)
             await book.refresh()
             opened.engine.start()
@@ -87,6 +87,11 @@ class Serving:
         books = [served.maps for served in self.models.values()]
         refresher = MapRefresher(books, self.settings.map_refresh_seconds)
         self._refresher = asyncio.create_task(refresher.run(), name="map refresher")
+
+    def failure(self) -> str | None:
+        """Why only a new process can serve: an engine that ended though nobody stopped it. None while all is well."""
+        ended = [name for name, served in self.models.items() if not served.opened.engine.stats().alive]
+        return f"the engine of {', '.join(ended)} ended by itself" if ended and not self._stopping else None
 
     async def give_up(self) -> None:
         """Take no more requests; those at hand fail with ShuttingDown."""
@@ -104,7 +109,7 @@ class Serving:
         await asyncio.gather(*(asyncio.to_thread(engine.stop, self.settings.drain_seconds) for engine in engines))
         await self.fetcher.close()
         self._pool.shutdown(wait=False, cancel_futures=True)
-        await asyncio.to_thread(self._decoders.close)
+        await asyncio.to_thread(self._images.close)
         self.database.close()
 
     def model(self, name: str | None) -> ServedModel:
@@ -220,10 +225,11 @@ class Serving:
         self, served: ServedModel, ask: Ask
     ) -> tuple[PreparedPrompt, Grammar | None, tuple[str, ...]]:
         """The prompt, the answer's grammar, and a digest of each picture where a session needs them."""
-        limit = self.settings.max_waiting + self.settings.max_running
-        if self._preparing >= limit:
-            raise QueueFull(f"{self._preparing} requests are being prepared, the most this server takes")
-        self._preparing += 1
+        name, stats = served.info.name, served.opened.engine.stats()
+        at_work = self._preparing[name] + stats.running + stats.waiting
+        if at_work >= self.settings.max_running + self.settings.max_waiting:
+            raise QueueFull(f"{at_work} requests are at work, the most this server takes")
+        self._preparing[name] += 1
         try:
             run = partial(asyncio.get_running_loop().run_in_executor, self._pool)
             grammar = None if ask.form is None else await run(_make_grammar, served, ask.form)
@@ -234,7 +240,7 @@ class Serving:
             prompt, digests = await run(self._make_prompt, served, ask.prompt, fetched, ask.session is not None)
             return prompt, grammar, digests
         finally:
-            self._preparing -= 1
+            self._preparing[name] -= 1
 
     def _make_prompt(
         self,
@@ -247,7 +253,7 @@ class Serving:
         images: list[Image.Image] = []
         pixels, most = 0, self.settings.max_request_pixels
         for source in sources:
-            images.append(self._decoders.decode(source))
+            images.append(self._images.decode(source))
             pixels += images[-1].width * images[-1].height
             if pixels > most:
                 raise ImageTooLarge(

@@ -13,8 +13,8 @@ from headmap.errors import BudgetTooSmall, InvalidParameter, MapMismatch, ModelN
 from headmap.head_scores import HeadScores, compare
 from headmap.models import ModelInfo, find_model
 from headmap.page_sums import Z95
-from headmap.registry import repository
-from headmap.registry.repository import MapRecord, Provenance
+from headmap.registry import maps
+from headmap.registry.maps import MapRecord, Provenance
 from headmap.settings import Settings
 from services.scoring import deps
 from services.scoring.deps import MapId, ScoringState, State
@@ -48,8 +48,8 @@ def import_map(body: MapImport, state: State, response: Response) -> MapRecord:
         dataset="import",
     )
     with state.database.write() as session:
-        map_id = repository.add_map(session, provenance, scores, move_default=False)
-        record = repository.get_map(session, map_id)
+        map_id = maps.add_map(session, provenance, scores, move_default=False)
+        record = maps.get_map(session, map_id)
     response.headers["Location"] = f"/maps/{map_id}"
     return record
 
@@ -59,7 +59,7 @@ def listing(
     state: State, model: deps.ModelFilter = None, limit: deps.Limit = 50, cursor: deps.Cursor = None
 ) -> MapList:
     with state.database.read() as session:
-        page = repository.list_maps(session, model=model, limit=limit, cursor=cursor)
+        page = maps.list_maps(session, model=model, limit=limit, cursor=cursor)
     return MapList(items=page.items, next_cursor=page.next_cursor)
 
 
@@ -68,14 +68,14 @@ def resolve(
     state: State, model: deps.ModelQuery, revision: deps.RevisionQuery = None, alias: deps.AliasQuery = None
 ) -> ResolvedMap:
     with state.database.read() as session:
-        record, match = repository.resolve_map(session, model, revision, alias)
+        record, match = maps.resolve_map(session, model, revision, alias)
     return ResolvedMap(**vars(record), match=match)
 
 
 @router.get("/maps/{map_id}", summary="A map with its provenance", responses=_NO_MAP)
 def show(map_id: MapId, state: State) -> MapRecord:
     with state.database.read() as session:
-        return repository.get_map(session, map_id)
+        return maps.get_map(session, map_id)
 
 
 @router.get(
@@ -92,19 +92,19 @@ def scores(
     """`matrix`: layers x heads, summing to 1. `sparsemm`: the public file's shape. `standard_errors`: of the matrix."""
     with state.database.read() as session:
         if form == "standard_errors":
-            errors = repository.get_standard_errors(session, map_id)
+            errors = maps.get_standard_errors(session, map_id)
             if errors is None:
                 raise InvalidParameter("format: an imported map has no standard errors", param="format")
             return JSONResponse(errors.tolist())
-        found = repository.get_scores(session, map_id)
+        found = maps.get_scores(session, map_id)
     return JSONResponse(found.to_sparsemm() if form == "sparsemm" else found.matrix.tolist())
 
 
 @router.get("/maps/{map_id}/heads", summary="Heads, highest score first, with confidence intervals", responses=_NO_MAP)
 def heads(map_id: MapId, state: State, limit: Annotated[int, Query(ge=1, le=100_000)] = 50) -> HeadList:
     with state.database.read() as session:
-        found = repository.get_scores(session, map_id)
-        errors = repository.get_standard_errors(session, map_id)
+        found = maps.get_scores(session, map_id)
+        errors = maps.get_standard_errors(session, map_id)
     group = found.num_heads // found.num_kv_heads
     items = []
     for rank, (layer, head) in enumerate(found.ranked()[:limit], start=1):
@@ -171,19 +171,19 @@ def budgets(
 @router.get("/maps/{map_id}/compare/{other_id}", summary="How alike two maps are", responses=_NO_MAP | _INVALID)
 def comparison(map_id: MapId, other_id: deps.OtherMapId, state: State) -> ComparisonBody:
     with state.database.read() as session:
-        ours, theirs = (repository.get_scores(session, name) for name in (map_id, other_id))
+        ours, theirs = (maps.get_scores(session, name) for name in (map_id, other_id))
     return ComparisonBody.model_validate(compare(ours, theirs))
 
 
 @router.put("/maps/{map_id}/aliases/{alias}", summary="Point an alias of the model at this map", responses=_NO_MAP)
 def point(map_id: MapId, alias: deps.Alias, state: State) -> MapRecord:
     with state.database.write() as session:
-        return repository.set_alias(session, map_id, alias)
+        return maps.set_alias(session, map_id, alias)
 
 
 def _load(state: ScoringState, map_id: str) -> tuple[MapRecord, HeadScores]:
     with state.database.read() as session:
-        return repository.get_map(session, map_id), repository.get_scores(session, map_id)
+        return maps.get_map(session, map_id), maps.get_scores(session, map_id)
 
 
 def _model_here(name: str, settings: Settings) -> ModelInfo | None:

@@ -7,12 +7,12 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Header, Query, Response
 from fastapi.responses import JSONResponse
 
-from headmap.drawing import PictureForm
-from headmap.heatmap import HeatmapView, Picture, draw
-from headmap.overlay import Caption, draw_overlay
+from headmap.pictures.drawing import PictureForm
+from headmap.pictures.heatmap import HeatmapView, Picture, draw
+from headmap.pictures.overlay import Caption, draw_overlay
+from headmap.pictures.scatter import MapName, draw_scatter
 from headmap.registry.looks import get_looks, list_looks
-from headmap.registry.repository import check_head, get_map, get_scores
-from headmap.scatter import MapName, draw_scatter
+from headmap.registry.maps import check_head, get_map, get_scores
 from services.scoring import deps
 from services.scoring.deps import MapId, ScoringState, State
 from services.scoring.schemas import LookBody, OverlayBody, WordBody

@@ -12,7 +12,7 @@ from headmap.datasets.sources import DEFAULT
 from headmap.datasets.uploads import MAX_NAME, NAME
 from headmap.registry.datasets import DatasetRecord
 from headmap.registry.jobs import AUTO_MAX_PAGES, AUTO_MIN_PAGES, AUTO_OVERLAP, JobRecord
-from headmap.registry.repository import MapRecord, Match
+from headmap.registry.maps import MapRecord, Match
 from headmap.registry.tables import JobState
 
 MAX_PAGES = 100_000

@@ -1,4 +1,4 @@
-"""API keys: what they look like, and what is kept of them. Knows no SQL and no HTTP."""
+"""API keys: what they look like, and what is stored of them. Knows no SQL and no HTTP."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where every head looked on one page while the model read it: kept for a job's first pages, so that it can be shown.
+"""Where every head looked on one page while the model read it: stored for a job's first pages, so that it can be shown.
 
 A worker notes it while it profiles, when the page, the model and the argmax of each head are at hand: showing it later
 needs no model, no data set and no torch, and shows what was counted. It costs some bytes for each head and word.
@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-KEPT_PAGES = 4
-"""The looks of a job's pages 0 to KEPT_PAGES - 1 are kept."""
+PAGES_WITH_LOOKS = 4
+"""Looks are stored of so many pages of a job, its first ones."""
 
 MAX_SIDE = 1280
 _QUALITY = 90
@@ -105,7 +105,7 @@ class PageLooks:
 
 
 def small_jpeg(image: Image.Image) -> bytes:
-    """A page's picture as it is kept: no side above MAX_SIDE."""
+    """A page's picture as it is stored: no side above MAX_SIDE."""
     small = image.convert("RGB")
     small.thumbnail((MAX_SIDE, MAX_SIDE))
     buffer = io.BytesIO()

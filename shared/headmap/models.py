@@ -16,47 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from headmap.errors import ModelNotFound, UnsupportedModel
+from headmap.families.registry import FAMILIES, REFUSED, TEXT_DEFAULTS, family_of
 from headmap.settings import DEMO_MODEL, Settings
 
 DEMO_FOLDER = Path(__file__).parent / "demo" / "model"
-
-# model_type of config.json -> the name of its family, a module of headmap.families
-FAMILIES = {
-    "gemma3": "gemma3",
-    "idefics3": "idefics3",
-    "internvl": "internvl",
-    "llava_next": "llava_next",
-    "llava_onevision": "llava_onevision",
-    "mistral3": "mistral3",
-    "qwen2_5_vl": "qwen2_5_vl",
-    "qwen2_vl": "qwen2_vl",
-    "qwen3_vl": "qwen3_vl",
-    "smolvlm": "smolvlm",
-}
-
-# model_type of models that cannot be served -> why
-REFUSED = {
-    "blip-2": "its pictures come as learned queries, which show no place of the picture",
-    "instructblip": "its pictures come as learned queries, which show no place of the picture",
-    "idefics": "its pictures come in through cross-attention layers, not as tokens of the prompt: there is no cache of "
-    "visual tokens to size",
-    "mllama": "its pictures come in through cross-attention layers, not as tokens of the prompt: there is no cache of "
-    "visual tokens to size",
-}
-
-# model_type of text_config -> what its configuration class takes where config.json leaves it out
-TEXT_DEFAULTS: dict[str, dict[str, int]] = {
-    "gemma3_text": {
-        "num_hidden_layers": 26, "num_attention_heads": 8, "num_key_value_heads": 4, "max_position_embeddings": 131072,
-    },
-    "llama": {"num_hidden_layers": 32, "num_attention_heads": 32, "max_position_embeddings": 2048},
-    "mistral": {
-        "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 8, "max_position_embeddings": 131072,
-    },
-    "qwen2": {
-        "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 32, "max_position_embeddings": 32768,
-    },
-}  # fmt: skip
 
 _SAMPLE = 1 << 16
 _SAMPLES_PER_FILE = 64
@@ -107,15 +70,15 @@ def list_models(settings: Settings) -> list[ModelInfo]:
 
 
 def read_model(name: str, folder: Path) -> ModelInfo:
-    """Read `folder`/config.json. Raises UnsupportedModel where it is no model of a family in FAMILIES."""
+    """Read `folder`/config.json. Raises UnsupportedModel where it is no model of a family that is served."""
     try:
         config = json.loads((folder / "config.json").read_text())
     except (OSError, ValueError) as error:
         raise UnsupportedModel(f"model: {name!r} has no readable config.json ({error})", param="model") from error
     model_type = config.get("model_type")
-    family = _family(model_type, config)
+    family = family_of(config)
     if family is None:
-        why = REFUSED.get(str(model_type), f"served are {', '.join(sorted({*FAMILIES, 'pixtral'}))}")
+        why = REFUSED.get(str(model_type), f"served are {', '.join(FAMILIES)}")
         raise UnsupportedModel(f"model: {name!r} is of type {model_type!r}; {why}", param="model")
     text: dict[str, Any] = config.get("text_config") or config
     text = {**TEXT_DEFAULTS.get(str(text.get("model_type")), {}), **text}
@@ -128,19 +91,12 @@ def read_model(name: str, folder: Path) -> ModelInfo:
         folder=folder,
         revision=folder.name if _is_hub_snapshot(folder) else fingerprint(folder),
         architecture=(config.get("architectures") or [model_type])[0],
-        family=family,
+        family=family.name,
         num_layers=layers,
         num_heads=heads,
         num_kv_heads=int(text.get("num_key_value_heads") or heads),
         max_positions=int(text.get("max_position_embeddings", 4096)),
     )
-
-
-def _family(model_type: object, config: dict[str, Any]) -> str | None:
-    # Pixtral has no type of its own: it is a LLaVA with Pixtral's vision.
-    if model_type == "llava" and (config.get("vision_config") or {}).get("model_type") == "pixtral":
-        return "pixtral"
-    return FAMILIES.get(str(model_type))
 
 
 def fingerprint(folder: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Literal
 
@@ -50,12 +51,14 @@ class Settings(BaseSettings):
     )
     map_refresh_seconds: float = Field(2.0, gt=0, description="how often inference looks whether an alias has moved")
 
-    kv_memory_bytes: int | None = Field(None, gt=0, description="for all sequences' KV; from free memory when unset")
+    kv_memory_bytes: int | None = Field(
+        None, gt=0, description="for the KV of all models' sequences; from free memory when unset"
+    )
     session_memory_bytes: int = Field(
         2**30, ge=0, description="of the machine's memory, for conversations between their turns; 0 keeps none"
     )
     max_running: int = Field(32, ge=1, description="sequences decoded together")
-    max_waiting: int = Field(128, ge=0, description="requests queued before 429")
+    max_waiting: int = Field(128, ge=0, description="requests beyond those that can run, before 429; 0 queues none")
     max_prefill_tokens: int = Field(
         8192, ge=1, description="prompts that wait are prefilled together up to so many tokens; a longer one by itself"
     )
@@ -109,6 +112,13 @@ class Settings(BaseSettings):
         if self.cuda_graphs and self.decode_backend != "triton":
             raise ValueError(f"cuda_graphs needs decode_backend triton, got {self.decode_backend}")
         return self
+
+    @field_validator("device")
+    @classmethod
+    def _known_device(cls, value: str) -> str:
+        if re.fullmatch(r"auto|cpu|cuda(:\d+)?", value) is None:
+            raise ValueError("HEADMAP_DEVICE must be auto, cpu, cuda or cuda:N")
+        return value
 
     @field_validator("data_dir")
     @classmethod

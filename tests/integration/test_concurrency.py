@@ -11,9 +11,9 @@ from sqlalchemy import event
 
 from headmap.head_scores import HeadScores
 from headmap.jobs.submit import submit
-from headmap.registry import repository
+from headmap.registry import maps
 from headmap.registry.jobs import JobRecord, list_jobs
-from headmap.registry.repository import Provenance
+from headmap.registry.maps import Provenance
 from headmap.registry.session import Database, open_database
 from headmap.settings import Settings
 from tests.shared.jobs.fakes import INFO, CountingBroker
@@ -63,27 +63,27 @@ def test_maps_imported_at_once_are_numbered_and_one_is_default(database: Databas
 
     def add(_: int) -> str:
         with database.write() as session:
-            return repository.add_map(session, provenance, HeadScores(np.ones((2, 2)), 1), move_default=False)
+            return maps.add_map(session, provenance, HeadScores(np.ones((2, 2)), 1), move_default=False)
 
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(add, range(24)))
     with database.read() as session:
-        maps = repository.list_maps(session, model="m").items
-    assert sorted(record.version for record in maps) == list(range(1, 25))
-    assert [record.aliases for record in maps].count(("default",)) == 1
+        filed = maps.list_maps(session, model="m").items
+    assert sorted(record.version for record in filed) == list(range(1, 25))
+    assert [record.aliases for record in filed].count(("default",)) == 1
 
 
 def test_an_alias_moved_by_many_at_once_points_at_one_map(database: Database) -> None:
     provenance = Provenance(model="m", revision=None, architecture=None, dataset="import")
     with database.write() as session:
         scores = HeadScores(np.ones((2, 2)), 1)
-        ids = [repository.add_map(session, provenance, scores, move_default=False) for _ in range(8)]
+        ids = [maps.add_map(session, provenance, scores, move_default=False) for _ in range(8)]
 
     def point(map_id: str) -> None:
         with database.write() as session:
-            repository.set_alias(session, map_id, "stable")
+            maps.set_alias(session, map_id, "stable")
 
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(point, ids * 3))
     with database.read() as session:
-        assert sum("stable" in record.aliases for record in repository.list_maps(session).items) == 1
+        assert sum("stable" in record.aliases for record in maps.list_maps(session).items) == 1

@@ -15,8 +15,8 @@ import pytest
 
 from headmap.head_scores import HeadScores
 from headmap.models import find_model
+from headmap.registry.maps import Provenance, add_map
 from headmap.registry.migrations import migrate
-from headmap.registry.repository import Provenance, add_map
 from headmap.registry.session import Database, open_database
 from headmap.settings import DEMO_MODEL, Settings
 from tests.integration.processes import ROOT, Inference, wait_for

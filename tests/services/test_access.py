@@ -19,7 +19,7 @@ from headmap.registry.keys import create_key, revoke_key
 from headmap.registry.migrations import migrate
 from headmap.registry.session import Database
 from headmap.settings import Settings
-from services.inference.app import create_app as create_inference
+from services.inference.http.app import create_app as create_inference
 from services.scoring.app import create_app as create_scoring
 from tests.services.inference.fakes import FakeModels
 from tests.shared.jobs.fakes import CountingBroker

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import numpy as np
 import pytest
 from hypothesis import example, given
@@ -9,6 +11,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from headmap.budgets import (
+    ALLOCATIONS,
+    Allocation,
     BudgetRule,
     allocate_budgets,
     resolve_budget,
@@ -128,3 +132,7 @@ def test_prompts_have_tokens() -> None:
 
 def test_uniform_budgets_stop_at_the_prompt() -> None:
     assert uniform_budgets(2, 3, 50, 20).tolist() == [[20] * 3] * 2
+
+
+def test_every_allocation_that_may_be_asked_for_is_there() -> None:
+    assert set(get_args(Allocation)) == set(ALLOCATIONS)

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from headmap.looks import MAX_SIDE, Look, PageLooks, small_jpeg
-from headmap.overlay import Caption, draw_overlay
+from headmap.pictures.overlay import Caption, draw_overlay
 from tests.shared.jobs.fakes import HEADS, LAYERS, page_looks
 
 

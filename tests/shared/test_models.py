@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from headmap.errors import ModelNotFound, UnsupportedModel
-from headmap.models import FAMILIES, TEXT_DEFAULTS, find_model, fingerprint, list_models
+from headmap.families.registry import FAMILIES, TEXT_DEFAULTS
+from headmap.models import find_model, fingerprint, list_models
 from headmap.settings import DEMO_MODEL, Settings
 
 CONFIG: dict[str, Any] = {
@@ -97,10 +99,16 @@ def test_what_a_config_leaves_out_is_as_its_class_has_it(model_type: str) -> Non
     assert TEXT_DEFAULTS[model_type] == {name: getattr(config, name) for name in TEXT_DEFAULTS[model_type]}
 
 
-def test_every_family_is_served_and_named() -> None:
-    from headmap.families.loading import FAMILY_CLASSES
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_family_is_found_under_its_name(name: str) -> None:
+    assert FAMILIES[name].load().name == name
 
-    assert {*FAMILIES.values(), "pixtral"} == set(FAMILY_CLASSES)
+
+def test_no_family_has_been_left_unregistered() -> None:
+    from headmap import families
+
+    sources = "".join(path.read_text() for path in Path(families.__path__[0]).glob("*.py"))
+    assert set(re.findall(r'^    name = "(\w+)"$', sources, re.MULTILINE)) == set(FAMILIES)
 
 
 def test_a_config_that_cannot_be_read_is_unsupported(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from services.cli.commands.maps import AsJson, MapId, picture_form, whole_id
 from services.cli.common import DataDir, console, one_line_errors, open_registry
 
 if TYPE_CHECKING:
-    from headmap.registry.repository import MapRecord
+    from headmap.registry.maps import MapRecord
 
 DIFFERS = 3
 """Exit code of `check` for maps that are too different; 1 and 2 are errors, as everywhere."""
@@ -31,8 +31,8 @@ def diff(
 ) -> None:
     """Compare two maps: rank correlation, heads in common, and the heads that changed most."""
     from headmap.head_scores import compare
-    from headmap.registry.repository import get_scores
-    from headmap.scatter import MapName, draw_scatter
+    from headmap.pictures.scatter import MapName, draw_scatter
+    from headmap.registry.maps import get_scores
 
     form = None if out is None else picture_form(out)
     with open_registry(data_dir) as database, database.read() as session:
@@ -84,7 +84,7 @@ def check(
     registry is away); 2, wrong usage.
     """
     from headmap.head_scores import compare
-    from headmap.registry.repository import get_scores
+    from headmap.registry.maps import get_scores
 
     with open_registry(data_dir) as database, database.read() as session:
         found, reference = _both(session, map_id, against)
@@ -108,7 +108,7 @@ def check(
 def _both(session: Any, map_id: str, other: str) -> tuple[MapRecord, MapRecord]:
     """A map, and another by an alias of its model, an id or an id's first digits. Raises MapNotFound."""
     from headmap.errors import MapNotFound
-    from headmap.registry.repository import find_map, get_map
+    from headmap.registry.maps import find_map, get_map
 
     first = get_map(session, whole_id(session, map_id))
     try:

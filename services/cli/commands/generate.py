@@ -54,8 +54,8 @@ def generate(
 def _scores(settings: Settings, info: ModelInfo, name: str | None) -> tuple[HeadScores | None, str]:
     """The map's scores, None where there is none and none was named; and a note on it."""
     from headmap.errors import MapNotFound
+    from headmap.registry.maps import find_map, get_scores, resolve_map
     from headmap.registry.migrations import migrate
-    from headmap.registry.repository import find_map, get_scores, resolve_map
     from headmap.registry.session import open_database
 
     migrate(settings)
@@ -96,7 +96,7 @@ def _answer(
     from headmap.engine.sampling.params import SamplingParams
     from headmap.families.loading import load_model
     from headmap.kvcache.plan import KVRequest
-    from services.inference.images import EncodedImage, Limits, decode_image
+    from services.inference.intake.images import EncodedImage, Limits, decode_image
 
     limits = Limits(settings.max_image_bytes, settings.max_image_pixels)
     images = [decode_image(EncodedImage(path.read_bytes(), str(path)), limits) for path in paths]

@@ -12,7 +12,7 @@ import typer
 from services.cli.common import DataDir, console, fail, one_line_errors, open_registry
 
 if TYPE_CHECKING:
-    from headmap.drawing import PictureForm
+    from headmap.pictures.drawing import PictureForm
 
 app = typer.Typer(help="The registry of head maps.", no_args_is_help=True)
 
@@ -28,7 +28,7 @@ def list_(
     data_dir: DataDir = None,
 ) -> None:
     """List maps, newest first."""
-    from headmap.registry.repository import list_maps
+    from headmap.registry.maps import list_maps
 
     with open_registry(data_dir) as database, database.read() as session:
         records, cursor = [], None
@@ -55,9 +55,9 @@ def list_(
 @one_line_errors
 def show(map_id: MapId, as_json: AsJson = False, data_dir: DataDir = None) -> None:
     """Show a map's provenance, and its strongest heads with their 95 % confidence intervals."""
-    from headmap.heatmap import TOP_SHARE
     from headmap.page_sums import Z95
-    from headmap.registry.repository import get_map, get_scores, get_standard_errors
+    from headmap.pictures.heatmap import TOP_SHARE
+    from headmap.registry.maps import get_map, get_scores, get_standard_errors
 
     with open_registry(data_dir) as database, database.read() as session:
         record = get_map(session, whole_id(session, map_id))
@@ -95,9 +95,9 @@ def draw(
     data_dir: DataDir = None,
 ) -> None:
     """Draw a map: layers down, heads across."""
-    from headmap.heatmap import Picture
-    from headmap.heatmap import draw as draw_heatmap
-    from headmap.registry.repository import get_map, get_scores
+    from headmap.pictures.heatmap import Picture
+    from headmap.pictures.heatmap import draw as draw_heatmap
+    from headmap.registry.maps import get_map, get_scores
 
     form = picture_form(out)
     with open_registry(data_dir) as database, database.read() as session:
@@ -119,7 +119,7 @@ def export(
     data_dir: DataDir = None,
 ) -> None:
     """Write a map as JSON that `import` and POST /maps take."""
-    from headmap.registry.repository import get_map, get_scores
+    from headmap.registry.maps import get_map, get_scores
 
     with open_registry(data_dir) as database, database.read() as session:
         record = get_map(session, whole_id(session, map_id))
@@ -151,7 +151,7 @@ def import_(
 ) -> None:
     """File a map from JSON."""
     from headmap.head_scores import HeadScores
-    from headmap.registry.repository import Provenance, add_map
+    from headmap.registry.maps import Provenance, add_map
 
     try:
         body = json.loads(file.read_text())

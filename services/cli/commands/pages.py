@@ -32,8 +32,8 @@ def pages(
     """
     from functools import partial
 
-    from headmap.datasets.folders import write_pages
     from headmap.datasets.own_fonts import text_pages
+    from headmap.datasets.page_folder import write_pages
     from headmap.datasets.sources import MADE_UP
 
     if kind not in MADE_UP:

@@ -62,12 +62,12 @@ def score(
     What is interrupted goes on where it stopped when the same command is given again.
     """
     from headmap.datasets.sources import find_dataset
-    from headmap.heatmap import TOP_SHARE, Picture, draw
     from headmap.jobs.local import profile_here
     from headmap.jobs.profiler import ProfilerScorer
+    from headmap.pictures.heatmap import TOP_SHARE, Picture, draw
     from headmap.registry.jobs import job_params
+    from headmap.registry.maps import get_map, get_scores
     from headmap.registry.migrations import migrate
-    from headmap.registry.repository import get_map, get_scores
     from headmap.registry.session import open_database
 
     info, settings = find_named_model(model, data_dir)

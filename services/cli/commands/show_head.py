@@ -13,7 +13,7 @@ from services.cli.commands.maps import AsJson, MapId, picture_form, whole_id
 from services.cli.common import DataDir, load_settings, one_line_errors, open_registry
 
 if TYPE_CHECKING:
-    from headmap.drawing import PictureForm
+    from headmap.pictures.drawing import PictureForm
 
 
 @one_line_errors
@@ -29,9 +29,9 @@ def show_head(
     data_dir: DataDir = None,
 ) -> None:
     """Draw one page with where one head looked, or tell it as JSON."""
-    from headmap.overlay import Caption, draw_overlay
+    from headmap.pictures.overlay import Caption, draw_overlay
     from headmap.registry.looks import get_looks
-    from headmap.registry.repository import check_head, get_map
+    from headmap.registry.maps import check_head, get_map
 
     form: PictureForm = "png" if out is None else picture_form(out)
     with open_registry(data_dir) as database, database.read() as session:

@@ -1,4 +1,4 @@
-"""A user's own pages on their way into the registry: looked at in full before anything is kept."""
+"""A user's own pages on their way into the registry: looked at in full before anything is stored."""
 
 from __future__ import annotations
 
@@ -73,11 +73,11 @@ def check_folder(folder: Path, settings: Settings) -> Upload:
     members = Members(files, lambda name: (folder / name).read_bytes())
     with _as_invalid(folder):
         named = {record.file for _, record in _records(members, "")}
-    kept = {name: size for name, size in files.items() if name == INDEX_FILE or name in named}
-    if sum(kept.values()) > settings.max_dataset_bytes:
+    listed = {name: size for name, size in files.items() if name == INDEX_FILE or name in named}
+    if sum(listed.values()) > settings.max_dataset_bytes:
         raise too_large(settings.max_dataset_bytes)
     with _as_invalid(folder):
-        return _check(Members(kept, members.read), settings)
+        return _check(Members(listed, members.read), settings)
 
 
 def check_name(name: str) -> None:

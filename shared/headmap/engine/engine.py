@@ -247,14 +247,16 @@ class Engine:
                 return True
             tokens = sum(one.prompt.prompt_tokens for one in pack) + sequence.prompt.prompt_tokens
             groups = {one.request.group for one in pack} - {None}
+            if sequence.alone or tokens > self._max_prefill_tokens:
+                return False
             # One of a group is prefilled, the others go on from it.
-            return not sequence.alone and tokens <= self._max_prefill_tokens and sequence.request.group not in groups
+            return sequence.request.group not in groups and self.loaded.family.packs(sequence.prompt)
 
         with self._wake:
             while sequence := self._scheduler.next(len(self._running) + len(pack), fits, joins):
                 pack.append(sequence)
                 free -= sequence.pages(self._cache.paging, sequence.room) + self._cache.books.tail.rows
-                if sequence.alone:
+                if sequence.alone or not self.loaded.family.packs(sequence.prompt):
                     break
             self._prefilling = list(pack)
         return pack

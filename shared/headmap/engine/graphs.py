@@ -62,7 +62,7 @@ class GraphedDecoder:
         self.replayed = self.plain = 0
 
     def step(self, cache: DecodeCache, tokens: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
-        """Logits (S, vocab) of one token of each sequence: `tokens` (S, 1), `positions` (S,). Good until the next step."""
+        """Logits (S, vocab) of one token of each sequence, till the next step. `tokens`: (S, 1), `positions`: (S,)."""
         count = len(tokens)
         captured = self._graph(1 << (count - 1).bit_length(), tokens.device)
         if captured is None:

@@ -41,10 +41,11 @@ class ModelRunner:
         float32.
 
         `on_layer` is called before each layer of what sees the pictures, and before each text layer's attention; it may
-        decode other sequences, and may raise to end the work. Raises OutOfMemory.
+        decode other sequences, and may raise to end the work. Raises OutOfMemory, and ValueError for several prompts of
+        which one cannot be packed.
         """
         model, device = self.loaded.model, self.loaded.device
-        packed = _pack(prepared)
+        packed = self.loaded.family.pack(prepared)
         inputs = {
             key: value.to(device, model.dtype) if value.is_floating_point() else value.to(device)
             for key, value in packed.inputs.items()
@@ -58,7 +59,7 @@ class ModelRunner:
                 **with_cache(model.model, self._mask.over(cache)),
             )
         cache.done()
-        last = torch.tensor([end - 1 for end in packed.ends], device=device)
+        last = torch.tensor(packed.last_tokens, device=device)
         return model.lm_head(output.last_hidden_state[0].index_select(0, last)).float()
 
     @contextmanager
@@ -120,12 +121,3 @@ class ModelRunner:
             **with_cache(text_model, self._mask.over(cache)),
         )
         return output.last_hidden_state
-
-
-class _pack:
-    def __init__(self, prepared):
-        import numpy as np
-        keys = {k for one in prepared for k in one.inputs}
-        self.inputs = {k: torch.cat([one.inputs[k] for one in prepared if k in one.inputs], dim=1 if k == "input_ids" else 0) for k in keys}
-        self.position_ids = torch.cat([one.position_ids for one in prepared], dim=-1)
-        self.ends = np.cumsum([one.prompt_tokens for one in prepared]).tolist()

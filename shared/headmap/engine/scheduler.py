@@ -65,7 +65,7 @@ class Scheduler(Generic[W]):
     def next(self, running: int, fits: Callable[[W], bool], wanted: Callable[[W], bool] | None = None) -> W | None:
         """Take the request to start now, or None.
 
-        `fits`: whether a request has the memory to start. With `wanted`, None also where the turn is of one that is not.
+        `fits`: whether a request has the memory to start. With `wanted`, None also where it is another's turn.
         """
         if running >= self.max_running or not self._queue:
             return None

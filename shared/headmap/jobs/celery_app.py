@@ -1,7 +1,8 @@
 """The Celery application: one task, JSON only, acknowledged when done, no results kept.
 
-The API process builds it to send; a worker builds it to work, with a runtime that opens the registry and the model
-only after the fork. On one machine the broker is a folder (`folders.py`), in a cluster it is Redis; same task.
+The API process builds it to send tasks; a worker builds it to run them, with a runtime that opens the registry and the
+model only after the fork. The broker is a folder on one machine (`filesystem_broker.py`) and Redis in a cluster; the
+task is the same.
 """
 
 from __future__ import annotations
@@ -13,15 +14,15 @@ import threading
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NoReturn
 
 from celery import Celery, bootsteps, signals
 from kombu.entity import Queue
 from kombu.exceptions import ChannelError, OperationalError
 
-from headmap.errors import HeadmapError, RegistryUnavailable
+from headmap.errors import DeviceFailed, HeadmapError, RegistryUnavailable
 from headmap.jobs.broker import Broker
-from headmap.jobs.folders import transport_options
+from headmap.jobs.filesystem_broker import transport_options
 from headmap.jobs.leases import has_unannounced, release
 from headmap.jobs.runner import Observe, run_shard, unobserved
 from headmap.jobs.sweeper import SweeperThread, announce_due
@@ -69,9 +70,12 @@ class WorkerRuntime:
             return "stopping"  # a solo worker takes one more message; a sweeper sends it to another
         owner = f"{self.name}/{os.getpid()}"
         with self._hard_limit():
-            outcome = run_shard(
-                self.database(), self.settings, self.scorer, job_id, number, owner=owner, observe=self._observe
-            )
+            try:
+                outcome = run_shard(
+                    self.database(), self.settings, self.scorer, job_id, number, owner=owner, observe=self._observe
+                )
+            except DeviceFailed as error:
+                self._end_at_once(error.detail)
         if outcome == "done":
             self._announce_round(job_id)
         return outcome
@@ -104,7 +108,8 @@ class WorkerRuntime:
         if os.getpid() != self._made_in:
             yield
             return
-        timer = threading.Timer(self.settings.shard_time_limit, self._end_at_once)
+        limit = self.settings.shard_time_limit
+        timer = threading.Timer(limit, self._end_at_once, (f"a shard took longer than {limit} s",))
         timer.daemon = True
         timer.start()
         try:
@@ -112,8 +117,9 @@ class WorkerRuntime:
         finally:
             timer.cancel()
 
-    def _end_at_once(self) -> None:
-        logger.critical("a shard took longer than %d s: this worker ends", self.settings.shard_time_limit)
+    def _end_at_once(self, reason: str) -> NoReturn:
+        """Whoever started the process starts another: a pool, the supervisor or the container's."""
+        logger.critical("%s: this worker process ends", reason)
         os._exit(1)
 
     def _open(self) -> tuple[int, Database, ShardScorer | None]:
@@ -200,7 +206,7 @@ def create_celery(
             "health_check_interval": 30,
         }
     app.conf.update(
-        broker_transport="headmap.jobs.folders:Transport" if embedded else None,
+        broker_transport="headmap.jobs.filesystem_broker:Transport" if embedded else None,
         broker_transport_options=options,
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,

@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 from headmap.head_scores import HeadScores
 from headmap.page_sums import Floats, PageSums
 from headmap.registry.jobs import add_shards, end_job
-from headmap.registry.repository import Provenance, add_map
+from headmap.registry.maps import Provenance, add_map
 from headmap.registry.tables import Job, JobState, Shard
 
 

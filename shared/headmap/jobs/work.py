@@ -33,7 +33,7 @@ class ShardSpec:
 
 @dataclass(frozen=True, eq=False)
 class ShardResult:
-    """The sums of a shard's pages, and by page number the looks of those whose looks are kept."""
+    """The sums of a shard's pages, and by page number the looks of a job's first pages."""
 
     sums: PageSums
     looks: Mapping[int, PageLooks] = field(default_factory=dict)
@@ -46,7 +46,7 @@ OnPage = Callable[[int], None]
 class ShardScorer(Protocol):
     """Scores one shard. The same spec gives the same result to the bit, whoever runs it.
 
-    A HeadmapError of status 4xx ends the job; any other error is tried again.
+    A HeadmapError of status 4xx ends the job; any other error is tried again, DeviceFailed by another process.
     """
 
     def __call__(self, spec: ShardSpec, on_page: OnPage) -> ShardResult: ...

@@ -1,4 +1,4 @@
-"""API keys in the registry: made, listed, revoked. Only their digests are kept."""
+"""API keys in the registry: made, listed, revoked. Only their digests are stored."""
 
 from __future__ import annotations
 

@@ -9,12 +9,12 @@ from sqlalchemy.orm import Session
 
 from headmap.errors import PageNotFound
 from headmap.looks import PageLooks
-from headmap.registry.repository import get_map
+from headmap.registry.maps import get_map
 from headmap.registry.tables import PageLook
 
 
 def add_looks(session: Session, job_id: str, looks: Mapping[int, PageLooks]) -> None:
-    """Keep looks by page number. They go with a job that fails or is cancelled."""
+    """Store looks by page number. They are deleted with a job that fails or is cancelled."""
     for page, found in sorted(looks.items()):
         row = PageLook(job_id=job_id, page=page, about=found.about(), picture=found.picture, arrays=found.packed())
         session.add(row)
@@ -25,14 +25,14 @@ def get_looks(session: Session, map_id: str, page: int) -> PageLooks:
     """Where the heads of a map looked on page `page` of its job. Raises MapNotFound, PageNotFound."""
     pages = list_looks(session, map_id)
     if page not in pages:
-        kept = f"kept are {', '.join(map(str, pages))}" if pages else "it has none: such come with a profile"
-        raise PageNotFound(f"page: map {map_id!r} has no looks of page {page}; {kept}", param="page")
+        stored = f"kept are {', '.join(map(str, pages))}" if pages else "it has none: such come with a profile"
+        raise PageNotFound(f"page: map {map_id!r} has no looks of page {page}; {stored}", param="page")
     job_id = get_map(session, map_id).job_id
     row = session.execute(select(PageLook).where(PageLook.job_id == job_id, PageLook.page == page)).scalar_one()
     return PageLooks.unpack(row.picture, row.about, row.arrays)
 
 
 def list_looks(session: Session, map_id: str) -> list[int]:
-    """The pages of a map's job whose looks are kept, empty for an import. Raises MapNotFound."""
+    """The pages of a map's job whose looks are stored, empty for an import. Raises MapNotFound."""
     job_id = get_map(session, map_id).job_id
     return list(session.scalars(select(PageLook.page).where(PageLook.job_id == job_id).order_by(PageLook.page)))

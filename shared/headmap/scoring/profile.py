@@ -17,7 +17,7 @@ from headmap.engine.detokenizer import TextStream
 from headmap.errors import InvalidParameter
 from headmap.families.base import PreparedPrompt, VisualTokens
 from headmap.families.loading import LoadedModel, load_model
-from headmap.looks import KEPT_PAGES, PageLooks, small_jpeg
+from headmap.looks import PAGES_WITH_LOOKS, PageLooks, small_jpeg
 from headmap.models import ModelInfo
 from headmap.page_sums import PageSums
 from headmap.scoring.alignment import RULES
@@ -60,7 +60,7 @@ class Profiler:
     ) -> tuple[PageSums, dict[int, PageLooks]]:
         """Score some pages, each opened when its turn comes, the first of them the job's page `first`.
 
-        Returns their sums, and by page number the looks of those whose looks are kept.
+        Returns their sums, and by page number the looks of a job's first pages.
 
         `on_page(done)` is called with the pages done so far after each page, and about once a second besides; it may
         raise to end the work.
@@ -75,7 +75,7 @@ class Profiler:
             max_new_tokens=max_new_tokens,
             batch=self._batch,
             heartbeat=progress.beat,
-            keep_looks=max(0, KEPT_PAGES - first),
+            pages_with_looks=max(0, PAGES_WITH_LOOKS - first),
         )
         for number, page in enumerate(scored, start=first):
             total += PageSums.of_page(
@@ -99,9 +99,9 @@ def score_pages(
     max_new_tokens: int = 1024,
     batch: int = 4,
     heartbeat: Callable[[], None] = lambda: None,
-    keep_looks: int = 0,
+    pages_with_looks: int = 0,
 ) -> Iterator[PageScores]:
-    """Score pages in their order; the first `keep_looks` come with their looks.
+    """Score pages in their order; the first `pages_with_looks` come with their looks.
 
     `batch` of them are read together; a small model on a CPU reads each by itself, in as many lanes as torch has
     threads, and holds two a lane. Raises InvalidParameter for an unknown rule. `heartbeat` is called after each forward
@@ -109,7 +109,7 @@ def score_pages(
     """
     if rule not in RULES:
         raise InvalidParameter(f"rule: {rule!r} is none of {', '.join(RULES)}", param="rule")
-    read = partial(_read, loaded, rule=rule, max_new_tokens=max_new_tokens, keep_looks=keep_looks)
+    read = partial(_read, loaded, rule=rule, max_new_tokens=max_new_tokens, pages_with_looks=pages_with_looks)
     numbered = enumerate(pages)
     if loaded.device.type == "cpu" and loaded.model.num_parameters() <= LANE_PARAMETERS:
         lanes = min(torch.get_num_threads(), MAX_LANES)
@@ -126,14 +126,14 @@ def _read(
     *,
     rule: str,
     max_new_tokens: int,
-    keep_looks: int,
+    pages_with_looks: int,
 ) -> list[PageScores]:
     """Score numbered pages together."""
     prompts = [transcription_prompt(loaded, page) for _, page in group]
     expected = [expected_tokens(loaded, page) for _, page in group]
     readings = read_pages(loaded, prompts, expected, max_new_tokens=max_new_tokens, on_step=on_step)
     return [
-        _score(loaded, page, prompt, reading, rule, keep_looks=number < keep_looks)
+        _score(loaded, page, prompt, reading, rule, with_looks=number < pages_with_looks)
         for (number, page), prompt, reading in zip(group, prompts, readings, strict=True)
     ]
 
@@ -152,7 +152,7 @@ def expected_tokens(loaded: LoadedModel, page: Page) -> list[int]:
 
 
 def _score(
-    loaded: LoadedModel, page: Page, prompt: PreparedPrompt, reading: Reading, rule: str, *, keep_looks: bool
+    loaded: LoadedModel, page: Page, prompt: PreparedPrompt, reading: Reading, rule: str, *, with_looks: bool
 ) -> PageScores:
     texts = token_texts(loaded, reading.answer)
     words = RULES[rule](texts, [word.text for word in page.words])
@@ -162,7 +162,7 @@ def _score(
     winners = reading.winners[:, :, picked]
     hits = page_hits(winners, regions)
     looks = None
-    if keep_looks:
+    if with_looks:
         read = [(texts[index], words[index]) for index in picked]
         looks = _looks(page, image, read, image.cells_of(winners - start), hits)
     return PageScores(page_scores(hits, regions), len(reading.answer), len(picked), int(hits.sum()), looks)

@@ -12,8 +12,8 @@ from typer.testing import CliRunner, Result
 
 from headmap.head_scores import HeadScores
 from headmap.models import find_model
+from headmap.registry.maps import Provenance, add_map
 from headmap.registry.migrations import migrate
-from headmap.registry.repository import Provenance, add_map
 from headmap.registry.session import open_database
 from headmap.settings import DEMO_MODEL, Settings
 from services.cli.main import app

@@ -45,7 +45,7 @@ def test_a_name_that_cannot_be_is_one_line(tmp_path: Path, name: str, said: str)
 
 
 def test_pages_of_a_kind_are_the_ones_a_job_scores(tmp_path: Path) -> None:
-    from headmap.datasets.folders import PageFolder
+    from headmap.datasets.page_folder import PageFolder
     from headmap.datasets.sources import MADE_UP
 
     assert run("pages", "--kind", "tables", "--count", 1, "--seed", 3, "--out", tmp_path).exit_code == 0

@@ -12,10 +12,10 @@ from typer.testing import CliRunner
 
 from headmap.head_scores import HeadScores, compare
 from headmap.jobs.local import profile_here
-from headmap.registry import repository
+from headmap.registry import maps
 from headmap.registry.jobs import JobParams
+from headmap.registry.maps import Provenance, add_map
 from headmap.registry.migrations import migrate
-from headmap.registry.repository import Provenance, add_map
 from headmap.registry.session import open_database
 from headmap.settings import Settings
 from services.cli.main import app
@@ -36,7 +36,7 @@ def file_map(data_dir: Path, matrix: np.ndarray, alias: str | None = None, model
         provenance = Provenance(model=model, revision=None, architecture=None, dataset="import")
         map_id = add_map(session, provenance, HeadScores(matrix, 2), move_default=False)
         if alias is not None:
-            repository.set_alias(session, map_id, alias)
+            maps.set_alias(session, map_id, alias)
     database.close()
     return map_id
 

@@ -41,7 +41,7 @@ def test_metrics_of_a_real_inference_service_become_its_load(app_metrics: str) -
 @pytest.fixture
 def app_metrics(tmp_path: Path) -> str:
     from headmap.registry.migrations import migrate
-    from services.inference.app import create_app as create_inference
+    from services.inference.http.app import create_app as create_inference
     from tests.services.inference.conftest import png
     from tests.services.inference.fakes import FakeModels
 

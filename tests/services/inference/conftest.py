@@ -18,11 +18,11 @@ from PIL import Image
 
 from headmap.head_scores import HeadScores
 from headmap.models import find_model
+from headmap.registry.maps import Provenance, add_map
 from headmap.registry.migrations import migrate
-from headmap.registry.repository import Provenance, add_map
 from headmap.registry.session import Database
 from headmap.settings import DEMO_MODEL, Settings
-from services.inference.app import create_app
+from services.inference.http.app import create_app
 from tests.services.inference.fakes import FakeModels
 
 

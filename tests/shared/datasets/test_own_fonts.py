@@ -9,8 +9,8 @@ import pytest
 from fontTools.fontBuilder import FontBuilder
 from fontTools.pens.ttGlyphPen import TTGlyphPen
 
-from headmap.datasets.folders import PageFolder, write_pages
 from headmap.datasets.own_fonts import text_pages
+from headmap.datasets.page_folder import PageFolder, write_pages
 from headmap.errors import InvalidDataset
 
 HEBREW, CHINESE = "שלום עולם 26", "今日雨"

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from headmap.datasets.folders import PageFolder
+from headmap.datasets.page_folder import PageFolder
 from headmap.demo.assets import LOOKUP_PROMPT, build_config, build_tokenizer
 from headmap.demo.evaluate import MODEL_FOLDER, ask, evaluate, load
 from headmap.scoring.pages import TRANSCRIBE_PROMPT, make_page

@@ -506,9 +506,7 @@ def preempting(model: LoadedModel, **settings: object) -> Engine:
 
 @pytest.mark.parametrize("name", ["qwen2_vl", "qwen2_vl_sliding"])
 @pytest.mark.parametrize("sampled", [False, True])
-def test_who_is_preempted_answers_as_alone(
-    small_model: Callable[[str], LoadedModel], name: str, sampled: bool
-) -> None:
+def test_who_is_preempted_answers_as_alone(small_model: Callable[[str], LoadedModel], name: str, sampled: bool) -> None:
     model = replace(small_model(name), eos_token_ids=frozenset())
     engine = preempting(model, max_decode_gap_ms=0)
     engine.start()

@@ -15,7 +15,7 @@ from headmap.head_scores import HeadScores, compare
 from headmap.jobs.leases import claim_unannounced, complete, expire, fail, release, renew
 from headmap.jobs.work import ShardResult
 from headmap.page_sums import PageSums
-from headmap.registry import repository
+from headmap.registry import maps
 from headmap.registry.jobs import JobParams, cancel_job, get_job
 from headmap.registry.session import Database, utc_now
 from headmap.registry.tables import JobState, Map, Shard, ShardState
@@ -227,7 +227,7 @@ class LeaseContract:
         assert len(rounds) > 1
         assert done.done == done.total == done.params.pages == rounds[-1]
         with database.read() as session:
-            record = repository.get_map(session, done.map_id or "")
+            record = maps.get_map(session, done.map_id or "")
         assert record.pages == rounds[-1]
         for pages in rounds:  # it stopped at the first round after which the halves agreed
             total = sum((page_sums(number) for number in range(pages)), PageSums.none(LAYERS, HEADS))
@@ -297,9 +297,9 @@ class LeaseContract:
         pages = np.stack([page_scores(0, page) for page in range(10)])
         with database.read() as session:
             map_id = get_job(session, job).map_id or ""
-            record = repository.get_map(session, map_id)
-            scores = repository.get_scores(session, map_id)
-            errors = repository.get_standard_errors(session, map_id)
+            record = maps.get_map(session, map_id)
+            scores = maps.get_scores(session, map_id)
+            errors = maps.get_standard_errors(session, map_id)
         mean = pages.mean(0)
         assert np.allclose(scores.matrix, mean / mean.sum())
         share = mean / mean.sum()

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from headmap.jobs.work import OnPage, ShardResult, ShardSpec
-from headmap.looks import KEPT_PAGES, PageLooks, small_jpeg
+from headmap.looks import PAGES_WITH_LOOKS, PageLooks, small_jpeg
 from headmap.models import ModelInfo
 from headmap.page_sums import PageSums
 
@@ -42,7 +42,7 @@ class FakeScorer:
         for number in range(spec.first, spec.first + spec.count):
             scores = page_scores(spec.seed, number, self.shape)
             total += PageSums.of_page(number, scores, tokens_seen=10, tokens_matched=9, hits=7)
-            if number < KEPT_PAGES:
+            if number < PAGES_WITH_LOOKS:
                 looks[number] = page_looks(number, self.shape)
             time.sleep(self.pause)
             on_page(total.pages)

@@ -9,7 +9,7 @@ from sqlalchemy import func, select, update
 
 from headmap.jobs.leases import Lease, acquire, complete, fail
 from headmap.page_sums import PageSums
-from headmap.registry import repository
+from headmap.registry import maps
 from headmap.registry.jobs import JobParams, JobRecord, add_job, get_job
 from headmap.registry.session import Database, utc_now
 from headmap.registry.tables import Map, Shard, ShardState
@@ -78,7 +78,7 @@ def failure(database: Database, job: str, number: int) -> str | None:
 def checksum(database: Database, job: str) -> str:
     map_id = read_job(database, job).map_id
     with database.read() as session:
-        return repository.get_map(session, map_id or "").checksum
+        return maps.get_map(session, map_id or "").checksum
 
 
 def maps_of(database: Database, job: str) -> int:

@@ -13,7 +13,7 @@ from headmap.registry.tables import JobState
 from headmap.settings import Settings
 from tests.shared.jobs import steps
 from tests.shared.jobs.fakes import FakeScorer
-from tests.shared.jobs.test_folders import take_all
+from tests.shared.jobs.test_filesystem_broker import take_all
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ from sqlalchemy import inspect, text
 from headmap.errors import RegistryUnavailable
 from headmap.registry.jobs import add_job
 from headmap.registry.keys import create_key
+from headmap.registry.maps import list_maps
 from headmap.registry.migrations import current_revision, head_revision, migrate, scripts_folder
-from headmap.registry.repository import list_maps
 from headmap.registry.session import Database, open_database, utc_now
 from headmap.registry.tables import Base, Dataset, DatasetPage, JobState
 from headmap.settings import Settings

@@ -107,7 +107,7 @@ def test_scores_are_the_same_to_the_bit_in_any_number_of_lanes(
     found = []
     for threads in (1, 3, 4):
         torch.set_num_threads(threads)
-        found.append(list(score_pages(model, pages, max_new_tokens=12, keep_looks=2)))
+        found.append(list(score_pages(model, pages, max_new_tokens=12, pages_with_looks=2)))
     for same in zip(*found, strict=True):
         assert len({page.scores.tobytes() for page in same}) == 1
         assert len({(page.tokens_seen, page.tokens_matched, page.hits) for page in same}) == 1

@@ -82,5 +82,5 @@ def _entries(draw: Draw, language: Language) -> list[tuple[str, str]]:
         "member": code(draw),
         "date": date(draw),
     }
-    kept = [key for key in entries if key == "name" or draw.integer(0, 4) > 0]
-    return [(language.labels[key], entries[key]) for key in kept]
+    shown = [key for key in entries if key == "name" or draw.integer(0, 4) > 0]
+    return [(language.labels[key], entries[key]) for key in shown]

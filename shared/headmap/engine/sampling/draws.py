@@ -48,10 +48,10 @@ def draw_from_top(
     ordered, index = scaled.topk(min(CANDIDATES, scaled.shape[1]))
     total = torch.full_like(uniforms, torch.inf)  # of what top-k leaves, which is unknown where that is more than these
     if bool((everything := top_k == scaled.shape[1]).any()):
-        total[everything] = _sums(scaled.exp()).sum(-1, dtype=torch.float64)[everything]
+        total[everything] = torch.cat([_total(part) for part in scaled.split(8)])[everything]
     weights, covered = _cut(ordered, top_k, top_p, total)
     tokens = index.gather(1, draw(weights, uniforms)[:, None])[:, 0]
-    for part in (~covered).nonzero()[:, 0].split(8):  # a few at once: sorted rows are large
+    for part in (~covered).nonzero()[:, 0].split(8):
         tokens[part] = _draw_sorted(scaled[part], uniforms[part], top_k[part], top_p[part])
     return tokens
 
@@ -94,6 +94,12 @@ def _inverse(weights: torch.Tensor, uniforms: torch.Tensor) -> tuple[torch.Tenso
     weight = weights.gather(1, place[:, None])[:, 0].double()
     before = reached.gather(1, place[:, None])[:, 0] - weight
     return place, ((target - before) / weight).clamp(0.0, _BELOW_ONE)
+
+
+def _total(scaled: torch.Tensor) -> torch.Tensor:
+    """(R,) float64: the sum of the weights of each row, the highest being 1."""
+    # What is below -87 adds nothing to a sum of more than 1, and exp takes long over it
+    return _sums(scaled.clamp(min=-87.0).exp_()).sum(-1, dtype=torch.float64)
 
 
 def _sums(rows: torch.Tensor) -> torch.Tensor:

@@ -87,7 +87,9 @@ def _highest(rows: torch.Tensor, states: Sequence[RequestState]) -> torch.Tensor
 
 def _from_all(rows: torch.Tensor, states: Sequence[RequestState]) -> torch.Tensor:
     _scale(rows, states)
-    return draw(rows.softmax(-1), _uniforms(rows, states))
+    # Over its own input, since fresh memory costs more than the work; not exp, which is slow where much is -inf.
+    torch.softmax(rows, -1, out=rows)
+    return draw(rows, _uniforms(rows, states))
 
 
 def _from_top(rows: torch.Tensor, states: Sequence[RequestState]) -> torch.Tensor:

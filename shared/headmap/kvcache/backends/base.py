@@ -1,4 +1,4 @@
-"""What a decode backend is: attention of one token of each sequence over the pool, on top of writing that token there."""
+"""What a decode backend is: it writes one token of each sequence to the pool, and attends over all that is there."""
 
 from __future__ import annotations
 

@@ -11,6 +11,7 @@ import torch
 from headmap.budgets import Ints
 from headmap.kvcache.backends.base import DecodeBackend
 from headmap.kvcache.plan import KeepPlan
+from headmap.kvcache.pool.free import Int32s
 from headmap.kvcache.pool.pool import Pool
 
 
@@ -70,19 +71,21 @@ def make_trial(pool: Pool, parts: Sequence[Ints], generated: Sequence[int], grou
                 counts = np.full(shape.num_kv_heads, held)
                 _fill(pool, pages.reshape(-1), np.full(shape.num_kv_heads, pages.shape[1]), counts, random)
     books.append(np.array(slots))
-    options = {"generator": random, "device": pool.device, "dtype": torch.float32}
     heads, d = shape.num_kv_heads, shape.head_dim
-    queries = torch.randn((len(slots), heads, group, d), **options).to(pool.keys.dtype)
-    keys, values = (torch.randn((len(slots), heads, d), **options).to(pool.keys.dtype) for _ in "kv")
+    queries = _normal(pool, random, len(slots), heads, group, d)
+    keys, values = (_normal(pool, random, len(slots), heads, d) for _ in "kv")
     return Trial(pool, torch.tensor(slots, device=pool.device), queries, keys, values, d**-0.5)
 
 
-def _fill(pool: Pool, pages: Ints, pages_of_row: Ints, tokens: Ints, random: torch.Generator) -> None:
+def _normal(pool: Pool, random: torch.Generator, *size: int) -> torch.Tensor:
+    return torch.randn(size, generator=random, device=pool.device).to(pool.keys.dtype)
+
+
+def _fill(pool: Pool, pages: Int32s, pages_of_row: Ints, tokens: Ints, random: torch.Generator) -> None:
     """Random keys and values in the first `tokens` places of each row, whose pages come one row after the other."""
     if not len(pages):
         return
-    size = (len(pages), pool.page_tokens, pool.shape.head_dim)
-    keys, values = (torch.randn(size, generator=random, device=pool.device).to(pool.keys.dtype) for _ in "kv")
+    keys, values = (_normal(pool, random, len(pages), pool.page_tokens, pool.shape.head_dim) for _ in "kv")
     index = np.arange(len(pages)) - np.repeat(np.cumsum(pages_of_row) - pages_of_row, pages_of_row)
     left = np.repeat(tokens, pages_of_row) - index * pool.page_tokens
     free = torch.from_numpy(np.arange(pool.page_tokens) >= left[:, None]).to(pool.device)

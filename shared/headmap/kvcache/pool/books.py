@@ -54,11 +54,9 @@ class Books:
         self.slots = slots
         self.free = FreeList(pages)
         heads = shape.num_kv_heads
-        common = {
-            "pages": pages, "page_tokens": paging.page_tokens, "slots": slots, "scratch": pages, "device": device,
-        }  # fmt: skip
-        self.tail = Tails(shape.budgeted_layers, heads, span=max_tokens, wraps=False, **common)
-        self.ring = Tails(shape.sliding_layers, heads, span=shape.window or 1, wraps=True, **common)
+        size = paging.page_tokens
+        self.tail = Tails(shape.budgeted_layers, heads, max_tokens, False, pages, size, slots, device)
+        self.ring = Tails(shape.sliding_layers, heads, shape.window or 1, True, pages, size, slots, device)
         self.part_pages = SharedInts((slots + 1,), device, np.int64)
         self.part_starts = SharedInts((shape.num_layers, slots + 1, heads), device)
         self.part_tokens = SharedInts((shape.num_layers, slots + 1, heads), device)
@@ -87,9 +85,7 @@ class Books:
 
     def tokens(self, slot: int) -> int:
         """Tokens held for a sequence, over all layers and KV heads."""
-        generated = (
-            int(self.tail.tokens.host[slot]) * self.tail.rows + int(self.ring.tokens.host[slot]) * self.ring.rows
-        )
+        generated = sum(int(tails.tokens.host[slot]) * tails.rows for tails in (self.tail, self.ring))
         return int(self.part(slot).tokens.sum()) + generated
 
     def lengths(self, slot: int) -> Ints:

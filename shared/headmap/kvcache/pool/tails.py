@@ -17,10 +17,10 @@ from headmap.kvcache.pool.integers import SharedInts
 
 
 class Tails:
-    """The tails of every slot, for the layers `layers`.
+    """The tails of every slot, for the layers `layers`, over a pool of `pages` pages and a spare one.
 
-    A row is a (layer, KV head) pair of these layers, in order. Slot `slots` is idle: what is written there lands in
-    page `scratch` and nobody reads it.
+    A row is a (layer, KV head) pair of these layers, in order. With `wraps` a row is a ring of `span` tokens, else it
+    never has more. Slot `slots` is idle: what is written there lands in the spare page and nobody reads it.
 
     chunk_pages: (chunks, rows) int32, the page that each row has in a chunk. chunks: (slots + 1, width) int32, the
     chunks of each slot in order. tokens: (slots + 1,) int32, how many tokens each row holds, that of the step under way
@@ -31,13 +31,11 @@ class Tails:
         self,
         layers: Sequence[int],
         num_kv_heads: int,
-        *,
+        span: int,
+        wraps: bool,
         pages: int,
         page_tokens: int,
         slots: int,
-        span: int,
-        wraps: bool,
-        scratch: int,
         device: torch.device,
     ) -> None:
         self.layers = tuple(layers)
@@ -52,7 +50,7 @@ class Tails:
         self.write_at = SharedInts((slots + 1,), device)
         self._held = np.zeros(slots, dtype=np.int64)
         self._written = np.zeros(slots, dtype=np.int64)
-        self.chunk_pages.host[count] = scratch
+        self.chunk_pages.host[count] = pages
         self.chunk_pages.send(count)
         self.chunks.host[slots] = count
         self.chunks.send(slots)

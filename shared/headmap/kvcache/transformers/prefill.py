@@ -40,7 +40,7 @@ class Prompt:
 
 @dataclass(frozen=True)
 class PrefillCache:
-    """A model's cache for whole prompts, laid one after the other in one row. `on_layer` is called before each layer."""
+    """A model's cache for whole prompts, one after the other in one row. `on_layer` is called before each layer."""
 
     backend: DecodeBackend
     prompts: Sequence[Prompt]

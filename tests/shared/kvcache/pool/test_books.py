@@ -1,4 +1,4 @@
-"""The books under random lives of sequences: every token has a place of its own, and what is held is what is counted."""
+"""The books under random lives of sequences: every token has its own place, and what is held is what is counted."""
 
 from __future__ import annotations
 

@@ -1,0 +1,119 @@
+"""The inference service by itself, and the pieces by which the one-port application takes it in."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+
+from fastapi import APIRouter, FastAPI, Request
+
+import headmap
+from headmap.http.metrics import Metrics
+from headmap.http.plumbing import Check, Checks, install, log_start
+from headmap.registry.keys import read_keys
+from headmap.registry.session import open_database
+from headmap.settings import Settings
+from services.inference.http.deps import InferenceState
+from services.inference.http.routes import chat, completions, generate, models
+from services.inference.intake.fetching import ImageFetcher
+from services.inference.metrics import EngineCollector, InferenceMetrics
+from services.inference.requests import ServedModel
+from services.inference.served_model import OpenModel, Stats, open_model
+from services.inference.serving import Serving
+
+
+def create_app(
+    settings: Settings, *, open_model: OpenModel = open_model, fetcher: ImageFetcher | None = None
+) -> FastAPI:
+    """The inference service. It loads its models when it starts, and starts only once they are loaded.
+
+    `open_model` and `fetcher` stand in for models and the network in tests.
+    """
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        log_start(settings, "inference")
+        async with serving(state):
+            yield
+
+    app = FastAPI(
+        title="Headmap inference",
+        version=headmap.__version__,
+        description="Answer questions about pictures, with a KV cache sized head by head.",
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+    )
+    metrics = install(
+        app,
+        settings,
+        service="inference",
+        checks=checks,
+        stored_keys=lambda: read_keys(app.state.inference.serving.database),
+    )
+    state = mount(app, settings, metrics, open_model=open_model, fetcher=fetcher)
+    return app
+
+
+def mount(
+    app: FastAPI,
+    settings: Settings,
+    metrics: Metrics,
+    *,
+    open_model: OpenModel = open_model,
+    fetcher: ImageFetcher | None = None,
+) -> InferenceState:
+    """Put the inference routes on `app`, beside others'. The caller runs its lifespan inside `serving(state)`."""
+    state = InferenceState(
+        Serving(settings, open_database(settings), open_model, fetcher or ImageFetcher(settings)),
+        InferenceMetrics(metrics.registry),
+    )
+    metrics.registry.register(EngineCollector(partial(_stats, state.serving)))
+    app.state.inference = state
+    app.state.give_up, app.state.failure = state.serving.give_up, state.serving.failure
+    app.include_router(inference_router())
+    return state
+
+
+@asynccontextmanager
+async def serving(state: InferenceState) -> AsyncIterator[None]:
+    """Models loaded and engines running inside; drained when it is left."""
+    try:
+        await state.serving.start()
+        yield
+    finally:
+        await state.serving.stop()
+
+
+def inference_router() -> APIRouter:
+    """The routes; they need `app.state.inference`, which `mount` sets."""
+    router = APIRouter()
+    for module in (generate, chat, completions, models):
+        router.include_router(module.router)
+    return router
+
+
+def checks(request: Request) -> Checks:
+    """Readiness: engines run. A registry away is a degraded service: what is loaded keeps serving."""
+    state: InferenceState = request.app.state.inference
+    served = state.serving.models.values()
+    return {f"model {one.info.name}": partial(check_model, one) for one in served} | {
+        "maps": partial(check_maps, list(served))
+    }
+
+
+def check_model(served: ServedModel) -> Check:
+    if not served.opened.engine.stats().alive:
+        return Check("unavailable", "its engine has ended; this process ends, to be started again")
+    found = served.maps.default
+    return Check("ok", f"map {found.id}, version {found.version}" if found else "no map yet")
+
+
+def check_maps(served: list[ServedModel]) -> Check:
+    away = next((one.maps.away for one in served if one.maps.away), None)
+    return Check("ok") if away is None else Check("degraded", f"serving with the maps that are loaded; {away}")
+
+
+def _stats(serving: Serving) -> dict[str, Stats]:
+    return {name: served.opened.engine.stats() for name, served in serving.models.items()}

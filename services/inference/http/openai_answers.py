@@ -1,0 +1,108 @@
+"""What OpenAI's two routes answer alike: ids, usage, log probabilities, the form of an answer, the end of a stream."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import AsyncGenerator, Sequence
+from typing import Any, Literal
+
+from sse_starlette import ServerSentEvent
+
+from headmap.engine.messages import Finished, Token
+from headmap.engine.vocabulary import Vocabulary
+from services.inference.http.schemas.openai import (
+    CachedTokens,
+    JsonObject,
+    JsonSchemaFormat,
+    OpenAIRequest,
+    TokenLogprob,
+    TopLogprob,
+    Usage,
+)
+from services.inference.http.server_sent_events import as_stream_error, event, raw_event
+from services.inference.requests import AnswerForm, ReadyRequest, SamplingAsk
+
+_LEAST = -9999.0
+"""Stands for minus infinity, which JSON does not have."""
+
+
+def sampling_of(body: OpenAIRequest, new_tokens: int | None, top_logprobs: int | None) -> SamplingAsk:
+    greedy = body.temperature == 0
+    return SamplingAsk(
+        max_new_tokens=new_tokens,
+        do_sample=False if greedy else None,
+        temperature=None if greedy else body.temperature,
+        top_p=body.top_p,
+        top_k=None if body.top_k is None else max(body.top_k, 0),
+        repetition_penalty=body.repetition_penalty,
+        seed=body.seed,
+        stop=body.stops,
+        ignore_eos=body.ignore_eos,
+        top_logprobs=top_logprobs,
+    )
+
+
+def form_of(body: OpenAIRequest) -> AnswerForm | None:
+    asked = body.response_format
+    if isinstance(asked, JsonObject):
+        return AnswerForm("json_schema", {"type": "object"}, "response_format")
+    if isinstance(asked, JsonSchemaFormat):
+        schema = asked.json_schema.value
+        value = {"type": "object"} if schema is None else schema
+        return AnswerForm("json_schema", value, "response_format.json_schema.schema")
+    return None
+
+
+def head(ready: ReadyRequest, prefix: str) -> dict[str, Any]:
+    return {
+        "id": f"{prefix}-{ready.engine_request.id}",
+        "created": int(time.time()),
+        "model": ready.served.info.name,
+        "system_fingerprint": ready.served.info.revision,
+    }
+
+
+def reason(finished: Finished) -> Literal["stop", "length"]:
+    return "length" if finished.finish_reason == "length" else "stop"
+
+
+def usage(ready: Sequence[ReadyRequest], finished: Sequence[Finished], n: int) -> Usage:
+    """`ready` and `finished` of every run, n to a prompt."""
+    prompt = sum(one.prompt.prompt_tokens for one in ready[::n])
+    new = sum(len(one.token_ids) for one in finished)
+    return Usage(
+        prompt_tokens=prompt,
+        completion_tokens=new,
+        total_tokens=prompt + new,
+        prompt_tokens_details=CachedTokens(cached_tokens=sum(one.reused_tokens for one in finished[::n])),
+    )
+
+
+def says(token: Token, ready: ReadyRequest) -> bool:
+    """Whether a token is a part of the answer: the one that ends it is not."""
+    return ready.sampling.ignore_eos or token.id not in ready.served.opened.eos_token_ids
+
+
+def logprob_of(token: Token, vocabulary: Vocabulary) -> TokenLogprob:
+    """`token` with the log probabilities that were asked for."""
+    top = [_logprob(other, value, vocabulary) for other, value in token.top]
+    own = _logprob(token.id, token.logprob if token.logprob is not None else -math.inf, vocabulary)
+    return TokenLogprob(**own.model_dump(), top_logprobs=top)
+
+
+def _logprob(token: int, value: float, vocabulary: Vocabulary) -> TopLogprob:
+    return TopLogprob(token=vocabulary.text(token), logprob=max(value, _LEAST), bytes=list(vocabulary.written(token)))
+
+
+async def ended(events: AsyncGenerator[ServerSentEvent, None]) -> AsyncGenerator[ServerSentEvent, None]:
+    """`events`, an error event where they fail, and [DONE]."""
+    try:
+        async for one in events:
+            yield one
+    except Exception as error:
+        problem = as_stream_error(error)
+        kind = "server_error" if problem.status >= 500 else "invalid_request_error"
+        told = {"message": problem.detail, "type": kind, "param": problem.param, "code": problem.code}
+        yield event({"error": told}, "error")
+    yield raw_event("[DONE]")

@@ -1,0 +1,187 @@
+"""POST /generate and /generate_stream, in text-generation-inference's shape."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncGenerator
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import JSONResponse
+from sse_starlette import ServerSentEvent
+
+from headmap.engine.messages import Finished, Token
+from headmap.http.bodies import LargeBodyRoute
+from headmap.http.problems import generation_problem
+from services.inference.http.answers import Choices
+from services.inference.http.deps import InferenceState, State
+from services.inference.http.schemas.tgi import (
+    Details,
+    GenerateRequest,
+    GenerateResponse,
+    JsonSchemaGrammar,
+    Parameters,
+    RegexGrammar,
+    StreamEvent,
+    TokenBody,
+)
+from services.inference.http.server_sent_events import OPENAPI, as_stream_error, event, stream_response
+from services.inference.intake.conversation import conversation_of_inputs
+from services.inference.requests import AnswerForm, Ask, ReadyRequest, SamplingAsk
+
+router = APIRouter(route_class=LargeBodyRoute, tags=["generate"])
+
+_ERRORS: dict[int | str, dict[str, Any]] = {
+    404: {"description": "No such model or map"},
+    409: {"description": "No map for the model, or one of another shape"},
+    413: {"description": "A picture is too large"},
+    429: {"description": "Too many requests; Retry-After says when to come back"},
+}
+
+
+@router.post(
+    "/generate",
+    summary="Answer a question about pictures",
+    response_model=GenerateResponse,
+    responses={
+        **_ERRORS,
+        200: {
+            "description": "The answer; with `stream`, server-sent events: one for each token, the last with the text",
+            "content": OPENAPI,
+        },
+    },
+)
+async def generate(body: GenerateRequest, request: Request, state: State) -> Response:
+    arrived = time.perf_counter()
+    choices = await _prepare(body, request, state, streams=body.stream)
+    if body.stream:
+        return _stream(body, choices, state)
+    prepared = time.perf_counter()
+    (answer,) = await choices.whole(request)
+    ready, finished = answer.ready, answer.finished
+    told = _tokens(body.settled, answer.tokens, ready) if body.settled.details else {}
+    response = GenerateResponse(
+        generated_text=finished.generated_text,
+        details=ready.details(finished, **told),
+        model=ready.served.info.name,
+        revision=ready.served.info.revision,
+    )
+    headers = _headers(body, ready) | _timings(finished, prepared - arrived, time.perf_counter() - arrived)
+    return JSONResponse(response.model_dump(), headers=headers)
+
+
+@router.post(
+    "/generate_stream",
+    summary="The same, always as server-sent events",
+    response_class=Response,
+    responses={**_ERRORS, 200: {"description": "Server-sent events", "content": OPENAPI}},
+)
+async def generate_stream(body: GenerateRequest, request: Request, state: State) -> Response:
+    return _stream(body, await _prepare(body, request, state, streams=True), state)
+
+
+async def _prepare(body: GenerateRequest, request: Request, state: InferenceState, *, streams: bool) -> Choices:
+    served = state.serving.model(body.model)
+    conversation = conversation_of_inputs(body.inputs, body.images, state.serving.settings)
+    parameters = body.settled
+    watched = None if parameters.kept is None else (parameters.kept.layer, parameters.kept.kv_head)
+    # Only what tells each token tells its log probability, too.
+    top_logprobs = (parameters.top_n_tokens or 0) if streams or parameters.details else None
+    ask = Ask(conversation, _sampling(parameters, top_logprobs), parameters.kv, _form(parameters), watched=watched)
+    return await Choices.prepare(request, state, served, [ask])
+
+
+def _sampling(parameters: Parameters, top_logprobs: int | None) -> SamplingAsk:
+    return SamplingAsk(
+        max_new_tokens=parameters.max_new_tokens,
+        do_sample=parameters.do_sample,
+        temperature=parameters.temperature,
+        top_p=parameters.top_p,
+        top_k=parameters.top_k,
+        repetition_penalty=parameters.repetition_penalty,
+        seed=parameters.seed,
+        stop=parameters.stop or (),
+        ignore_eos=parameters.ignore_eos,
+        top_logprobs=top_logprobs,
+    )
+
+
+def _form(parameters: Parameters) -> AnswerForm | None:
+    grammar = parameters.grammar
+    if grammar is None:
+        return None
+    if isinstance(grammar, RegexGrammar):
+        return AnswerForm("regex", grammar.value, "parameters.grammar")
+    schema = grammar.value.value if isinstance(grammar, JsonSchemaGrammar) else grammar.value
+    return AnswerForm("json_schema", schema, "parameters.grammar")
+
+
+def _tokens(parameters: Parameters, tokens: tuple[Token, ...], ready: ReadyRequest) -> dict[str, Any]:
+    vocabulary = ready.served.opened.vocabulary
+    told: dict[str, Any] = {"tokens": [_token(one, vocabulary.text(one.id), ready) for one in tokens]}
+    if parameters.top_n_tokens:
+        told["top_tokens"] = [_top(one, ready) for one in tokens]
+    return told
+
+
+def _token(token: Token, text: str, ready: ReadyRequest) -> TokenBody:
+    special = token.id in ready.served.opened.vocabulary.controls
+    return TokenBody(id=token.id, text=text, logprob=token.logprob, special=special)
+
+
+def _top(token: Token, ready: ReadyRequest) -> list[TokenBody]:
+    vocabulary = ready.served.opened.vocabulary
+    return [
+        TokenBody(id=other, text=vocabulary.text(other), logprob=logprob, special=other in vocabulary.controls)
+        for other, logprob in token.top
+    ]
+
+
+def _headers(body: GenerateRequest, ready: ReadyRequest) -> dict[str, str]:
+    return {
+        "x-compute-type": ready.served.opened.device,
+        "x-compute-characters": str(len(body.inputs)),
+        "x-prompt-tokens": str(ready.prompt.prompt_tokens),
+    }
+
+
+def _timings(finished: Finished, preparing: float, total: float) -> dict[str, str]:
+    """As text-generation-inference sends them: milliseconds, and the whole in seconds beside it."""
+    inference = finished.prefill_ms + finished.decode_ms_per_token * max(len(finished.token_ids) - 1, 0)
+    milliseconds = {
+        "x-total-time": total * 1e3,
+        "x-validation-time": preparing * 1e3,
+        "x-queue-time": finished.queue_ms,
+        "x-inference-time": inference,
+        "x-time-per-token": finished.decode_ms_per_token,
+    }
+    return {
+        "x-compute-time": f"{total:.6f}",
+        "x-generated-tokens": str(len(finished.token_ids)),
+        **{name: str(round(value)) for name, value in milliseconds.items()},
+    }
+
+
+def _stream(body: GenerateRequest, choices: Choices, state: InferenceState) -> Response:
+    choices.start()
+    top = bool(body.settled.top_n_tokens)
+    (ready,) = choices.ready
+    return stream_response(_events(choices, top), state.serving.settings.drain_seconds, _headers(body, ready))
+
+
+async def _events(choices: Choices, top: bool) -> AsyncGenerator[ServerSentEvent, None]:
+    (ready,) = choices.ready
+    info = ready.served.info
+    count = 0
+    try:
+        async for _, token, finished in choices.tokens():
+            count += 1
+            one = StreamEvent(index=count, token=_token(token, token.text, ready))
+            one.top_tokens = _top(token, ready) if top else None
+            if finished is not None:
+                details: Details = ready.details(finished)
+                one.generated_text, one.details = finished.generated_text, details
+                one.model, one.revision = info.name, info.revision
+            yield event(one.model_dump())
+    except Exception as error:
+        yield event(generation_problem(as_stream_error(error).problem()), "error")

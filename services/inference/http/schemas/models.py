@@ -1,0 +1,58 @@
+"""Bodies of /info and /v1/models: what is served."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel
+
+
+class MapBody(BaseModel):
+    id: str
+    version: int
+    match: Literal["exact", "revision"]
+
+
+class ModelBody(BaseModel):
+    """A served model as OpenAI lists it, and beside that its map and what a request without `kv` gets."""
+
+    id: str
+    object: Literal["model"] = "model"
+    created: int
+    owned_by: str = "headmap"
+    revision: str
+    architecture: str
+    max_model_len: int
+    num_layers: int
+    num_heads: int
+    num_kv_heads: int
+    map: MapBody | None
+    default_kv: dict[str, Any]
+
+
+class ModelList(BaseModel):
+    object: Literal["list"] = "list"
+    data: list[ModelBody]
+
+
+class InfoBody(BaseModel):
+    """As text-generation-inference has it; `models` is ours. The first fields are those of the default model."""
+
+    model_id: str
+    model_sha: str
+    model_dtype: str
+    model_device_type: str
+    model_pipeline_tag: str = "image-text-to-text"
+    max_concurrent_requests: int
+    max_best_of: int = 1
+    max_stop_sequences: int = 16
+    max_input_tokens: int
+    max_total_tokens: int
+    validation_workers: int
+    max_client_batch_size: int = 1
+    router: str = "headmap"
+    version: str
+    sha: str | None = None
+    docker_label: str | None = None
+    kv_methods: list[str]
+    models: list[ModelBody]

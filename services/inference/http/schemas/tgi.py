@@ -1,0 +1,132 @@
+"""Bodies of /generate and /generate_stream, in text-generation-inference's shape."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, Field
+
+from services.inference.http.schemas.kv import KeptTokensBody, KVBody, KVDetails, KVHeadBody
+from services.inference.http.schemas.strict import MAX_SEED, MAX_TOKENS, MAX_TOP, Strict
+
+Finish = Literal["length", "eos_token", "stop_sequence"]
+
+
+class JsonGrammar(Strict):
+    type: Literal["json"]
+    value: dict[str, Any] = Field(description="a JSON schema")
+
+
+class NamedSchema(Strict):
+    name: str | None = Field(None, max_length=64)
+    value: dict[str, Any] = Field(alias="schema")
+
+
+class JsonSchemaGrammar(Strict):
+    type: Literal["json_schema"]
+    value: NamedSchema
+
+
+class RegexGrammar(Strict):
+    type: Literal["regex"]
+    value: str = Field(min_length=1, description="the answer matches it as a whole")
+
+
+# Fields of text-generation-inference that we do not serve, where a value that only means the default is no request.
+_Zero = Annotated[float, Field(ge=0, le=0)]
+_One = Annotated[int, Field(ge=1, le=1)]
+
+
+class Parameters(Strict):
+    max_new_tokens: int | None = Field(None, ge=0, le=MAX_TOKENS, description="0 only prefills the prompt")
+    do_sample: bool | None = Field(
+        None, description="greedy when false; when left out, sampled where temperature, top_p or top_k is given"
+    )
+    temperature: float | None = Field(None, gt=0, le=100)
+    top_p: float | None = Field(None, gt=0, le=1)
+    top_k: int | None = Field(None, ge=0, le=MAX_TOKENS)
+    repetition_penalty: float | None = Field(None, gt=0, le=100)
+    seed: int | None = Field(None, ge=0, le=MAX_SEED)
+    stop: list[Annotated[str, Field(min_length=1, max_length=256)]] | None = Field(None, max_length=16)
+    ignore_eos: bool = Field(False, description="go on past the end of the answer; for load tests")
+    details: bool | None = Field(None, description="tell each token too; the other details are always told")
+    top_n_tokens: int | None = Field(
+        None, ge=0, le=MAX_TOP, description="tell the likeliest tokens at each place, with details or in a stream"
+    )
+    grammar: Annotated[JsonGrammar | JsonSchemaGrammar | RegexGrammar, Field(discriminator="type")] | None = Field(
+        None, description="the form that the answer must have"
+    )
+    kv: KVBody | None = None
+    kept: KVHeadBody | None = Field(None, description="a KV head: the details tell which tokens it keeps")
+
+    best_of: _One | None = None
+    decoder_input_details: Literal[False] | None = None
+    frequency_penalty: _Zero | None = None
+    return_full_text: Literal[False] | None = None
+    typical_p: Annotated[float, Field(ge=1, le=1)] | None = None
+    watermark: Literal[False] | None = None
+    adapter_id: None = None
+    truncate: None = None
+
+
+class GenerateRequest(Strict):
+    """The shape that text-generation-inference clients send."""
+
+    inputs: str = Field(
+        description="the question; pictures may stand in it as ![](http(s) URL or data: URL)",
+        examples=["What is the value of KEY?"],
+    )
+    parameters: Parameters | None = None
+    stream: bool = False
+    images: list[str] = Field([], description="http(s) URLs, data: URLs or base64; placed before the text")
+    model: str | None = Field(None, min_length=1, max_length=512, description="where several are served")
+
+    @property
+    def settled(self) -> Parameters:
+        return self.parameters or Parameters.model_validate({})
+
+
+class Timings(BaseModel):
+    queue_ms: float
+    prefill_ms: float
+    decode_ms_per_token: float
+
+
+class TokenBody(BaseModel):
+    id: int
+    text: str
+    logprob: float | None = None
+    special: bool = False
+
+
+class Details(BaseModel):
+    finish_reason: Finish
+    generated_tokens: int
+    prompt_tokens: int
+    image_tokens: int
+    seed: int
+    kv: KVDetails
+    timings: Timings
+    prefill: list[TokenBody] = Field([], description="the prompt's tokens are not told")
+    tokens: list[TokenBody] = Field([], description="with `details`")
+    top_tokens: list[list[TokenBody]] | None = None
+    kept: KeptTokensBody | None = Field(None, description="where `kept` asks for a head")
+
+
+class GenerateResponse(BaseModel):
+    generated_text: str
+    details: Details
+    model: str
+    revision: str
+
+
+class StreamEvent(BaseModel):
+    """One server-sent event of a stream: a token each, the last with the whole text and the details."""
+
+    index: int
+    token: TokenBody
+    top_tokens: list[TokenBody] | None = None
+    generated_text: str | None = None
+    details: Details | None = None
+    model: str | None = None
+    revision: str | None = None

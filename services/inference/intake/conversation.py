@@ -1,0 +1,92 @@
+"""From request bodies to a conversation and its pictures: who says what, and which picture stands where."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from headmap.errors import EmptyPrompt, InvalidParameter, NoImage
+from headmap.settings import Settings
+from services.inference.intake.images import ImageSource
+
+Message = dict[str, Any]
+"""As `LoadedModel.prepare` takes it: {"role", "content": [{"type": "image"} or {"type": "text", "text"}, ...]}."""
+
+_LONGEST_ALT = 1024
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """Messages with a place for each picture, and the pictures in the order of their places."""
+
+    messages: tuple[Message, ...]
+    images: tuple[ImageSource, ...]
+
+    @property
+    def characters(self) -> int:
+        parts = (part for message in self.messages for part in message["content"])
+        return sum(len(part.get("text", "")) for part in parts)
+
+
+def conversation_of_inputs(inputs: str, images: Sequence[str], settings: Settings) -> Conversation:
+    """One user turn of /generate: `images` first, then `inputs`, whose markdown pictures stay where they are.
+
+    Raises EmptyPrompt where there is no text, NoImage where there is no picture, InvalidParameter for too many.
+    """
+    parts: list[dict[str, str]] = [{"type": "image"} for _ in images]
+    sources = [ImageSource(text, f"images.{number}") for number, text in enumerate(images)]
+    for text, target in split_markdown(inputs):
+        if text:
+            parts.append({"type": "text", "text": text})
+        if target is not None:
+            parts.append({"type": "image"})
+            sources.append(ImageSource(target, "inputs"))
+    # What surrounds a picture in markdown is layout, not question.
+    parts = _trimmed(parts)
+    if not any(part["type"] == "text" for part in parts):
+        raise EmptyPrompt(f"inputs: holds no text beside pictures, got {inputs[:40]!r}", param="inputs")
+    if not sources:
+        raise NoImage("images: at least one picture is needed, in images or as ![](URL) in inputs", param="images")
+    check_count(len(sources), settings, "images")
+    return Conversation(({"role": "user", "content": parts},), tuple(sources))
+
+
+def check_count(count: int, settings: Settings, field: str) -> None:
+    if count > settings.max_images:
+        raise InvalidParameter(f"{field}: at most {settings.max_images} pictures, got {count}", param=field)
+
+
+def split_markdown(text: str) -> list[tuple[str, str | None]]:
+    """Cut `text` at its markdown pictures: (text before, target) for each, then (the rest, None). Takes linear time."""
+    pieces: list[tuple[str, str | None]] = []
+    start = place = 0
+    while (begin := text.find("![", place)) >= 0:
+        middle = text.find("](", begin + 2, begin + 2 + _LONGEST_ALT + 2)
+        if middle < 0:
+            place = begin + 2
+            continue
+        end = text.find(")", middle + 2)
+        if end < 0:
+            break
+        pieces.append((text[start:begin], text[middle + 2 : end].strip()))
+        start = place = end + 1
+    pieces.append((text[start:], None))
+    return pieces
+
+
+def _trimmed(parts: Sequence[dict[str, str]]) -> list[dict[str, str]]:
+    """Without blank texts, and without blank space at the turn's two ends or beside a picture."""
+    trimmed = []
+    for index, part in enumerate(parts):
+        if part["type"] == "text":
+            text = part["text"]
+            if index == 0 or parts[index - 1]["type"] == "image":
+                text = text.lstrip()
+            if index == len(parts) - 1 or parts[index + 1]["type"] == "image":
+                text = text.rstrip()
+            if not text:
+                continue
+            part = {"type": "text", "text": text}
+        trimmed.append(part)
+    return trimmed

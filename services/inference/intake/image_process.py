@@ -1,0 +1,89 @@
+"""The process that decodes pictures. `image_pool` starts it and asks it over its standard input.
+
+Only this process looks at what clients sent as pictures. It knows no model, no key and no registry, may take so much
+memory and no more, and ends when the server closes its end. Each message is a head in JSON and a body of bytes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import resource
+import signal
+import socket
+import struct
+import sys
+from typing import Any
+
+from headmap.errors import HeadmapError, ImageTooLarge
+from services.inference.intake.images import EncodedImage, ImageSource, Limits, decode_image, read_inline
+
+_LENGTHS = struct.Struct("!IQ")  # of the head and of the body
+_NICE = 5  # the event loop and the model come first
+_BASE_BYTES = 2**29
+_BYTES_PER_PIXEL = 24  # pictures of 4 bytes a pixel: as it is decoded, turned, converted, and its pixels on their way
+
+
+def main(arguments: list[str]) -> None:
+    limits = Limits(*map(int, arguments))
+    for number in (signal.SIGINT, signal.SIGTERM):  # sent to a whole group; what the server has accepted it finishes
+        signal.signal(number, signal.SIG_IGN)
+    os.nice(_NICE)
+    most = _BASE_BYTES + _BYTES_PER_PIXEL * limits.max_image_pixels + 4 * limits.max_image_bytes
+    with contextlib.suppress(ValueError, OSError):  # not every system has this limit
+        resource.setrlimit(resource.RLIMIT_AS, (most, most))
+    with socket.socket(fileno=sys.stdin.fileno()) as server:
+        while True:
+            try:
+                head, length = receive_head(server)
+            except EOFError:
+                return
+            body = bytearray(length)
+            receive_into(server, memoryview(body))
+            send(server, *_answer(head, body, limits))
+
+
+def send(to: socket.socket, head: dict[str, Any], body: bytes | bytearray = b"") -> None:
+    encoded = json.dumps(head).encode()
+    to.sendall(_LENGTHS.pack(len(encoded), len(body)) + encoded)
+    to.sendall(body)
+
+
+def receive_head(sender: socket.socket) -> tuple[dict[str, Any], int]:
+    """A message's head, and the length of the body that follows it. Raises EOFError where the other end is closed."""
+    lengths = bytearray(_LENGTHS.size)
+    receive_into(sender, memoryview(lengths))
+    head_length, length = _LENGTHS.unpack(lengths)
+    head = bytearray(head_length)
+    receive_into(sender, memoryview(head))
+    return json.loads(head), length
+
+
+def receive_into(sender: socket.socket, view: memoryview) -> None:
+    """Fill `view`. Raises EOFError where the other end is closed before it is full."""
+    while view:
+        count = sender.recv_into(view)
+        if not count:
+            raise EOFError("the other end is closed")
+        view = view[count:]
+
+
+def _answer(head: dict[str, Any], body: bytearray, limits: Limits) -> tuple[dict[str, Any], bytes]:
+    """The picture's size and its pixels, (height, width, 3) bytes; or what is wrong with it."""
+    field = head["field"]
+    try:
+        if head["inline"]:
+            encoded = read_inline(ImageSource(body.decode(), field), limits)
+        else:
+            encoded = EncodedImage(bytes(body), field)
+        image = decode_image(encoded, limits)
+        return {"width": image.width, "height": image.height}, image.tobytes()
+    except HeadmapError as error:
+        return {"code": error.code, "detail": error.detail}, b""
+    except MemoryError:
+        return {"code": ImageTooLarge.code, "detail": f"{field}: decoding it takes more memory than is allowed"}, b""
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,27 @@
+"""The allocations by name, and the one that a rule asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from headmap.budgets.exact import exact_budgets
+from headmap.budgets.paper import paper_budgets
+from headmap.budgets.rule import Allocation, BudgetRule, Floats, Ints
+from headmap.errors import InvalidParameter
+
+ALLOCATIONS: dict[Allocation, Callable[[Floats, BudgetRule, int], Ints]] = {
+    "exact": exact_budgets,
+    "paper": paper_budgets,
+}
+
+
+def allocate_budgets(scores: Floats, rule: BudgetRule, prompt_tokens: int) -> Ints:
+    """Tokens to keep per KV head.
+
+    `scores`: (num_layers, num_kv_heads), at least 0, summing to 1. Returns the same shape, int64. With `exact` the sum
+    is exactly min(budget, prompt_tokens) x layers x heads and no head is above prompt_tokens; with `paper` the values
+    are the formula's, whatever the prompt holds. Raises InvalidParameter for a prompt of no tokens.
+    """
+    if prompt_tokens < 1:
+        raise InvalidParameter(f"prompt_tokens: must be at least 1, got {prompt_tokens}", param="prompt_tokens")
+    return ALLOCATIONS[rule.allocation](scores, rule, prompt_tokens)

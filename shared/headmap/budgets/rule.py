@@ -1,0 +1,82 @@
+"""What an allocation is asked for: the budget, the observation window and the uniform part (SparseMM section 3.2)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from headmap.errors import BudgetTooSmall, InvalidParameter
+
+Allocation = Literal["exact", "paper"]
+Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+
+DEFAULT_WINDOW = 32
+DEFAULT_UNIFORM = 0.1
+
+
+def resolve_budget(prompt_tokens: int, budget: int | None, ratio: float | None) -> int:
+    """The average number of tokens a head keeps: `budget` itself, or the share `ratio` of the prompt rounded down.
+
+    A ratio never asks for less than one token. Raises BudgetTooSmall, or InvalidParameter where both or neither is
+    given or the ratio lies outside (0, 1].
+    """
+    if (budget is None) == (ratio is None):
+        raise InvalidParameter("kv: give exactly one of budget and ratio", param="kv.budget")
+    if budget is not None:
+        if budget < 1:
+            raise BudgetTooSmall(f"kv.budget: must be at least 1 token per head, got {budget}", param="kv.budget")
+        return budget
+    if ratio is None or not 0 < ratio <= 1:  # NaN fails the comparison too
+        raise InvalidParameter(f"kv.ratio: must be above 0 and at most 1, got {ratio}", param="kv.ratio")
+    # 0.29 * 100 is 28.999...; a hair more keeps the share that was meant
+    return max(1, math.floor(ratio * prompt_tokens + 1e-9))
+
+
+def resolve_window(budget: int, window: int | None) -> int:
+    """The observation window: min(32, budget // 2) unless asked otherwise.
+
+    Raises InvalidParameter for a negative window or one that leaves no token of the budget.
+    """
+    if window is None:
+        return min(DEFAULT_WINDOW, budget // 2)
+    if window < 0:
+        raise InvalidParameter(f"kv.window: must be at least 0, got {window}", param="kv.window")
+    if window >= budget:
+        raise BudgetTooSmall(
+            f"kv.window: must be below the budget of {budget} tokens per head, got {window}", param="kv.window"
+        )
+    return window
+
+
+@dataclass(frozen=True)
+class BudgetRule:
+    """The parameters of an allocation. `budget` is tokens per head on average; `uniform` is rho, in 0 to 1."""
+
+    budget: int
+    window: int
+    uniform: float = DEFAULT_UNIFORM
+    allocation: Allocation = "exact"
+
+    def __post_init__(self) -> None:
+        if self.budget < 1:
+            raise BudgetTooSmall(f"kv.budget: must be at least 1 token per head, got {self.budget}", param="kv.budget")
+        if not 0 <= self.window < self.budget:
+            raise BudgetTooSmall(
+                f"kv.window: must be at least 0 and below the budget of {self.budget}, got {self.window}",
+                param="kv.window",
+            )
+        if not 0 <= self.uniform <= 1:
+            raise InvalidParameter(f"kv.uniform: must lie in 0 to 1, got {self.uniform}", param="kv.uniform")
+        if self.allocation not in (known := get_args(Allocation)):
+            names = " or ".join(f'"{name}"' for name in known)
+            raise InvalidParameter(f"kv.allocation: must be {names}, got {self.allocation!r}", param="kv.allocation")
+
+    @property
+    def floor(self) -> int:
+        """The uniform part: tokens that every head keeps beside its window."""
+        return int((self.budget - self.window) * self.uniform)

@@ -1,0 +1,94 @@
+"""One page with where one head looked: the words it hit, and the visual tokens it looked at, in one colour a word."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch, Rectangle
+from PIL import Image
+
+from headmap.looks import Look, PageLooks
+from headmap.pictures.drawing import INK, PictureForm, save, short
+
+# Tableau's ten without grey: told apart by most eyes, and on paper of any tint
+_COLOURS = ("#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd", "#8c564b", "#e377c2", "#bcbd22", "#17becf")
+_ELSEWHERE = "#6e6e6e"
+_DIM = 0.3
+"""How far the page fades to white, so that what is drawn on it stands out."""
+
+
+@dataclass(frozen=True)
+class Caption:
+    """What the title says: the map, the head and the number of the page."""
+
+    model: str
+    version: int
+    layer: int
+    head: int
+    page: int
+
+
+def draw_overlay(looks: PageLooks, caption: Caption, form: PictureForm = "png", *, dpi: int = 144) -> bytes:
+    """The picture's bytes. Raises IndexError for a head that the model does not have.
+
+    A word the head hit is framed, and the cells it looked at for this word's tokens are filled, the darker the more
+    tokens looked there. Grey cells were looked at for words that lie elsewhere.
+    """
+    found = looks.of_head(caption.layer, caption.head)
+    scale = 8.0 / max(looks.width, looks.height)
+    width = max(looks.width * scale, 5.5)
+    figure = Figure(figsize=(width + 0.3, looks.height * scale + 1.1), layout="constrained")
+    axes = figure.add_subplot()
+    picture = Image.open(io.BytesIO(looks.picture)).convert("RGB")
+    faded = Image.blend(picture, Image.new("RGB", picture.size, "white"), _DIM)
+    axes.imshow(faded, extent=(0, looks.width, looks.height, 0), interpolation="antialiased")
+    _draw_looks(axes, looks, found)
+    axes.set_axis_off()
+    axes.set_xlim(0, looks.width)
+    axes.set_ylim(looks.height, 0)
+    hits = [look for look in found if look.hit]
+    title = f"Layer {caption.layer}, head {caption.head} of {short(caption.model)}, map {caption.version}"
+    axes.set_title(title, loc="left", fontsize=11, fontweight="bold", color=INK, pad=20, parse_math=False)
+    words = len({look.word for look in hits})
+    axes.annotate(
+        f"page {caption.page}: looked at the word being written for {len(hits)} of {len(found)} tokens, "
+        f"at {words} of {len(looks.words)} words",
+        (0, 1),
+        xytext=(0, 6),
+        xycoords="axes fraction",
+        textcoords="offset points",
+        fontsize=8.5,
+        color=INK,
+    )
+    figure.legend(
+        handles=[
+            Patch(facecolor="none", edgecolor=_COLOURS[0], linewidth=1.4, label="word it hit"),
+            Patch(facecolor=_COLOURS[0], alpha=0.55, label="where it looked for that word"),
+            Patch(facecolor=_ELSEWHERE, alpha=0.45, label="looked there for another word"),
+        ],
+        loc="outside lower left",
+        ncols=3,
+        frameon=False,
+        fontsize=8,
+    )
+    return save(figure, form, dpi)
+
+
+def _draw_looks(axes: Axes, looks: PageLooks, found: list[Look]) -> None:
+    hit_words = sorted({look.word for look in found if look.hit})
+    colours = {word: _COLOURS[place % len(_COLOURS)] for place, word in enumerate(hit_words)}
+    for look in found:
+        if look.cell is not None:
+            colour, alpha = (colours[look.word], 0.35) if look.hit else (_ELSEWHERE, 0.25)
+            axes.add_patch(_rectangle(look.cell, facecolor=colour, alpha=alpha, linewidth=0))
+    for word, colour in colours.items():
+        axes.add_patch(_rectangle(looks.words[word][1], facecolor="none", edgecolor=colour, linewidth=1.4))
+
+
+def _rectangle(box: tuple[float, float, float, float], **style: Any) -> Rectangle:
+    x0, y0, x1, y1 = box
+    return Rectangle((x0, y0), x1 - x0, y1 - y0, **style)

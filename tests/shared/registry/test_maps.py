@@ -1,0 +1,126 @@
+"""Maps and aliases: numbering, the default, and which map serves a model."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from headmap.errors import InvalidParameter, MapNotFound
+from headmap.head_scores import HeadScores
+from headmap.registry import maps
+from headmap.registry.maps import Provenance
+from headmap.registry.session import Database
+
+
+def add(database: Database, model: str = "m", revision: str | None = "r1", *, profiled: bool = False) -> str:
+    scores = HeadScores(np.random.default_rng(0).random((2, 4)), 2)
+    provenance = Provenance(model=model, revision=revision, architecture=None, dataset="import")
+    with database.write() as session:
+        return maps.add_map(session, provenance, scores, move_default=profiled)
+
+
+def resolve(database: Database, revision: str | None = None, alias: str | None = None) -> tuple[str, str]:
+    with database.read() as session:
+        record, match = maps.resolve_map(session, "m", revision, alias)
+    return record.id, match
+
+
+def test_maps_are_numbered_per_model(database: Database) -> None:
+    ids = [add(database), add(database), add(database, "other"), add(database)]
+    with database.read() as session:
+        records = [maps.get_map(session, map_id) for map_id in ids]
+    assert [(record.model, record.version) for record in records] == [("m", 1), ("m", 2), ("other", 1), ("m", 3)]
+
+
+def test_the_first_map_becomes_default_and_an_import_does_not_take_it(database: Database) -> None:
+    first = add(database)
+    add(database)
+    assert resolve(database) == (first, "exact")
+
+
+def test_a_finished_profile_becomes_default(database: Database) -> None:
+    add(database)
+    profiled = add(database, profiled=True)
+    assert resolve(database) == (profiled, "exact")
+    with database.read() as session:
+        assert maps.get_map(session, profiled).aliases == ("default",)
+
+
+def test_the_default_of_the_asked_revision_is_exact(database: Database) -> None:
+    first = add(database, revision="r1")
+    add(database, revision="r1")
+    assert resolve(database, "r1") == (first, "exact")
+
+
+def test_a_map_of_the_asked_revision_goes_before_the_default_of_another(database: Database) -> None:
+    add(database, revision="r1")
+    add(database, revision="r2")
+    newest = add(database, revision="r2")
+    assert resolve(database, "r2") == (newest, "exact")
+
+
+def test_another_revisions_default_is_better_than_none(database: Database) -> None:
+    first = add(database, revision="r1")
+    assert resolve(database, "r9") == (first, "revision")
+    assert resolve(database, "r9", "default") == (first, "revision")
+
+
+def test_an_alias_that_was_asked_for_is_taken_as_it_is(database: Database) -> None:
+    first, second = add(database, revision="r1"), add(database, revision="r2")
+    with database.write() as session:
+        maps.set_alias(session, first, "stable")
+    assert resolve(database, "r2", "stable") == (first, "revision")
+    with database.write() as session:
+        record = maps.set_alias(session, second, "stable")
+    assert record.aliases == ("stable",)
+    assert resolve(database, "r2", "stable") == (second, "exact")
+
+
+@pytest.mark.parametrize("alias", [None, "stable"])
+def test_no_map_is_said_so(database: Database, alias: str | None) -> None:
+    with pytest.raises(MapNotFound):
+        resolve(database, "r1", alias)
+
+
+@pytest.mark.parametrize("map_id", ["", "x", "0" * 32, "\x00", "é" * 32])
+def test_unknown_ids_are_not_found(database: Database, map_id: str) -> None:
+    for ask in (maps.get_map, maps.get_scores, maps.get_standard_errors):
+        with database.read() as session, pytest.raises(MapNotFound):
+            ask(session, map_id)
+
+
+def test_a_map_is_found_by_id_or_alias_of_its_model_only(database: Database) -> None:
+    ours, other = add(database), add(database, "other")
+    with database.read() as session:
+        assert maps.find_map(session, "m", ours, "r1")[0].id == ours
+        assert maps.find_map(session, "m", "default", "r2") == (maps.get_map(session, ours), "revision")
+        with pytest.raises(MapNotFound):
+            maps.find_map(session, "m", other)
+
+
+def test_scores_come_back_to_the_bit(database: Database) -> None:
+    map_id = add(database)
+    with database.read() as session:
+        record, scores = maps.get_map(session, map_id), maps.get_scores(session, map_id)
+    assert scores.checksum() == record.checksum
+    assert np.array_equal(scores.matrix, HeadScores(np.random.default_rng(0).random((2, 4)), 2).matrix)
+
+
+def test_pages_of_a_list_meet_without_overlap(database: Database) -> None:
+    ids = [add(database) for _ in range(5)]
+    seen: list[str] = []
+    cursor = None
+    with database.read() as session:
+        while True:
+            page = maps.list_maps(session, model="m", limit=2, cursor=cursor)
+            seen += [record.id for record in page.items]
+            cursor = page.next_cursor
+            if cursor is None:
+                break
+    assert seen == ids[::-1]
+
+
+@pytest.mark.parametrize("cursor", ["", "x", "????", "é", "MjAyNA", "fHw=", "MDAwMS0wMS0wMVQwMDowMDowMHxhYQ"])
+def test_made_up_cursors_are_refused(database: Database, cursor: str) -> None:
+    with database.read() as session, pytest.raises(InvalidParameter, match="cursor"):
+        maps.list_maps(session, cursor=cursor)
