@@ -21,7 +21,7 @@ from benchmarks.shapes import VICUNA, Shape
 from benchmarks.skew import published_skew
 from headmap.engine.graphs import CudaCapture
 from headmap.errors import OutOfMemory
-from headmap.kvcache.backends import make_backend
+from headmap.kvcache.backends.choice import make_backend
 from headmap.kvcache.backends.trial import make_trial
 from headmap.kvcache.plan import KeepPlan, KVRequest
 from headmap.kvcache.planning import plan_cache
@@ -135,7 +135,7 @@ def _dense(setup: Setup, prompt: int, batch: int) -> Step:
     grouped = setup.group > 1
 
     def step() -> torch.Tensor:
-        return torch.stack([scaled_dot_product_attention(query, *layer, enable_gqa=grouped) for layer in kept])
+        return torch.stack([scaled_dot_product_attention(query, k, v, enable_gqa=grouped) for k, v in kept])
 
     return step
 
