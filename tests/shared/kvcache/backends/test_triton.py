@@ -187,10 +187,8 @@ def test_the_workspace_has_the_size_that_is_told() -> None:
 
 def test_what_it_cannot_serve_is_told() -> None:
     assert TritonBackend.missing(pool_of(head_dim=256)) is None
-    assert TritonBackend.missing(pool_of(head_dim=272)) == (
-        "Triton's kernels take a head_dim of at most 256, this is 272"
-    )
-    assert TritonBackend.missing(pool_of(dtype=torch.float64)) == "Triton's kernels take no torch.float64"
+    assert TritonBackend.missing(pool_of(head_dim=272)) == ("it takes a head_dim of at most 256, this is 272")
+    assert TritonBackend.missing(pool_of(dtype=torch.float64)) == "it knows no torch.float64"
 
 
 def test_no_triton_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -219,6 +217,6 @@ def test_a_gpu_compiles_each_kernel_once(tmp_path: Path) -> None:
     ran = subprocess.run([sys.executable, script], env=environment, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr
     told = json.loads(ran.stdout)
-    assert told["missing"] == "Triton needs a CUDA device, the pool is on cpu"
+    assert told["missing"] == "it needs a CUDA device, the pool is on cpu"
     assert told["compiled"] == {"begin": 1, "attend": 1, "join": 1}
     assert told["wide_loads"]
