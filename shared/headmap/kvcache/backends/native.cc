@@ -288,12 +288,14 @@ struct Step {
         const int64_t d = layer.d, size = layer.size, block = d * size, step = CHUNK * size;
         const int64_t places = (stop - next) * size, written = row.part_pages + row.write_at / size;
         int64_t pages[CHUNK];
+        for (int64_t i = next; i < stop; i++) pages[i - next] = row.page(i);
+        if (next <= written && written < stop) write(index, pages[written - next], row.write_at % size);
         for (int64_t h = 0; h < group; h++) std::memset(logits + h * step, 0, places * sizeof(float));
         for (int64_t i = next; i < stop; i++) {
-            const int64_t page = pages[i - next] = row.page(i), count = row.count(i);
-            if (i == written) write(index, page, row.write_at % size);
+            const int64_t count = row.count(i);
+            const Float *page = static_cast<const Float *>(layer.keys) + pages[i - next] * block;
             float *found = logits + (i - next) * size;
-            multiply(group, own, d, static_cast<const Float *>(layer.keys) + page * block, size, d, found, step, size);
+            multiply(group, own, d, page, size, d, found, step, size);
             for (int64_t h = 0; count < size && h < group; h++)
                 for (int64_t j = count; j < size; j++) found[h * step + j] = NOTHING;
         }

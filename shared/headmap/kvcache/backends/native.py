@@ -62,15 +62,14 @@ class NativeBackend(DecodeBackend):
         values: torch.Tensor,
         scaling: float,
     ) -> torch.Tensor:
-        dtype = self.pool.keys.dtype
-        own, key, value = (tensor.to(dtype).contiguous() for tensor in (queries, keys, values))
+        own, key, value = self._ready(queries), self._ready(keys), self._ready(values)
         slots, output = slots.contiguous(), torch.empty_like(own)
         self._attend(
             self._references[layer_idx], slots.data_ptr(), len(slots), own.shape[2],
             own.data_ptr(), key.data_ptr(), value.data_ptr(),
             scaling * math.log2(math.e), output.data_ptr(), torch.get_num_threads(),
         )  # fmt: skip
-        return output.to(queries.dtype)
+        return output if output.dtype is queries.dtype else output.to(queries.dtype)
 
     def write(self, pages: Int32s, source: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> None:
         """Fill whole pages from where a prompt's keys and values lie: `Pool.write` with what it takes to call it.
@@ -84,6 +83,11 @@ class NativeBackend(DecodeBackend):
             self._references[0], pages.ctypes.data, len(pages), source.data_ptr(),
             key.data_ptr(), key.stride(0), value.data_ptr(), value.stride(0), torch.get_num_threads(),
         )  # fmt: skip
+
+    def _ready(self, tensor: torch.Tensor) -> torch.Tensor:
+        dtype = self.pool.keys.dtype
+        # asked first: `to` takes a microsecond even where there is nothing to do
+        return tensor if tensor.dtype is dtype and tensor.is_contiguous() else tensor.to(dtype).contiguous()
 
 
 class _Layer(Structure):
@@ -152,7 +156,7 @@ _ATTEND = {
 }
 _WRITE = {2: _LIBRARY.write_16, 4: _LIBRARY.write_32}
 for _function in _WRITE.values():
-    _function.argtypes = [c_void_p, c_void_p, c_int64, c_void_p, *[c_void_p, c_int64] * 2, c_int64]
+    _function.argtypes = [c_void_p, c_void_p, c_int64, c_void_p, c_void_p, c_int64, c_void_p, c_int64, c_int64]
     _function.restype = None
 for _function in _ATTEND.values():
     _function.argtypes = [c_void_p, c_void_p, c_int64, c_int64, *[c_void_p] * 3, c_float, c_void_p, c_int64]
