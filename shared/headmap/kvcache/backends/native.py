@@ -20,6 +20,7 @@ from tempfile import TemporaryDirectory
 import torch
 
 from headmap.kvcache.backends.base import DecodeBackend
+from headmap.kvcache.pool.free import Int32s
 from headmap.kvcache.pool.pool import Pool
 
 SOURCE = Path(__file__).with_suffix(".cc")
@@ -61,15 +62,32 @@ class NativeBackend(DecodeBackend):
         values: torch.Tensor,
         scaling: float,
     ) -> torch.Tensor:
-        dtype = self.pool.keys.dtype
-        own, key, value = (tensor.to(dtype).contiguous() for tensor in (queries, keys, values))
+        own, key, value = self._ready(queries), self._ready(keys), self._ready(values)
         slots, output = slots.contiguous(), torch.empty_like(own)
         self._attend(
             self._references[layer_idx], slots.data_ptr(), len(slots), own.shape[2],
             own.data_ptr(), key.data_ptr(), value.data_ptr(),
             scaling * math.log2(math.e), output.data_ptr(), torch.get_num_threads(),
         )  # fmt: skip
-        return output.to(queries.dtype)
+        return output if output.dtype is queries.dtype else output.to(queries.dtype)
+
+    def write(self, pages: Int32s, source: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> None:
+        """Fill whole pages from where a prompt's keys and values lie: `Pool.write` with what it takes to call it.
+
+        `pages`: (p,). `source`: (p * page_tokens,) int64, the row of `keys` and `values`, (T, head_dim), that each
+        place takes; -1 where it stays free. Neither is checked against what there is.
+        """
+        dtype = self.pool.keys.dtype
+        key, value = (t.to(dtype) if t.stride(-1) == 1 else t.to(dtype).contiguous() for t in (keys, values))
+        _WRITE[dtype.itemsize](
+            self._references[0], pages.ctypes.data, len(pages), source.data_ptr(),
+            key.data_ptr(), key.stride(0), value.data_ptr(), value.stride(0), torch.get_num_threads(),
+        )  # fmt: skip
+
+    def _ready(self, tensor: torch.Tensor) -> torch.Tensor:
+        dtype = self.pool.keys.dtype
+        # asked first: `to` takes a microsecond even where there is nothing to do
+        return tensor if tensor.dtype is dtype and tensor.is_contiguous() else tensor.to(dtype).contiguous()
 
 
 class _Layer(Structure):
@@ -136,6 +154,10 @@ _ATTEND = {
     torch.bfloat16: _LIBRARY.attend_bfloat16,
     torch.float16: _LIBRARY.attend_float16,
 }
+_WRITE = {2: _LIBRARY.write_16, 4: _LIBRARY.write_32}
+for _function in _WRITE.values():
+    _function.argtypes = [c_void_p, c_void_p, c_int64, c_void_p, c_void_p, c_int64, c_void_p, c_int64, c_int64]
+    _function.restype = None
 for _function in _ATTEND.values():
     _function.argtypes = [c_void_p, c_void_p, c_int64, c_int64, *[c_void_p] * 3, c_float, c_void_p, c_int64]
     _function.restype = None
