@@ -14,6 +14,7 @@ from headmap.engine.vocabulary import Vocabulary, read_vocabulary
 from headmap.families.base import PreparedPrompt
 from headmap.models import ModelInfo
 from headmap.settings import Settings
+from services.inference.maps import MapBook
 
 
 class PromptMaker(Protocol):
@@ -63,6 +64,15 @@ class OpenedModel:
     eos_token_ids: frozenset[int]
     vocabulary: Vocabulary
     grammars: Grammars
+
+
+@dataclass(frozen=True)
+class ServedModel:
+    """A model that is open and the maps it is served with."""
+
+    info: ModelInfo
+    opened: OpenedModel
+    maps: MapBook
 
 
 OpenModel = Callable[[ModelInfo, Settings], OpenedModel]
