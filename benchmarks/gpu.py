@@ -20,8 +20,7 @@ from benchmarks.contenders.measure import find, measure
 from benchmarks.contenders.ours import plan_of
 from benchmarks.report import Recorder
 from benchmarks.shapes import VICUNA, Shape, build
-from headmap.errors import OutOfMemory
-from headmap.kvcache.transformers.cache import RaggedCache
+from headmap.kvcache.pool.paging import Paging
 from headmap.kvcache.transformers.generate import cache_shape
 
 CONTENDERS = ("sparsemm", "full", "dynamic")
@@ -104,19 +103,12 @@ def step_weights(model: PreTrainedModel) -> int:
 
 
 def concurrent(model: PreTrainedModel, setup: Setup, method: str, working_bytes: int) -> int:
-    """How many requests the cache's own books admit beside the weights and what one prefill works with."""
+    """How many requests, each to its end, the pool has pages for beside the weights and what one prefill works with."""
     weights = sum(weight.nbytes for weight in model.parameters())
     shape, plan = cache_shape(model), plan_of(model, setup.case(method, setup.concurrent_prompt))
     room = max(0, setup.memory_bytes - weights - working_bytes)
-    cache = RaggedCache(shape, dtype=model.dtype, device=torch.device("cpu"), memory_bytes=room)
-    needed = cache.reservation(plan, setup.concurrent_answer)
-    admitted = 0
-    while True:
-        try:
-            cache.admit(needed)
-        except OutOfMemory:
-            return admitted
-        admitted += 1
+    paging = Paging(shape)
+    return room // paging.page_bytes // paging.sequence(plan, setup.concurrent_answer)
 
 
 def bars(rows: Sequence[dict[str, Any]]) -> dict[str, float]:

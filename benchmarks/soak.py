@@ -39,7 +39,7 @@ def run(*, record: Recorder, requests: int = 2000, clients: int = 4, step: int =
         with server_process(settings.data_dir) as server:
             rows, ended = asyncio.run(_drive(record, server, requests, clients, step))
             reserved, left = (
-                server.metric("headmap_kv_cache_reserved_bytes"),
+                server.metric("headmap_kv_cache_held_bytes"),
                 server.metric("headmap_num_requests_running"),
             )
             code = server.end()

@@ -1,4 +1,7 @@
-"""Every method on the ragged cache: prompts one after the other, then all decoded at once, as the engine does."""
+"""Every method on the ragged cache: prompts one after the other, then all decoded at once, as the engine's runner does.
+
+The steps are those of `headmap.engine.runner.ModelRunner`, which takes whole multimodal models; these have text alone.
+"""
 
 from __future__ import annotations
 
@@ -7,59 +10,64 @@ from transformers import PreTrainedModel
 
 from benchmarks.contenders.case import Case, Contender
 from benchmarks.skew import published_skew
-from headmap.engine.graphs import Capture, GraphedDecoder, capture_on_cuda
-from headmap.kvcache.backends import get_backend
+from headmap.engine.graphs import Capture, CudaCapture, GraphedDecoder
 from headmap.kvcache.methods import get_method
 from headmap.kvcache.plan import KeepPlan, KVRequest
 from headmap.kvcache.planning import plan_cache
 from headmap.kvcache.transformers.attention import ATTENTION, use_headmap_attention, with_cache
-from headmap.kvcache.transformers.cache import DecodeCache, RaggedCache
+from headmap.kvcache.transformers.cache import RaggedCache
+from headmap.kvcache.transformers.decode import DecodeCache
 from headmap.kvcache.transformers.generate import cache_shape
+from headmap.kvcache.transformers.prefill import Prompt
 
 
 class Ours(Contender):
     def __init__(self, model: PreTrainedModel, case: Case, capture: Capture | None) -> None:
         use_headmap_attention(model)
         model.set_attn_implementation(ATTENTION)  # a text model without pictures has no text_config
-        self._model, self._new_tokens = model, case.settle + case.steps
-        self._plan = plan_of(model, case)
-        attend = get_backend(case.backend, model.device)
-        self._cache = RaggedCache(cache_shape(model), dtype=model.dtype, device=model.device, attend=attend)
-        self._graphed = GraphedDecoder(self._forward, self._cache, capture) if capture else None
+        self._model, self._plan = model, plan_of(model, case)
+        self._cache = RaggedCache.for_plans(
+            [self._plan] * case.batch, case.settle + case.steps, cache_shape(model), dtype=model.dtype,
+            device=model.device, backend=case.backend,
+        )  # fmt: skip
+        self._graphed = GraphedDecoder(self._forward, self._cache.backend, capture) if capture else None
         self._slots: list[int] = []
 
     def prefill(self, tokens: torch.Tensor) -> torch.Tensor:
         positions = torch.arange(tokens.shape[1], device=tokens.device)[None]
         last = []
         for prompt in tokens:
-            slot = self._cache.admit(self._cache.reservation(self._plan, self._new_tokens))
-            view = self._cache.prefill(slot, self._plan)
+            slot = self._cache.admit(self._plan)
+            view = self._cache.prefill([Prompt(slot, self._plan)])
             output = self._model.model(
                 input_ids=prompt[None], position_ids=positions, use_cache=True, **with_cache(self._model.model, view)
             )
+            view.done()
             last.append(output.last_hidden_state[0, -1])
             self._slots.append(slot)
         return self._model.lm_head(torch.stack(last)).argmax(-1)
 
     def step(self, tokens: torch.Tensor, position: int) -> torch.Tensor:
-        if self._graphed is not None:
-            return self._graphed.step(self._slots, tokens.tolist(), [position] * len(tokens)).argmax(-1)
         positions = torch.full((len(tokens),), position, device=tokens.device)
-        return self._forward(tokens[:, None], positions, self._cache.decode(self._slots)).argmax(-1)
+        with self._cache.step(self._slots) as step:
+            if self._graphed is not None:
+                return self._graphed.step(step, tokens[:, None], positions).argmax(-1)
+            return self._forward(tokens[:, None], positions, step).argmax(-1)
 
     def _forward(self, tokens: torch.Tensor, positions: torch.Tensor, cache: DecodeCache) -> torch.Tensor:
         output = self._model.model(
             input_ids=tokens, position_ids=positions[:, None], use_cache=True, **with_cache(self._model.model, cache)
         )
-        return self._model.lm_head(output.last_hidden_state[:, -1])
+        return self._model.lm_head(output.last_hidden_state[:, -1]).float()
 
     @property
     def kv_bytes(self) -> int:
-        return sum(self._cache.tokens(slot) for slot in self._slots) * self._cache.shape.token_bytes
+        """Of the pages that are held: the last of a row may not be full."""
+        return self._cache.pool.held_bytes
 
 
 def ours(model: PreTrainedModel, case: Case) -> Contender:
-    return Ours(model, case, capture_on_cuda if case.graphs else None)
+    return Ours(model, case, CudaCapture() if case.graphs else None)
 
 
 def plan_of(model: PreTrainedModel, case: Case) -> KeepPlan:

@@ -12,12 +12,11 @@ from benchmarks.efficiency.equal_bytes import decode, filled_dense, filled_ragge
 from benchmarks.efficiency.equal_bytes import measure as measure_equal_bytes
 from benchmarks.efficiency.grid import Grid
 from benchmarks.efficiency.grid import measure as measure_requests
-from benchmarks.efficiency.ways import backends
 from benchmarks.efficiency.ways import measure as measure_ways
 from benchmarks.report import Recorder
 from benchmarks.shapes import GQA, MHA, Shape, build
 from benchmarks.skew import published_skew
-from headmap.kvcache.transformers.cache import BLOCK_SIZE
+from headmap.kvcache.pool.paging import PAGE_TOKENS
 
 Part = Literal["equal-bytes", "ways", "requests"]
 PARTS: tuple[Part, ...] = ("equal-bytes", "ways", "requests")
@@ -40,7 +39,7 @@ def run(
     kept = [row for row in earlier if row["what"] not in measured]
     record.begin(
         "efficiency",
-        {"repeats": repeats, "block_size": BLOCK_SIZE, "backends": list(backends()), "grid": grid.settings},
+        {"repeats": repeats, "page_tokens": PAGE_TOKENS, "grid": grid.settings},
         rows=kept,
     )
     if "equal-bytes" in parts:

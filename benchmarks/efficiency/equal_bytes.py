@@ -23,9 +23,12 @@ from headmap.kvcache.shape import CacheShape
 from headmap.kvcache.transformers.attention import ATTENTION, use_headmap_attention, with_cache
 from headmap.kvcache.transformers.cache import RaggedCache
 from headmap.kvcache.transformers.generate import cache_shape
+from headmap.kvcache.transformers.prefill import Prompt
 
 PROMPT_PER_BUDGET = 8
 """The prompt that was compressed is this many times the budget, so that long heads have room to be long."""
+NEW_TOKENS = 64
+"""Steps that a filled cache has pages for."""
 
 
 def measure(
@@ -56,8 +59,9 @@ def decode(model: PreTrainedModel, batch: int, budget: int, repeats: int) -> dic
     """A whole model step with each cache, in turn."""
     shape = cache_shape(model)
     dense = filled_dense(shape, batch, budget, model.dtype)
+    dense_bytes = batch * shape.full_tokens(budget) * shape.token_bytes
     ragged = filled_ragged(model, shape, batch, budget)
-    held = sum(ragged.tokens(slot) for slot in range(batch)) * shape.token_bytes
+    kept = ragged.pool.held_bytes
     tokens = torch.randint(0, 1000, (batch, 1))
     position = PROMPT_PER_BUDGET * budget
 
@@ -69,14 +73,15 @@ def decode(model: PreTrainedModel, batch: int, budget: int, repeats: int) -> dic
     def step_ours() -> None:
         model.set_attn_implementation(ATTENTION)
         positions = torch.full((batch, 1), position)
-        held = with_cache(model.model, ragged.decode(range(batch)))
-        model.model(input_ids=tokens, position_ids=positions, use_cache=True, **held)
+        with ragged.step(range(batch)) as step:
+            held = with_cache(model.model, step)
+            model.model(input_ids=tokens, position_ids=positions, use_cache=True, **held)
 
     use_headmap_attention(model)
     seconds = in_turn({"ours": step_ours, "dense": step_dense}, repeats)
     return {
         "ours_ms": milliseconds(seconds["ours"]), "dense_ms": milliseconds(seconds["dense"]),
-        "kv_bytes": held, "allocated_bytes": ragged.allocated_bytes, **ratios(seconds, "ours", "dense"),
+        "kv_bytes": kept, "dense_bytes": dense_bytes, **ratios(seconds, "ours", "dense"),
     }  # fmt: skip
 
 
@@ -93,14 +98,14 @@ def filled_ragged(model: PreTrainedModel, shape: CacheShape, batch: int, budget:
     scores = published_skew(shape.num_layers, model.config.num_attention_heads, shape.num_kv_heads)
     prompt_tokens = PROMPT_PER_BUDGET * budget
     plan = plan_cache(KVRequest("sparsemm", budget=budget), shape, prompt_tokens, scores)
-    cache = RaggedCache(shape, dtype=model.dtype, device=torch.device("cpu"))
+    cache = RaggedCache.for_plans([plan] * batch, NEW_TOKENS, shape, dtype=model.dtype, device=torch.device("cpu"))
+    for tensor in (cache.pool.keys, cache.pool.values):
+        tensor.normal_()
     for _ in range(batch):
-        prompt = cache.prefill(cache.admit(cache.reservation(plan, 64)), plan)
+        slot = cache.admit(plan)
         for layer_idx in range(shape.num_layers):
-            budgets = torch.from_numpy(plan.tokens[layer_idx])
-            keep = torch.arange(prompt_tokens) < budgets[:, None]
-            keys = torch.randn(shape.num_kv_heads, prompt_tokens, shape.head_dim, dtype=model.dtype)
-            prompt.store(layer_idx, keys, keys, keep)
+            cache.books.place(slot, layer_idx, plan.tokens[layer_idx])
+        cache.books.seal(slot)
     return cache
 
 
@@ -113,11 +118,15 @@ def prefill(model: PreTrainedModel, prompt_tokens: int, budget: int, repeats: in
     tokens = torch.randint(0, 1000, (1, prompt_tokens))
     positions = torch.arange(prompt_tokens)[None]
 
+    cache = RaggedCache.for_plans([plan], 1, shape, dtype=model.dtype, device=torch.device("cpu"))
+
     def ours() -> None:
         model.set_attn_implementation(ATTENTION)
-        cache = RaggedCache(shape, dtype=model.dtype, device=torch.device("cpu"))
-        view = cache.prefill(cache.admit(cache.reservation(plan, 0)), plan)
+        slot = cache.admit(plan)
+        view = cache.prefill([Prompt(slot, plan)])
         model.model(input_ids=tokens, position_ids=positions, use_cache=True, **with_cache(model.model, view))
+        view.done()
+        cache.release(slot)
 
     def dense() -> None:
         model.set_attn_implementation("sdpa")

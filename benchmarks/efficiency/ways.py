@@ -1,8 +1,8 @@
 """Ways to attend over heads of different length on a CPU, for one decode step's attention alone.
 
 Each way gets its keys and values laid out as it likes them, and is not charged for keeping them so while sequences
-grow: a padded block would have to be made anew. `blocks` and `native` are ours, over the store as it lies, in torch's
-operations and in C++. All give the same output.
+grow: a padded block would have to be made anew. `torch` and `native` are ours, over the pool's pages as they lie, and
+write the step's own token too. All give the same output.
 """
 
 from __future__ import annotations
@@ -13,13 +13,15 @@ from functools import partial
 from itertools import product
 from typing import Any
 
+import numpy as np
 import torch
 from torch.nn.functional import pad, scaled_dot_product_attention
 from torch.nn.utils.rnn import pad_sequence
 
 from benchmarks.efficiency.equal_bytes import filled_ragged, models
 from benchmarks.report import Recorder, in_turn, milliseconds
-from headmap.kvcache.backends import AUTO, Attend, get_backend
+from headmap.kvcache.backends import DecodeBackend, make_backend
+from headmap.kvcache.pool.pool import Pool
 from headmap.kvcache.transformers.cache import RaggedCache
 from headmap.kvcache.transformers.generate import cache_shape
 
@@ -63,32 +65,40 @@ def compare(ragged: RaggedCache, batch: int, num_heads: int, repeats: int) -> di
 
     `padded` is left out where these blocks would take more than MOST_PADDED, `native` where it cannot be compiled.
     """
-    heads, d, dtype = ragged.shape.num_kv_heads, ragged.shape.head_dim, ragged.layers[0].keys.dtype
-    rows = batch * heads
-    queries = torch.randn(rows, num_heads // heads, d).to(dtype)
-    lengths = ragged.tables.lengths[:, :batch].reshape(-1, rows)
+    pool, books, shape = ragged.pool, ragged.books, ragged.shape
+    heads, d, dtype = shape.num_kv_heads, shape.head_dim, pool.keys.dtype
+    rows, slots = batch * heads, torch.arange(batch)
+    queries = torch.randn(batch, heads, num_heads // heads, d).to(dtype)
+    new_keys, new_values = (torch.randn(batch, heads, d).to(dtype) for _ in "kv")
+    by_row = queries.view(rows, -1, d)
+    books.append(slots.numpy())
+    lengths = np.stack([books.lengths(slot) for slot in range(batch)], axis=1).reshape(-1, rows)
     padding = float(lengths.max(1).sum() * rows / lengths.sum())
-    ours = backends()
+    ours = backends(pool)
     ways: dict[str, list[Attention]] = {way: [] for way in ("each row", "buckets", "padded", *ours)}
-    if padding * lengths.sum() * ragged.shape.token_bytes > MOST_PADDED:
+    if padding * lengths.sum() * shape.token_bytes > MOST_PADDED:
         del ways["padded"]
-    for store, own in zip(ragged.layers, lengths.tolist(), strict=True):
-        held = [store.row(row) for row in range(rows)]
-        ways["each row"].append(partial(each_row, queries, held))
+    for layer_idx, own in enumerate(lengths.tolist()):
+        for way, backend in ours.items():
+            step = partial(backend.attend, layer_idx, slots, queries, new_keys, new_values, d**-0.5)
+            step()  # the step's token lies in the pages before rows are read
+            ways[way].append(step)
+        held = [pool.row(slot, layer_idx, head) for slot in range(batch) for head in range(heads)]
+        ways["each row"].append(partial(each_row, by_row, held))
         for way, groups in (("buckets", alike(own)), ("padded", [list(range(rows))])):
             if way in ways:
-                ways[way].append(partial(by_bucket, queries, [bucket(held, group) for group in groups]))
-        for way, attend in ours.items():
-            ways[way].append(partial(attend, queries, store, d**-0.5))
+                ways[way].append(partial(by_bucket, by_row, [bucket(held, group) for group in groups]))
     seconds = in_turn({way: partial(_all, layers) for way, layers in ways.items()}, repeats)
     return {"ms": {way: milliseconds(took) for way, took in seconds.items()}, "padding": padding}
 
 
-def backends() -> dict[str, Attend]:
+def backends(pool: Pool) -> dict[str, DecodeBackend]:
     """Our own ways: the native one where there is a compiler."""
-    cpu = torch.device("cpu")
-    found = {"blocks": get_backend("torch", cpu), "native": get_backend(AUTO, cpu)}
-    return found if found["native"] is not found["blocks"] else {"blocks": found["blocks"]}
+    found = {"torch": make_backend("torch", pool)}
+    try:
+        return found | {"native": make_backend("native", pool)}
+    except ImportError:
+        return found
 
 
 def _all(layers: Sequence[Attention]) -> None:

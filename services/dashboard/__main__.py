@@ -24,8 +24,8 @@ def main(argv: list[str] | None = None) -> int:
     settings = Settings()
     setup_logging(settings, "dashboard")
     addresses = Addresses(arguments.api.rstrip("/"), tuple(arguments.service or [arguments.api]))
-    started = serve(create_app(settings, addresses), settings, host=arguments.host, port=arguments.port)
-    return 0 if started else 1
+    well = serve(create_app(settings, addresses), settings, host=arguments.host, port=arguments.port)
+    return 0 if well else 1
 
 
 if __name__ == "__main__":

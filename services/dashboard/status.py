@@ -116,7 +116,7 @@ async def _look(client: httpx.AsyncClient, service: str, url: str, key: SecretSt
 _FIELDS = {
     "headmap_num_requests_running": "running",
     "headmap_num_requests_waiting": "waiting",
-    "headmap_kv_cache_reserved_bytes": "reserved_bytes",
+    "headmap_kv_cache_held_bytes": "reserved_bytes",
     "headmap_kv_cache_capacity_bytes": "capacity_bytes",
     "headmap_prompt_tokens_total": "prompt_tokens",
     "headmap_generation_tokens_total": "generated_tokens",

@@ -1,21 +1,19 @@
 """Start the cluster's processes, watch over them, end them.
 
-One web process (scoring and inference behind one port) and one scoring worker. A worker that dies is started again,
-later each time; a web process that dies ends the cluster. Nothing outlives the supervisor, however it ends.
+One web process (scoring and inference behind one port) and one scoring worker. Either is started again when it ends,
+later each time; only a web process that never served ends the cluster, as nothing would be better the next time. The
+socket stays open here, so clients that come between two web processes wait for the next one. Nothing outlives the
+supervisor, however it ends.
 """
 
 from __future__ import annotations
 
 import fcntl
-import json
-import os
 import shutil
 import signal
 import socket
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,11 +27,9 @@ from headmap.models import find_model
 from headmap.registry.migrations import migrate
 from headmap.settings import Settings
 from services.embedded.metrics_folder import metrics_folder
+from services.embedded.process import Process
 
 _TICK_SECONDS = 0.2
-_FIRST_BACK_OFF, _LAST_BACK_OFF = 1.0, 30.0
-_STABLE_SECONDS = 60.0
-_LARGEST_LOG = 10 * 2**20
 _END_GRACE_SECONDS = 15.0
 
 
@@ -49,64 +45,6 @@ class Notices:
 
     ready: Callable[[str], None]
     trouble: Callable[[str], None]
-
-
-class Process:
-    """One child: its own session (a terminal's Ctrl-C reaches the supervisor alone), a lifeline, a log file."""
-
-    def __init__(self, name: str, arguments: Sequence[str], settings: Settings, keep: Sequence[int] = ()) -> None:
-        self.name = name
-        self.log = settings.data_dir / "logs" / f"{name}.log"
-        self._arguments, self._settings, self._keep = arguments, settings, keep
-        self._child: subprocess.Popen[bytes] | None = None
-        self.started_at = 0.0
-
-    def start(self) -> None:
-        self.log.parent.mkdir(parents=True, exist_ok=True)
-        if self.log.is_file() and self.log.stat().st_size > _LARGEST_LOG:
-            self.log.replace(self.log.with_suffix(".log.1"))
-        with self.log.open("ab") as log:
-            self._child = subprocess.Popen(  # noqa: S603  our own modules, no shell
-                [sys.executable, "-m", *self._arguments],
-                stdin=subprocess.PIPE,
-                stdout=log,
-                stderr=log,
-                env=_environment(self._settings),
-                pass_fds=self._keep,
-                start_new_session=True,
-            )
-        self.started_at = time.monotonic()
-
-    @property
-    def code(self) -> int | None:
-        """The exit status; None while it runs."""
-        return None if self._child is None else self._child.poll()
-
-    def terminate(self) -> None:
-        if self._child is not None and self._child.poll() is None:
-            self._child.terminate()
-
-    def end(self) -> None:
-        """Kill it where it still runs."""
-        if self._child is None:
-            return
-        self._child.kill()
-        self._child.wait()
-        if self._child.stdin is not None:
-            self._child.stdin.close()
-
-    def last_words(self) -> str:
-        """The last message of the log."""
-        lines = self.log.read_text(errors="replace").strip().splitlines() if self.log.is_file() else []
-        for line in reversed(lines[-50:]):
-            try:
-                entry = json.loads(line)
-            except ValueError:
-                return line.strip()
-            if isinstance(entry, dict) and entry.get("level") in ("error", "critical", "warning"):
-                exception = str(entry.get("exception", "")).strip().splitlines()
-                return exception[-1] if exception else str(entry.get("message", ""))
-        return "no message"
 
 
 class Supervisor:
@@ -134,9 +72,7 @@ class Supervisor:
         self._socket: socket.socket | None = None
         self._web: Process | None = None
         self._worker = Process("worker", ["services.embedded.worker"], settings)
-        self._back_off = _FIRST_BACK_OFF
-        self._restart_at: float | None = None
-        self._announced = False
+        self._answered = self._answered_once = False
 
     @property
     def url(self) -> str:
@@ -163,15 +99,27 @@ class Supervisor:
         self.stop()
 
     def watch(self, until: Callable[[], bool]) -> None:
-        """Keep the cluster running until `until()` holds. Raises ClusterError when the web process ends."""
+        """Keep the cluster running until `until()` holds. Raises ClusterError for a web process that cannot start."""
         while not until():
             self.check()
             time.sleep(_TICK_SECONDS)
 
     def check(self) -> None:
-        """Look once: announce readiness, start a worker that ended again. Raises ClusterError as `watch`."""
-        self._look_at_web()
-        self._look_at_worker()
+        """Look once: announce a web process that answers, start again what ended. Raises ClusterError as `watch`."""
+        web = self._web
+        if web is None:
+            raise ClusterError("the cluster has not been started")
+        if web.code is not None:
+            self._answered = False
+            if not self._answered_once:
+                raise ClusterError(f"the web process ended with {web.code}: {web.last_words()} (log: {web.log})")
+        elif not self._answered and self._answers():
+            self._answered = self._answered_once = True
+            self._notices.ready(self.url)
+        for process in (web, self._worker):
+            trouble = process.start_again()
+            if trouble is not None:
+                self._notices.trouble(trouble)
 
     def stop(self) -> None:
         """End everything, running requests first; takes no longer than they are given, and less in a hurry."""
@@ -192,35 +140,8 @@ class Supervisor:
 
     @property
     def ready(self) -> bool:
-        """Whether the web process has answered."""
-        return self._announced
-
-    def _look_at_web(self) -> None:
-        web = self._web
-        if web is None:
-            raise ClusterError("the cluster has not been started")
-        if web.code is not None:
-            raise ClusterError(f"the web process ended with {web.code}: {web.last_words()} (log: {web.log})")
-        if not self._announced and self._answers():
-            self._announced = True
-            self._notices.ready(self.url)
-
-    def _look_at_worker(self) -> None:
-        worker, now = self._worker, time.monotonic()
-        if worker.code is None:
-            if now - worker.started_at > _STABLE_SECONDS:
-                self._back_off = _FIRST_BACK_OFF
-            return
-        if self._restart_at is None:
-            self._restart_at = now + self._back_off
-            self._notices.trouble(
-                f"the scoring worker ended with {worker.code}; starting it again in {self._back_off:g} s "
-                f"(log: {worker.log})"
-            )
-            self._back_off = min(2 * self._back_off, _LAST_BACK_OFF)
-        elif now >= self._restart_at:
-            self._restart_at = None
-            worker.start()
+        """Whether the web process has answered since it was last started."""
+        return self._answered
 
     def _answers(self) -> bool:
         try:
@@ -243,18 +164,6 @@ def stop_signals() -> Iterator[Callable[[], int]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _environment(settings: Settings) -> dict[str, str]:
-    """The children's environment: what the command line decided, and threads that wait without spinning."""
-    environment = dict(os.environ)
-    environment["HEADMAP_DATA_DIR"] = str(settings.data_dir)
-    environment["HEADMAP_MODELS"] = json.dumps(list(settings.models))
-    environment["PYTHONUNBUFFERED"] = "1"
-    environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # two processes share the cores
-    environment.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    environment.setdefault("TOKENIZERS_PARALLELISM", "false")
-    return environment
 
 
 def _lock(data_dir: Path) -> IO[str]:

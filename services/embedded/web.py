@@ -20,8 +20,8 @@ def main() -> int:
 
     give_back_freed_memory()
     bound = socket.socket(fileno=int(sys.argv[1]))
-    started = serve(create_app(settings, url=own_url(bound)), settings, bound=bound)
-    return 0 if started else 1
+    well = serve(create_app(settings, url=own_url(bound)), settings, bound=bound)
+    return 0 if well else 1
 
 
 def own_url(bound: socket.socket) -> str:

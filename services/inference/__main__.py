@@ -23,8 +23,8 @@ def main(argv: list[str] | None = None) -> int:
     from services.inference.http.app import create_app
 
     give_back_freed_memory()
-    started = serve(create_app(settings), settings, host=arguments.host, port=arguments.port)
-    return 0 if started else 1
+    well = serve(create_app(settings), settings, host=arguments.host, port=arguments.port)
+    return 0 if well else 1
 
 
 if __name__ == "__main__":

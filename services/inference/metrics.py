@@ -28,9 +28,9 @@ class EngineCollector(Collector):
             "headmap_num_requests_waiting": ("Requests in the queue", lambda s: s.waiting),
             "headmap_kv_cache_usage_perc": (
                 "KV memory in use, 1 is all of it",
-                lambda s: s.kv_reserved_bytes / s.kv_capacity_bytes if s.kv_capacity_bytes else 0.0,
+                lambda s: s.kv_held_bytes / s.kv_capacity_bytes if s.kv_capacity_bytes else 0.0,
             ),
-            "headmap_kv_cache_reserved_bytes": ("KV memory reserved", lambda s: s.kv_reserved_bytes),
+            "headmap_kv_cache_held_bytes": ("KV memory of the pages that are held", lambda s: s.kv_held_bytes),
             "headmap_session_bytes": ("Held of conversations between their turns", lambda s: s.session_bytes),
             "headmap_kv_cache_capacity_bytes": ("KV memory there is", lambda s: s.kv_capacity_bytes),
         }

@@ -8,6 +8,8 @@ from typing import Any, Protocol
 
 from PIL import Image
 
+from headmap.devices import use_device
+from headmap.engine.decode_choice import DecodeChoice
 from headmap.engine.messages import EngineRequest, OnEvent
 from headmap.engine.sampling.grammar import Grammars
 from headmap.engine.vocabulary import Vocabulary, read_vocabulary
@@ -34,7 +36,7 @@ class Stats(Protocol):
     @property
     def waiting(self) -> int: ...
     @property
-    def kv_reserved_bytes(self) -> int: ...
+    def kv_held_bytes(self) -> int: ...
     @property
     def kv_capacity_bytes(self) -> int: ...
     @property
@@ -64,6 +66,8 @@ class OpenedModel:
     eos_token_ids: frozenset[int]
     vocabulary: Vocabulary
     grammars: Grammars
+    decode: DecodeChoice | None = None
+    """How the engine's decode steps run, where that was found out."""
 
 
 @dataclass(frozen=True)
@@ -75,23 +79,31 @@ class ServedModel:
     maps: MapBook
 
 
-OpenModel = Callable[[ModelInfo, Settings], OpenedModel]
+OpenModel = Callable[[ModelInfo, Settings], Callable[[Settings], OpenedModel]]
+"""Loads a model's weights and returns what makes its engine, with the settings that say how much memory it gets."""
 
 
-def open_model(info: ModelInfo, settings: Settings) -> OpenedModel:
-    """Load a model and make its engine. Raises UnsupportedModel."""
+def open_model(info: ModelInfo, settings: Settings) -> Callable[[Settings], OpenedModel]:
+    """An OpenModel. Raises UnsupportedModel, and Unavailable for a device that is not there."""
     from headmap.engine.engine import Engine
     from headmap.families.loading import load_model
 
     loaded = load_model(info, device=settings.device, dtype=settings.dtype)
     vocabulary = read_vocabulary(loaded.tokenizer)
-    return OpenedModel(
-        prompts=loaded,
-        engine=Engine(loaded, settings),
-        device=str(loaded.device),
-        dtype=str(loaded.model.dtype).removeprefix("torch."),
-        longest_token=max(map(len, loaded.tokenizer.get_vocab())),
-        eos_token_ids=loaded.eos_token_ids,
-        vocabulary=vocabulary,
-        grammars=Grammars(vocabulary, loaded.eos_token_ids),
-    )
+
+    def with_engine(share: Settings) -> OpenedModel:
+        use_device(loaded.device)
+        engine = Engine(loaded, share)
+        return OpenedModel(
+            prompts=loaded,
+            engine=engine,
+            device=str(loaded.device),
+            dtype=str(loaded.model.dtype).removeprefix("torch."),
+            longest_token=max(map(len, loaded.tokenizer.get_vocab())),
+            eos_token_ids=loaded.eos_token_ids,
+            vocabulary=vocabulary,
+            grammars=Grammars(vocabulary, loaded.eos_token_ids),
+            decode=engine.choice,
+        )
+
+    return with_engine

@@ -11,6 +11,7 @@ from typing import Any
 
 from headmap.budgets import resolve_budget
 from headmap.context import request_id
+from headmap.engine.memory import share_of_each
 from headmap.engine.messages import EngineRequest
 from headmap.engine.reuse.sessions import SessionTurn
 from headmap.engine.sampling.params import SamplingParams
@@ -57,15 +58,13 @@ class Serving:
         self._refresher: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Load every model and resolve its map. Raises ModelNotFound and UnsupportedModel."""
-        share = self.settings
-        shared = {"session_memory_bytes": share.session_memory_bytes // len(share.models)}
-        if share.kv_memory_bytes is not None:
-            shared["kv_memory_bytes"] = share.kv_memory_bytes // len(share.models)
-        share = share.model_copy(update=shared)
-        for name in dict.fromkeys(self.settings.models):
-            info = await asyncio.to_thread(find_model, name, self.settings)
-            opened = await asyncio.to_thread(self.open_model, info, share)
+        """Load every model and resolve its map. Raises ModelNotFound, UnsupportedModel and Unavailable."""
+        names = list(dict.fromkeys(self.settings.models))
+        infos = [await asyncio.to_thread(find_model, name, self.settings) for name in names]
+        loaded = [await asyncio.to_thread(self.open_model, info, self.settings) for info in infos]
+        share = share_of_each(self.settings, len(loaded))
+        for name, info, with_engine in zip(names, infos, loaded, strict=True):
+            opened = await asyncio.to_thread(with_engine, share)
             book = MapBook(self.database, info)
             await book.refresh()
             opened.engine.start()
@@ -74,6 +73,11 @@ class Serving:
         books = [served.maps for served in self.models.values()]
         refresher = MapRefresher(books, self.settings.map_refresh_seconds)
         self._refresher = asyncio.create_task(refresher.run(), name="map refresher")
+
+    def failure(self) -> str | None:
+        """Why only a new process can serve: an engine that ended though nobody stopped it. None while all is well."""
+        ended = [name for name, served in self.models.items() if not served.opened.engine.stats().alive]
+        return f"the engine of {', '.join(ended)} ended by itself" if ended and not self._stopping else None
 
     async def give_up(self) -> None:
         """Take no more requests; those at hand fail with ShuttingDown."""
@@ -114,7 +118,7 @@ class Serving:
         _check_head(served, asked.watched)
         asked_kv = asked.kv or KVRequest(**self.default_kv())
         kv, found = await self._settle_kv(served, asked_kv, asked.map)
-        prepared = await self._intake.prepare(served.opened, asked)
+        prepared = await self._intake.prepare(served, asked)
         session = None
         if asked.session is not None:
             session = SessionTurn((asked.caller, asked.session), (kv, found and found.id), prepared.digests)

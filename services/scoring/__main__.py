@@ -18,8 +18,8 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     settings = Settings()
     setup_logging(settings, "scoring")
-    started = serve(create_app(settings), settings, host=arguments.host, port=arguments.port)
-    return 0 if started else 1
+    well = serve(create_app(settings), settings, host=arguments.host, port=arguments.port)
+    return 0 if well else 1
 
 
 if __name__ == "__main__":

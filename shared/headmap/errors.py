@@ -10,7 +10,7 @@
     ├── PayloadTooLarge 413   ImageTooLarge, DatasetTooLarge
     ├── Unauthorized 401
     ├── TooManyRequests 429   QueueFull, RateLimited; with retry_after
-    └── Unavailable 503       RegistryUnavailable, DatasetUnavailable, ShuttingDown, OutOfMemory
+    └── Unavailable 503       RegistryUnavailable, DatasetUnavailable, ShuttingDown, OutOfMemory, DeviceFailed
 
 Services turn them into problem documents (RFC 9457) in one handler; nothing else sets a status.
 """
@@ -226,3 +226,9 @@ class ShuttingDown(Unavailable):
 
 class OutOfMemory(Unavailable):
     code, title = "out_of_memory", "Out of memory"
+
+
+class DeviceFailed(Unavailable):
+    """The device cannot be used any more by this process, which ends and is started again."""
+
+    code, title = "device_failed", "Device failed"

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 DEMO_MODEL = "headmap/demo-ocr"
@@ -50,21 +51,28 @@ class Settings(BaseSettings):
     )
     map_refresh_seconds: float = Field(2.0, gt=0, description="how often inference looks whether an alias has moved")
 
-    kv_memory_bytes: int | None = Field(None, gt=0, description="for all sequences' KV; from free memory when unset")
+    kv_memory_bytes: int | None = Field(
+        None, gt=0, description="for the KV of all models' sequences; from free memory when unset"
+    )
     session_memory_bytes: int = Field(
         2**30, ge=0, description="of the machine's memory, for conversations between their turns; 0 keeps none"
     )
     max_running: int = Field(32, ge=1, description="sequences decoded together")
-    max_waiting: int = Field(128, ge=0, description="requests queued before 429")
+    max_waiting: int = Field(128, ge=0, description="requests beyond those that can run, before 429; 0 queues none")
+    max_prefill_tokens: int = Field(
+        8192, ge=1, description="prompts that wait are prefilled together up to so many tokens; a longer one by itself"
+    )
     max_decode_gap_ms: float = Field(
         50.0, ge=0, description="a prompt's prefill lets running requests have a token when the last is this long ago"
     )
     decode_backend: Literal["auto", "torch", "native", "triton"] = Field(
         "auto",
         description="attention of a decode step: torch operations, C++ compiled at the start (CPU), or Triton kernels "
-        "(CUDA); auto: native on a CPU where there is a compiler, else torch",
+        "(CUDA); auto: the fastest of those that are right on this machine. `headmap doctor` tells",
     )
-    cuda_graphs: bool = Field(False, description="decode steps are replayed as CUDA graphs; with triton only")
+    cuda_graphs: Literal["auto", "on", "off"] = Field(
+        "auto", description="decode steps are replayed as CUDA graphs; auto: where that is right and faster"
+    )
     default_max_new_tokens: int = Field(128, ge=1, description="for requests that do not say")
     max_prompt_tokens: int = Field(131_072, ge=1, description="at most; the model's context may be less")
     default_kv_ratio: float | None = Field(
@@ -101,11 +109,17 @@ class Settings(BaseSettings):
 
     log_level: str = Field("INFO", description="DEBUG, INFO, WARNING or ERROR")
 
-    @model_validator(mode="after")
-    def _graphs_need_kernels(self) -> Settings:
-        if self.cuda_graphs and self.decode_backend != "triton":
-            raise ValueError(f"cuda_graphs needs decode_backend triton, got {self.decode_backend}")
-        return self
+    @field_validator("cuda_graphs", mode="before")
+    @classmethod
+    def _true_is_on(cls, value: object) -> object:
+        return {"true": "on", "1": "on", "false": "off", "0": "off"}.get(str(value).lower(), value)
+
+    @field_validator("device")
+    @classmethod
+    def _known_device(cls, value: str) -> str:
+        if re.fullmatch(r"auto|cpu|cuda(:\d+)?", value) is None:
+            raise ValueError("HEADMAP_DEVICE must be auto, cpu, cuda or cuda:N")
+        return value
 
     @field_validator("data_dir")
     @classmethod

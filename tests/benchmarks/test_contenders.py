@@ -12,10 +12,13 @@ import torch
 
 from benchmarks.contenders.case import Case
 from benchmarks.contenders.measure import OURS, TRANSFORMERS, find, measure
+from benchmarks.contenders.ours import plan_of
 from benchmarks.efficiency import grid
 from benchmarks.efficiency.grid import Grid, Pythons, run_case
 from benchmarks.report import Recorder
 from benchmarks.shapes import TINY, build, weights_sum
+from headmap.kvcache.pool.paging import Paging
+from headmap.kvcache.transformers.generate import cache_shape
 
 PROMPT, BATCH, BUDGET = 300, 2, 64
 TOKEN_BYTES = 2 * TINY.head_dim * 4
@@ -28,9 +31,18 @@ def case(contender: str) -> Case:
 
 @pytest.mark.parametrize("contender", [*OURS, *TRANSFORMERS])
 def test_a_contender_holds_what_its_method_says(contender: str) -> None:
-    found = measure(build(TINY), case(contender), find(contender))
-    tokens = {"full": PROMPT, "dynamic": PROMPT, "static": PROMPT + 4}.get(contender, BUDGET)
-    assert found["kv_bytes"] == tokens * BATCH * HEADS * TOKEN_BYTES
+    model = build(TINY)
+    found = measure(model, case(contender), find(contender))
+    if contender in OURS:  # bytes of pages: those of the plan, and one of each row for generated tokens
+        paging = Paging(cache_shape(model))
+        assert found["kv_bytes"] % (BATCH * paging.page_bytes) == 0
+        most = paging.sequence(plan_of(model, case(contender)), 1) * BATCH * paging.page_bytes
+        least = (PROMPT if contender == "full" else BUDGET) * BATCH * HEADS * TOKEN_BYTES
+        assert least < found["kv_bytes"] <= most
+        assert contender == "adakv" or found["kv_bytes"] == most
+    else:
+        tokens = PROMPT + (4 if contender == "static" else 0)
+        assert found["kv_bytes"] == tokens * BATCH * HEADS * TOKEN_BYTES
     assert len(found["step_ms"]) == 3
     assert len(found["tokens"]) == 5
 

@@ -32,9 +32,9 @@ def test_every_row_and_every_bar_is_there(tmp_path: Path) -> None:
         assert row["floor_ms"] == pytest.approx(
             (floor["weights_bytes"] + row["kv_bytes"]) / floor["bytes_per_second"] * 1e3
         )
-    assert {row["prompt_tokens"]: row["kv_bytes"] for row in requests if row["contender"] == "sparsemm"} == {
-        64: 32 * KV_BYTES, 256: 32 * KV_BYTES,
-    }  # fmt: skip
+    for row in requests:
+        if row["contender"] == "sparsemm":  # pages of what is kept, and one of each row for generated tokens
+            assert (32 + 32) * KV_BYTES <= row["kv_bytes"] <= (32 + 31 + 32) * KV_BYTES
     assert set(result["bars"]) == {
         "times_floor", "longest_over_shortest", "memory_saved", "faster_than_full", "concurrent",
     }  # fmt: skip
@@ -68,11 +68,11 @@ def test_weights_of_a_step_leave_out_an_embedding_that_is_not_the_head() -> None
     assert gpu.step_weights(apart) == sum(weight.nbytes for weight in apart.parameters()) - embedding
 
 
-def test_as_many_requests_fit_as_their_blocks_do() -> None:
+def test_as_many_requests_fit_as_their_pages_do() -> None:
     model = build(TINY)
     weights = sum(weight.nbytes for weight in model.parameters())
-    block = 32 * 2 * TINY.head_dim * 4
-    per_request = (256 + 8 + 31) // 32 * TINY.num_layers * TINY.num_kv_heads * block
+    page = 32 * 2 * TINY.head_dim * 4
+    per_request = (256 // 32 + 1) * TINY.num_layers * TINY.num_kv_heads * page
     setup = replace(SETUP, memory_bytes=weights + 1000 + 5 * per_request + per_request // 2)
     assert gpu.concurrent(model, setup, "full", working_bytes=1000) == 5
     assert gpu.concurrent(model, setup, "full", working_bytes=per_request) == 4

@@ -87,6 +87,19 @@ def test_only_the_gateway_has_a_port_by_default_and_nothing_a_fixed_name() -> No
     assert all("container_name" not in service for service in services.values())
 
 
+def test_what_runs_for_good_is_started_again_and_what_runs_once_is_waited_for() -> None:
+    services = stack()["services"]
+    once = {
+        name
+        for service in services.values()
+        for name, awaited in service.get("depends_on", {}).items()
+        if awaited["condition"] == "service_completed_successfully"
+    }
+    assert once == {"migrate", "fetch"}
+    for name, service in services.items():
+        assert service.get("restart") == (None if name in once else "unless-stopped"), name
+
+
 def test_every_default_service_is_bounded_and_ours_are_confined() -> None:
     for name, service in stack()["services"].items():
         assert "mem_limit" in service, name

@@ -136,6 +136,16 @@ def test_pods_are_confined_bounded_and_probed(documents: list[dict[str, Any]]) -
         assert "readinessProbe" in named(documents, "Deployment", part)["spec"]["template"]["spec"]["containers"][0]
 
 
+def test_what_ended_or_can_do_nothing_is_started_again(documents: list[dict[str, Any]]) -> None:
+    """An engine that ended makes /health/ready answer 503: should its process not end, it is ended."""
+    for document in documents:
+        if document["kind"] in ("Deployment", "StatefulSet"):
+            pod = document["spec"]["template"]["spec"]
+            assert pod.get("restartPolicy", "Always") == "Always", document["metadata"]["name"]
+    inference = named(documents, "Deployment", "inference")["spec"]["template"]["spec"]["containers"][0]
+    assert inference["livenessProbe"]["httpGet"]["path"] == "/health/ready"
+
+
 def test_gpus_are_asked_for_where_they_are_wanted() -> None:
     most = render(MOST)
     for part, count, selector in (("inference", 2, {}), ("scoring-worker", 1, {"pool": "batch"})):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from headmap.errors import RegistryUnavailable
 from headmap.jobs.broker import Broker
@@ -30,8 +31,9 @@ class Cluster:
         self.broker: Broker = CeleryBroker(create_celery(settings))
         self._workers: list[Worker] = []
 
-    def worker(self, *, pool: str = "solo", pause: float = 0.05, model: str = "", poison: int = -1) -> Worker:
-        self._workers.append(Worker(self.settings, pool=pool, pause=pause, model=model, poison=poison))
+    def worker(self, *, pool: str = "solo", pause: float = 0.05, **options: Any) -> Worker:
+        """`options` as `Worker` has them."""
+        self._workers.append(Worker(self.settings, pool=pool, pause=pause, **options))
         return self._workers[-1]
 
     def submit(self, params: JobParams = PARAMS) -> str:

@@ -7,6 +7,7 @@ import os
 import signal
 from pathlib import Path
 
+from headmap.errors import DeviceFailed
 from headmap.jobs.celery_app import create_celery
 from headmap.jobs.work import OnPage, ShardResult, ShardSpec
 from headmap.models import find_model
@@ -21,6 +22,7 @@ def main() -> None:
     parser.add_argument("--pool", default="solo")
     parser.add_argument("--pause", type=float, default=0.0)
     parser.add_argument("--poison", type=int, help="a job of this seed kills the process that scores it")
+    parser.add_argument("--broken-device", action="store_true", help="as its scorer finds on the first shard")
     parser.add_argument("--model", help="made-up scores have its layers and heads")
     parser.add_argument("--metrics", type=Path, help="count in this folder")
     parser.add_argument("--metrics-port", type=int)
@@ -36,6 +38,8 @@ def main() -> None:
     def score(spec: ShardSpec, on_page: OnPage) -> ShardResult:
         if spec.seed == arguments.poison:
             os.kill(os.getpid(), signal.SIGKILL)
+        if arguments.broken_device:
+            raise DeviceFailed("the worker's device failed")
         return scorer(spec, on_page)
 
     app = create_celery(settings, lambda _: score, ShardMetrics())

@@ -79,15 +79,23 @@ class Process:
 class Worker(Process):
     """A scoring worker without a model: `pause` seconds a page, scores of `model`'s shape, metrics at `url`.
 
-    A job of seed `poison` kills the process that scores it.
+    A job of seed `poison` kills the process that scores it; `broken_device` fails every shard of every job.
     """
 
     def __init__(
-        self, settings: Settings, *, pool: str = "solo", pause: float = 0.05, model: str = "", poison: int = -1
+        self,
+        settings: Settings,
+        *,
+        pool: str = "solo",
+        pause: float = 0.05,
+        model: str = "",
+        poison: int = -1,
+        broken_device: bool = False,
     ) -> None:
         self.port = free_port()
         arguments = ["tests.integration.fake_worker", f"--pool={pool}", f"--pause={pause}", f"--poison={poison}"]
         arguments += [f"--metrics={settings.data_dir / f'metrics-{self.port}'}", f"--metrics-port={self.port}"]
+        arguments += ["--broken-device"] if broken_device else []
         super().__init__(settings, "worker", [*arguments, *([f"--model={model}"] if model else [])])
 
     @property

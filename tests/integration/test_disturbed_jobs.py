@@ -31,6 +31,17 @@ def test_a_killed_worker_loses_nothing(either: Cluster) -> None:
     assert either.job(job).attempts == 2
 
 
+def test_a_worker_whose_device_broke_gives_its_shard_back_and_ends(embedded: Cluster) -> None:
+    """Rather than to fail every shard of every job: whoever supervises it starts another."""
+    broken = embedded.worker(broken_device=True)
+    job = embedded.submit()
+    wait_for(lambda: broken.code is not None, "it ends")
+    assert broken.code == 1
+    embedded.worker()
+    embedded.assert_succeeded(job)
+    assert embedded.job(job).attempts == 2
+
+
 def test_a_worker_that_is_told_to_stop_hands_its_shard_back(either: Cluster) -> None:
     going = either.worker(pause=0.5)
     job = either.submit()

@@ -88,11 +88,12 @@ class Cluster:
         self._running.wait_for(f"{self.url}/health/ready", 240)
 
     def kill(self) -> None:
-        """Without a word, as a machine that loses its power: the process that serves; the rest then ends by itself."""
+        """Without a word, as a machine that loses its power: all but the worker, which then ends by itself."""
         if self._running is None:
             raise RuntimeError("the cluster does not run")
         supervisor = self._running.process
         children = Path(f"/proc/{supervisor.pid}/task/{supervisor.pid}/children").read_text().split()
+        supervisor.kill()
         for child in children:
             if b"services.embedded.web" in Path(f"/proc/{child}/cmdline").read_bytes():
                 os.kill(int(child), signal.SIGKILL)

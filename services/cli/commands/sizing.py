@@ -22,26 +22,37 @@ def sizing(
     memory: Annotated[int, typer.Option(min=1, help="HEADMAP_KV_MEMORY_BYTES.")],
     dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "bfloat16",
 ) -> None:
-    """Say what requests with the whole cache and with a budget take of the KV memory."""
+    """Say what requests with the whole cache and with a budget take of the KV memory.
+
+    More than fit to their ends may run at a time: a request starts once there are pages for its prompt and a page's
+    worth of steps, and the youngest waits again where memory runs short later.
+    """
     if dtype not in _BYTES:
         raise typer.BadParameter(f"{dtype!r} is none of {', '.join(_BYTES)}", param_hint="--dtype")
     from rich.table import Table
 
-    from headmap.kvcache.transformers.cache import BLOCK_SIZE
+    from headmap.engine.scheduler import startable
+    from headmap.kvcache.pool.paging import Paging
+    from headmap.kvcache.shape import CacheShape
 
-    rows = layers * kv_heads
-    per_token = rows * 2 * head_dim * _BYTES[dtype]
-    whole = prompt_tokens + new_tokens
-    kept = min(budget, prompt_tokens) + new_tokens
+    shape = CacheShape(layers, kv_heads, head_dim, _BYTES[dtype])
+    paging, rows = Paging(shape), layers * kv_heads
+    kept = min(budget, prompt_tokens)
+    # Heads that all hold as much round up alike; of others each may leave all but one place of its last page free.
+    at_most = rows * (kept + paging.page_tokens - 1) // paging.page_tokens
     table = Table(box=None, pad_edge=False)
-    for name in ("cache", "bytes of a request", "in blocks at most", "at a time"):
+    for name in ("cache", "bytes of a request", "in pages at most", "start at a time", "fit to their ends"):
         table.add_column(name, justify="left" if name == "cache" else "right")
-    # Heads that all hold as much round up alike; of others each may leave all but one slot of its last block empty.
-    for name, tokens, blocks in (
-        ("full", whole, rows * -(-whole // BLOCK_SIZE)),
-        (f"budget {budget}", kept, rows * (kept + BLOCK_SIZE - 1) // BLOCK_SIZE),
+    for name, tokens, prompt in (
+        ("full", prompt_tokens, paging.full(prompt_tokens)),
+        (f"budget {budget}", kept, min(at_most, paging.full(prompt_tokens))),
     ):
-        reserved = blocks * BLOCK_SIZE * per_token // rows
-        table.add_row(name, f"{tokens * per_token:,}", f"{reserved:,}", f"{memory // reserved:,}")
-    console().print(f"{per_token:,} bytes per token")
+        told = (tokens + new_tokens) * rows * shape.token_bytes
+        whole = prompt + paging.tail(max(1, new_tokens))
+        start = startable(memory // paging.page_bytes, prompt + paging.tail(1), paging.tail(1))
+        table.add_row(
+            name, f"{told:,}", f"{whole * paging.page_bytes:,}", f"{start:,}",
+            f"{memory // paging.page_bytes // whole:,}",
+        )  # fmt: skip
+    console().print(f"{rows * shape.token_bytes:,} bytes per token")
     console().print(table)

@@ -67,7 +67,7 @@ def mount(
     serving = Serving(settings, open_database(settings), open_model, fetcher, InferenceMetrics(metrics.registry))
     metrics.registry.register(EngineCollector(partial(_stats, serving)))
     app.state.inference = serving
-    app.state.give_up = serving.give_up
+    app.state.give_up, app.state.failure = serving.give_up, serving.failure
     app.include_router(inference_router())
     return serving
 
@@ -101,7 +101,7 @@ def checks(request: Request) -> Checks:
 
 def check_model(served: ServedModel) -> Check:
     if not served.opened.engine.stats().alive:
-        return Check("unavailable", "its engine is not running")
+        return Check("unavailable", "its engine has ended; this process ends, to be started again")
     found = served.maps.default
     return Check("ok", f"map {found.id}, version {found.version}" if found else "no map yet")
 

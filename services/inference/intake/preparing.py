@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from services.inference.intake.conversation import Conversation
 from services.inference.intake.fetching import ImageFetcher
 from services.inference.intake.image_pool import ImagePool
 from services.inference.intake.images import EncodedImage, ImageSource
-from services.inference.served_model import OpenedModel
+from services.inference.served_model import OpenedModel, ServedModel
 
 
 @dataclass(frozen=True)
@@ -39,18 +40,19 @@ class Intake:
         self._settings, self._fetcher = settings, fetcher
         self._threads = ThreadPoolExecutor(settings.prepare_workers, thread_name_prefix="prepare")
         self._images = ImagePool(settings)
-        self._preparing = 0
+        self._preparing: Counter[str] = Counter()  # by model, as each engine has its own queue
 
-    async def prepare(self, model: OpenedModel, asked: AskedRequest) -> Prepared:
+    async def prepare(self, served: ServedModel, asked: AskedRequest) -> Prepared:
         """Fetch and decode the pictures and make the prompt.
 
-        Raises QueueFull where too many are being prepared, InvalidImage, ImageTooLarge, InvalidParameter, Unavailable
+        Raises QueueFull where the model has too many requests, InvalidImage, ImageTooLarge, InvalidParameter, Unavailable
         and ShuttingDown.
         """
-        limit = self._settings.max_waiting + self._settings.max_running
-        if self._preparing >= limit:
-            raise QueueFull(f"{self._preparing} requests are being prepared, the most this server takes")
-        self._preparing += 1
+        name, model, stats = served.info.name, served.opened, served.opened.engine.stats()
+        at_work = self._preparing[name] + stats.running + stats.waiting
+        if at_work >= self._settings.max_running + self._settings.max_waiting:
+            raise QueueFull(f"{at_work} requests are at work, the most this server takes")
+        self._preparing[name] += 1
         try:
             run = partial(asyncio.get_running_loop().run_in_executor, self._threads)
             grammar = None if asked.form is None else await run(_make_grammar, model, asked.form)
@@ -61,7 +63,7 @@ class Intake:
             prompt, digests = await run(self._make_prompt, model, asked.prompt, fetched, asked.session is not None)
             return Prepared(prompt, grammar, digests)
         finally:
-            self._preparing -= 1
+            self._preparing[name] -= 1
 
     async def close(self) -> None:
         await self._fetcher.close()

@@ -1,7 +1,9 @@
 """The engine: one thread that owns a model and its ragged cache, and runs every request that was admitted.
 
 A request waits, runs and ends in exactly one terminal event (`Finished` or `Failed`). Requests join and leave between
-decode steps; each has its own method, budget, length and generator.
+decode steps; each has its own method, budget, length and generator. One is admitted when what it keeps of its prompt
+fits beside a page's worth of steps of all others. Where memory runs short later, the youngest waits once more and goes
+on from the tokens it had.
 """
 
 from __future__ import annotations
@@ -13,62 +15,68 @@ from collections.abc import Hashable
 
 import torch
 
+from headmap.device_errors import is_broken_device
+from headmap.devices import use_device
+from headmap.engine.decode_choice import DecodeChoice, choose_attention, choose_graphs
+from headmap.engine.engine_settings import EngineSettings
 from headmap.engine.failures import as_headmap_error
-from headmap.engine.graphs import capture_on_cuda
+from headmap.engine.graphs import CudaCapture
 from headmap.engine.memory import spare_memory
 from headmap.engine.messages import Cancelled, EngineRequest, EngineStats, Event, Failed, OnEvent, Token
 from headmap.engine.reuse.sessions import Sessions
-from headmap.engine.runner import ModelRunner
-from headmap.engine.sampling.params import log_probabilities
-from headmap.engine.scheduler import Scheduler
+from headmap.engine.sampling.sampler import LogProbabilities, sample
+from headmap.engine.scheduler import Scheduler, spare_pages
 from headmap.engine.sequence import Sequence, make_sequence
-from headmap.errors import HeadmapError, OutOfMemory, ShuttingDown, Unavailable
+from headmap.errors import DeviceFailed, HeadmapError, OutOfMemory, ShuttingDown, Unavailable
 from headmap.families.loading import LoadedModel
-from headmap.kvcache.backends import get_backend
+from headmap.kvcache.pool.pool import Pool
 from headmap.kvcache.transformers.cache import RaggedCache
-from headmap.settings import Settings
 
 log = logging.getLogger(__name__)
+
+
+class _Preempted(Exception):
+    """A prefill that ends since those who run need its pages."""
 
 
 class Engine:
     """Serves one model. `start` it, `submit` from any thread, `stop` it.
 
-    KV memory is `settings.kv_memory_bytes`, or a share of what is free once the weights are loaded.
+    KV memory is `settings.kv_memory_bytes`, or a share of what is free once the weights are loaded. A broken device
+    ends it: `stats().alive` says so. `choice`: how its decode steps run, found out when it is made.
+
+    Raises Unavailable where no decode backend, or not the one that the settings name, is right here.
     """
 
-    def __init__(self, loaded: LoadedModel, settings: Settings) -> None:
-        if loaded.device.type != "cuda" and (settings.cuda_graphs or settings.decode_backend == "triton"):
-            raise ValueError(
-                "HEADMAP_CUDA_GRAPHS and HEADMAP_DECODE_BACKEND=triton need a CUDA device, "
-                f"{loaded.info.name} is on {loaded.device}"
-            )
-        try:
-            attend = get_backend(settings.decode_backend, loaded.device)
-        except ImportError as error:
-            raise Unavailable(f"HEADMAP_DECODE_BACKEND={settings.decode_backend}: {error}") from error
+    def __init__(self, loaded: LoadedModel, settings: EngineSettings) -> None:
         self.loaded = loaded
-        memory = settings.kv_memory_bytes or spare_memory(loaded.device)
-        self._cache = RaggedCache(
+        attention = choose_attention(settings.decode_backend, loaded)
+        pool = Pool(
             loaded.cache_shape,
+            memory_bytes=settings.kv_memory_bytes or spare_memory(loaded.device),
+            slots=settings.max_running,
+            max_tokens=loaded.info.max_positions,
             dtype=loaded.model.dtype,
             device=loaded.device,
-            memory_bytes=memory,
-            growth=1 / 2 if settings.cuda_graphs else 1 / 8,  # a captured graph holds until a tensor moves
-            attend=attend,
         )
-        self._runner = ModelRunner(loaded, self._cache, capture=capture_on_cuda if settings.cuda_graphs else None)
+        self._cache = RaggedCache(pool, attention.chosen)
+        capture = CudaCapture if loaded.device.type == "cuda" else None
+        graphs, self._runner = choose_graphs(settings.cuda_graphs, loaded, self._cache, capture)
+        self.choice = DecodeChoice(attention, graphs)
+        log.info("%s: %s", loaded.info.name, self.choice)
         self.sessions = Sessions(settings.session_memory_bytes)
         self._scheduler: Scheduler[Sequence] = Scheduler(settings.max_running, settings.max_waiting)
         self._max_prompt_tokens = min(settings.max_prompt_tokens, loaded.info.max_positions)
+        self._max_prefill_tokens = settings.max_prefill_tokens
         self._max_decode_gap = settings.max_decode_gap_ms / 1e3
         self._running: list[Sequence] = []
-        self._prefilling: Sequence | None = None
+        self._prefilling: list[Sequence] = []
         self._last_step = self._step_seconds = 0.0
         self._cancelled: set[str] = set()
         self._wake = threading.Condition()
         self._stop_at: float | None = None
-        self._totals = {"prompt": 0, "generated": 0, "finished": 0, "failed": 0}
+        self._died: str | None = None
+        self._totals = {"prompt": 0, "generated": 0, "finished": 0, "failed": 0, "preempted": 0}
         self._thread = threading.Thread(target=self._run, name=f"engine {loaded.info.name}", daemon=True)
 
     # ---- any thread
@@ -95,11 +103,11 @@ class Engine:
                 max_prompt_tokens=self._max_prompt_tokens,
             )
             with self._wake:
-                if self._stop_at is not None:
+                if self._stop_at is not None and self._died is None:
                     raise ShuttingDown("the server is shutting down")
                 if not self._thread.is_alive():
-                    raise Unavailable("the engine is not running")
-                self._scheduler.add(sequence)
+                    raise Unavailable(f"the engine is not running{self._died or ''}")
+                self._scheduler.add(sequence, self._busy)
                 self._wake.notify()
         except BaseException:
             if session is not None:
@@ -128,34 +136,46 @@ class Engine:
         with self._wake:
             return EngineStats(
                 alive=self._thread.is_alive(),
-                running=len(self._running) + (self._prefilling is not None),
+                running=self._busy,
                 waiting=len(self._scheduler),
-                kv_reserved_bytes=self._cache.reserved_bytes,
-                kv_capacity_bytes=self._cache.capacity_bytes or 0,
+                kv_held_bytes=self._cache.pool.held_bytes,
+                kv_capacity_bytes=self._cache.pool.capacity_bytes,
                 prompt_tokens_total=self._totals["prompt"],
                 generated_tokens_total=self._totals["generated"],
                 finished_total=self._totals["finished"],
                 failed_total=self._totals["failed"],
+                preempted_total=self._totals["preempted"],
                 session_bytes=self.sessions.nbytes,
             )
+
+    @property
+    def _busy(self) -> int:
+        return len(self._running) + len(self._prefilling)
 
     # ---- the engine's thread
 
     def _run(self) -> None:
+        why: HeadmapError = ShuttingDown("the server shut down before the request was done")
         try:
+            use_device(self.loaded.device)
             while self._wait_for_work():
                 self._end_cancelled()
-                self._admit_one()
+                self._prefill()
                 self._step()
-        except BaseException:
+        except BaseException as error:
             log.exception("the engine of %s died", self.loaded.info.name)
-            raise
+            why = error if isinstance(error, DeviceFailed) else Unavailable("the engine ended on an error")
+            self._died = f": {why.detail}"
+            if not isinstance(error, Exception):
+                raise
         finally:
             with self._wake:
                 self._stop_at = self._stop_at or time.monotonic()
-                left = [*filter(None, [self._prefilling]), *self._running, *self._scheduler.drain()]
-            for sequence in left:
-                self._fail(sequence, ShuttingDown("the server shut down before the request was done"))
+                left = [*self._prefilling, *self._running, *self._scheduler.drain()]
+                self._prefilling, self._running = [], []
+            for sequence in left:  # nothing is cleaned up: the cache ends with the engine
+                self._count_failure(sequence, why)
+                self._tell(sequence, Failed(why))
 
     def _wait_for_work(self) -> bool:
         """Sleep until there is something to do; False when it is time to end."""
@@ -172,134 +192,239 @@ class Engine:
         with self._wake:
             ids, self._cancelled = self._cancelled, set()
             gone = [sequence for request_id in ids if (sequence := self._scheduler.remove(request_id))]
-            if self._prefilling is not None and self._prefilling.id in ids:
-                self._cancelled.add(self._prefilling.id)  # it ends once its prefill is done
+            # what is being prefilled ends with its prefill
+            self._cancelled.update(sequence.id for sequence in self._prefilling if sequence.id in ids)
         gone += [sequence for sequence in self._running if sequence.id in ids]
         for sequence in gone:
             self._fail(sequence, Cancelled("the client went away"))
 
-    def _admit_one(self) -> None:
-        """Prefill at most one request; running ones get their tokens between its layers."""
-        with self._wake:
-            sequence = self._scheduler.next(len(self._running), self._cache.fits)
-            if sequence is None:
-                return
-            self._prefilling = sequence
-        sequence.queue_s = time.monotonic() - sequence.submitted
-        try:
-            sequence.slot = self._cache.admit(sequence.reservation)
-            started, stepping = time.monotonic(), self._step_seconds
-            if sequence.session is not None:
-                self._cache.unpark(sequence.slot, sequence.session.parked)
-            logits = self._runner.prefill(
-                sequence.slot, sequence.plan, sequence.prompt, on_layer=self._between_layers, watch=sequence.watch
-            ).cpu()
-            sequence.prefill_s = time.monotonic() - started - (self._step_seconds - stepping)
-            self._totals["prompt"] += sequence.plan.prompt_tokens
-            with self._wake:
-                self._prefilling = None
-                self._running.append(sequence)
-        except Exception as error:
-            self._fail(sequence, as_headmap_error(error))
+    # ---- prompts
+
+    def _prefill(self) -> None:
+        """Prefill the requests whose turn it is in one row; running ones get their tokens between its layers."""
+        pack = self._next_pack()
+        if not pack:
             return
-        for one in (sequence, *self._forks(sequence)):
-            self._begin(one, logits)
+        started, stepping = time.monotonic(), self._step_seconds
+        for sequence in pack:
+            sequence.queue_s += started - sequence.submitted
+        try:
+            for sequence in pack:
+                sequence.slot = self._cache.admit(sequence.plan, sequence.room, sequence.past)
+            logits = self._runner.prefill(
+                [sequence.prefill() for sequence in pack],
+                [sequence.prompt for sequence in pack],
+                on_layer=self._between_layers,
+            )
+            for sequence in pack:
+                if len(sequence.tokens) > 1:
+                    first = sequence.request.prompt.next_position
+                    self._runner.extend(sequence.slot, sequence.tokens[:-1], first, on_layer=self._between_layers)
+        except _Preempted:
+            for sequence in reversed(pack):
+                self._put_back(sequence)
+        except Exception as error:
+            self._prefill_failed(pack, error)
+        else:
+            elapsed = time.monotonic() - started - (self._step_seconds - stepping)
+            with self._wake:
+                self._prefilling = []
+                self._running += pack
+            for sequence in pack:
+                sequence.prefill_s += elapsed
+            self._begin(pack, logits)
+
+    def _next_pack(self) -> list[Sequence]:
+        """Take the requests to prefill now: at least one where one fits, more up to the bound on tokens."""
+        pack: list[Sequence] = []
+        taken = 0
+
+        def fits(sequence: Sequence) -> bool:
+            return sequence.pages(self._cache.paging, sequence.room) <= self._spare_pages(len(pack), taken)
+
+        def joins(sequence: Sequence) -> bool:
+            if not pack:
+                return True
+            tokens = sum(one.prompt.prompt_tokens for one in pack) + sequence.prompt.prompt_tokens
+            groups = {one.request.group for one in pack} - {None}
+            if sequence.alone or tokens > self._max_prefill_tokens:
+                return False
+            # One of a group is prefilled, the others go on from it.
+            return sequence.request.group not in groups and self.loaded.family.packs(sequence.prompt)
+
+        with self._wake:
+            while sequence := self._scheduler.next(len(self._running) + len(pack), fits, joins):
+                pack.append(sequence)
+                taken += sequence.pages(self._cache.paging, sequence.room)
+                if sequence.alone or not self.loaded.family.packs(sequence.prompt):
+                    break
+            self._prefilling = list(pack)
+        return pack
+
+    def _spare_pages(self, starting: int = 0, taken: int = 0) -> int:
+        """Pages for one that starts, beside those `starting` with it, who take `taken` pages."""
+        books = self._cache.books
+        return spare_pages(len(books.free) - taken, len(self._running) + starting, books.tail.rows)
+
+    def _prefill_failed(self, pack: list[Sequence], error: Exception) -> None:
+        """One fails; of several, each is tried by itself. Their ends, Cancelled and ShuttingDown, are all of theirs."""
+        self._stop_if_broken(error)
+        told = as_headmap_error(error)
+        if len(pack) == 1 or isinstance(told, Cancelled | ShuttingDown):
+            for sequence in pack:
+                self._fail(sequence, told)
+            return
+        for sequence in reversed(pack):
+            sequence.alone = True
+            self._put_back(sequence)
+
+    def _begin(self, pack: list[Sequence], logits: torch.Tensor) -> None:
+        """The first tokens of sequences whose prompts are in the cache; those that were preempted have theirs."""
+        started: list[Sequence] = []
+        rows: list[int] = []
+        for row, sequence in enumerate(pack):
+            if sequence.tokens:
+                continue
+            self._totals["prompt"] += sequence.plan.prompt_tokens
+            sequence.kept_tokens = self._cache.tokens(sequence.slot)
+            sequence.kept_bytes = self._cache.prompt_bytes(sequence.slot)
+            own = [sequence, *self._forks(sequence)]
+            started += own
+            rows += [row] * len(own)
+        for sequence in started:
+            if sequence.request.sampling.max_new_tokens == 0:
+                self._finish(sequence, "length")
+        speaking = [place for place, sequence in enumerate(started) if sequence.slot >= 0]
+        if speaking:
+            self._take_all([started[place] for place in speaking], logits[[rows[place] for place in speaking]])
+        for sequence in pack:  # the first token goes out before the session is copied
+            if sequence.slot >= 0:
+                self._keep_session(sequence)
 
     def _forks(self, first: Sequence) -> list[Sequence]:
-        """Start those of a group whose turn it is with copies of what one of them, prefilled, holds of the prompt."""
+        """Start those of a group whose turn it is on the same part of the cache as one of them, just prefilled."""
         forks: list[Sequence] = []
-        while first.group is not None:
+        while first.request.group is not None:
+            free = self._spare_pages()
+
+            def fits(sequence: Sequence, free: int = free) -> bool:
+                return sequence.pages(self._cache.paging, 1) - self._cache.books.part(first.slot).used <= free
+
+            def of_group(sequence: Sequence) -> bool:
+                return sequence.request.group == first.request.group and not sequence.tokens
+
             with self._wake:
-                sequence = self._scheduler.next(len(self._running), self._cache.fits, first.group)
+                sequence = self._scheduler.next(len(self._running), fits, of_group)
                 if sequence is None:
                     break
                 self._running.append(sequence)
-            started = time.monotonic()
-            sequence.queue_s = started - sequence.submitted
+            sequence.queue_s += time.monotonic() - sequence.submitted
             try:
-                sequence.slot = self._cache.admit(sequence.reservation)
-                self._cache.copy(first.slot, sequence.slot)
+                sequence.slot = self._cache.fork(first.slot)
             except Exception as error:
+                self._stop_if_broken(error)
                 self._fail(sequence, as_headmap_error(error))
             else:
-                sequence.prefill_s = time.monotonic() - started
+                sequence.kept_tokens, sequence.kept_bytes = first.kept_tokens, first.kept_bytes
                 forks.append(sequence)
         return forks
-
-    def _begin(self, sequence: Sequence, logits: torch.Tensor) -> None:
-        """The first token of a sequence whose prompt is in the cache."""
-        try:
-            sequence.position = sequence.request.prompt.next_position
-            sequence.kept_tokens = self._cache.tokens(sequence.slot)
-            if sequence.request.sampling.max_new_tokens == 0:
-                self._finish(sequence, "length")
-            else:
-                self._take(sequence, logits)  # the first token goes out before the session is copied
-                if sequence.slot >= 0:
-                    self._keep_session(sequence)
-        except Exception as error:
-            self._fail(sequence, as_headmap_error(error))
 
     def _between_layers(self) -> None:
         """A long prompt must not hold up the others: decode once the last step lies too far back.
 
-        Raises Cancelled where the prompt's own client has gone.
+        Raises Cancelled where all clients of the prompts have gone, and ShuttingDown where there is no more time.
         """
-        if self._prefilling is not None and self._prefilling.id in self._cancelled:
+        if self._stop_at is not None and time.monotonic() >= self._stop_at:
+            raise ShuttingDown("the server shut down before the request was done")
+        if self._cancelled and all(sequence.id in self._cancelled for sequence in self._prefilling):
             raise Cancelled("the client went away")
         if self._running and time.monotonic() - self._last_step >= self._max_decode_gap:
             self._end_cancelled()
             self._step()
 
+    # ---- steps
+
     def _step(self) -> None:
-        """One token for every running sequence; where memory runs out, for all but the youngest."""
+        """One token for every running sequence; where a device's memory runs out, for all but the youngest."""
         started = time.monotonic()
+        self._make_room()
         while running := list(self._running):
             try:
                 logits = self._runner.decode(
                     [sequence.slot for sequence in running],
                     [sequence.tokens[-1] for sequence in running],
                     [sequence.position for sequence in running],
-                ).cpu()
+                )
                 break
             except OutOfMemory as error:
-                if self._prefilling is not None:
+                if self._prefilling:
                     raise  # the youngest is the one whose prefill this ends; the step comes again after it
                 self._fail(running[-1], as_headmap_error(error))
             except Exception as error:
+                self._stop_if_broken(error)
                 for sequence in running:
                     self._fail(sequence, as_headmap_error(error))
         else:
             return
+        self._take_all(running, logits)
         self._last_step = time.monotonic()
         elapsed = self._last_step - started
         self._step_seconds += elapsed
-        for sequence, row in zip(running, logits, strict=True):
-            sequence.position += 1
+        for sequence in running:
             sequence.decode_s += elapsed
+
+    def _make_room(self) -> None:
+        """Have the youngest wait again until the pages for one more token of the others are free."""
+        books = self._cache.books
+        while len(self._running) + len(self._prefilling) > 1:
+            if books.short([sequence.slot for sequence in self._running]) <= len(books.free):
+                return
+            if self._prefilling:
+                raise _Preempted
+            self._put_back(self._running[-1])
+
+    def _put_back(self, sequence: Sequence) -> None:
+        """Take a sequence's memory; it is the next to start, and goes on from the tokens that it has."""
+        self._totals["preempted"] += 1
+        self._release(sequence)
+        sequence.submitted = time.monotonic()
+        with self._wake:
+            self._remove(sequence)
+            self._scheduler.put_back(sequence)
+
+    def _take_all(self, sequences: list[Sequence], logits: torch.Tensor) -> None:
+        """Choose each sequence's next token, tell its caller, and end it where it ends. `logits`: (S, vocab)."""
+        try:
+            sampled = sample(logits, [sequence.state for sequence in sequences])
+            tokens = sampled.tokens.tolist()
+        except Exception as error:
+            self._stop_if_broken(error)
+            for sequence in sequences:
+                self._fail(sequence, as_headmap_error(error))
+            return
+        for row, (sequence, token) in enumerate(zip(sequences, tokens, strict=True)):
             try:
-                self._take(sequence, row)
+                if row in sampled.errors:
+                    raise sampled.errors[row]
+                self._take(sequence, token, sampled.log_probabilities.get(row))
             except Exception as error:
                 self._fail(sequence, as_headmap_error(error))
 
-    def _take(self, sequence: Sequence, logits: torch.Tensor) -> None:
-        """Choose a sequence's next token, tell its caller, and end it where it ends. `logits`: (vocab,) float32."""
-        token = sequence.sampler.choose(logits)
+    def _take(self, sequence: Sequence, token: int, logprobs: LogProbabilities | None) -> None:
+        sequence.state.take(token)
         sequence.tokens.append(token)
         self._totals["generated"] += 1
-        sampling = sequence.request.sampling
-        ended = token in self.loaded.eos_token_ids and not sampling.ignore_eos
+        ended = token in sequence.state.ends
         text = "" if ended else sequence.stream.push(token)
-        if sampling.top_logprobs is None:
-            self._tell(sequence, Token(token, text))
-        else:
-            self._tell(sequence, Token(token, text, *log_probabilities(logits, token, sampling.top_logprobs)))
-        if ended or sequence.sampler.done:
+        self._tell(sequence, Token(token, text) if logprobs is None else Token(token, text, *logprobs))
+        if ended or sequence.state.done:
             self._finish(sequence, "eos_token")
         elif sequence.stream.stopped:
             self._finish(sequence, "stop_sequence")
-        elif len(sequence.tokens) >= sampling.max_new_tokens:
+        elif len(sequence.tokens) >= sequence.request.sampling.max_new_tokens:
             self._finish(sequence, "length")
+
+    # ---- ends
 
     def _finish(self, sequence: Sequence, reason: str) -> None:
         tail = sequence.stream.finish()
@@ -307,7 +432,7 @@ class Engine:
             self._keep_session(sequence)
         self._leave(sequence)
         self._totals["finished"] += 1
-        self._tell(sequence, sequence.finished(reason, tail, self._cache.shape))
+        self._tell(sequence, sequence.finished(reason, tail, self._cache.paging))
 
     def _keep_session(self, sequence: Sequence) -> None:
         """Copy what the cache holds of a conversation for its next turn, where that fits the sessions' memory.
@@ -317,34 +442,52 @@ class Engine:
         """
         session = sequence.request.session
         held = sequence.kept_tokens * self._cache.shape.token_bytes
-        if session is None or sequence.session_kept or held > self.sessions.memory_bytes:
+        if session is None or sequence.session_kept or len(sequence.tokens) > 1 or held > self.sessions.memory_bytes:
             return
         try:
             parked = self._cache.park(sequence.slot)
             sequence.session_kept = self.sessions.keep(session, sequence.prompt_ids, parked)
-        except Exception:  # costs the next turn its time, and not this one its answer
+        except Exception as error:  # costs the next turn its time, and not this one its answer
+            self._stop_if_broken(error)
             log.exception("the session of request %s is not kept", sequence.id)
 
     def _fail(self, sequence: Sequence, error: HeadmapError) -> None:
+        """Its client hears it first, whatever becomes of the rest."""
+        self._count_failure(sequence, error)
+        self._tell(sequence, Failed(error))
         self._leave(sequence)
+
+    def _count_failure(self, sequence: Sequence, error: HeadmapError) -> None:
         self._totals["failed"] += 1
         if error.status >= 500:
             whose = {"request_id": sequence.request.request_id, "code": error.code}
             log.error("request failed: %s", error.detail, exc_info=error.__cause__, extra=whose)
-        self._tell(sequence, Failed(error))
 
     def _leave(self, sequence: Sequence) -> None:
+        """Out of the running ones, its memory free. An error here ends the engine: its books would be wrong."""
         with self._wake:
-            if sequence is self._prefilling:
-                self._prefilling = None
-            if sequence in self._running:
-                self._running.remove(sequence)
-        if sequence.slot >= 0:
-            self._cache.release(sequence.slot)
-            sequence.slot = -1
+            self._remove(sequence)
+        self._release(sequence)
         if sequence.session is not None:
             self.sessions.give_back(sequence.session)
             sequence.session = None
+
+    def _remove(self, sequence: Sequence) -> None:
+        for among in (self._prefilling, self._running):
+            if sequence in among:
+                among.remove(sequence)
+
+    def _release(self, sequence: Sequence) -> None:
+        slot, sequence.slot = sequence.slot, -1
+        if slot >= 0:
+            self._cache.release(slot)
+
+    def _stop_if_broken(self, error: Exception) -> None:
+        """Raises DeviceFailed where a device will not work again in this process: that ends the engine."""
+        if isinstance(error, DeviceFailed):
+            raise error
+        if is_broken_device(error):
+            raise DeviceFailed("the device failed; the server has to start again") from error
 
     @staticmethod
     def _tell(sequence: Sequence, event: Event) -> None:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from headmap.device_errors import is_out_of_memory, let_go
-from headmap.errors import HeadmapError, OutOfMemory
+from headmap.device_errors import is_broken_device, is_out_of_memory, let_go
+from headmap.errors import DeviceFailed, HeadmapError, OutOfMemory
 
 
-def as_headmap_error(error: Exception) -> HeadmapError:
+def as_headmap_error(error: BaseException) -> HeadmapError:
     """Errors of ours as they are; others without their words, which are the log's. None holds a tensor any more."""
     let_go(error)
-    if isinstance(error, HeadmapError):
+    if is_broken_device(error):
+        wrapped: HeadmapError = DeviceFailed("the device failed; this server ends and is started again")
+    elif isinstance(error, HeadmapError):
         return error
-    out_of_memory = is_out_of_memory(error)
-    kind: type[HeadmapError] = OutOfMemory if out_of_memory else HeadmapError
-    detail = "the model ran out of memory" if out_of_memory else "the model failed on this request"
-    wrapped = kind(detail)
+    elif is_out_of_memory(error):
+        wrapped = OutOfMemory("the model ran out of memory")
+    else:
+        wrapped = HeadmapError("the model failed on this request")
     wrapped.__cause__ = error
     return wrapped

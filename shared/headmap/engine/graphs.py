@@ -1,122 +1,94 @@
-"""Decode steps captured as CUDA graphs, one for each power of two of sequences.
+"""Decode steps captured as CUDA graphs, one for each power of two of sequences, good until the model is unloaded.
 
 A step of a small batch is hundreds of short kernels; replayed as one graph, the device does not wait for Python between
-them. What changes from step to step (tokens, positions, slots, the places to write to) is copied into tensors whose
-addresses the graph knows; a step of fewer sequences than its graph is filled up with a scratch sequence. When the
-cache's tensors move, which they do while it fills, steps run as they are until it has been at rest for a while.
+them. The pool and its integers never move, so all that changes is copied into a few tensors whose addresses the graph
+knows. A step of fewer sequences than its graph is filled up with the pool's idle slot.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 
 from headmap.device_errors import is_out_of_memory
-from headmap.kvcache.transformers.cache import DecodeCache, RaggedCache
+from headmap.kvcache.backends.base import DecodeBackend
+from headmap.kvcache.transformers.decode import DecodeCache
 
-STEPS_AT_REST = 8
-"""Steps without a move of the cache before one is captured: capturing costs about as much as a dozen steps."""
+log = logging.getLogger(__name__)
 
 Forward = Callable[[torch.Tensor, torch.Tensor, DecodeCache], torch.Tensor]
 Capture = Callable[[Callable[[], torch.Tensor]], tuple[Callable[[], None], torch.Tensor]]
 
 
-def capture_on_cuda(step: Callable[[], torch.Tensor]) -> tuple[Callable[[], None], torch.Tensor]:
-    """Capture `step`; returns what replays it and the tensor that then holds its result."""
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        step()  # compiles kernels and opens libraries, which cannot be captured
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        result = step()
-    return graph.replay, result
+class CudaCapture:
+    """Captures steps on one device; all graphs share one memory pool, since one runs at a time."""
+
+    def __init__(self) -> None:
+        self._pool = torch.cuda.graph_pool_handle()
+
+    def __call__(self, step: Callable[[], torch.Tensor]) -> tuple[Callable[[], None], torch.Tensor]:
+        """What replays `step`, and the tensor that then holds its result."""
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            step()  # compiles kernels and opens libraries, which cannot be captured
+        torch.cuda.current_stream().wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        # Other threads may allocate meanwhile: only this thread's calls must be such as can be captured.
+        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+            result = step()
+        return graph.replay, result
 
 
 @dataclass(frozen=True)
 class _Captured:
     tokens: torch.Tensor
     positions: torch.Tensor
-    step: DecodeCache
+    slots: torch.Tensor
     replay: Callable[[], None]
     logits: torch.Tensor
 
 
 class GraphedDecoder:
-    """Runs one token of several sequences as `forward(tokens, positions, cache)` does, by replaying it.
+    """Runs `forward` by graphs. `replayed` and `plain` count steps with and without one."""
 
-    `forward`: tokens (S, 1) and positions (S,) int64 on the cache's device in, logits (S, vocab) out; it may touch the
-    cache only through what it is given, and must read no value on the host. One sequence of the cache is taken for
-    scratch.
-    """
-
-    def __init__(
-        self,
-        forward: Forward,
-        cache: RaggedCache,
-        capture: Capture = capture_on_cuda,
-        steps_at_rest: int = STEPS_AT_REST,
-    ) -> None:
-        self._forward, self._cache, self._capture = forward, cache, capture
-        self.steps_at_rest, self._at_rest = steps_at_rest, 0
-        self._layout = cache.layout
-        shape = cache.shape
-        self._scratch = cache.admit(shape.num_layers * shape.num_kv_heads * cache.block_bytes)
-        cache.decode([self._scratch])
+    def __init__(self, forward: Forward, backend: DecodeBackend, capture: Capture) -> None:
+        self._forward, self._backend, self._capture = forward, backend, capture
         self._captured: dict[int, _Captured] = {}
+        self._refused: set[int] = set()
+        self.replayed = self.plain = 0
 
-    def step(self, slots: Sequence[int], tokens: Sequence[int], positions: Sequence[int]) -> torch.Tensor:
-        """Logits (len(slots), vocab); they hold until the next step."""
-        with self._cache.step(slots) as now:
-            return self._run(now, slots, tokens, positions)
+    def step(self, cache: DecodeCache, tokens: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+        """Logits (S, vocab) of one token of each sequence, till the next step. `tokens`: (S, 1), `positions`: (S,)."""
+        count = len(tokens)
+        captured = self._graph(1 << (count - 1).bit_length(), tokens.device)
+        if captured is None:
+            self.plain += 1
+            return self._forward(tokens, positions, cache)
+        captured.tokens[:count].copy_(tokens)
+        captured.positions[:count].copy_(positions)
+        captured.slots[:count].copy_(cache.slots)
+        captured.slots[count:].fill_(self._backend.pool.books.slots)
+        captured.replay()
+        self.replayed += 1
+        return captured.logits[:count]
 
-    def _run(
-        self, now: DecodeCache, slots: Sequence[int], tokens: Sequence[int], positions: Sequence[int]
-    ) -> torch.Tensor:
-        cache, count = self._cache, len(slots)
-        self._at_rest = self._at_rest + 1 if cache.layout == self._layout else 0
-        self._layout = cache.layout
-        if self._at_rest < self.steps_at_rest:
-            self._captured.clear()
-            return self._as_it_is(now, tokens, positions)
-        size = 1 << (count - 1).bit_length()
-        captured = self._captured.get(size) or self._empty(size)
-        heads = cache.shape.num_kv_heads
-        captured.tokens[:count, 0].copy_(torch.tensor(tokens))
-        captured.positions[:count].copy_(torch.tensor(positions))
-        captured.step.slots[:count] = now.slots
-        captured.step.places[:, : count * heads] = now.places
-        if count < size:
-            scratch = torch.from_numpy(cache.tables.last_places(self._scratch)).to(cache.device)
-            captured.step.slots[count:] = self._scratch
-            captured.step.places[:, count * heads :] = scratch.repeat(1, size - count)
-        if size not in self._captured:
+    def _graph(self, size: int, device: torch.device) -> _Captured | None:
+        """The graph for `size` sequences, captured at its first use; None where there is no memory for it."""
+        if size not in self._captured and size not in self._refused:
+            tokens, positions, slots = torch.zeros(3, size, dtype=torch.int64, device=device)
+            slots.fill_(self._backend.pool.books.slots)
+            step = DecodeCache(self._backend, slots)
             try:
-                captured = self._captured[size] = self._record(captured)
+                replay, logits = self._capture(lambda: self._forward(tokens[:, None], positions, step))
             except Exception as error:
                 if not is_out_of_memory(error):
                     raise
-                self._at_rest = 0  # tried again after another while
-                return self._as_it_is(now, tokens, positions)
-        captured.replay()
-        return captured.logits[:count]
-
-    def _as_it_is(self, now: DecodeCache, tokens: Sequence[int], positions: Sequence[int]) -> torch.Tensor:
-        device = self._cache.device
-        return self._forward(torch.tensor(tokens, device=device)[:, None], torch.tensor(positions, device=device), now)
-
-    def _empty(self, size: int) -> _Captured:
-        cache = self._cache
-        tokens, positions, slots = torch.zeros(3, size, dtype=torch.int64, device=cache.device)
-        places = torch.zeros(
-            (cache.shape.num_layers, size * cache.shape.num_kv_heads), dtype=torch.int64, device=cache.device
-        )
-        step = DecodeCache(cache, slots, places)
-        return _Captured(tokens[:, None], positions, step, lambda: None, tokens)
-
-    def _record(self, empty: _Captured) -> _Captured:
-        replay, logits = self._capture(lambda: self._forward(empty.tokens, empty.positions, empty.step))
-        return _Captured(empty.tokens, empty.positions, empty.step, replay, logits)
+                log.warning("no memory for a graph of %d sequences: such steps run without", size)
+                self._refused.add(size)
+            else:
+                self._captured[size] = _Captured(tokens[:, None], positions, slots, replay, logits)
+        return self._captured.get(size)

@@ -12,6 +12,7 @@ from headmap.kvcache.plan import KVRequest
 from headmap.kvcache.planning import plan_cache
 from headmap.kvcache.transformers.cache import RaggedCache
 from headmap.kvcache.transformers.head_masks import HeadMask
+from headmap.kvcache.transformers.prefill import Prompt
 
 
 def generate_greedy(
@@ -28,22 +29,22 @@ def generate_greedy(
 
     `mask` switches heads off. `on_step` is called after each step and may raise to end the work.
     """
-    kv = kv or KVRequest("full")
     shape = loaded.cache_shape
-    runner = ModelRunner(loaded, RaggedCache(shape, dtype=loaded.model.dtype, device=loaded.device), mask)
-    answers: list[list[int]] = [[] for _ in prompts]
+    plans = [plan_cache(kv or KVRequest("full"), shape, prompt.prompt_tokens, scores) for prompt in prompts]
+    cache = RaggedCache.for_plans(plans, max_new_tokens, shape, dtype=loaded.model.dtype, device=loaded.device)
+    runner = ModelRunner(loaded, cache, mask)
+    answers: list[list[int]] = []
     slots: dict[int, int] = {}
-    for number, prompt in enumerate(prompts):
-        plan = plan_cache(kv, shape, prompt.prompt_tokens, scores)
-        slots[number] = runner.cache.admit(runner.cache.reservation(plan, max_new_tokens))
-        answers[number].append(int(runner.prefill(slots[number], plan, prompt).argmax()))
+    for number, (prompt, plan) in enumerate(zip(prompts, plans, strict=True)):
+        slots[number] = cache.admit(plan, max_new_tokens)
+        answers.append(runner.prefill([Prompt(slots[number], plan, prompt.spans)], [prompt]).argmax(-1).tolist())
     while True:
         if on_step is not None:
             on_step()
         for number in list(slots):
             answer = answers[number]
             if answer[-1] in loaded.eos_token_ids or len(answer) >= max_new_tokens:
-                runner.cache.release(slots.pop(number))
+                cache.release(slots.pop(number))
         if not slots:
             return answers
         logits = runner.decode(

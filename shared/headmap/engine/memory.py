@@ -6,20 +6,37 @@ import ctypes
 import os
 import platform
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
+
+from headmap.devices import find_device
+
+if TYPE_CHECKING:
+    from headmap.settings import Settings
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
 _LARGE = 1 << 20
 
 
 def spare_memory(device: torch.device) -> int:
-    """KV memory when none is set: most of a GPU's free memory, a quarter of the machine's or container's otherwise."""
+    """Bytes for all models' KV when none are set: most of a GPU's free memory, else a quarter of the machine's or
+    container's."""
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return int(free * 0.8)
     machine = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return min([machine, *_container_limit()]) // 4
+
+
+def share_of_each(settings: Settings, models: int) -> Settings:
+    """The settings of each of a process's `models`: an even part of its memory for keys and values and for sessions.
+
+    Call it when the weights of all are on the device, since what is divided is what they leave.
+    """
+    kv = settings.kv_memory_bytes or spare_memory(find_device(settings.device))
+    shares = {"kv_memory_bytes": kv // models, "session_memory_bytes": settings.session_memory_bytes // models}
+    return settings.model_copy(update=shares)
 
 
 def _container_limit() -> list[int]:

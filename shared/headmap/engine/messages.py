@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from headmap.engine.reuse.sessions import SessionTurn
-from headmap.engine.sampling.grammar import Grammar
 from headmap.engine.sampling.params import SamplingParams
 from headmap.errors import HeadmapError
 from headmap.families.base import PreparedPrompt
 from headmap.head_scores import HeadScores
 from headmap.kvcache.plan import KVRequest
+
+if TYPE_CHECKING:
+    from headmap.engine.sampling.grammar import Grammar
 
 
 class Cancelled(HeadmapError):
@@ -96,15 +99,16 @@ OnEvent = Callable[[Event], None]
 
 @dataclass(frozen=True)
 class EngineStats:
-    """A look at the engine. Bytes are of KV; totals count since the start."""
+    """A look at the engine. Bytes are of KV: of pages that are held, and of all; totals count since the start."""
 
     alive: bool
     running: int
     waiting: int
-    kv_reserved_bytes: int
+    kv_held_bytes: int
     kv_capacity_bytes: int
     prompt_tokens_total: int
     generated_tokens_total: int
     finished_total: int
     failed_total: int
+    preempted_total: int
     session_bytes: int

@@ -1,4 +1,4 @@
-"""Run a model on the ragged cache: one prompt at a time in, one token of every running sequence out."""
+"""Run a model on the ragged cache: whole prompts in, one token of every running sequence out."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ from headmap.device_errors import told_as_out_of_memory
 from headmap.engine.graphs import Capture, GraphedDecoder
 from headmap.families.base import PreparedPrompt
 from headmap.families.loading import LoadedModel
-from headmap.kvcache.plan import KeepPlan
 from headmap.kvcache.transformers.attention import with_cache
-from headmap.kvcache.transformers.cache import DecodeCache, RaggedCache
-from headmap.kvcache.transformers.head_masks import HeadMask
-from headmap.kvcache.transformers.watch import KeptTokens
+from headmap.kvcache.transformers.cache import RaggedCache
+from headmap.kvcache.transformers.decode import DecodeCache
+from headmap.kvcache.transformers.head_masks import Cache, HeadMask
+from headmap.kvcache.transformers.prefill import Prompt
+
+OnLayer = Callable[[], None]
 
 
 class ModelRunner:
@@ -28,39 +30,40 @@ class ModelRunner:
         self.loaded = loaded
         self.cache = cache
         self._mask = mask or HeadMask(())
-        self.graphed = GraphedDecoder(self._forward, cache, capture) if capture else None
+        self.graphed = GraphedDecoder(self._forward, cache.backend, capture) if capture else None
 
+    @told_as_out_of_memory()
     @torch.inference_mode()
     def prefill(
-        self,
-        slot: int,
-        plan: KeepPlan,
-        prompt: PreparedPrompt,
-        on_layer: Callable[[], None] | None = None,
-        watch: KeptTokens | None = None,
+        self, prompts: Sequence[Prompt], prepared: Sequence[PreparedPrompt], on_layer: OnLayer | None = None
     ) -> torch.Tensor:
-        """Run a whole prompt, keeping what `plan` says. Returns the next token's logits, (vocab,) float32.
+        """Run whole prompts in one row, keeping what their plans say. Returns the next tokens' logits, (S, vocab)
+        float32.
 
         `on_layer` is called before each layer of what sees the pictures, and before each text layer's attention; it may
-        decode other sequences. `watch` learns what one head keeps.
+        decode other sequences, and may raise to end the work. Raises OutOfMemory, and ValueError for several prompts of
+        which one cannot be packed.
         """
         model, device = self.loaded.model, self.loaded.device
+        packed = self.loaded.family.pack(prepared)
         inputs = {
             key: value.to(device, model.dtype) if value.is_floating_point() else value.to(device)
-            for key, value in prompt.inputs.items()
+            for key, value in packed.inputs.items()
         }
-        cache = self.cache.prefill(slot, plan, on_layer, prompt.spans, watch)
+        cache = self.cache.prefill(prompts, on_layer)
         with self._before_vision_layers(on_layer):
             output = model.model(
                 **inputs,
-                position_ids=prompt.position_ids.to(device),
+                position_ids=packed.position_ids.to(device),
                 use_cache=True,
                 **with_cache(model.model, self._mask.over(cache)),
             )
-        return model.lm_head(output.last_hidden_state[0, -1]).float()
+        cache.done()
+        last = torch.tensor(packed.last_tokens, device=device)
+        return model.lm_head(output.last_hidden_state[0].index_select(0, last)).float()
 
     @contextmanager
-    def _before_vision_layers(self, call: Callable[[], None] | None) -> Iterator[None]:
+    def _before_vision_layers(self, call: OnLayer | None) -> Iterator[None]:
         """Have `call` called before each member of the module lists outside the text model."""
         if call is None:
             yield
@@ -77,26 +80,44 @@ class ModelRunner:
 
     @told_as_out_of_memory()
     @torch.inference_mode()
+    def extend(self, slot: int, tokens: Sequence[int], position: int, on_layer: OnLayer | None = None) -> None:
+        """Run an answer's first tokens again, at `position` and after, on top of a prompt that was prefilled."""
+        device = self.loaded.device
+        cache = self.cache.extend(slot, len(tokens), on_layer)
+        positions = torch.arange(position, position + len(tokens), device=device)
+        self._text(
+            torch.tensor([list(tokens)], device=device),
+            self.loaded.family.decode_positions(positions).transpose(-1, -2),
+            cache,
+        )
+        cache.done()
+
+    @told_as_out_of_memory()
+    @torch.inference_mode()
     def decode(self, slots: Sequence[int], tokens: Sequence[int], positions: Sequence[int]) -> torch.Tensor:
-        """Run one token of each sequence at its position. Returns logits, (len(slots), vocab) float32.
+        """Run one token of each sequence at its position. Returns logits, (len(slots), vocab) float32, good until the
+        next step.
 
         Raises OutOfMemory. A step that fails can be run again, without sequences that were released meanwhile.
         """
-        if self.graphed is not None:
-            return self.graphed.step(slots, tokens, positions)
         device = self.loaded.device
+        ids = torch.tensor(tokens, device=device)[:, None]
+        places = torch.tensor(positions, device=device)
         with self.cache.step(slots) as step:
-            return self._forward(
-                torch.tensor(tokens, device=device)[:, None], torch.tensor(positions, device=device), step
-            )
+            if self.graphed is not None:
+                return self.graphed.step(step, ids, places)
+            return self._forward(ids, places, step)
 
     def _forward(self, tokens: torch.Tensor, positions: torch.Tensor, cache: DecodeCache) -> torch.Tensor:
-        family = self.loaded.family
-        text_model = family.text_model(self.loaded.model)
+        hidden = self._text(tokens, self.loaded.family.decode_positions(positions), cache)
+        return self.loaded.model.lm_head(hidden[:, -1]).float()
+
+    def _text(self, tokens: torch.Tensor, positions: torch.Tensor, cache: Cache) -> torch.Tensor:
+        text_model = self.loaded.family.text_model(self.loaded.model)
         output = text_model(
             input_ids=tokens,
-            position_ids=family.decode_positions(positions),
+            position_ids=positions,
             use_cache=True,
             **with_cache(text_model, self._mask.over(cache)),
         )
-        return self.loaded.model.lm_head(output.last_hidden_state[:, -1]).float()
+        return output.last_hidden_state

@@ -1,4 +1,4 @@
-"""Who runs next: first come, first served under the KV memory. Decides with integers; touches no tensor."""
+"""Who runs next: first come, first served under the pool's pages. Decides with integers; touches no tensor."""
 
 from __future__ import annotations
 
@@ -10,17 +10,27 @@ from headmap.errors import QueueFull
 
 
 class Waiting(Protocol):
-    """What the scheduler must know of a request: its id, its group and the KV bytes it may come to hold."""
+    """What the scheduler must know of a request."""
 
     @property
     def id(self) -> str: ...
-    @property
-    def group(self) -> str | None: ...
-    @property
-    def reservation(self) -> int: ...
 
 
 W = TypeVar("W", bound=Waiting)
+
+
+def spare_pages(free: int, running: int, step_pages: int) -> int:
+    """Pages for a sequence that starts, of `free` ones: a page's worth of steps stays for each of `running`.
+
+    step_pages: what a sequence takes each time that its tail needs more pages.
+    """
+    return free - running * step_pages
+
+
+def startable(free: int, start_pages: int, step_pages: int) -> int:
+    """How many sequences that take `start_pages` each start at once by this rule, where nothing runs yet."""
+    return max(0, (free + step_pages) // (start_pages + step_pages))
+
 
 MAX_OVERTAKES = 16
 """How many smaller requests may pass one that does not fit yet; then all wait until it fits."""
@@ -38,11 +48,17 @@ class Scheduler(Generic[W]):
     def __len__(self) -> int:
         return len(self._queue)
 
-    def add(self, request: W) -> None:
-        """Raises QueueFull when `max_waiting` requests wait already."""
-        if len(self._queue) >= self.max_waiting:
-            raise QueueFull(f"{len(self._queue)} requests are waiting, the most this server queues")
+    def add(self, request: W, running: int) -> None:
+        """Queue a request. Raises QueueFull where more would wait than `max_waiting`, once all that can run do."""
+        ahead = running + len(self._queue)
+        if ahead >= self.max_running + self.max_waiting:
+            raise QueueFull(f"{ahead} requests are running or waiting, the most this server takes")
         self._queue.append(request)
+
+    def put_back(self, request: W) -> None:
+        """Queue a request that was running: it is the next one."""
+        self._queue.appendleft(request)
+        self._overtakes = 0
 
     def remove(self, request_id: str) -> W | None:
         """Take a waiting request out of the queue, wherever it stands."""
@@ -60,22 +76,23 @@ class Scheduler(Generic[W]):
         self._overtakes = 0
         return waiting
 
-    def next(self, running: int, fits: Callable[[int], bool], group: str | None = None) -> W | None:
-        """Take the request to start now, or None. `fits(bytes)` tells whether a reservation fits the memory.
+    def next(self, running: int, fits: Callable[[W], bool], wanted: Callable[[W], bool] | None = None) -> W | None:
+        """Take the request to start now, or None.
 
-        With `group`, None also where another group's turn it is.
+        `fits`: whether a request has the memory to start. With `wanted`, None also where it is another's turn.
         """
         if running >= self.max_running or not self._queue:
             return None
-        if fits(self._queue[0].reservation):
-            if group is not None and self._queue[0].group != group:
+        found, passes = self._queue[0], 0
+        if not fits(found):
+            if self._overtakes >= MAX_OVERTAKES:
                 return None
-            self._overtakes = 0
-            return self._queue.popleft()
-        if self._overtakes < MAX_OVERTAKES:
-            smaller = next((request for request in self._queue if fits(request.reservation)), None)
-            if smaller is not None and (group is None or smaller.group == group):
-                self._overtakes += 1
-                self._queue.remove(smaller)
-                return smaller
-        return None
+            smaller = next((request for request in self._queue if fits(request)), None)
+            if smaller is None:
+                return None
+            found, passes = smaller, self._overtakes + 1
+        if wanted is not None and not wanted(found):
+            return None
+        self._overtakes = passes
+        self._queue.remove(found)
+        return found

@@ -8,15 +8,17 @@ from dataclasses import dataclass, field
 from headmap.engine.detokenizer import TextStream
 from headmap.engine.messages import EngineRequest, Finished, OnEvent
 from headmap.engine.reuse.sessions import KeptSession
-from headmap.engine.sampling.params import Sampler
+from headmap.engine.sampling.request_state import RequestState
 from headmap.errors import PromptTooLong, RequestTooLarge
 from headmap.families.base import PreparedPrompt
 from headmap.families.loading import LoadedModel
 from headmap.kvcache.plan import KeepPlan, KVRequest
 from headmap.kvcache.planning import plan_cache
-from headmap.kvcache.shape import CacheShape
+from headmap.kvcache.pool.paging import Paging
 from headmap.kvcache.transformers.cache import RaggedCache
-from headmap.kvcache.transformers.watch import KeptTokens
+from headmap.kvcache.transformers.head_watch import HeadWatch
+from headmap.kvcache.transformers.on_top import ParkedSequence
+from headmap.kvcache.transformers.prefill import Prompt
 
 
 @dataclass(eq=False)
@@ -24,6 +26,7 @@ class Sequence:
     """A request on its way. Times in seconds.
 
     `prompt` is what is left to prefill of the request's, and `plan` is about that, where a session holds the rest.
+    `tokens` stay when a sequence is preempted; it then waits once more, and goes on from them.
     """
 
     request: EngineRequest
@@ -32,16 +35,17 @@ class Sequence:
     session: KeptSession | None
     prompt: PreparedPrompt
     plan: KeepPlan
-    reservation: int
-    sampler: Sampler
+    state: RequestState
     stream: TextStream
     submitted: float
     slot: int = -1
-    position: int = 0
     tokens: list[int] = field(default_factory=list)
+    alone: bool = False
+    """Whether it is prefilled by itself: together with others the prefill failed."""
     session_kept: bool = False
     kept_tokens: int = 0
-    watch: KeptTokens | None = None
+    kept_bytes: int = 0
+    watch: HeadWatch | None = None
     queue_s: float = 0.0
     prefill_s: float = 0.0
     decode_s: float = 0.0
@@ -51,23 +55,39 @@ class Sequence:
         return self.request.id
 
     @property
-    def group(self) -> str | None:
-        return self.request.group
+    def past(self) -> ParkedSequence | None:
+        return None if self.session is None else self.session.parked
 
-    def finished(self, reason: str, tail: str, shape: CacheShape) -> Finished:
+    @property
+    def position(self) -> int:
+        """Where the last token stands, the one that the next step runs."""
+        return self.request.prompt.next_position + len(self.tokens) - 1
+
+    @property
+    def room(self) -> int:
+        """Generated tokens that there must be room for when it starts: those it has, one at least."""
+        return max(1, len(self.tokens))
+
+    def pages(self, paging: Paging, new_tokens: int) -> int:
+        """What it holds once it has `new_tokens` tokens."""
+        return paging.sequence(self.plan, new_tokens, None if self.past is None else self.past.lengths)
+
+    def prefill(self) -> Prompt:
+        return Prompt(self.slot, self.plan, self.prompt.spans, self.past, self.watch)
+
+    def finished(self, reason: str, tail: str, paging: Paging) -> Finished:
         """Its end, where it went well. `tail`: text that no Token event brought."""
-        prompt_tokens = self.request.prompt.prompt_tokens
-        full_tokens, heads = shape.full_tokens(prompt_tokens), shape.full_tokens(1)
+        prompt_tokens, shape = self.request.prompt.prompt_tokens, paging.shape
         reused_tokens = prompt_tokens - self.prompt.prompt_tokens
         return Finished(
             generated_text=self.stream.text,
             finish_reason=reason,
             token_ids=tuple(self.tokens),
             kept_tokens=self.kept_tokens,
-            full_tokens=full_tokens,
-            kv_bytes=self.kept_tokens * shape.token_bytes,
-            kv_full_bytes=full_tokens * shape.token_bytes,
-            budget=self.kept_tokens // heads if reused_tokens else self.plan.budget,
+            full_tokens=shape.full_tokens(prompt_tokens),
+            kv_bytes=self.kept_bytes,
+            kv_full_bytes=paging.full(prompt_tokens) * paging.page_bytes,
+            budget=self.kept_tokens // shape.full_tokens(1) if reused_tokens else self.plan.budget,
             queue_ms=self.queue_s * 1e3,
             prefill_ms=self.prefill_s * 1e3,
             decode_ms_per_token=self.decode_s * 1e3 / max(len(self.tokens) - 1, 1),
@@ -105,23 +125,22 @@ def make_sequence(
         prompt = loaded.rest(prompt, len(session.tokens))
         # A turn with pictures is compressed by itself, one of text alone is kept whole.
         kv = kv if prompt.images else KVRequest("full")
-    plan = plan_cache(kv, cache.shape, prompt.prompt_tokens, request.scores)
-    reservation = cache.reservation(plan, new_tokens, session.parked if session else None)
-    capacity = cache.capacity_bytes
-    if capacity is not None and reservation > capacity:
-        raise RequestTooLarge(
-            f"kv: the request needs up to {reservation} bytes of KV memory, the server has {capacity}", param="kv"
-        )
-    return Sequence(
+    sequence = Sequence(
         request=request,
         on_event=on_event,
         prompt_ids=token_ids,
         session=session,
         prompt=prompt,
-        plan=plan,
-        reservation=reservation,
-        sampler=Sampler(request.sampling, token_ids, request.grammar),
+        plan=plan_cache(kv, cache.shape, prompt.prompt_tokens, request.scores),
+        state=RequestState(request.sampling, token_ids, eos=loaded.eos_token_ids, grammar=request.grammar),
         stream=TextStream(loaded.tokenizer, request.sampling.stop),
-        watch=None if request.watched is None else KeptTokens(*request.watched),
+        watch=None if request.watched is None else HeadWatch(*request.watched),
         submitted=time.monotonic(),
     )
+    needed = sequence.pages(cache.paging, max(1, new_tokens)) * cache.paging.page_bytes
+    if needed > cache.pool.capacity_bytes:
+        raise RequestTooLarge(
+            f"kv: the request needs up to {needed} bytes of KV memory, the server has {cache.pool.capacity_bytes}",
+            param="kv",
+        )
+    return sequence

@@ -8,6 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import Any, ClassVar
 
 import numpy as np
@@ -96,6 +97,30 @@ class PreparedPrompt:
         return sum(image.count for image in self.images)
 
 
+@dataclass(frozen=True)
+class PackedPrompts:
+    """Prompts laid one after the other in one row of n tokens, for one forward of the model.
+
+    inputs: input_ids (1, n) and the tensors of all pictures, prompt after prompt. position_ids: (1, n) or, with M-RoPE,
+    (3, 1, n); each prompt has its own. bounds: (start, end) of each prompt in the row. Nothing here keeps the prompts
+    from seeing each other: that is the work of the cache whose attention they meet.
+    """
+
+    prompts: tuple[PreparedPrompt, ...]
+    inputs: Mapping[str, torch.Tensor]
+    position_ids: torch.Tensor
+
+    @property
+    def bounds(self) -> tuple[tuple[int, int], ...]:
+        ends = tuple(accumulate(prompt.prompt_tokens for prompt in self.prompts))
+        return tuple(zip((0, *ends), ends, strict=False))
+
+    @property
+    def last_tokens(self) -> tuple[int, ...]:
+        """The index in the row of each prompt's last token, whose hidden state predicts the first new one."""
+        return tuple(end - 1 for _, end in self.bounds)
+
+
 class Family(ABC):
     """The contract of a model family. Stateless."""
 
@@ -130,6 +155,30 @@ class Family(ABC):
     ) -> dict[str, torch.Tensor]:
         """The tensors of `image_inputs` without those of the first pictures, `skipped`; at least one is left."""
 
+    def packs(self, prompt: PreparedPrompt) -> bool:
+        """Whether `prompt` can be laid in one row with others."""
+        del prompt
+        return True
+
+    def pack(self, prompts: Sequence[PreparedPrompt]) -> PackedPrompts:
+        """Lay `prompts` one after the other in one row. Raises ValueError for several of which one does not `packs`."""
+        if len(prompts) > 1 and not all(map(self.packs, prompts)):
+            raise ValueError("prompts: one of them cannot be laid in a row with others")
+        pictures = [rest for prompt in prompts if (rest := _without_ids(prompt.inputs))]
+        joined = self.join_images(pictures) if len(pictures) > 1 else dict(*pictures)
+        return PackedPrompts(
+            prompts=tuple(prompts),
+            inputs={"input_ids": torch.cat([prompt.inputs["input_ids"] for prompt in prompts], dim=1), **joined},
+            position_ids=torch.cat([prompt.position_ids for prompt in prompts], dim=-1),
+        )
+
+    def join_images(self, parts: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+        """The tensors of `image_inputs` of several prompts as those of one; every prompt in `parts` has pictures.
+
+        The default takes the first dimension for pictures, tiles or patches: (p, ...) and (q, ...) to (p + q, ...).
+        """
+        return {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
+
     def positions(
         self, model: PreTrainedModel, input_ids: torch.Tensor, inputs: Mapping[str, torch.Tensor]
     ) -> tuple[torch.Tensor, int]:
@@ -145,3 +194,7 @@ class Family(ABC):
     def text_model(self, model: PreTrainedModel) -> torch.nn.Module:
         """The decoder that takes input_ids or embeddings, positions and a cache."""
         return model.model.language_model
+
+
+def _without_ids(inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {key: value for key, value in inputs.items() if key != "input_ids"}

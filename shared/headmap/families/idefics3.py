@@ -37,6 +37,10 @@ class Idefics3(Family):
         tiles = sum(_tiles(config, image) for image in skipped)
         return {key: inputs[key][:, tiles:] for key in ("pixel_values", "pixel_attention_mask")}
 
+    def join_images(self, parts: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+        """Pixels (1, tiles, channels, side, side) and their mask (1, tiles, side, side), joined along the tiles."""
+        return {key: torch.cat([part[key] for part in parts], dim=1) for key in parts[0]}
+
     def written(self, config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase, image: VisualTokens) -> str:
         tile = self.image_token(config, tokenizer) * _side(config) ** 2
         whole = f"{AROUND}{WHOLE}{tile}{AROUND}"

@@ -17,6 +17,7 @@ from transformers import PretrainedConfig
 from transformers.image_processing_utils import select_best_resolution
 
 from headmap.families.base import Axis, Family, VisualTokens
+from headmap.families.tiles import stacked
 
 
 class LlavaNext(Family):
@@ -33,6 +34,11 @@ class LlavaNext(Family):
         self, config: PretrainedConfig, inputs: Mapping[str, torch.Tensor], skipped: Sequence[VisualTokens]
     ) -> dict[str, torch.Tensor]:
         return {key: inputs[key][len(skipped) :] for key in ("pixel_values", "image_sizes")}
+
+    def join_images(self, parts: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+        """Pixels (images, tiles, channels, side, side) padded to the most tiles; image_sizes (images, 2)."""
+        pixels = stacked([part["pixel_values"] for part in parts])
+        return {"pixel_values": pixels, "image_sizes": torch.cat([part["image_sizes"] for part in parts])}
 
 
 def visual_tokens(config: PretrainedConfig, width: int, height: int) -> VisualTokens:

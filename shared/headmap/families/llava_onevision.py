@@ -16,8 +16,9 @@ import torch
 from PIL import Image
 from transformers import PretrainedConfig
 
-from headmap.families.base import Axis, Family, VisualTokens
+from headmap.families.base import Axis, Family, PreparedPrompt, VisualTokens
 from headmap.families.llava_next import tiled_axes
+from headmap.families.tiles import stacked
 
 
 class LlavaOnevision(Family):
@@ -39,6 +40,22 @@ class LlavaOnevision(Family):
         rest = {key: inputs[key][len(skipped) :] for key in ("pixel_values", "image_sizes")}
         # As many as the whole prompt had: a picture that was one of several stays one tile, though it be left alone.
         return {**rest, "batch_num_images": inputs["batch_num_images"]}
+
+    def packs(self, prompt: PreparedPrompt) -> bool:
+        """Not where one picture is left of several: the model takes a count of one for a picture alone, in tiles."""
+        return len(prompt.images) != 1 or int(prompt.inputs["batch_num_images"]) == 1
+
+    def join_images(self, parts: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+        """Pixels (images, tiles, channels, side, side) padded to the most tiles; image_sizes (images, 2).
+
+        batch_num_images (prompts,): how many of the pictures are each prompt's.
+        """
+        sizes = [part["image_sizes"] for part in parts]
+        return {
+            "pixel_values": stacked([part["pixel_values"] for part in parts]),
+            "image_sizes": torch.cat(sizes),
+            "batch_num_images": torch.tensor([len(own) for own in sizes]),
+        }
 
 
 def one_picture(config: PretrainedConfig, width: int, height: int) -> VisualTokens:

@@ -13,7 +13,6 @@ from PIL import Image
 from transformers import (
     AutoModelForImageTextToText,
     AutoTokenizer,
-    GenerationConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -21,6 +20,7 @@ from transformers import (
 # From its own module: some releases guard the name at top level with torchvision, which we do without.
 from transformers.models.auto.image_processing_auto import AutoImageProcessor
 
+from headmap.devices import find_device, use_device
 from headmap.errors import UnsupportedModel
 from headmap.families.base import Family, PreparedPrompt, VisualTokens
 from headmap.families.registry import FAMILIES
@@ -114,8 +114,12 @@ class LoadedModel:
 
 
 def load_model(info: ModelInfo, *, device: str = "auto", dtype: str = "auto") -> LoadedModel:
-    """Load what `info` names. Raises UnsupportedModel where files are missing or broken."""
-    where = _device(device)
+    """Load what `info` names, on a device that becomes the calling thread's own.
+
+    Raises UnsupportedModel where files are missing or broken, and Unavailable for a device that is not there.
+    """
+    where = find_device(device)
+    use_device(where)
     # Said either way: where nothing is said, transformers may ask at a terminal.
     code = {"trust_remote_code": info.trust_remote_code, "local_files_only": True}
     try:
@@ -149,12 +153,8 @@ def wrap_model(
         tokenizer=tokenizer,
         image_processor=image_processor,
         prompts=PromptTokenizer(tokenizer, _chat_template(info, tokenizer)),
-        eos_token_ids=_eos(model.generation_config, tokenizer),
+        eos_token_ids=_eos(model, tokenizer),
     )
-
-
-def _device(name: str) -> torch.device:
-    return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
 
 
 def _dtype(name: str, device: torch.device) -> torch.dtype:
@@ -175,10 +175,20 @@ def _chat_template(info: ModelInfo, tokenizer: PreTrainedTokenizerBase) -> str:
     raise UnsupportedModel(f"model: {info.name!r} has no chat template", param="model")
 
 
-def _eos(config: GenerationConfig | None, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
-    ids = config.eos_token_id if config is not None else None
-    if ids is None:
-        ids = tokenizer.eos_token_id
-    if ids is None:
-        return frozenset()
-    return frozenset(ids if isinstance(ids, list) else [ids])
+def _eos(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+    """Every token that ends an answer by the generation settings, by the tokenizer or by the model's own config.
+
+    Of the config only control tokens count: where its file names none it has those of its class, made for another
+    vocabulary.
+    """
+    named = set(_as_ids(getattr(model.generation_config, "eos_token_id", None)))
+    controls = {token_id for token_id, token in tokenizer.added_tokens_decoder.items() if token.special}
+    config = model.config.get_text_config(decoder=True)
+    own = {*_as_ids(getattr(config, "eos_token_id", None)), *_as_ids(getattr(model.config, "eos_token_id", None))}
+    return frozenset(named | own & controls | set(_as_ids(tokenizer.eos_token_id)))
+
+
+def _as_ids(told: int | Sequence[int] | None) -> Sequence[int]:
+    if told is None:
+        return ()
+    return (told,) if isinstance(told, int) else tuple(told)

@@ -10,7 +10,7 @@ from PIL import Image
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from headmap.families.base import Family, VisualTokens
-from headmap.families.tiles import row_major
+from headmap.families.tiles import row_major, stacked
 
 BREAK, END = "[IMG_BREAK]", "[IMG_END]"
 
@@ -35,6 +35,11 @@ class Pixtral(Family):
         self, config: PretrainedConfig, inputs: Mapping[str, torch.Tensor], skipped: Sequence[VisualTokens]
     ) -> dict[str, torch.Tensor]:
         return {key: inputs[key][len(skipped) :] for key in ("pixel_values", "image_sizes")}
+
+    def join_images(self, parts: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+        """Pixels (images, channels, height, width) padded to the largest picture; image_sizes (images, 2)."""
+        pixels = stacked([part["pixel_values"] for part in parts])
+        return {"pixel_values": pixels, "image_sizes": torch.cat([part["image_sizes"] for part in parts])}
 
     def written(self, config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase, image: VisualTokens) -> str:
         rows, cols = image.grid.shape

@@ -1,8 +1,11 @@
-"""What families share that stretch a picture over a grid, each axis by its own factor."""
+"""What families share: a picture stretched over a grid, each axis by its own factor; pixels of unequal sizes stacked."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
+import torch
 
 from headmap.families.base import Axis, VisualTokens
 
@@ -24,3 +27,12 @@ def tiled(width: int, height: int, *, rows: int, cols: int, side: int, whole_tok
     grid = (tile * side * side + row[:, None] * side + col).astype(np.int64)
     x, y = Axis(cols * side, cols * side / width), Axis(rows * side, rows * side / height)
     return VisualTokens(grid.size + whole_tokens, grid, x, y)
+
+
+def stacked(parts: Sequence[torch.Tensor]) -> torch.Tensor:
+    """(p, ...) and (q, ...) as one (p + q, ...): further dimensions are padded at their ends with zeros to the largest."""
+    sizes = [max(sizes) for sizes in zip(*(part.shape[1:] for part in parts), strict=True)]
+    whole = parts[0].new_zeros((sum(map(len, parts)), *sizes))
+    for rows, part in zip(whole.split([len(part) for part in parts]), parts, strict=True):
+        rows[tuple(slice(size) for size in part.shape)] = part
+    return whole

@@ -1,29 +1,50 @@
-"""Run an application with uvicorn so that SIGTERM and SIGINT drain it and the process then ends with 0."""
+"""Run an application with uvicorn so that SIGTERM, SIGINT and a failure of its own drain it before it ends."""
 
 from __future__ import annotations
 
 import asyncio
 import gc
+import logging
+import os
 import signal
 import socket
+import threading
 
 import uvicorn
 from fastapi import FastAPI
 
 from headmap.settings import Settings
 
+logger = logging.getLogger(__name__)
+
 _LAST_ANSWERS_SECONDS = 5
+_END_SECONDS = 30
+_TICKS_BETWEEN_LOOKS = 5  # of uvicorn's, a tenth of a second each
 
 
 class _Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, app: FastAPI, drain_seconds: float) -> None:
         super().__init__(config)
         self._app, self._drain_seconds = app, drain_seconds
+        self.failed = False
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         gc.collect()
         gc.freeze()  # modules and models stay; each look at their half a million objects would hold up every request
+
+    async def on_tick(self, counter: int) -> bool:
+        if counter % _TICKS_BETWEEN_LOOKS == 0 and not self.failed:
+            look = getattr(self._app.state, "failure", None)
+            failure = None if look is None else look()
+            if failure is not None:
+                logger.critical("%s; this process ends, to be started again", failure)
+                self.failed = self.should_exit = True
+                # What touches a broken device may hang.
+                end = threading.Timer(self._drain_seconds + _LAST_ANSWERS_SECONDS + _END_SECONDS, os._exit, (1,))
+                end.daemon = True
+                end.start()
+        return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         giving_up = asyncio.create_task(self._give_up())
@@ -45,10 +66,12 @@ def serve(
     port: int = 8000,
     bound: socket.socket | None = None,
 ) -> bool:
-    """Serve until a signal, on `bound` where it is given. Returns whether the application started.
+    """Serve until a signal, on `bound` where it is given. Returns whether it went well: started, and did not fail.
 
-    Call it on the main thread. Running requests have `settings.drain_seconds` to finish once a signal came; then the
-    application's `state.give_up()`, where it has one, is awaited, so that what still runs gets an answer.
+    Call it on the main thread. The application may have two functions on its `state`. `failure()` is asked twice a
+    second, must not block, and returns why the process is of no use any more; that ends it as a signal does. Running
+    requests have `settings.drain_seconds` to finish; then `give_up()` is awaited, so that what still runs gets an
+    answer.
     """
     config = uvicorn.Config(
         app,
@@ -64,4 +87,4 @@ def serve(
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda _number, _frame: None)
     server.run(sockets=None if bound is None else [bound])
-    return server.started
+    return server.started and not server.failed

@@ -14,13 +14,13 @@ import threading
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NoReturn
 
 from celery import Celery, bootsteps, signals
 from kombu.entity import Queue
 from kombu.exceptions import ChannelError, OperationalError
 
-from headmap.errors import HeadmapError, RegistryUnavailable
+from headmap.errors import DeviceFailed, HeadmapError, RegistryUnavailable
 from headmap.jobs.broker import Broker
 from headmap.jobs.filesystem_broker import transport_options
 from headmap.jobs.leases import has_unannounced, release
@@ -70,9 +70,12 @@ class WorkerRuntime:
             return "stopping"  # a solo worker takes one more message; a sweeper sends it to another
         owner = f"{self.name}/{os.getpid()}"
         with self._hard_limit():
-            outcome = run_shard(
-                self.database(), self.settings, self.scorer, job_id, number, owner=owner, observe=self._observe
-            )
+            try:
+                outcome = run_shard(
+                    self.database(), self.settings, self.scorer, job_id, number, owner=owner, observe=self._observe
+                )
+            except DeviceFailed as error:
+                self._end_at_once(error.detail)
         if outcome == "done":
             self._announce_round(job_id)
         return outcome
@@ -105,7 +108,8 @@ class WorkerRuntime:
         if os.getpid() != self._made_in:
             yield
             return
-        timer = threading.Timer(self.settings.shard_time_limit, self._end_at_once)
+        limit = self.settings.shard_time_limit
+        timer = threading.Timer(limit, self._end_at_once, (f"a shard took longer than {limit} s",))
         timer.daemon = True
         timer.start()
         try:
@@ -113,8 +117,9 @@ class WorkerRuntime:
         finally:
             timer.cancel()
 
-    def _end_at_once(self) -> None:
-        logger.critical("a shard took longer than %d s: this worker ends", self.settings.shard_time_limit)
+    def _end_at_once(self, reason: str) -> NoReturn:
+        """Whoever started the process starts another: a pool, the supervisor or the container's."""
+        logger.critical("%s: this worker process ends", reason)
         os._exit(1)
 
     def _open(self) -> tuple[int, Database, ShardScorer | None]:

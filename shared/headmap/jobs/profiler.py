@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from headmap.datasets.sources import PageSource, open_dataset
+from headmap.errors import DeviceFailed
 from headmap.jobs.work import OnPage, ShardResult, ShardSpec
 from headmap.models import find_model
 from headmap.registry.session import Database, open_database
@@ -21,13 +22,20 @@ class ProfilerScorer:
         self._database: Database | None = None
 
     def __call__(self, spec: ShardSpec, on_page: OnPage) -> ShardResult:
-        sums, looks = self._profiler(spec).score(
-            self._source(spec).pages(spec.seed, spec.first, spec.count),
-            first=spec.first,
-            rule=spec.rule,
-            max_new_tokens=spec.max_new_tokens,
-            on_page=on_page,
-        )
+        try:
+            sums, looks = self._profiler(spec).score(
+                self._source(spec).pages(spec.seed, spec.first, spec.count),
+                first=spec.first,
+                rule=spec.rule,
+                max_new_tokens=spec.max_new_tokens,
+                on_page=on_page,
+            )
+        except RuntimeError as error:
+            from headmap.device_errors import is_broken_device  # torch: as below
+
+            if is_broken_device(error):
+                raise DeviceFailed(f"the worker's device failed: {str(error).partition(chr(10))[0]}") from error
+            raise
         return ShardResult(sums, looks)
 
     def _source(self, spec: ShardSpec) -> PageSource:

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Self
 
 from headmap.context import request_id
-from headmap.errors import HeadmapError, RegistryUnavailable
+from headmap.errors import DeviceFailed, HeadmapError, RegistryUnavailable
 from headmap.jobs.leases import Lease, acquire, complete, fail, renew
 from headmap.jobs.work import ShardAborted, ShardScorer
 from headmap.registry.session import Database
@@ -102,7 +102,8 @@ def run_shard(
     What is logged meanwhile carries the id of the request that made the job.
     Outcomes: `skipped` (nothing to do, or another has it), `done`, `lost` (someone else has it now, or the job was
     cancelled), `retry` (again after a back-off) or `failed`. A registry that goes away is waited for, then
-    RegistryUnavailable is raised: the lease runs out and another attempt follows.
+    RegistryUnavailable is raised: the lease runs out and another attempt follows. DeviceFailed is raised once the shard
+    has been given back: this process can score no other.
     """
     with database.write() as session:
         lease = acquire(session, job_id, number, owner=owner, seconds=settings.lease_seconds)
@@ -114,6 +115,9 @@ def run_shard(
         outcome = _score(database, settings, scorer, lease)
         observe(outcome, lease.spec.count, time.monotonic() - started)
         return outcome
+    except DeviceFailed:
+        observe("retry", lease.spec.count, time.monotonic() - started)
+        raise
     finally:
         request_id.reset(token)
 
@@ -131,6 +135,9 @@ def _score(database: Database, settings: Settings, scorer: Callable[[], ShardSco
         logger.info("shard aborted", extra={**context, "outcome": heartbeat.outcome})
         return heartbeat.outcome
     except RegistryUnavailable:
+        raise
+    except DeviceFailed as error:
+        _give_up(database, settings, lease, error)
         raise
     except Exception as error:
         return _give_up(database, settings, lease, error)

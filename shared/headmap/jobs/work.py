@@ -46,7 +46,7 @@ OnPage = Callable[[int], None]
 class ShardScorer(Protocol):
     """Scores one shard. The same spec gives the same result to the bit, whoever runs it.
 
-    A HeadmapError of status 4xx ends the job; any other error is tried again.
+    A HeadmapError of status 4xx ends the job; any other error is tried again, DeviceFailed by another process.
     """
 
     def __call__(self, spec: ShardSpec, on_page: OnPage) -> ShardResult: ...

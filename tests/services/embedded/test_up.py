@@ -103,16 +103,39 @@ def test_it_serves_scores_and_ends_with_0_on_sigterm(tmp_path: Path) -> None:
         assert sorted(path.name for path in (up.data_dir / "logs").iterdir()) == ["web.log", "worker.log"]
 
 
-def test_a_dead_worker_is_replaced_and_a_dead_web_process_ends_it_all(tmp_path: Path) -> None:
+WEB, WORKER = "services.embedded.web", "services.embedded.worker"
+
+
+def killed_and_back(up: Up, module: str) -> None:
+    first = up.children()[module]
+    os.kill(first, signal.SIGKILL)
+    wait_for(lambda: up.children().get(module, first) != first, 20)
+
+
+def test_what_dies_is_started_again_behind_the_same_port(tmp_path: Path) -> None:
     with running(tmp_path / "data") as up:
-        up.url()
-        first = up.children()["services.embedded.worker"]
-        os.kill(first, signal.SIGKILL)
-        wait_for(lambda: up.children().get("services.embedded.worker", first) != first, 20)
-        assert "worker ended with -9" in up.text
-        os.kill(up.children()["services.embedded.web"], signal.SIGKILL)
-        assert up.process.wait(40) == 1
+        url = up.url()
+        killed_and_back(up, WORKER)
+        assert "the worker process ended with -9" in up.text
+        killed_and_back(up, WEB)
         assert "the web process ended with -9" in up.text
+        # Who comes in between waits.
+        assert httpx.get(f"{url}/health/ready", timeout=120).json()["status"] == "ok"
+        wait_for(lambda: up.text.count("ready ") == 2, 20)
+        up.process.send_signal(signal.SIGTERM)
+        assert up.process.wait(40) == 0
+        assert "Traceback" not in up.text
+        assert not up.children()
+
+
+def test_a_web_process_that_cannot_start_ends_it_all_with_its_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HEADMAP_DEVICE", "cuda:77")
+    with running(tmp_path / "data") as up:
+        assert up.process.wait(120) == 1
+        assert "HEADMAP_DEVICE=cuda:77: " in up.text
+        assert "starting it again" not in up.text
         assert "Traceback" not in up.text
         assert not up.children()
 
@@ -120,6 +143,7 @@ def test_a_dead_worker_is_replaced_and_a_dead_web_process_ends_it_all(tmp_path: 
 def test_nothing_outlives_a_killed_supervisor(tmp_path: Path) -> None:
     with running(tmp_path / "data") as up:
         up.url()
+        killed_and_back(up, WEB)  # nor what it started later
         assert len(up.children()) == 2
         up.process.kill()
         wait_for(lambda: not up.children(), 40)

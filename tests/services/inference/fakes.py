@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -36,7 +37,7 @@ class FakeStats:
     alive: bool = True
     running: int = 0
     waiting: int = 0
-    kv_reserved_bytes: int = 0
+    kv_held_bytes: int = 0
     kv_capacity_bytes: int = 1_000_000
     session_bytes: int = 0
 
@@ -161,14 +162,26 @@ class FakePrompts:
 
 @dataclass
 class FakeModels:
-    """The `OpenModel` of a test: `engines` and `prompts` by the model's name once they are opened."""
+    """The `OpenModel` of a test: `engines` and `prompts` by the model's name once they are opened.
 
+    `log` names what was loaded and what got an engine, in order; `shares` are the settings that the engines got.
+    """
+
+    make_engine: Callable[[CacheShape], FakeEngine] = FakeEngine
+    log: list[str] = field(default_factory=list)
+    shares: list[Settings] = field(default_factory=list)
     engines: dict[str, FakeEngine] = field(default_factory=dict)
     prompts: dict[str, FakePrompts] = field(default_factory=dict)
 
-    def __call__(self, info: ModelInfo, settings: Settings) -> OpenedModel:
+    def __call__(self, info: ModelInfo, settings: Settings) -> Callable[[Settings], OpenedModel]:
+        self.log.append(f"load {info.name}")
+        return partial(self._with_engine, info)
+
+    def _with_engine(self, info: ModelInfo, share: Settings) -> OpenedModel:
+        self.log.append(f"engine {info.name}")
+        self.shares.append(share)
         shape = CacheShape(info.num_layers, info.num_kv_heads, head_dim=16, itemsize=4)
-        self.engines[info.name] = FakeEngine(shape)
+        self.engines[info.name] = self.make_engine(shape)
         self.prompts[info.name] = FakePrompts()
         return OpenedModel(
             prompts=self.prompts[info.name],

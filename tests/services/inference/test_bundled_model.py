@@ -166,7 +166,7 @@ def test_pictures_of_any_shape_are_answered_or_refused(url: str, size: tuple[int
 def test_a_hang_up_frees_the_cache(url: str, stream: bool) -> None:
     def reserved() -> float:
         lines = httpx.get(f"{url}/metrics").text.splitlines()
-        return float(next(line for line in lines if line.startswith("headmap_kv_cache_reserved_bytes{")).split()[-1])
+        return float(next(line for line in lines if line.startswith("headmap_kv_cache_held_bytes{")).split()[-1])
 
     wait_for(lambda: reserved() == 0)
     connection = send(url, page(0)[0], stream=stream, max_new_tokens=3000, ignore_eos=True)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -16,6 +18,7 @@ from headmap.engine.engine import Engine
 from headmap.engine.messages import Cancelled, EngineRequest, Event, Failed, Finished, OnEvent, Token
 from headmap.engine.sampling.params import SamplingParams
 from headmap.errors import (
+    DeviceFailed,
     HeadmapError,
     OutOfMemory,
     PromptTooLong,
@@ -30,6 +33,9 @@ from headmap.families.loading import LoadedModel
 from headmap.head_scores import HeadScores
 from headmap.kvcache.methods import METHODS
 from headmap.kvcache.plan import KVRequest
+from headmap.kvcache.planning import plan_cache
+from headmap.kvcache.pool.paging import Paging
+from headmap.kvcache.transformers.prefill import Prompt
 from headmap.settings import Settings
 
 SECONDS = 60
@@ -91,6 +97,14 @@ def make(
     return EngineRequest(name, prompt, kv or KVRequest("full"), params, scores)
 
 
+def assert_all_free(engine: Engine) -> None:
+    """A client hears of its end before the memory is free."""
+    until = time.monotonic() + SECONDS
+    while engine.stats().kv_held_bytes and time.monotonic() < until:
+        time.sleep(0.001)
+    assert engine.stats().kv_held_bytes == 0
+
+
 def submit(engine: Engine, request: EngineRequest, on_event: OnEvent | None = None) -> Call:
     call = Call(on_event)
     engine.submit(request, call)
@@ -108,7 +122,8 @@ def test_mixed_requests_together_answer_as_each_does_alone(engine: Engine, model
     for one, call, kv in zip(alone, together, kvs, strict=True):
         assert call.result().token_ids == one.token_ids, kv
         assert call.result().kept_tokens == one.kept_tokens
-    assert engine.stats().running == engine.stats().waiting == engine.stats().kv_reserved_bytes == 0
+    assert_all_free(engine)
+    assert engine.stats().running == engine.stats().waiting == 0
 
 
 def test_what_is_told_of_the_cache_is_what_was_kept(engine: Engine, model: LoadedModel) -> None:
@@ -118,8 +133,10 @@ def test_what_is_told_of_the_cache_is_what_was_kept(engine: Engine, model: Loade
     assert done.budget == n // 4
     assert done.kept_tokens == n // 4 * 6
     assert done.full_tokens == n * 6
-    assert done.kv_bytes == done.kept_tokens * shape.token_bytes
-    assert done.kv_full_bytes == done.full_tokens * shape.token_bytes
+    paging = Paging(shape)
+    plan = plan_cache(request.kv, shape, n, request.scores)
+    assert done.kv_bytes == int((-(-plan.tokens // paging.page_tokens)).sum()) * paging.page_bytes  # whole pages
+    assert done.kv_full_bytes == 6 * -(-n // paging.page_tokens) * paging.page_bytes
 
 
 def test_length_stop_and_end_token(engine: Engine, model: LoadedModel) -> None:
@@ -212,7 +229,7 @@ def test_requests_wait_for_memory_and_all_are_served(model: LoadedModel) -> None
     engine.start()
     peaks = []
     try:
-        look = lambda event: peaks.append(engine.stats().kv_reserved_bytes)  # noqa: E731
+        look = lambda event: peaks.append(engine.stats().kv_held_bytes)  # noqa: E731
         calls = [submit(engine, replace(request, id=str(index)), look) for index in range(12)]
         results = [call.result() for call in calls]
     finally:
@@ -249,7 +266,7 @@ def test_cancelling_frees_the_cache_and_leaves_others_alone(engine: Engine, mode
         call.result()
     assert len(call.events) < 20
     assert bystander.result().token_ids == expected
-    assert engine.stats().kv_reserved_bytes == 0
+    assert_all_free(engine)
     engine.cancel("never seen")
 
 
@@ -270,7 +287,7 @@ def test_a_client_that_goes_while_its_long_prompt_runs_frees_the_cache_before_th
         with pytest.raises(Cancelled):
             submit(engine, make(model, "gone")).result()
         assert not ran
-        assert engine.stats().kv_reserved_bytes == 0
+        assert_all_free(engine)
         assert submit(engine, make(model, "other")).result().finish_reason == "length"
     finally:
         engine.stop(0)
@@ -331,34 +348,202 @@ class Faulty:
         return self.inner(*args, **kwargs)
 
 
+@contextmanager
+def prefill_fails(engine: Engine, when: Callable[[int], bool], error: Exception) -> Iterator[None]:
+    """Prefills of so many prompts, `when` says, fail."""
+    inner = engine._runner.prefill
+
+    def faulty(prompts: Sequence[Prompt], *args: object, **kwargs: object) -> torch.Tensor:
+        if when(len(prompts)):
+            raise error
+        return inner(prompts, *args, **kwargs)
+
+    engine._runner.prefill = faulty
+    try:
+        yield
+    finally:
+        engine._runner.prefill = inner
+
+
+def at_once(engine: Engine, requests: Sequence[EngineRequest]) -> list[Call]:
+    """Submitted at one moment: those behind the first are prefilled together."""
+    with engine._wake:  # its lock is reentrant; the engine looks once all are in the queue
+        return [submit(engine, request) for request in requests]
+
+
+def test_prompts_that_wait_are_prefilled_together_and_answer_as_alone(engine: Engine, model: LoadedModel) -> None:
+    kvs = [KVRequest(method, ratio=0.3) for method in METHODS]
+    requests = [make(model, str(index), kv, 40 + 24 * index) for index, kv in enumerate(kvs)]
+    alone = [submit(engine, request).result() for request in requests]
+    packs: list[int] = []
+    with prefill_fails(engine, lambda prompts: bool(packs.append(prompts)), ValueError()):
+        calls = at_once(engine, [replace(request, id=f"again {request.id}") for request in requests])
+        for one, call in zip(alone, calls, strict=True):
+            assert call.result().token_ids == one.token_ids
+            assert call.result().kept_tokens == one.kept_tokens
+    assert packs == [len(requests)]
+
+
+def test_prompts_are_prefilled_together_up_to_a_bound(model: LoadedModel) -> None:
+    engine = Engine(model, Settings(kv_memory_bytes=8_000_000, max_prefill_tokens=200))
+    engine.start()
+    requests = [make(model, str(index), width=64) for index in range(5)]
+    packs: list[int] = []
+    try:
+        with prefill_fails(engine, lambda prompts: bool(packs.append(prompts)), ValueError()):
+            for call in at_once(engine, requests):
+                assert call.result().finish_reason == "length"
+    finally:
+        engine.stop(0)
+    assert max(packs) == 200 // requests[0].prompt.prompt_tokens > 1
+    assert sum(packs) == 5
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("no room"), RuntimeError("a bad picture")])
+def test_where_a_prefill_of_several_fails_each_is_tried_alone(
+    engine: Engine, model: LoadedModel, error: Exception
+) -> None:
+    expected = submit(engine, make(model, "expected", max_new_tokens=20)).result().token_ids
+    with prefill_fails(engine, lambda prompts: prompts > 1, error):
+        calls = at_once(engine, [make(model, name, max_new_tokens=20) for name in "abc"])
+        assert [call.result().token_ids for call in calls] == [expected] * 3
+    assert_all_free(engine)
+
+
 def test_out_of_memory_in_prefill_fails_that_request_alone(
     engine: Engine, model: LoadedModel, caplog: pytest.LogCaptureFixture
 ) -> None:
     expected = submit(engine, make(model, "expected", max_new_tokens=20)).result().token_ids
-    engine._runner.prefill = Faulty(engine._runner.prefill, lambda call: call == 2, torch.OutOfMemoryError("no room"))
+    engine._runner.prefill = Faulty(engine._runner.prefill, lambda call: call == 1, torch.OutOfMemoryError("no room"))
     requests = [replace(make(model, name, max_new_tokens=20), request_id=f"http {name}") for name in "abc"]
-    calls = [submit(engine, request) for request in requests]
-    assert calls[0].result().token_ids == calls[2].result().token_ids == expected
     with pytest.raises(OutOfMemory, match="the model ran out of memory"):
-        calls[1].result()
-    assert engine.stats().kv_reserved_bytes == 0
+        submit(engine, requests[1]).result()
+    assert_all_free(engine)
+    assert submit(engine, requests[0]).result().token_ids == expected
     told = [(vars(entry)["request_id"], vars(entry)["code"]) for entry in caplog.records if "code" in vars(entry)]
     assert told == [("http b", "out_of_memory")]
 
 
 def test_out_of_memory_within_a_prompts_layers_gives_back_what_they_held(engine: Engine, model: LoadedModel) -> None:
     expected = submit(engine, make(model, "expected", max_new_tokens=20)).result().token_ids
-    layers = model.cache_shape.num_layers
-    second_layer_of_b = layers + 2
-    engine._cache.put = Faulty(
-        engine._cache.put, lambda call: call == second_layer_of_b, torch.OutOfMemoryError("no room")
-    )
-    calls = [submit(engine, make(model, name, max_new_tokens=20)) for name in "abc"]
+    inner = engine._cache.books.place
+    second_layer = 2
+    engine._cache.books.place = Faulty(inner, lambda call: call == second_layer, torch.OutOfMemoryError("no room"))
     with pytest.raises(OutOfMemory, match="the model ran out of memory"):
-        calls[1].result()
-    assert calls[0].result().token_ids == calls[2].result().token_ids == expected
-    assert engine.stats().kv_reserved_bytes == 0
-    assert [engine._cache.tables.used_blocks(layer) for layer in range(layers)] == [0] * layers
+        submit(engine, make(model, "a")).result()
+    assert_all_free(engine)
+    assert submit(engine, make(model, "b", max_new_tokens=20)).result().token_ids == expected
+
+
+BROKEN = RuntimeError("CUDA error: an illegal memory access was encountered")
+
+
+@pytest.mark.parametrize("where", ["prefill", "decode"])
+def test_a_broken_device_ends_the_engine_and_everybody_hears_it(model: LoadedModel, where: str) -> None:
+    engine = Engine(model, Settings(kv_memory_bytes=8_000_000, max_running=1))
+    setattr(engine._runner, where, Faulty(getattr(engine._runner, where), lambda call: call == 1, BROKEN))
+    engine.start()
+    calls = at_once(engine, [make(model, name) for name in "abc"])
+    for call in calls:
+        with pytest.raises(DeviceFailed):
+            call.result()
+    engine._thread.join(SECONDS)
+    assert not engine.stats().alive
+    with pytest.raises(Unavailable, match="the engine is not running: the device failed"):
+        submit(engine, make(model, "d"))
+
+
+def test_where_cleaning_up_fails_everybody_hears_it_first_and_the_engine_ends(model: LoadedModel) -> None:
+    engine = Engine(model, Settings(kv_memory_bytes=8_000_000))
+
+    def broken(slot: int) -> None:
+        raise BROKEN
+
+    engine._cache.release = broken
+    engine._runner.decode = Faulty(engine._runner.decode, lambda call: call == 3, RuntimeError("one step fails"))
+    engine.start()
+    calls = at_once(engine, [make(model, name) for name in "abc"])
+    for call in calls:
+        assert isinstance(call.ended(), Failed)
+    engine._thread.join(SECONDS)
+    assert not engine.stats().alive
+
+
+def test_stopping_does_not_wait_for_a_prefill(model: LoadedModel) -> None:
+    engine = Engine(model, Settings(kv_memory_bytes=8_000_000))
+    begun, hold, layers = threading.Event(), threading.Event(), 0
+
+    def between_layers() -> None:
+        nonlocal layers
+        layers += 1
+        begun.set()
+        hold.wait(SECONDS)
+        inner()
+
+    inner, engine._between_layers = engine._between_layers, between_layers
+    engine.start()
+    call = submit(engine, make(model, "a"))
+    begun.wait(SECONDS)
+    ending = threading.Thread(target=engine.stop, args=(0,))
+    ending.start()
+    while engine._stop_at is None:
+        pass
+    hold.set()
+    with pytest.raises(ShuttingDown):
+        call.result()
+    ending.join(SECONDS)
+    assert layers == 1
+
+
+def preempting(model: LoadedModel, **settings: object) -> Engine:
+    """An engine with memory for the prompts of a few requests and the answer of one of them."""
+    request = make(model, "probe", KVRequest("sparsemm", ratio=0.3), max_new_tokens=200)
+    plan = plan_cache(request.kv, model.cache_shape, request.prompt.prompt_tokens, request.scores)
+    paging = Paging(model.cache_shape)
+    pages = paging.sequence(plan, 200) + 3 * paging.sequence(plan, 33)
+    return Engine(model, Settings(kv_memory_bytes=pages * paging.page_bytes, max_running=16, **settings))
+
+
+@pytest.mark.parametrize("name", ["qwen2_vl", "qwen2_vl_sliding"])
+@pytest.mark.parametrize("sampled", [False, True])
+def test_who_is_preempted_answers_as_alone(small_model: Callable[[str], LoadedModel], name: str, sampled: bool) -> None:
+    model = replace(small_model(name), eos_token_ids=frozenset())
+    engine = preempting(model, max_decode_gap_ms=0)
+    engine.start()
+    try:
+        requests = [
+            make(
+                model, str(n), KVRequest("sparsemm", ratio=0.3), 64 + 8 * (n % 3), max_new_tokens=200, seed=n,
+                do_sample=sampled, repetition_penalty=1.2 if n % 2 else 1.0,
+            )
+            for n in range(5)
+        ]  # fmt: skip
+        alone = [submit(engine, request).result().token_ids for request in requests]
+        calls = at_once(engine, [replace(request, id=f"again {request.id}") for request in requests])
+        assert [call.result().token_ids for call in calls] == alone
+        assert engine.stats().preempted_total > 0
+        assert_all_free(engine)
+    finally:
+        engine.stop(0)
+
+
+def test_more_are_admitted_than_could_all_come_to_their_end(model: LoadedModel) -> None:
+    engine = preempting(model)
+    engine.start()
+    try:
+        most = 0
+
+        def look(event: Event) -> None:
+            nonlocal most
+            most = max(most, engine.stats().running)
+
+        requests = [make(model, str(n), KVRequest("sparsemm", ratio=0.3), max_new_tokens=200) for n in range(4)]
+        with engine._wake:
+            calls = [submit(engine, request, look) for request in requests]
+        assert len({call.result().token_ids for call in calls}) == 1
+        assert most > 1
+    finally:
+        engine.stop(0)
 
 
 def test_a_failed_step_fails_its_sequences_and_the_engine_goes_on(engine: Engine, model: LoadedModel) -> None:

@@ -14,7 +14,7 @@ from headmap.families.loading import LoadedModel
 from headmap.kvcache.methods import METHODS
 from headmap.kvcache.plan import KVRequest
 from headmap.settings import Settings
-from tests.shared.engine.test_engine import Call, Faulty, make, submit
+from tests.shared.engine.test_engine import Call, Faulty, assert_all_free, make, submit
 
 FAMILIES = ("qwen2_vl", "gemma3")  # the second has layers with a sliding window
 
@@ -69,7 +69,7 @@ def test_each_choice_is_what_a_request_of_its_own_would_be(engine: Engine, model
     assert [call.result().kept_tokens for call in calls] == [one.kept_tokens for one in alone]
     assert len({one.token_ids for one in alone}) > 1
     assert prefills == 1
-    assert engine.stats().kv_reserved_bytes == 0
+    assert_all_free(engine)
 
 
 def test_two_groups_do_not_mix(engine: Engine, model: LoadedModel) -> None:
@@ -88,7 +88,7 @@ def test_those_that_do_not_fit_wait_and_are_prefilled_by_themselves(model: Loade
     probe.start()
     try:
         seen: list[int] = []
-        submit(probe, requests[0], lambda event: seen.append(probe.stats().kv_reserved_bytes)).result()
+        submit(probe, requests[0], lambda event: seen.append(probe.stats().kv_held_bytes)).result()
     finally:
         probe.stop(0)
     engine = Engine(model, Settings(kv_memory_bytes=2 * max(seen)))
@@ -102,13 +102,13 @@ def test_those_that_do_not_fit_wait_and_are_prefilled_by_themselves(model: Loade
         engine.stop(0)
 
 
-def test_one_that_fails_to_be_copied_fails_alone(engine: Engine, model: LoadedModel) -> None:
+def test_one_that_fails_to_go_on_from_the_other_fails_alone(engine: Engine, model: LoadedModel) -> None:
     requests = choices(make(model, "a"), 3)
     alone = submit(engine, replace(requests[0], group=None)).result().token_ids
-    copy = engine._cache.copy
-    engine._cache.copy = Faulty(copy, lambda call: call == 1, MemoryError())  # type: ignore[method-assign, assignment]
+    fork = engine._cache.fork
+    engine._cache.fork = Faulty(fork, lambda call: call == 1, MemoryError())  # type: ignore[method-assign, assignment]
     calls, _ = together(engine, requests)
     assert calls[0].result().token_ids == calls[2].result().token_ids == alone
     with pytest.raises(OutOfMemory):
         calls[1].result()
-    assert engine.stats().kv_reserved_bytes == 0
+    assert_all_free(engine)

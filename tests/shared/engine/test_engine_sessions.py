@@ -22,8 +22,8 @@ from headmap.families.loading import LoadedModel
 from headmap.kvcache.methods import METHODS
 from headmap.kvcache.plan import KVRequest
 from headmap.settings import Settings
-from tests.shared.engine.test_engine import make, submit
-from tests.shared.kvcache.test_cache import picture, scores_of
+from tests.shared.engine.test_engine import assert_all_free, make, submit
+from tests.shared.kvcache.transformers.test_cache import picture, scores_of
 
 MEMORY = 8_000_000
 
@@ -95,7 +95,7 @@ def test_answers_with_a_session_equal_those_without(engine: Engine, model: Loade
     assert all(result.session_kept for result in kept)
     assert [result.kept_tokens for result in kept] == [result.kept_tokens for result in alone]
     assert not any(result.reused_tokens or result.session_kept for result in alone)
-    assert engine.stats().kv_reserved_bytes == 0
+    assert_all_free(engine)
     assert engine.stats().session_bytes > 0
 
 

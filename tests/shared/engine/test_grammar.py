@@ -9,11 +9,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-import torch
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from headmap.engine.sampling.grammar import Grammar, Grammars
-from headmap.engine.sampling.params import Sampler, SamplingParams
 from headmap.engine.vocabulary import Vocabulary, read_vocabulary
 from headmap.errors import InvalidParameter
 from headmap.models import DEMO_FOLDER
@@ -119,18 +117,6 @@ def test_an_expression_that_cannot_be_served_is_refused(pattern: str) -> None:
     maker, _ = grammars(byte_level())
     with pytest.raises(InvalidParameter, match="grammar"):
         maker.regex(pattern, "grammar")
-
-
-def test_the_sampler_keeps_to_the_grammar() -> None:
-    tokenizer = byte_level()
-    maker, vocabulary = grammars(tokenizer)
-    for do_sample in (False, True):
-        sampler = Sampler(SamplingParams(do_sample=do_sample, seed=3), [], maker.regex("(yes|no)!", "g"))
-        generator, tokens = torch.Generator().manual_seed(0), []
-        while not sampler.done:
-            tokens.append(sampler.choose(torch.randn(len(vocabulary.pieces), generator=generator)))
-        assert b"".join(map(vocabulary.written, tokens)) in (b"yes!", b"no!")
-    assert not Sampler(SamplingParams(), []).done
 
 
 # ---- vocabularies

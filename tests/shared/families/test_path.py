@@ -24,7 +24,7 @@ from headmap.scoring.pages import make_page
 from headmap.scoring.profile import Profiler, transcription_prompt
 from headmap.scoring.reading import read_pages
 from tests.shared.families.seeing import ask, noise
-from tests.shared.kvcache.test_cache import NEW_TOKENS, run
+from tests.shared.kvcache.transformers.test_cache import NEW_TOKENS, run
 
 pytestmark = pytest.mark.slow
 KINDS = {"qwen2_vl": "mm_token_type_ids", "qwen2_5_vl": "mm_token_type_ids", "qwen3_vl": "mm_token_type_ids"}

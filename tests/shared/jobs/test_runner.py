@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from headmap.context import request_id
-from headmap.errors import InvalidParameter, ModelNotFound, OutOfMemory
+from headmap.errors import DeviceFailed, InvalidParameter, ModelNotFound, OutOfMemory
 from headmap.jobs.runner import run_shard
 from headmap.jobs.work import OnPage, ShardAborted, ShardResult, ShardScorer, ShardSpec
 from headmap.registry.jobs import cancel_job
@@ -83,6 +83,20 @@ def test_other_errors_are_tried_again_a_bounded_number_of_times(
     assert f"after {settings.max_attempts} attempts" in (failed.error or "")
     assert str(error).strip("\x00") in (failed.error or "")
     assert "\x00" not in (failed.error or "")
+
+
+def test_a_broken_device_gives_the_shard_back_and_is_told_to_the_process(
+    database: Database, settings: Settings
+) -> None:
+    job = steps.make_job(database)
+    seen: list[tuple[str, int]] = []
+    with pytest.raises(DeviceFailed):
+        run_shard(
+            database, settings, raising(DeviceFailed("the device failed")), job, 0,
+            owner="w", observe=lambda outcome, pages, _: seen.append((outcome, pages)),
+        )  # fmt: skip
+    assert [outcome for outcome, _ in seen] == ["retry"]
+    assert run_shard(database, settings, FakeScorer, job, 0, owner="another") == "done"
 
 
 def test_a_fault_that_passes_leaves_the_map_as_it_is(database: Database, settings: Settings) -> None:

@@ -58,7 +58,7 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
 )
 async def generate(body: GenerateRequest, request: Request, serving: TheServing) -> Response:
     arrived = time.perf_counter()
-    answers = await _prepare(body, request, serving)
+    answers = await _prepare(body, request, serving, streams=body.stream)
     if body.stream:
         return _stream(body, answers, serving)
     prepared = time.perf_counter()
@@ -82,15 +82,17 @@ async def generate(body: GenerateRequest, request: Request, serving: TheServing)
     responses={**_ERRORS, 200: {"description": "Server-sent events", "content": OPENAPI}},
 )
 async def generate_stream(body: GenerateRequest, request: Request, serving: TheServing) -> Response:
-    return _stream(body, await _prepare(body, request, serving), serving)
+    return _stream(body, await _prepare(body, request, serving, streams=True), serving)
 
 
-async def _prepare(body: GenerateRequest, request: Request, serving: Serving) -> Answers:
+async def _prepare(body: GenerateRequest, request: Request, serving: Serving, *, streams: bool) -> Answers:
     served = serving.model(body.model)
     conversation = conversation_of_inputs(body.inputs, body.images, serving.settings)
     parameters = body.settled
     watched = None if parameters.kept is None else (parameters.kept.layer, parameters.kept.kv_head)
     kv, named_map = asked_kv(parameters.kv)
+    # Only answers that tell each token tell its log probability, too.
+    top_logprobs = (parameters.top_n_tokens or 0) if streams or parameters.details else None
     asked = AskedRequest(
         prompt=conversation,
         kv=kv,
@@ -104,7 +106,7 @@ async def _prepare(body: GenerateRequest, request: Request, serving: Serving) ->
         seed=parameters.seed,
         stop=parameters.stop or (),
         ignore_eos=parameters.ignore_eos,
-        top_logprobs=parameters.top_n_tokens or 0,
+        top_logprobs=top_logprobs,
         form=_form(parameters),
         watched=watched,
     )

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Path
 import headmap
 from headmap.kvcache.methods import METHODS
 from services.inference.http.deps import TheServing
-from services.inference.http.schemas.models import InfoBody, MapBody, ModelBody, ModelList
+from services.inference.http.schemas.models import DecodeBody, InfoBody, MapBody, ModelBody, ModelList
 from services.inference.served_model import ServedModel
 from services.inference.serving import Serving
 
@@ -57,4 +57,5 @@ def _body(serving: Serving, served: ServedModel) -> ModelBody:
         num_kv_heads=served.info.num_kv_heads,
         map=None if found is None else MapBody(id=found.id, version=found.version, match=found.match),
         default_kv=serving.default_kv(),
+        decode=None if served.opened.decode is None else DecodeBody.model_validate(served.opened.decode),
     )

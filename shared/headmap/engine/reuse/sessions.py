@@ -12,7 +12,7 @@ from collections import OrderedDict
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
-from headmap.kvcache.transformers.cache import ParkedSequence
+from headmap.kvcache.transformers.on_top import ParkedSequence
 
 
 @dataclass(frozen=True)

@@ -1,23 +1,31 @@
-"""From logits to a token: greedy or sampled, each request with its own generator."""
+"""What a request asks of its tokens: how they are chosen, and where they end."""
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-import torch
-
-from headmap.engine.sampling.grammar import Grammar
 from headmap.errors import InvalidParameter
+
+# Logits of float32 between 8 and 16 are 9.5e-7 apart or equal: at this temperature the next one has e^-9 of the first.
+_GREEDY_TEMPERATURE = 1e-7
+# The likeliest of fewer than a million tokens has more than this.
+_GREEDY_TOP_P = 1e-6
 
 
 @dataclass(frozen=True)
 class SamplingParams:
     """How one request's tokens are chosen and where it stops.
 
-    Raises InvalidParameter naming the field. `top_k` 0 and `top_p` 1 mean no cut. Without a seed one is drawn.
-    `top_logprobs`: tell each token's log probability and those of so many likeliest ones; None tells none.
+    Raises InvalidParameter naming the field. `top_k` 0, `top_p` 1 and `min_p` 0 mean no cut. Without a seed one is
+    drawn.
+
+    min_p: the least share of the likeliest token's probability that a token must have (Nguyen et al. 2024). logit_bias:
+    what is added to the logits of tokens. repetition_penalty counts prompt and answer, presence_penalty and
+    frequency_penalty the answer alone. stop_token_ids: they end the answer as the model's end tokens do. min_tokens:
+    nothing that ends the answer is chosen before so many. top_logprobs: tell each token's log probability and those of
+    so many likeliest ones; None tells none.
     """
 
     max_new_tokens: int = 128
@@ -25,8 +33,14 @@ class SamplingParams:
     temperature: float = 1.0
     top_p: float = 1.0
     top_k: int = 0
+    min_p: float = 0.0
     repetition_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    logit_bias: Mapping[int, float] = field(default_factory=dict)
     stop: tuple[str, ...] = ()
+    stop_token_ids: frozenset[int] = frozenset()
+    min_tokens: int = 0
     ignore_eos: bool = False
     top_logprobs: int | None = None
     seed: int = field(default_factory=lambda: secrets.randbits(31))
@@ -37,71 +51,38 @@ class SamplingParams:
             ("temperature", 0 < self.temperature < float("inf"), "above 0"),
             ("top_p", 0 < self.top_p <= 1, "above 0 and at most 1"),
             ("top_k", self.top_k >= 0, "at least 0"),
+            ("min_p", 0 <= self.min_p <= 1, "from 0 to 1"),
             ("repetition_penalty", 0 < self.repetition_penalty < float("inf"), "above 0"),
-            ("seed", 0 <= self.seed < 2**63, "at least 0 and below 2^63"),
+            ("presence_penalty", -2 <= self.presence_penalty <= 2, "from -2 to 2"),
+            ("frequency_penalty", -2 <= self.frequency_penalty <= 2, "from -2 to 2"),
+            ("min_tokens", 0 <= self.min_tokens <= self.max_new_tokens, "at least 0 and at most max_new_tokens"),
+            ("top_logprobs", self.top_logprobs is None or self.top_logprobs >= 0, "at least 0"),
+            ("seed", -(2**63) <= self.seed < 2**63, "at least -2^63 and below 2^63"),
         )
         for name, holds, meaning in checks:
             if not holds:
                 raise InvalidParameter(f"{name}: must be {meaning}, got {getattr(self, name)}", param=name)
         if any(not text for text in self.stop):
             raise InvalidParameter("stop: must not hold an empty string", param="stop")
-
-
-class Sampler:
-    """Chooses one request's tokens. Holds its generator, so the same seed gives the same text whatever else runs.
-
-    With a `grammar` it chooses only what may come next in it; `done` says that the answer is whole.
-    """
-
-    def __init__(self, params: SamplingParams, prompt_ids: Iterable[int], grammar: Grammar | None = None) -> None:
-        self.params = params
-        self._match = None if grammar is None else grammar.start()
-        self._generator = torch.Generator().manual_seed(params.seed)
-        self._seen = set(prompt_ids) if params.repetition_penalty != 1 else set()
-
-    def choose(self, logits: torch.Tensor) -> int:
-        """The next token. `logits`: (vocab,) float32 on the CPU, not changed.
-
-        Raises InvalidParameter where no token goes on in the grammar.
-        """
-        params = self.params
-        if params.repetition_penalty != 1:
-            seen = torch.tensor(sorted(self._seen), dtype=torch.int64)
-            values = logits[seen]
-            # Keskar et al. 2019 (CTRL), section 4.1: divide what is above 0, multiply what is below
-            penalised = torch.where(values > 0, values / params.repetition_penalty, values * params.repetition_penalty)
-            logits = logits.index_copy(0, seen, penalised)
-        if self._match is not None:
-            logits = logits.masked_fill(~self._match.allowed(len(logits)), -torch.inf)
-        token = int(logits.argmax()) if not params.do_sample else self._draw(logits / params.temperature)
-        if params.repetition_penalty != 1:
-            self._seen.add(token)
-        if self._match is not None:
-            self._match.accept(token)
-        return token
+        for token in self.stop_token_ids:
+            if token < 0:
+                raise InvalidParameter(f"stop_token_ids: {token} is no token", param="stop_token_ids")
+        for token, bias in self.logit_bias.items():
+            if token < 0 or not -100 <= bias <= 100:
+                raise InvalidParameter(
+                    f"logit_bias: must give tokens values from -100 to 100, got {bias} for {token}", param="logit_bias"
+                )
 
     @property
-    def done(self) -> bool:
-        """Whether nothing may follow in the grammar; never without one."""
-        return self._match is not None and self._match.done
+    def greedy(self) -> bool:
+        """Whether only the likeliest token is ever chosen."""
+        return (
+            not self.do_sample
+            or self.top_k == 1
+            or self.temperature <= _GREEDY_TEMPERATURE
+            or self.top_p <= _GREEDY_TOP_P
+        )
 
-    def _draw(self, logits: torch.Tensor) -> int:
-        ordered, index = logits.sort(descending=True, stable=True)
-        if self.params.top_k:
-            ordered = ordered[: self.params.top_k]
-        weights = ordered.softmax(-1)
-        # Keep the tokens before which less than top_p has been gathered: always at least one
-        before = weights.cumsum(-1) - weights
-        weights = torch.where(before < self.params.top_p, weights, 0.0)
-        return int(index[torch.multinomial(weights, 1, generator=self._generator)])
-
-
-def log_probabilities(logits: torch.Tensor, token: int, top: int) -> tuple[float, tuple[tuple[int, float], ...]]:
-    """The model's own log probability of `token`, and its `top` likeliest tokens with theirs, likeliest first.
-
-    `logits`: (vocab,) float32, before temperature, penalties and cuts.
-    """
-    normaliser = logits.logsumexp(-1)
-    best = logits.topk(min(top, len(logits)))
-    pairs = zip(best.indices.tolist(), (best.values - normaliser).tolist(), strict=True)
-    return float(logits[token] - normaliser), tuple(pairs)
+    @property
+    def penalises(self) -> bool:
+        return self.repetition_penalty != 1 or self.presence_penalty != 0 or self.frequency_penalty != 0

@@ -1,9 +1,9 @@
 """Decode attention on a CPU as one pass over keys and values, in C++ compiled for this very processor.
 
-In torch it takes a dozen operations, each with its own trip through memory (`blocked`); in one function it takes half
-the time. Importing this module compiles `native.cc`, into a folder that is gone afterwards: there is nothing to ship
-for each kind of processor, and nothing on disk that another could exchange. Raises ImportError where there is no C++
-compiler (CXX, else c++), or where it says no.
+In torch it takes a dozen operations, each with its own trip through memory (`torch_ops`). Importing this module
+compiles `native.cc`, into a folder that is gone afterwards: there is nothing to ship for each kind of processor, and
+nothing on disk that another could exchange. Raises ImportError where there is no C++ compiler (CXX, else c++), or where
+it says no.
 """
 
 from __future__ import annotations
@@ -13,50 +13,100 @@ import os
 import re
 import shlex
 import subprocess
-from ctypes import CDLL, c_float, c_int64, c_void_p
+from ctypes import CDLL, Structure, byref, c_float, c_int64, c_void_p
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
 
-from headmap.kvcache.backends import blocked
-from headmap.kvcache.store import LayerStore
+from headmap.kvcache.backends.base import DecodeBackend
+from headmap.kvcache.pool.pool import Pool
 
 SOURCE = Path(__file__).with_suffix(".cc")
-FLAGS = ("-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-fPIC")
+FLAGS = ("-std=c++17", "-O3", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-fPIC")
 SECONDS = 60
 """A compiler that has not ended by then is given up."""
 LANES = 16
-"""Floats that the function takes at a time, as in its source."""
+"""What the function takes at a time, at most: head dimensions and pages are multiples of it."""
 
 
-def attend(queries: torch.Tensor, store: LayerStore, scaling: float) -> torch.Tensor:
-    """As `blocked.attend`, which also does what this one does not: float16, and head dimensions and block sizes that
-    are no multiple of LANES."""
-    rows, group, d = queries.shape
-    size = store.keys.shape[1]
-    function = _FUNCTIONS.get(store.keys.dtype)
-    if function is None or d % LANES or size % LANES or not store.used:
-        return blocked.attend(queries, store, scaling)
-    used = store.in_use(rows)
-    order, starts = used.by_row
-    own = queries.float().contiguous()
-    output = torch.empty_like(own)
-    function(
-        own.data_ptr(), used.keys.data_ptr(), used.values.data_ptr(), used.bias.data_ptr(),
-        order.data_ptr(), starts.data_ptr(), rows, group, size, d,
-        scaling * math.log2(math.e), output.data_ptr(), torch.get_num_threads(),
-    )  # fmt: skip
-    return output.to(queries.dtype)
+class NativeBackend(DecodeBackend):
+    """Keys, values and queries of another dtype than the pool's are rounded to that; answers have their own again."""
+
+    name = "native"
+
+    def __init__(self, pool: Pool) -> None:
+        super().__init__(pool)
+        self._attend = _ATTEND[pool.keys.dtype]
+        self._layers = [_Layer.of(pool, layer_idx) for layer_idx in range(pool.shape.num_layers)]
+        self._references = [byref(layer) for layer in self._layers]
+
+    @staticmethod
+    def missing(pool: Pool) -> str | None:
+        if pool.device.type != "cpu":
+            return f"it runs on a CPU, not on {pool.device}"
+        if pool.keys.dtype not in _ATTEND:
+            return f"it knows no {pool.keys.dtype}"
+        for what, size in (("head_dim", pool.shape.head_dim), ("page_tokens", pool.page_tokens)):
+            if size % LANES:
+                return f"{what} {size} is no multiple of {LANES}"
+        return None
+
+    def attend(
+        self,
+        layer_idx: int,
+        slots: torch.Tensor,
+        queries: torch.Tensor,
+        keys: torch.Tensor,
+        values: torch.Tensor,
+        scaling: float,
+    ) -> torch.Tensor:
+        dtype = self.pool.keys.dtype
+        own, key, value = (tensor.to(dtype).contiguous() for tensor in (queries, keys, values))
+        slots, output = slots.contiguous(), torch.empty_like(own)
+        self._attend(
+            self._references[layer_idx], slots.data_ptr(), len(slots), own.shape[2],
+            own.data_ptr(), key.data_ptr(), value.data_ptr(),
+            scaling * math.log2(math.e), output.data_ptr(), torch.get_num_threads(),
+        )  # fmt: skip
+        return output.to(queries.dtype)
+
+
+class _Layer(Structure):
+    """As `Layer` in the source."""
+
+    _fields_ = (
+        *((name, c_void_p) for name in ("keys", "values", "part_pages", "part_starts", "part_tokens")),
+        *((name, c_void_p) for name in ("chunk_pages", "chunks", "tail_tokens", "write_at")),
+        *((name, c_int64) for name in ("rows", "width", "first_row", "heads", "d", "size")),
+    )
+
+    @classmethod
+    def of(cls, pool: Pool, layer_idx: int) -> _Layer:
+        books, tails = pool.books, pool.books.tails_of(layer_idx)
+        starts, tokens = books.part_starts.device[layer_idx], books.part_tokens.device[layer_idx]
+        of_tail = (tails.chunk_pages.device, tails.chunks.device, tails.tokens.device, tails.write_at.device)
+        tensors = (pool.keys, pool.values, books.part_pages.device, starts, tokens, *of_tail)
+        return cls(
+            *(tensor.data_ptr() for tensor in tensors),
+            tails.rows,
+            tails.chunks.device.shape[1],
+            tails.first_row(layer_idx),
+            pool.shape.num_kv_heads,
+            pool.shape.head_dim,
+            pool.page_tokens,
+        )
 
 
 def compiled(source: Path = SOURCE) -> CDLL:
     """The library of a C++ source file. Raises ImportError as the module does."""
     compiler = shlex.split(os.environ.get("CXX", "c++"))
+    chosen = any(word.startswith(("-march=", "-mcpu=")) for word in compiler)
     try:
         with TemporaryDirectory(prefix="headmap-") as folder:
             made, library = Path(folder) / "native.o", Path(folder) / "native.so"
-            _run(*compiler, *FLAGS, "-c", str(source), "-o", str(made))
+            flags = FLAGS if chosen else (*FLAGS, "-march=native")
+            _run(*compiler, *flags, "-c", str(source), "-o", str(made))
             _run(*compiler, "-shared", str(made), _openmp(), "-o", str(library))
             return CDLL(str(library))
     except (OSError, subprocess.SubprocessError) as error:
@@ -81,7 +131,11 @@ def _run(*command: str) -> None:
 
 
 _LIBRARY = compiled()
-_FUNCTIONS = {torch.float32: _LIBRARY.attend_float32, torch.bfloat16: _LIBRARY.attend_bfloat16}
-for _function in _FUNCTIONS.values():
-    _function.argtypes = [*[c_void_p] * 6, *[c_int64] * 4, c_float, c_void_p, c_int64]
+_ATTEND = {
+    torch.float32: _LIBRARY.attend_float32,
+    torch.bfloat16: _LIBRARY.attend_bfloat16,
+    torch.float16: _LIBRARY.attend_float16,
+}
+for _function in _ATTEND.values():
+    _function.argtypes = [c_void_p, c_void_p, c_int64, c_int64, *[c_void_p] * 3, c_float, c_void_p, c_int64]
     _function.restype = None

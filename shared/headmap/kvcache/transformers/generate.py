@@ -15,15 +15,18 @@ from headmap.kvcache.plan import KeepPlan, KVRequest
 from headmap.kvcache.planning import plan_cache
 from headmap.kvcache.shape import CacheShape
 from headmap.kvcache.transformers.attention import LayerAttention
-from headmap.kvcache.transformers.cache import DecodeCache, RaggedCache
+from headmap.kvcache.transformers.cache import RaggedCache
+from headmap.kvcache.transformers.decode import DecodeCache
+from headmap.kvcache.transformers.prefill import PrefillCache, Prompt
 
 
 class GenerateCache:
-    """The cache of one sequence: compresses the prompt once, then grows by a token a step.
+    """The cache of one sequence: compresses the prompt once, then takes a token a step, at most `max_new_tokens`.
 
-    One cache serves one call of `generate` with one prompt (no beams, no batch). Raises the errors of `plan_cache` when
-    the prompt arrives, and ValueError for a batch or a second prompt. `spans` are `PreparedPrompt.spans`, for models
-    whose pictures see themselves in both directions (Gemma 3).
+    One cache serves one call of `generate` with one prompt (no beams, no batch). Its memory is taken when the prompt
+    arrives. Raises the errors of `plan_cache` then, ValueError for a batch or a second prompt, and OutOfMemory beyond
+    `max_new_tokens`. `spans` are `PreparedPrompt.spans`, for models whose pictures see themselves in both directions
+    (Gemma 3).
     """
 
     is_compileable = False
@@ -34,13 +37,15 @@ class GenerateCache:
         kv: KVRequest,
         scores: HeadScores | None = None,
         spans: tuple[tuple[int, int], ...] = (),
+        max_new_tokens: int = 1024,
     ) -> None:
         self.shape = cache_shape(model)
         self.plan: KeepPlan | None = None
-        self._kv, self._scores, self._spans = kv, scores, spans
-        self._ragged = RaggedCache(self.shape, dtype=model.dtype, device=model.device)
+        self._kv, self._scores, self._spans, self._max_new_tokens = kv, scores, spans, max_new_tokens
+        self._dtype, self._device = model.dtype, model.device
+        self._ragged: RaggedCache | None = None
         self._seen = 0
-        self._step: DecodeCache | None = None
+        self._now: PrefillCache | DecodeCache | None = None
 
     def update(
         self, keys: torch.Tensor, values: torch.Tensor, layer_idx: int, *_: object, **__: object
@@ -48,22 +53,25 @@ class GenerateCache:
         if len(keys) != 1:
             raise ValueError(f"GenerateCache holds one sequence, got a batch of {len(keys)}")
         if layer_idx == 0:
-            self._begin(keys.shape[2])
-        if self._step is not None:
-            return self._step.update(keys, values, layer_idx)
-        if self.plan is None:
+            self._now = self._begin(keys.shape[2])
+        if self._now is None:
             raise ValueError("the first layer must come first")
-        return self._ragged.prefill(0, self.plan, spans=self._spans).update(keys, values, layer_idx)
+        return self._now.update(keys, values, layer_idx)
 
-    def _begin(self, tokens: int) -> None:
-        if self.plan is None:
-            self.plan = plan_cache(self._kv, self.shape, tokens, self._scores)
-            self._ragged.admit(self._ragged.reservation(self.plan, 0))
-        elif tokens == 1:
-            self._step = self._ragged.decode([0])
-        else:
-            raise ValueError(f"a compressed prompt cannot be followed by {tokens} tokens at once")
+    def _begin(self, tokens: int) -> PrefillCache | DecodeCache:
         self._seen += tokens
+        if self._ragged is None:
+            self.plan = plan_cache(self._kv, self.shape, tokens, self._scores)
+            self._ragged = RaggedCache.for_plans(
+                [self.plan], self._max_new_tokens, self.shape, dtype=self._dtype, device=self._device
+            )
+            slot = self._ragged.admit(self.plan, self._max_new_tokens)
+            return self._ragged.prefill([Prompt(slot, self.plan, self._spans)])
+        if tokens != 1:
+            raise ValueError(f"a compressed prompt cannot be followed by {tokens} tokens at once")
+        if isinstance(self._now, PrefillCache):
+            self._now.done()
+        return self._ragged.step_for_good([0])
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
         """Tokens seen, evicted ones included: positions go on counting."""
@@ -77,7 +85,7 @@ class GenerateCache:
     @property
     def kept_tokens(self) -> int:
         """Tokens held now, over all layers and KV heads."""
-        return self._ragged.tokens(0) if self.plan is not None else 0
+        return self._ragged.tokens(0) if self._ragged is not None else 0
 
     @property
     def nbytes(self) -> int:

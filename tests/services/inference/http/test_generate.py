@@ -143,6 +143,22 @@ def test_details_tell_each_token_and_the_likeliest_ones(client: TestClient, pict
     assert details["top_tokens"] == [first, first]
 
 
+@pytest.mark.parametrize(
+    ("path", "asked", "told"),
+    [
+        ("/generate", {}, None), ("/generate", {"top_n_tokens": 2}, None), ("/generate", {"details": True}, 0),
+        ("/generate", {"details": True, "top_n_tokens": 2}, 2), ("/generate_stream", {}, 0),
+        ("/generate_stream", {"top_n_tokens": 2}, 2),
+    ],
+)  # fmt: skip
+def test_log_probabilities_are_computed_where_the_answer_tells_them(
+    client: TestClient, picture: str, models: FakeModels, path: str, asked: dict[str, Any], told: int | None
+) -> None:
+    body = {"inputs": "What is it?", "images": [picture], "parameters": asked}
+    assert client.post(path, json=body).status_code == 200
+    assert models.engine.requests[0].sampling.top_logprobs == told
+
+
 def test_headers_tell_times_and_counts(client: TestClient, picture: str) -> None:
     headers = ask(client, picture).headers
     told = {name: headers[name] for name in headers if name.startswith("x-") and name.endswith("-time")}

@@ -18,6 +18,7 @@ const WORDS = {
   unavailable: ["The service cannot be reached", "It is not running, or just starting. The Status page shows which one."],
   registry_unavailable: ["The registry cannot be reached", "The database is away. Nothing is lost; try again in a moment."],
   shutting_down: ["The server is shutting down", "Try again in a moment."],
+  device_failed: ["The device failed", "The server starts again by itself: try again in a minute."],
   out_of_memory: ["The model ran out of memory", "Try a smaller picture or a smaller budget."],
   queue_full: ["Too many requests at once", "Wait a moment, then try again."],
   unauthorized: ["An API key is needed", ""],

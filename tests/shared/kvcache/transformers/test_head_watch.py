@@ -11,10 +11,10 @@ from headmap.engine.runner import ModelRunner
 from headmap.families.base import PreparedPrompt
 from headmap.families.loading import LoadedModel
 from headmap.kvcache.plan import KVRequest
-from headmap.kvcache.planning import plan_cache
 from headmap.kvcache.transformers.cache import RaggedCache
-from headmap.kvcache.transformers.watch import KeptTokens
-from tests.shared.kvcache.test_cache import picture, ragged, scores_of
+from headmap.kvcache.transformers.head_watch import HeadWatch
+from headmap.kvcache.transformers.prefill import Prompt
+from tests.shared.kvcache.transformers.test_cache import picture, plan_of, ragged
 
 
 def two_pictures(model: LoadedModel) -> PreparedPrompt:
@@ -24,12 +24,12 @@ def two_pictures(model: LoadedModel) -> PreparedPrompt:
 
 
 def prefilled(
-    model: LoadedModel, prompt: PreparedPrompt, request: KVRequest, watch: KeptTokens | None = None
+    model: LoadedModel, prompt: PreparedPrompt, request: KVRequest, watch: HeadWatch | None = None
 ) -> RaggedCache:
     cache = ragged(model)
-    plan = plan_cache(request, model.cache_shape, prompt.prompt_tokens, scores_of(model))
-    slot = cache.admit(cache.reservation(plan, 0))
-    ModelRunner(model, cache).prefill(slot, plan, prompt, watch=watch)
+    plan = plan_of(model, request, prompt)
+    slot = cache.admit(plan)
+    ModelRunner(model, cache).prefill([Prompt(slot, plan, prompt.spans, watch=watch)], [prompt])
     return cache
 
 
@@ -44,7 +44,7 @@ def test_a_watched_heads_positions_are_those_of_its_keys(
     full, unwatched = prefilled(model, prompt, KVRequest("full")), prefilled(model, prompt, request)
     for layer_idx in range(shape.num_layers):
         for head in range(shape.num_kv_heads):
-            watch = KeptTokens(layer_idx, head)
+            watch = HeadWatch(layer_idx, head)
             kept_keys, _ = prefilled(model, prompt, request, watch).row(layer_idx, 0, head)
             all_keys, _ = full.row(layer_idx, 0, head)
             first = prompt.prompt_tokens - len(all_keys)  # a sliding layer holds its window and no more

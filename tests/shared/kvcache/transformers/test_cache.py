@@ -17,12 +17,14 @@ from headmap.families.base import PreparedPrompt
 from headmap.families.loading import LoadedModel
 from headmap.head_scores import HeadScores
 from headmap.kvcache.methods import METHODS
-from headmap.kvcache.plan import KVRequest
+from headmap.kvcache.plan import KeepPlan, KVRequest
 from headmap.kvcache.planning import plan_cache
+from headmap.kvcache.pool.pool import Pool
 from headmap.kvcache.transformers.attention import with_cache
 from headmap.kvcache.transformers.cache import RaggedCache
 from headmap.kvcache.transformers.generate import GenerateCache
 from headmap.kvcache.transformers.head_masks import HeadMask
+from headmap.kvcache.transformers.prefill import Prompt
 
 NEW_TOKENS = 8
 
@@ -41,8 +43,27 @@ def scores_of(model: LoadedModel) -> HeadScores:
     return HeadScores(np.random.default_rng(1).random((info.num_layers, info.num_heads)) ** 6, info.num_kv_heads)
 
 
-def ragged(model: LoadedModel, block_size: int = 8) -> RaggedCache:
-    return RaggedCache(model.cache_shape, dtype=torch.float32, device=torch.device("cpu"), block_size=block_size)
+def ragged(model: LoadedModel, page_tokens: int = 16, pages: int = 8000, slots: int = 24) -> RaggedCache:
+    pool = Pool(
+        model.cache_shape,
+        memory_bytes=pages * page_tokens * model.cache_shape.token_bytes,
+        slots=slots,
+        max_tokens=2000,
+        dtype=torch.float32,
+        device=torch.device("cpu"),
+        page_tokens=page_tokens,
+    )
+    return RaggedCache(pool)
+
+
+def plan_of(model: LoadedModel, request: KVRequest, prompt: PreparedPrompt) -> KeepPlan:
+    return plan_cache(request, model.cache_shape, prompt.prompt_tokens, scores_of(model))
+
+
+def start(runner: ModelRunner, prompt: PreparedPrompt, plan: KeepPlan, new_tokens: int = 1) -> tuple[int, torch.Tensor]:
+    """Admit and prefill one prompt: its slot and its logits, (vocab,)."""
+    slot = runner.cache.admit(plan, new_tokens)
+    return slot, runner.prefill([Prompt(slot, plan, prompt.spans)], [prompt])[0]
 
 
 def run(
@@ -53,20 +74,21 @@ def run(
     runner = ModelRunner(model, cache)
     slots, logits = [], []
     for prompt, request in zip(prompts, requests, strict=True):
-        plan = plan_cache(request, model.cache_shape, prompt.prompt_tokens, scores_of(model))
-        slot = cache.admit(cache.reservation(plan, NEW_TOKENS))
-        logits.append([runner.prefill(slot, plan, prompt)])
+        plan = plan_of(model, request, prompt)
+        slot, first = start(runner, prompt, plan)
+        logits.append([first])
         assert cache.tokens(slot) == plan.kept_tokens
         slots.append(slot)
     for step in range(NEW_TOKENS - 1):
         positions = [prompt.next_position + step for prompt in prompts]
         rows = runner.decode(slots, [int(row[-1].argmax()) for row in logits], positions)
-        for row, new in zip(logits, rows, strict=True):
+        for row, new in zip(logits, rows.clone(), strict=True):
             row.append(new)
-    assert (cache.tables.lengths.sum((0, 2)) * model.cache_shape.token_bytes <= cache.reserved_bytes).all()
+    held = sum(cache.tokens(slot) for slot in slots) * model.cache_shape.token_bytes
+    assert held <= cache.pool.held_bytes <= cache.pool.capacity_bytes
     for slot in slots:
         cache.release(slot)
-    assert cache.allocated_bytes == 0
+    assert cache.pool.held_bytes == 0
     stacked = [torch.stack(row) for row in logits]
     return [row.argmax(-1).tolist() for row in stacked], stacked
 
@@ -141,35 +163,31 @@ def test_what_a_failed_request_left_does_not_reach_the_next(small_model: Callabl
     prompt = ask(model)
     cache = ragged(model)
     runner = ModelRunner(model, cache)
-    plan = plan_cache(KVRequest("full"), model.cache_shape, prompt.prompt_tokens, None)
-    bystander = cache.admit(cache.reservation(plan, 4))
-    expected = runner.prefill(bystander, plan, prompt)
-    poisoned = cache.admit(cache.reservation(plan, 4))
-    runner.prefill(poisoned, plan, prompt)
-    for store in cache.layers:
-        gone = (store.owner >= model.cache_shape.num_kv_heads).nonzero()[:, 0]
-        with torch.inference_mode():
-            store.keys[gone] = store.values[gone] = torch.nan
+    plan = plan_of(model, KVRequest("full"), prompt)
+    bystander, expected = start(runner, prompt, plan)
+    held = cache.books.held_pages
+    poisoned, _ = start(runner, prompt, plan)
+    cache.pool.keys[held:], cache.pool.values[held:] = torch.nan, torch.nan
     cache.release(poisoned)
-    slot = cache.admit(cache.reservation(plan, 4))
-    assert torch.equal(runner.prefill(slot, plan, prompt), expected)
+    slot, logits = start(runner, prompt, plan)
+    assert torch.equal(logits, expected)
     logits = runner.decode([bystander, slot], [5, 5], [prompt.next_position] * 2)
     assert torch.isfinite(logits).all()
     torch.testing.assert_close(logits[0], logits[1])
 
 
 def test_a_step_that_failed_leaves_no_token_behind(any_model: LoadedModel) -> None:
-    """Its blocks, all opened by that step, are handed out in another order once a sequence has gone."""
+    """Others go on after it while the pages of one that has gone change hands."""
     prompts = [ask(any_model, "Q" * (1 + index)) for index in range(3)]
     request = KVRequest("snapkv", budget=24)
     expected, _ = run(any_model, prompts[1:], [request] * 2)
-    runner = ModelRunner(any_model, ragged(any_model, block_size=8))
+    runner = ModelRunner(any_model, ragged(any_model))
     cache = runner.cache
     slots, tokens = [], []
     for prompt in prompts:
-        plan = plan_cache(request, any_model.cache_shape, prompt.prompt_tokens, None)
-        slots.append(cache.admit(cache.reservation(plan, NEW_TOKENS)))
-        tokens.append([int(runner.prefill(slots[-1], plan, prompt).argmax())])
+        slot, logits = start(runner, prompt, plan_of(any_model, request, prompt))
+        slots.append(slot)
+        tokens.append([int(logits.argmax())])
 
     def fail(*_: object) -> None:
         raise RuntimeError("at the end of the step")
@@ -188,17 +206,61 @@ def test_a_step_that_failed_leaves_no_token_behind(any_model: LoadedModel) -> No
 
 
 def test_memory_of_evicted_tokens_is_freed(small_model: Callable[[str], LoadedModel]) -> None:
+    """What is held are the pages that the plan's tokens fill, and one more for each head's answer."""
     model = small_model("llava_next_llama")
-    prompt = ask(model, width=64, height=64)
-    sizes = {}
+    prompt, size = ask(model, width=64, height=64), 16
     for ratio in (1.0, 0.25):
-        cache = ragged(model, block_size=1)
-        request = KVRequest("sparsemm", ratio=ratio)
-        plan = plan_cache(request, model.cache_shape, prompt.prompt_tokens, scores_of(model))
-        ModelRunner(model, cache).prefill(cache.admit(cache.reservation(plan, 0)), plan, prompt)
-        sizes[ratio] = cache.allocated_bytes
-    assert sizes[1.0] == model.cache_shape.full_tokens(prompt.prompt_tokens) * model.cache_shape.token_bytes
-    assert sizes[0.25] == prompt.prompt_tokens // 4 * 12 * model.cache_shape.token_bytes
+        cache = ragged(model, page_tokens=size)
+        plan = plan_of(model, KVRequest("sparsemm", ratio=ratio), prompt)
+        slot, _ = start(ModelRunner(model, cache), prompt, plan)
+        pages = int((-(-plan.tokens // size)).sum())
+        assert cache.prompt_bytes(slot) == pages * cache.pool.page_bytes
+        assert cache.pool.held_bytes == (pages + 12) * cache.pool.page_bytes
+
+
+def test_forks_share_what_was_kept_of_the_prompt(any_model: LoadedModel) -> None:
+    assert_forks_equal(any_model)
+
+
+def test_forks_of_sliding_layers_have_windows_of_their_own(small_model: Callable[[str], LoadedModel]) -> None:
+    assert_forks_equal(small_model("qwen2_vl_sliding"))
+
+
+def assert_forks_equal(model: LoadedModel) -> None:
+    prompt, request = ask(model), KVRequest("sparsemm", ratio=0.3)
+    expected, _ = run(model, [prompt], [request])
+    runner = ModelRunner(model, ragged(model))
+    first, logits = start(runner, prompt, plan_of(model, request, prompt))
+    held = runner.cache.books.held_pages
+    second = runner.cache.fork(first)
+    shared = runner.cache.books.part(first).used
+    assert runner.cache.books.held_pages - held == held - shared
+    rows = [[int(logits.argmax())] for _ in range(2)]
+    for step in range(NEW_TOKENS - 1):
+        slots = [first, second] if step < 3 else [second]
+        if step == 3:
+            runner.cache.release(first)
+        positions = [prompt.next_position + step] * len(slots)
+        logits = runner.decode(slots, [row[-1] for row in rows[-len(slots) :]], positions)
+        for row, token in zip(rows[-len(slots) :], logits.argmax(-1).tolist(), strict=True):
+            row.append(token)
+    assert rows[1] == expected[0]
+    runner.cache.release(second)
+    assert runner.cache.pool.held_bytes == 0
+
+
+@pytest.mark.parametrize("family", ["qwen2_vl", "llava_next_llama", "qwen2_vl_sliding"])
+def test_an_answer_run_again_goes_on_as_it_did(family: str, small_model: Callable[[str], LoadedModel]) -> None:
+    model = small_model(family)
+    prompt, request = ask(model), KVRequest("sparsemm", ratio=0.3)
+    tokens, logits = run(model, [prompt], [request])
+    runner = ModelRunner(model, ragged(model))
+    for again in (1, NEW_TOKENS - 2):
+        slot, _ = start(runner, prompt, plan_of(model, request, prompt), again + 1)
+        runner.extend(slot, tokens[0][:again], prompt.next_position)
+        row = runner.decode([slot], [tokens[0][again]], [prompt.next_position + again])[0]
+        torch.testing.assert_close(row, logits[0][again + 1], atol=1e-4, rtol=1e-4)
+        runner.cache.release(slot)
 
 
 @pytest.mark.parametrize(

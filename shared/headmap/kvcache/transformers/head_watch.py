@@ -8,7 +8,7 @@ import torch
 
 
 @dataclass
-class KeptTokens:
+class HeadWatch:
     """Given to a prefill, it learns what KV head `kv_head` of layer `layer_idx` keeps.
 
     `positions`: indices in the prompt, ascending. In a further turn they count from the turn's own first token, and

@@ -1,0 +1,185 @@
+"""Decode attention in Triton kernels over the pool's pages, for CUDA.
+
+Flash decoding: heads hold very different numbers of tokens, so a row is split over programs and its splits are joined
+by log-sum-exp. How many tokens the rows hold changes with every step and a captured CUDA graph does not, so the grid is
+fixed: a constant number of programs share the tokens of the whole batch equally (stream-K, Osama et al., PPoPP 2023).
+Three launches a layer: write the step's tokens and count tiles; attend; join each row's segments, all rows at once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+import torch
+
+from headmap.kvcache.backends.base import DecodeBackend
+from headmap.kvcache.pool.pool import Pool
+
+_FLOATS = (torch.float32, torch.float16, torch.bfloat16)
+_MOST_HEAD_DIM = 256
+_LEAST_SIDE = 16
+"""`tl.dot` takes no smaller side."""
+_MOST_TILE = 128
+_TILE_BYTES = 16 * 1024
+"""Of keys, and as many of values: what a program has on the way while it works on the tile before."""
+_PROGRAM_BYTES = 44 * 1024
+"""Shared memory of one program: a tile of keys, one of values, and what the compiler adds."""
+_MOST_PROGRAMS_PER_PROCESSOR = 3
+"""So many fit by their registers; their tiles on the way cover the latency of the memory."""
+
+
+@dataclass(frozen=True)
+class _Workspace:
+    """What the kernels leave for each other in a step of a layer.
+
+    starts: (rows + 1,), share: (1,) int32. partial: (segments, g, head_dim), peaks, totals: (segments, g) float32.
+    """
+
+    starts: torch.Tensor
+    share: torch.Tensor
+    partial: torch.Tensor
+    peaks: torch.Tensor
+    totals: torch.Tensor
+
+
+class TritonBackend(DecodeBackend):
+    """No value is read on the host, and once a step of the pool's shape has run, none compiles anything.
+
+    Logits, sums and what segments leave are float32. Softmax weights multiply 16-bit values in two halves, the rounded
+    weight and what rounding took away, so that they count with 16 bits or more. Where a row is split depends on what
+    else is in the batch, so its last float32 bits may differ from those of the row alone.
+
+    split_tokens: a program takes at least so many tokens, and more where all programs have more to do. programs: how
+    many; by default two or three for each multiprocessor. tile_tokens: how many tokens meet the queries at once, a
+    power of two of at least 16; by default by head_dim and dtype.
+
+    The workspace, `workspace_bytes`, is allocated by the first step, which says how many query heads a KV head has, and
+    is for life: a step has to run once before one is captured.
+    """
+
+    name = "triton"
+    capturable = True
+
+    def __init__(
+        self, pool: Pool, *, split_tokens: int = 256, programs: int | None = None, tile_tokens: int | None = None
+    ) -> None:
+        super().__init__(pool)
+        self._kernels = _kernels()
+        self._tile = tile_tokens or _tile_tokens(pool.shape.head_dim, pool.keys.element_size())
+        self._least = max(1, split_tokens // self._tile)
+        self._programs = programs or default_programs(pool.device)
+        self._factors = self._kernels.factors(pool.keys.dtype)
+        self._workspaces: dict[tuple[int, int], _Workspace] = {}
+
+    @staticmethod
+    def missing(pool: Pool) -> str | None:
+        try:
+            kernels = _kernels()
+        except ImportError as error:
+            return f"Triton cannot be imported: {error}"
+        if pool.device.type != "cuda" and not kernels.interpreted():
+            return f"Triton needs a CUDA device, the pool is on {pool.device.type}"
+        if pool.device.type == "cuda" and torch.cuda.get_device_capability(pool.device) < (8, 0):
+            return f"Triton needs compute capability 8.0, {torch.cuda.get_device_name(pool.device)} has less"
+        if pool.keys.dtype not in _FLOATS:
+            return f"Triton's kernels take no {pool.keys.dtype}"
+        if pool.shape.head_dim > _MOST_HEAD_DIM:
+            return f"Triton's kernels take a head_dim of at most {_MOST_HEAD_DIM}, this is {pool.shape.head_dim}"
+        return None
+
+    @staticmethod
+    def workspace_bytes(sequences: int, num_kv_heads: int, group: int, head_dim: int, programs: int) -> int:
+        """Bytes of the workspace of a pool of `sequences` slots, `group` query heads to a KV head.
+
+        A segment ends where a program's share or a row does, so there are fewer than programs + rows: 0.7 MB for 32
+        slots of 32 heads of 128 on 132 multiprocessors, however many tokens the pool holds.
+        """
+        rows = _power_of_two(sequences) * num_kv_heads
+        return 4 * ((rows + 2) + (programs + rows) * group * (head_dim + 2))
+
+    def attend(
+        self,
+        layer_idx: int,
+        slots: torch.Tensor,
+        queries: torch.Tensor,
+        keys: torch.Tensor,
+        values: torch.Tensor,
+        scaling: float,
+    ) -> torch.Tensor:
+        pool, books, kernels = self.pool, self.pool.books, self._kernels
+        tails = books.tails_of(layer_idx)
+        sequences, heads, group, dim = queries.shape
+        rows = sequences * heads
+        queries, keys, values = queries.contiguous(), keys.contiguous(), values.contiguous()
+        output = torch.empty_like(queries)
+        work = self._workspace(sequences, group)
+        held = (
+            books.part_tokens.device, tails.tokens.device, tails.chunks.device, tails.chunk_pages.device,
+            work.starts, work.share,
+        )  # fmt: skip
+        segments = (work.partial, work.peaks, work.totals)
+        numbers = (
+            layer_idx, sequences, books.slots + 1, tails.first_row(layer_idx), tails.rows, tails.chunks.device.shape[1],
+        )  # fmt: skip
+        sizes = {
+            "HEADS": heads, "DIM": dim, "PAGE": pool.page_tokens, "TILE": self._tile, "WIDE_DIM": _side(dim),
+        }  # fmt: skip
+        kernels.begin[(rows + 1,)](
+            slots, keys, values, pool.keys, pool.values, tails.write_at.device, *held, *numbers, **sizes,
+            PROGRAMS=self._programs, LEAST=self._least,
+        )  # fmt: skip
+        kernels.attend[(self._programs,)](
+            slots, queries, pool.keys, pool.values, books.part_pages.device, books.part_starts.device, *held, *segments,
+            scaling, *numbers, **sizes, GROUP=group, WIDE_GROUP=_side(group), FACTORS=self._factors, num_stages=3,
+        )  # fmt: skip
+        columns = -(-dim // kernels.COLUMNS_AT_ONCE.value)
+        kernels.join[(rows * group, columns)](work.starts, work.share, *segments, output, GROUP=group, DIM=dim)
+        return output
+
+    def _workspace(self, sequences: int, group: int) -> _Workspace:
+        """One for all steps of no more sequences than the pool has slots, filled up to a power of two."""
+        most, shape, device = _power_of_two(max(sequences, self.pool.books.slots)), self.pool.shape, self.pool.device
+        if (made := self._workspaces.get((most, group))) is None:
+            rows = most * shape.num_kv_heads
+            sums = (self._programs + rows, group)
+            floats: dict[str, Any] = {"dtype": torch.float32, "device": device}
+            made = self._workspaces[most, group] = _Workspace(
+                torch.empty(rows + 1, dtype=torch.int32, device=device),
+                torch.empty(1, dtype=torch.int32, device=device),
+                torch.empty((*sums, shape.head_dim), **floats),
+                torch.empty(sums, **floats),
+                torch.empty(sums, **floats),
+            )
+        return made
+
+
+def default_programs(device: torch.device) -> int:
+    """As many as run at the same time, so that none waits for a place; in the interpreter, a few."""
+    if device.type != "cuda":
+        return 4
+    found = torch.cuda.get_device_properties(device)
+    fit = found.shared_memory_per_multiprocessor // _PROGRAM_BYTES
+    return found.multi_processor_count * min(max(1, fit), _MOST_PROGRAMS_PER_PROCESSOR)
+
+
+def _tile_tokens(head_dim: int, itemsize: int) -> int:
+    fit = _TILE_BYTES // (itemsize * _side(head_dim))
+    return min(max(_LEAST_SIDE, fit), _MOST_TILE)
+
+
+def _side(count: int) -> int:
+    """The side of a matrix that takes `count`."""
+    return max(_LEAST_SIDE, _power_of_two(count))
+
+
+def _power_of_two(count: int) -> int:
+    return 1 << (count - 1).bit_length()
+
+
+def _kernels() -> ModuleType:
+    """Imported when asked for: a CPU build of torch brings no Triton."""
+    from headmap.kvcache.backends import triton_kernels
+
+    return triton_kernels

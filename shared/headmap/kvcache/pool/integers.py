@@ -1,0 +1,24 @@
+"""Integers that the books write and the device's kernels read, at addresses that never change."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+_TYPES = {np.dtype(np.int32): torch.int32, np.dtype(np.int64): torch.int64}
+
+
+class SharedInts:
+    """`host` and `device` hold the same values: one memory on a CPU; elsewhere `send` copies what has changed."""
+
+    def __init__(self, shape: tuple[int, ...], device: torch.device, dtype: npt.DTypeLike = np.int32) -> None:
+        self.host: npt.NDArray[np.signedinteger] = np.zeros(shape, dtype=dtype)
+        own = torch.from_numpy(self.host)
+        self.device = own if device.type == "cpu" else own.to(device)
+        self._copied = device.type != "cpu"
+
+    def send(self, index: int | slice = slice(None)) -> None:
+        """Make the device see the rows `index` of the first axis."""
+        if self._copied:
+            self.device[index].copy_(torch.from_numpy(np.ascontiguousarray(self.host[index])), non_blocking=False)

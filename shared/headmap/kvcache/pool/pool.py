@@ -1,0 +1,103 @@
+"""The tensors of the pool: keys and values of every sequence, in pages that are never moved.
+
+Allocated once. On a CPU the operating system backs only the pages that were ever touched.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from headmap.budgets import Ints
+from headmap.kvcache.pool.books import Books
+from headmap.kvcache.pool.free import Int32s
+from headmap.kvcache.pool.paging import PAGE_TOKENS, Paging
+from headmap.kvcache.shape import CacheShape
+
+
+class Pool:
+    """`pages` pages of `page_tokens` tokens of one KV head of one layer, and one more that takes what nobody reads.
+
+    keys: (pages + 1, head_dim, page_tokens), so that a query meets neighbouring tokens at neighbouring addresses.
+    values: (pages + 1, page_tokens, head_dim). Places that no row counts may hold anything: readers leave them out.
+    """
+
+    def __init__(
+        self,
+        shape: CacheShape,
+        *,
+        memory_bytes: int,
+        slots: int,
+        max_tokens: int,
+        dtype: torch.dtype,
+        device: torch.device,
+        page_tokens: int = PAGE_TOKENS,
+    ) -> None:
+        self.shape = shape
+        self.page_tokens = page_tokens
+        paging = Paging(shape, page_tokens)
+        self.page_bytes = paging.page_bytes
+        pages = memory_bytes // self.page_bytes
+        self.keys = torch.empty((pages + 1, shape.head_dim, page_tokens), dtype=dtype, device=device)
+        self.values = torch.empty((pages + 1, page_tokens, shape.head_dim), dtype=dtype, device=device)
+        self.books = Books(paging, pages=pages, slots=slots, max_tokens=max_tokens, device=device)
+
+    @property
+    def device(self) -> torch.device:
+        return self.keys.device
+
+    @property
+    def capacity_bytes(self) -> int:
+        return self.books.free.count * self.page_bytes
+
+    @property
+    def held_bytes(self) -> int:
+        return self.books.held_pages * self.page_bytes
+
+    def write(self, pages: Int32s, keys: torch.Tensor, values: torch.Tensor) -> None:
+        """Fill whole pages. `pages`: (p,); `keys`, `values`: (p, page_tokens, head_dim)."""
+        index = self._index(pages)
+        self.keys.index_copy_(0, index, keys.transpose(1, 2))
+        self.values.index_copy_(0, index, values)
+
+    def write_rows(self, pages: Int32s, keys: torch.Tensor, values: torch.Tensor) -> None:
+        """Rows of equal length. `pages`: (num_kv_heads, p); `keys`, `values`: (num_kv_heads, n, head_dim), p pages of
+        tokens each and the last perhaps not full."""
+        heads, n, d = keys.shape
+        whole, rest = divmod(n, self.page_tokens)
+        if whole:
+            cut = (heads * whole, self.page_tokens, d)
+            of = slice(0, whole * self.page_tokens)
+            self.write(pages[:, :whole].reshape(-1), keys[:, of].reshape(cut), values[:, of].reshape(cut))
+        if rest:
+            index = self._index(pages[:, whole])
+            self.keys[index, :, :rest] = keys[:, n - rest :].transpose(1, 2)
+            self.values[index, :rest] = values[:, n - rest :]
+
+    def copy(self, pages: Int32s, to: Int32s) -> None:
+        """Copy whole pages, (p,) each."""
+        source, target = self._index(pages), self._index(to)
+        for tensor in (self.keys, self.values):
+            tensor.index_copy_(0, target, tensor.index_select(0, source))
+
+    def read(self, pages: Int32s, tokens: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """A copy of the first `tokens` places of `pages` (n,) in order: keys and values, (tokens, head_dim) each."""
+        index = self._index(pages)
+        keys = self.keys.index_select(0, index).transpose(1, 2).reshape(-1, self.shape.head_dim)
+        return keys[:tokens], self.values.index_select(0, index).view(-1, self.shape.head_dim)[:tokens]
+
+    def _index(self, pages: Int32s | Ints) -> torch.Tensor:
+        return torch.from_numpy(np.ascontiguousarray(pages, dtype=np.int64)).to(self.device)
+
+    def row(self, slot: int, layer_idx: int, head: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """A copy of what one head holds of a sequence: keys and values, (n, head_dim) each.
+
+        In the order they lie in: of the part, then of the tail; a ring's begin wherever its oldest token lies.
+        """
+        books = self.books
+        part, tails = books.part(slot), books.tails_of(layer_idx)
+        rows = [self.read(part.pages_of(layer_idx, head, self.page_tokens), int(part.tokens[layer_idx, head]))]
+        held = int(tails.tokens.host[slot])
+        rows.append(self.read(tails.pages(slot, layer_idx, held)[head], held))
+        keys, values = (torch.cat(parts) for parts in zip(*rows, strict=True))
+        return keys, values

@@ -1,0 +1,176 @@
+"""Prompts on their way through the model: each layer's keys and values are seen whole, and what the plan says is kept.
+
+Several prompts run in one row, one after the other; each sees itself alone. A layer's full keys are dropped before the
+next layer runs, so at no time does more than one layer hold them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from headmap.budgets import Ints
+from headmap.kvcache.backends.base import DecodeBackend
+from headmap.kvcache.methods import get_method
+from headmap.kvcache.plan import KeepPlan
+from headmap.kvcache.selection import keep_tokens
+from headmap.kvcache.transformers.attention import LayerAttention, PromptMask, causal_attention
+from headmap.kvcache.transformers.head_watch import HeadWatch
+from headmap.kvcache.transformers.on_top import ParkedSequence, attend_on_top, followed_by
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A prompt of a prefill, and the slot that its plan was admitted to.
+
+    spans: the pictures whose tokens see each other in both directions. past: with it the prompt is a further turn: its
+    tokens see what was kept before, which becomes the sequence's too; plan and spans are about the turn's own tokens.
+    watch: learns what one head keeps.
+    """
+
+    slot: int
+    plan: KeepPlan
+    spans: tuple[tuple[int, int], ...] = ()
+    past: ParkedSequence | None = None
+    watch: HeadWatch | None = None
+
+
+@dataclass(frozen=True)
+class PrefillCache:
+    """A model's cache for whole prompts, one after the other in one row. `on_layer` is called before each layer."""
+
+    backend: DecodeBackend
+    prompts: Sequence[Prompt]
+    on_layer: Callable[[], None] | None = None
+
+    def update(
+        self, keys: torch.Tensor, values: torch.Tensor, layer_idx: int, *_: object, **__: object
+    ) -> tuple[LayerAttention, LayerAttention]:
+        """`keys`, `values`: (1, num_kv_heads, tokens of all prompts, head_dim)."""
+        if self.on_layer is not None:
+            self.on_layer()
+        tokens = sum(prompt.plan.prompt_tokens for prompt in self.prompts)
+        if keys.shape[0] != 1 or keys.shape[2] != tokens:
+            raise ValueError(f"plans for {tokens} tokens in one row, got {keys.shape[0]} x {keys.shape[2]}")
+        window = self.backend.pool.shape.window_of(layer_idx)
+        layer = _PrefillLayer(self, keys[0], values[0], layer_idx, window)
+        return layer, layer
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        return 0
+
+    def done(self) -> None:
+        """After the last layer: pages that were not needed go back, and decoding may begin."""
+        for prompt in self.prompts:
+            self.backend.pool.books.seal(prompt.slot)
+
+
+@dataclass(frozen=True)
+class _PrefillLayer(LayerAttention):
+    prefill: PrefillCache
+    keys: torch.Tensor
+    values: torch.Tensor
+    layer_idx: int
+    window: int | None = None
+
+    def attend(self, queries: torch.Tensor, scaling: float) -> torch.Tensor:
+        prompts = self.prefill.prompts
+        counts = [prompt.plan.prompt_tokens for prompt in prompts]
+        parts = zip(
+            prompts, queries.split(counts, 2), self.keys.split(counts, 1), self.values.split(counts, 1), strict=True
+        )
+        # Made head by head once: attention, selection and what is kept read them so.
+        outputs = [
+            self._attend_one(prompt, own, keys.contiguous(), values.contiguous(), scaling)
+            for prompt, own, keys, values in parts
+        ]
+        return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=1)
+
+    def _attend_one(
+        self, prompt: Prompt, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, scaling: float
+    ) -> torch.Tensor:
+        """`queries`: (1, num_heads, n, d); `keys`, `values`: (num_kv_heads, n, d)."""
+        mask = PromptMask(self.window, prompt.spans)
+        past = None if prompt.past is None else prompt.past.rows(self.layer_idx, keys.device)
+        if past is None:
+            output = causal_attention(queries, keys[None], values[None], scaling, mask)
+        else:
+            output = attend_on_top(queries, keys, values, past, scaling, mask)
+        if self.window is not None:
+            self._keep_window(prompt, keys, values)
+            return output
+        plan, keep = prompt.plan, None
+        if not plan.keeps_all:
+            budgets = torch.from_numpy(plan.tokens[self.layer_idx]).to(queries.device)
+            last = queries[0, :, -max(plan.window, 1) :]
+            keep = keep_tokens(get_method(plan.method), last, keys, scaling, budgets, plan.window, mask)
+        if prompt.watch is not None:
+            prompt.watch.note(self.layer_idx, 0, keys.shape[1], keep)
+        self._keep(prompt, keys, values, keep)
+        return output
+
+    def _keep_window(self, prompt: Prompt, keys: torch.Tensor, values: torch.Tensor) -> None:
+        """A sliding layer holds its last `window` tokens, from the first place of the ring on."""
+        pool, window = self.prefill.backend.pool, self.window or 0
+        if prompt.past is not None:
+            keys, values = followed_by(prompt.past.rows(self.layer_idx, keys.device), keys, values, window)
+        keys, values = keys[:, -window:], values[:, -window:]
+        held = keys.shape[1]
+        pool.write_rows(pool.books.ring.pages(prompt.slot, self.layer_idx, held), keys, values)
+        pool.books.ring.begin(prompt.slot, held)
+        if prompt.watch is not None:
+            prompt.watch.note(self.layer_idx, prompt.plan.prompt_tokens - held, held, None)
+
+    def _keep(self, prompt: Prompt, keys: torch.Tensor, values: torch.Tensor, keep: torch.Tensor | None) -> None:
+        """Put what a layer keeps, after what its rows held before, into pages. `keep`: (num_kv_heads, n) bool."""
+        pool, (heads, n, d) = self.prefill.backend.pool, keys.shape
+        counts = self._counts(prompt.plan, keep, n, heads)
+        if prompt.past is None and keep is None:
+            pages = pool.books.place(prompt.slot, self.layer_idx, counts)
+            pool.write_rows(pages.reshape(heads, -1), keys, values)
+            return
+        keys, values = keys.reshape(-1, d), values.reshape(-1, d)
+        before = np.zeros(heads, dtype=np.int64)
+        if prompt.past is not None:
+            before = prompt.past.lengths[self.layer_idx]
+            held_keys, held_values = (of.to(keys.device) for of in prompt.past.layers[self.layer_idx])
+            keys, values = torch.cat([keys, held_keys]), torch.cat([values, held_values])
+        pages = pool.books.place(prompt.slot, self.layer_idx, before + counts)
+        source = self._source(keep, counts, before, n, len(pages) * pool.page_tokens, keys.device)
+        self.prefill.backend.write(pages, source, keys, values)
+
+    def _counts(self, plan: KeepPlan, keep: torch.Tensor | None, n: int, heads: int) -> Ints:
+        """(num_kv_heads,) int64: tokens that each head keeps. Looks at the device only where the plan does not know."""
+        if keep is None:
+            return np.full(heads, n, dtype=np.int64)
+        if plan.shared_out_by_prompt:
+            return np.asarray(keep.sum(1).cpu().numpy())
+        return plan.tokens[self.layer_idx]
+
+    def _source(
+        self, keep: torch.Tensor | None, counts: Ints, before: Ints, n: int, places: int, device: torch.device
+    ) -> torch.Tensor:
+        """(places,) int64: the token that goes to each place of the rows' pages; 0 for places that stay free.
+
+        Tokens are counted over all heads, head by head; those of before come after the prompt's own.
+        """
+        size, heads = self.prefill.backend.pool.page_tokens, len(counts)
+        held = before + counts
+        starts = size * np.cumsum(np.concatenate([[0], -(-held // size)]))[:-1]
+        own_starts = torch.from_numpy(starts + before).to(device)[:, None]
+        source = torch.zeros(places + 1, dtype=torch.int64, device=device)
+        if keep is None:
+            index = own_starts + torch.arange(n, device=device)
+        else:  # what is not kept goes to the place after the last; so the host need not know what is
+            index = (own_starts + keep.cumsum(1) - 1).masked_fill_(~keep, places)
+        source.scatter_(0, index.reshape(-1), torch.arange(heads * n, device=device))
+        if before.any():
+            earlier = (
+                np.repeat(starts, before) + np.arange(before.sum()) - np.repeat(np.cumsum(before) - before, before)
+            )
+            tokens = torch.arange(heads * n, heads * n + int(before.sum()), device=device)
+            source[torch.from_numpy(earlier).to(device)] = tokens
+        return source[:places]
