@@ -45,8 +45,8 @@ class Intake:
     async def prepare(self, served: ServedModel, asked: AskedRequest) -> Prepared:
         """Fetch and decode the pictures and make the prompt.
 
-        Raises QueueFull where the model has too many requests, InvalidImage, ImageTooLarge, InvalidParameter, Unavailable
-        and ShuttingDown.
+        Raises QueueFull where the model has too many requests, InvalidImage, ImageTooLarge, InvalidParameter,
+        Unavailable and ShuttingDown.
         """
         name, model, stats = served.info.name, served.opened, served.opened.engine.stats()
         at_work = self._preparing[name] + stats.running + stats.waiting
