@@ -16,6 +16,7 @@ from headmap.engine.vocabulary import Vocabulary, read_vocabulary
 from headmap.families.base import PreparedPrompt
 from headmap.models import ModelInfo
 from headmap.settings import Settings
+from services.inference.maps import MapBook
 
 
 class PromptMaker(Protocol):
@@ -67,6 +68,15 @@ class OpenedModel:
     grammars: Grammars
     decode: DecodeChoice | None = None
     """How the engine's decode steps run, where that was found out."""
+
+
+@dataclass(frozen=True)
+class ServedModel:
+    """A model that is open and the maps it is served with."""
+
+    info: ModelInfo
+    opened: OpenedModel
+    maps: MapBook
 
 
 OpenModel = Callable[[ModelInfo, Settings], Callable[[Settings], OpenedModel]]
