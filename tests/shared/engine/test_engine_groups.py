@@ -14,7 +14,7 @@ from headmap.families.loading import LoadedModel
 from headmap.kvcache.methods import METHODS
 from headmap.kvcache.plan import KVRequest
 from headmap.settings import Settings
-from tests.shared.engine.test_engine import Call, Faulty, assert_all_free, make, submit
+from tests.shared.engine.driving import Call, Faulty, assert_all_free, make, submit
 
 FAMILIES = ("qwen2_vl", "gemma3")  # the second has layers with a sliding window
 

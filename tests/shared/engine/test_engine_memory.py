@@ -17,7 +17,7 @@ from headmap.errors import OutOfMemory
 from headmap.families.loading import LoadedModel
 from headmap.kvcache.plan import KVRequest
 from headmap.settings import Settings
-from tests.shared.engine.test_engine import assert_all_free, make, submit
+from tests.shared.engine.driving import assert_all_free, make, submit
 
 ERRORS = [
     torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 MiB"),
