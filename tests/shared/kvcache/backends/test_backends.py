@@ -171,6 +171,15 @@ def test_a_sequence_is_answered_alike_in_any_company(backend: type[DecodeBackend
 
 
 @every_backend
+def test_what_another_left_in_free_places_does_not_count(backend: type[DecodeBackend]) -> None:
+    trial = made_up(LENGTHS, GENERATED)
+    for held in (trial.pool.keys, trial.pool.values):
+        held.nan_to_num_(nan=7.0)
+    for layer_idx in range(LAYERS):
+        assert all(missed <= 1e-5 for missed in misses(trial, layer_idx, trial.run(backend(trial.pool), layer_idx)))
+
+
+@every_backend
 def test_a_step_of_idle_slots_alone_ends(backend: type[DecodeBackend]) -> None:
     trial = made_up(LENGTHS, GENERATED)
     for layer_idx in range(LAYERS):
