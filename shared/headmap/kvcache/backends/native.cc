@@ -378,7 +378,7 @@ void attend(const Layer &layer, const int64_t *slots, int64_t sequences, int64_t
 }
 
 // Whole pages from rows of keys and values, each a step after the one before: place i of them all takes row source[i],
-// and zeros where that is -1. `Word` has an element's size.
+// and zeros where that is -1.
 template <typename Word>
 void write(const Layer &layer, const int32_t *pages, int64_t count, const int64_t *source, const Word *keys,
            int64_t key_step, const Word *values, int64_t value_step, int64_t threads) {
@@ -401,23 +401,16 @@ void write(const Layer &layer, const int32_t *pages, int64_t count, const int64_
 
 }  // namespace
 
-#define ATTEND(name, Float)                                                                                   \
-    void attend_##name(const Layer *layer, const int64_t *slots, int64_t sequences, int64_t group,            \
-                       const Float *queries, const Float *keys, const Float *values, float scaling,           \
-                       Float *output, int64_t threads) {                                                      \
-        attend(*layer, slots, sequences, group, queries, keys, values, scaling, output, threads);             \
-    }
-#define WRITE(bits)                                                                                           \
-    void write_##bits(const Layer *layer, const int32_t *pages, int64_t count, const int64_t *source,         \
-                      const uint##bits##_t *keys, int64_t key_step, const uint##bits##_t *values,             \
-                      int64_t value_step, int64_t threads) {                                                  \
-        write(*layer, pages, count, source, keys, key_step, values, value_step, threads);                     \
-    }
-
+// `Element` is what the pool holds; `native.py` says which when it compiles.
 extern "C" {
-ATTEND(float32, float)
-ATTEND(bfloat16, BFloat16)
-ATTEND(float16, Float16)
-WRITE(16)
-WRITE(32)
+
+void attend_step(const Layer *layer, const int64_t *slots, int64_t sequences, int64_t group, const Element *queries,
+                 const Element *keys, const Element *values, float scaling, Element *output, int64_t threads) {
+    attend(*layer, slots, sequences, group, queries, keys, values, scaling, output, threads);
+}
+
+void write_pages(const Layer *layer, const int32_t *pages, int64_t count, const int64_t *source, const Element *keys,
+                 int64_t key_step, const Element *values, int64_t value_step, int64_t threads) {
+    write(*layer, pages, count, source, keys, key_step, values, value_step, threads);
+}
 }

@@ -24,8 +24,10 @@ LAYERS, SLIDING, WINDOW = 3, 1, 24
 
 def backends() -> list[type[DecodeBackend]]:
     """Those of this machine: without a C++ compiler nothing decodes natively; what it cannot compile still fails."""
+    native = import_module("headmap.kvcache.backends.native")
     try:
-        return [TorchBackend, import_module("headmap.kvcache.backends.native").NativeBackend]
+        native.compiled("float")
+        return [TorchBackend, native.NativeBackend]
     except ImportError as error:
         if isinstance(error.__cause__, FileNotFoundError):
             return [TorchBackend]
