@@ -24,7 +24,7 @@ def widened(small: LoadedModel) -> LoadedModel:
     """A model of 24 layers, hidden 896, 14 query and 7 KV heads of 64 dimensions: 0.5 B parameters, float32."""
     torch.manual_seed(0)
     model = type(small.model)(_config(small.model)).eval()
-    source = dict(small.model.named_parameters())
+    source = {name.replace(".inner.", "."): parameter for name, parameter in small.model.named_parameters()}
     for name, parameter in model.named_parameters():
         if name in source and source[name].shape == parameter.shape:
             parameter.copy_(source[name])  # the vision tower

@@ -11,6 +11,7 @@ from services.cli.commands import (
     bench,
     compare,
     datasets,
+    doctor,
     generate,
     keys,
     maps,
@@ -58,6 +59,7 @@ app.add_typer(datasets.app, name="datasets")
 app.command("pages")(pages.pages)
 app.command("models")(models.models)
 app.command("sizing")(sizing.sizing)
+app.command("doctor")(doctor.doctor)
 app.add_typer(bench.app, name="bench")
 
 if __name__ == "__main__":

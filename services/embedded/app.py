@@ -43,7 +43,7 @@ def create_app(
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         log_start(settings, "headmap")
         try:
-            async with inference.serving(inference_state):
+            async with inference.running(serving):
                 yield
         finally:
             scoring_state.close()
@@ -66,7 +66,7 @@ def create_app(
     counted = metrics_folder(settings)
     counted.mkdir(parents=True, exist_ok=True)
     MultiProcessCollector(metrics.registry, str(counted))  # registers itself: what the worker counts
-    inference_state = inference.mount(app, settings, metrics, open_model=open_model, fetcher=fetcher)
+    serving = inference.mount(app, settings, metrics, open_model=open_model, fetcher=fetcher)
     if dashboard is not None:
         app.add_middleware(DashboardMiddleware, dashboard=dashboard)
     return app

@@ -1,81 +1,138 @@
-"""From the engine's thread to the event loop: one request's events, and its end when nobody waits for it any more."""
+"""The bridge from the engine's thread to the event loop: one request in an engine, its events, and its end."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncGenerator, Awaitable
-from typing import TypeVar
+import uuid
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass, replace
 
-from starlette.requests import Request
+from headmap.engine.messages import EngineRequest, Event, Failed, Finished, Token
+from headmap.errors import HeadmapError
+from services.inference.maps import ServedMap
+from services.inference.metrics import InferenceMetrics
+from services.inference.served_model import ServedModel
 
-from headmap.engine.messages import Cancelled, EngineRequest, Event, Failed, Finished, Token
-from services.inference.served_model import EngineLike
 
-T = TypeVar("T")
+@dataclass(frozen=True)
+class Answer:
+    """What came of a generation: its result, and the tokens it came in."""
+
+    generation: Generation
+    finished: Finished
+    tokens: tuple[Token, ...]
 
 
-class EngineCall:
-    """One request in an engine.
+class Generation:
+    """One request in an engine, counted in the metrics.
 
-    `submit` raises what the engine refuses at once. `events` yields Tokens and then Finished, or raises the error of a
-    Failed; leaving it earlier (a hang-up, a cancelled task) cancels the request in the engine.
+    `start` it, then take it as a `whole` or as a stream of `tokens`; leaving either early (a hang-up, a cancelled task)
+    cancels it in the engine. `map`: the one whose scores set the budgets. `map_missing`: the method that was asked for
+    needs one and the model has none, so that another method runs.
     """
 
-    def __init__(self, engine: EngineLike, request: EngineRequest) -> None:
-        self._engine, self._request = engine, request
+    def __init__(
+        self,
+        served: ServedModel,
+        request: EngineRequest,
+        metrics: InferenceMetrics,
+        *,
+        map: ServedMap | None = None,
+        map_missing: bool = False,
+    ) -> None:
+        self.served, self.request, self.map, self.map_missing = served, request, map, map_missing
+        self._metrics, self._model = metrics, served.info.name
         self._loop = asyncio.get_running_loop()
-        # As long as the answer at most, so a slow reader costs its own tokens and holds nobody up.
+        # It never holds more than the answer, so a slow reader costs its own tokens and holds nobody up.
         self._queue: asyncio.Queue[Event] = asyncio.Queue()
         self._ended = False
-        self.submitted = time.perf_counter()
+        self._submitted = time.perf_counter()
 
-    def submit(self) -> None:
-        self._engine.submit(self._request, self._on_event)
+    def again(self, number: int) -> Generation:
+        """The same request as choice `number`, with a seed of its own. Choice 0 is this one."""
+        if number == 0:
+            return self
+        seed = (self.request.sampling.seed + number) % 2**63
+        sampling = replace(self.request.sampling, seed=seed)
+        request = replace(self.request, id=uuid.uuid4().hex, sampling=sampling)
+        return Generation(self.served, request, self._metrics, map=self.map, map_missing=self.map_missing)
+
+    def start(self) -> None:
+        """Submit it. Raises what the engine refuses at once, so that a stream that cannot start is a plain error."""
+        self._submitted = time.perf_counter()
+        try:
+            self.served.opened.engine.submit(self.request, self._on_event)
+        except HeadmapError as error:
+            self._metrics.failed(self._model, error.code)
+            raise
 
     def cancel(self) -> None:
-        """Safe to call at any time; does nothing once the request has ended."""
+        """End it in the engine. Safe to call at any time; does nothing once it has ended."""
         if not self._ended:
             self._ended = True
-            self._engine.cancel(self._request.id)
+            self.served.opened.engine.cancel(self.request.id)
 
-    async def events(self) -> AsyncGenerator[Token | Finished, None]:
+    async def whole(self) -> Answer:
+        """The result, once started. Raises what the engine fails with."""
+        tokens: list[Token] = []
+        async for event in self._events():
+            if isinstance(event, Finished):
+                return Answer(self, event, tuple(tokens))
+            tokens.append(event)
+        raise RuntimeError("the engine's events ended without a terminal one")
+
+    async def tokens(self) -> AsyncGenerator[tuple[Token, Finished | None], None]:
+        """Each token as it comes, once started; the last one with the result and the text held back until the end.
+
+        A token is sent at once unless it may be the last: one that ends the text, or any where stop strings or a
+        grammar are given.
+        """
+        sampling = self.request.sampling
+        may_end = bool(sampling.stop) or self.request.grammar is not None
+        eos = frozenset() if sampling.ignore_eos else self.served.opened.eos_token_ids
+        held: Token | None = None
+        count = 0
+        async for event in self._events():
+            if isinstance(event, Finished):
+                last = held or Token(event.token_ids[-1] if event.token_ids else 0, "")
+                yield Token(last.id, last.text + event.tail), event
+                return
+            if held is not None:
+                yield held, None
+            count += 1
+            held = event
+            if not (may_end or event.id in eos or count >= sampling.max_new_tokens):
+                yield held, None
+                held = None
+
+    async def _events(self) -> AsyncGenerator[Token | Finished, None]:
+        """Tokens, then Finished. Raises the error of a Failed."""
+        first, finished = True, False
         try:
-            while True:
+            while not finished:
                 event = await self._queue.get()
                 if isinstance(event, Failed):
                     self._ended = True
                     raise event.error
                 if isinstance(event, Finished):
-                    self._ended = True
+                    self._ended = finished = True
+                    self._metrics.finished(self._model, self.request, event, self._submitted)
+                elif first:
+                    self._metrics.first_token(self._model, self._submitted)
+                    first = False
                 yield event
-                if isinstance(event, Finished):
-                    return
+        except HeadmapError as error:
+            self._metrics.failed(self._model, error.code)
+            raise
+        except (asyncio.CancelledError, GeneratorExit):
+            if not finished:  # whoever has the result stops listening, too
+                self._metrics.failed(self._model, "cancelled")
+            raise
         finally:
             self.cancel()
 
     def _on_event(self, event: Event) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed: the process is ending and nobody waits
             self._loop.call_soon_threadsafe(self._queue.put_nowait, event)
-
-
-async def unless_gone(request: Request, work: Awaitable[T]) -> T:
-    """The result of `work`, or Cancelled, with `work` cancelled, as soon as the client hangs up."""
-    task = asyncio.ensure_future(work)
-    watch = asyncio.ensure_future(_hang_up(request))
-    try:
-        await asyncio.wait((task, watch), return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            raise Cancelled("the client hung up")
-        return task.result()
-    finally:
-        for future in (task, watch):
-            future.cancel()
-        await asyncio.gather(task, watch, return_exceptions=True)
-
-
-async def _hang_up(request: Request) -> None:
-    # The body has been read, so all that can still arrive is the disconnect.
-    while (await request.receive())["type"] != "http.disconnect":
-        pass

@@ -9,8 +9,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from headmap.engine.messages import Finished
-from services.inference.requests import ReadyRequest
+from headmap.engine.messages import EngineRequest, Finished
 from services.inference.served_model import Stats
 
 _SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
@@ -77,12 +76,13 @@ class InferenceMetrics:
         """`submitted`: time.perf_counter() at submission."""
         self._first.labels(model).observe(time.perf_counter() - submitted)
 
-    def finished(self, ready: ReadyRequest, finished: Finished, submitted: float) -> None:
-        model, method = ready.served.info.name, ready.kv.request.method
+    def finished(self, model: str, request: EngineRequest, finished: Finished, submitted: float) -> None:
+        """`submitted`: as for `first_token`."""
+        method = request.kv.method
         self._whole.labels(model).observe(time.perf_counter() - submitted)
         if len(finished.token_ids) > 1:
             self._token.labels(model).observe(finished.decode_ms_per_token / 1e3)
-        self._prompt.labels(model).inc(ready.prompt.prompt_tokens - finished.reused_tokens)
+        self._prompt.labels(model).inc(request.prompt.prompt_tokens - finished.reused_tokens)
         self._generated.labels(model).inc(len(finished.token_ids))
         self._success.labels(model, finished.finish_reason, method).inc()
         self._kept.labels(model, method).inc(finished.kv_bytes)

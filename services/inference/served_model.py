@@ -9,12 +9,14 @@ from typing import Any, Protocol
 from PIL import Image
 
 from headmap.devices import use_device
+from headmap.engine.decode_choice import DecodeChoice
 from headmap.engine.messages import EngineRequest, OnEvent
 from headmap.engine.sampling.grammar import Grammars
 from headmap.engine.vocabulary import Vocabulary, read_vocabulary
 from headmap.families.base import PreparedPrompt
 from headmap.models import ModelInfo
 from headmap.settings import Settings
+from services.inference.maps import MapBook
 
 
 class PromptMaker(Protocol):
@@ -64,6 +66,17 @@ class OpenedModel:
     eos_token_ids: frozenset[int]
     vocabulary: Vocabulary
     grammars: Grammars
+    decode: DecodeChoice | None = None
+    """How the engine's decode steps run, where that was found out."""
+
+
+@dataclass(frozen=True)
+class ServedModel:
+    """A model that is open and the maps it is served with."""
+
+    info: ModelInfo
+    opened: OpenedModel
+    maps: MapBook
 
 
 OpenModel = Callable[[ModelInfo, Settings], Callable[[Settings], OpenedModel]]
@@ -80,15 +93,17 @@ def open_model(info: ModelInfo, settings: Settings) -> Callable[[Settings], Open
 
     def with_engine(share: Settings) -> OpenedModel:
         use_device(loaded.device)
+        engine = Engine(loaded, share)
         return OpenedModel(
             prompts=loaded,
-            engine=Engine(loaded, share),
+            engine=engine,
             device=str(loaded.device),
             dtype=str(loaded.model.dtype).removeprefix("torch."),
             longest_token=max(map(len, loaded.tokenizer.get_vocab())),
             eos_token_ids=loaded.eos_token_ids,
             vocabulary=vocabulary,
             grammars=Grammars(vocabulary, loaded.eos_token_ids),
+            decode=engine.choice,
         )
 
     return with_engine

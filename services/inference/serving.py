@@ -3,52 +3,39 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 import time
 import uuid
-from collections import Counter
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Any
-
-from PIL import Image
 
 from headmap.budgets import resolve_budget
 from headmap.context import request_id
 from headmap.engine.memory import share_of_each
 from headmap.engine.messages import EngineRequest
 from headmap.engine.reuse.sessions import SessionTurn
-from headmap.engine.sampling.grammar import Grammar
 from headmap.engine.sampling.params import SamplingParams
 from headmap.errors import (
-    HeadmapError,
-    ImageTooLarge,
-    InvalidImage,
     InvalidParameter,
     ModelNotFound,
     NoMapForModel,
     PromptTooLong,
-    QueueFull,
     SessionNotFound,
     ShuttingDown,
 )
-from headmap.families.base import PreparedPrompt
 from headmap.kvcache.methods import get_method
 from headmap.kvcache.plan import KVRequest
 from headmap.models import find_model
 from headmap.registry.session import Database
 from headmap.settings import Settings
-from services.inference.http.schemas.kv import KVBody
+from services.inference.asked import AskedRequest
+from services.inference.bridge import Generation
 from services.inference.intake.conversation import Conversation
 from services.inference.intake.fetching import ImageFetcher
-from services.inference.intake.image_pool import ImagePool
-from services.inference.intake.images import EncodedImage, ImageSource
+from services.inference.intake.preparing import Intake
 from services.inference.maps import MapBook, MapRefresher, ServedMap
-from services.inference.requests import AnswerForm, Ask, KVChoice, ReadyRequest, SamplingAsk, ServedModel
-from services.inference.served_model import OpenModel
+from services.inference.metrics import InferenceMetrics
+from services.inference.served_model import OpenModel, ServedModel
 
 logger = logging.getLogger(__name__)
 
@@ -61,12 +48,11 @@ class Serving:
     database: Database
     open_model: OpenModel
     fetcher: ImageFetcher
+    metrics: InferenceMetrics
     models: dict[str, ServedModel] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._pool = ThreadPoolExecutor(self.settings.prepare_workers, thread_name_prefix="prepare")
-        self._images = ImagePool(self.settings)
-        self._preparing: Counter[str] = Counter()  # by model, as each engine has its own queue
+        self._intake = Intake(self.settings, self.fetcher)
         self.started_at = int(time.time())
         self._stopping = False
         self._refresher: asyncio.Task[None] | None = None
@@ -107,9 +93,7 @@ class Serving:
             await asyncio.gather(self._refresher, return_exceptions=True)
         engines = [served.opened.engine for served in self.models.values()]
         await asyncio.gather(*(asyncio.to_thread(engine.stop, self.settings.drain_seconds) for engine in engines))
-        await self.fetcher.close()
-        self._pool.shutdown(wait=False, cancel_futures=True)
-        await asyncio.to_thread(self._images.close)
+        await self._intake.close()
         self.database.close()
 
     def model(self, name: str | None) -> ServedModel:
@@ -122,67 +106,64 @@ class Serving:
             )
         return self.models[name]
 
-    async def prepare(self, served: ServedModel, ask: Ask) -> ReadyRequest:
-        """Check a request and make its prompt. Cheap checks come first; decoding happens in processes of its own.
+    async def prepare(self, served: ServedModel, asked: AskedRequest) -> Generation:
+        """Check and settle what was asked and make its prompt; cheap checks come first.
 
         Raises BadRequest leaves, ImageTooLarge, MapNotFound, MapMismatch, NoMapForModel, RegistryUnavailable,
         QueueFull and ShuttingDown.
         """
         if self._stopping:
             raise ShuttingDown("the server is shutting down")
-        self._check_length(served, ask.prompt)
-        _check_head(served, ask.watched)
-        choice = await self.choose_kv(served, ask.kv)
-        prompt, grammar, pictures = await self._in_threads(served, ask)
-        params = self._sampling(served, ask.sampling, prompt.prompt_tokens)
+        self._check_length(served, asked.prompt)
+        _check_head(served, asked.watched)
+        asked_kv = asked.kv or KVRequest(**self.default_kv())
+        kv, found = await self._settle_kv(served, asked_kv, asked.map)
+        prepared = await self._intake.prepare(served, asked)
         session = None
-        if ask.session is not None:
-            session = SessionTurn((ask.caller, ask.session), (choice.request, choice.map_id), pictures)
+        if asked.session is not None:
+            session = SessionTurn((asked.caller, asked.session), (kv, found and found.id), prepared.digests)
         identity = uuid.uuid4().hex
         request = EngineRequest(
             id=identity,
-            prompt=prompt,
-            kv=choice.request,
-            sampling=params,
-            scores=choice.scores,
-            grammar=grammar,
+            prompt=prepared.prompt,
+            kv=kv,
+            sampling=self._settle_sampling(served, asked, prepared.prompt.prompt_tokens),
+            scores=None if found is None else found.scores,
+            grammar=prepared.grammar,
             session=session,
-            watched=ask.watched,
-            group=identity if session is None and ask.watched is None else None,
+            watched=asked.watched,
+            group=identity if session is None and asked.watched is None else None,
             request_id=request_id.get(),
         )
-        return ReadyRequest(served, request, choice)
+        return Generation(served, request, self.metrics, map=found, map_missing=kv.method != asked_kv.method)
 
     def drop_session(self, served: ServedModel, caller: str | None, name: str) -> None:
         """Forget a caller's conversation. Raises SessionNotFound."""
         if not served.opened.engine.drop_session((caller, name)):
             raise SessionNotFound(f"session: nothing is kept of {name!r}", param="session")
 
-    async def choose_kv(self, served: ServedModel, kv: KVBody | None) -> KVChoice:
-        """Settle method and map. Raises as `prepare`."""
-        if kv is None and self.settings.default_kv_ratio is None:
-            return KVChoice(KVRequest("full"))
-        body = kv or KVBody.model_validate({})
-        method = get_method(body.method)
-        request = body.request()
+    async def _settle_kv(
+        self, served: ServedModel, kv: KVRequest, name: str | None
+    ) -> tuple[KVRequest, ServedMap | None]:
+        """What to keep, and the map whose scores set the budgets, where the method needs one. Raises as `prepare`."""
+        method = get_method(kv.method)
         if method.needs_budget:
-            if request.budget is None and request.ratio is None:
-                request = replace(request, ratio=self.settings.default_kv_ratio)
-            resolve_budget(1, request.budget, request.ratio)  # refuse before any picture is decoded
-        named = None if body.map is None else served.maps.check(await served.maps.named(body.map))
+            if kv.budget is None and kv.ratio is None:
+                kv = replace(kv, ratio=self.settings.default_kv_ratio)
+            resolve_budget(1, kv.budget, kv.ratio)  # refuse before any picture is decoded
+        named = None if name is None else served.maps.check(await served.maps.named(name))
         if not method.needs_scores:
-            return KVChoice(request)
-        found: ServedMap | None = named or served.maps.default
+            return kv, None
+        found = named or served.maps.default
         if found is not None:
-            served.maps.check(found)
-            return KVChoice(request, found.scores, found.id, found.match)
+            return kv, served.maps.check(found)
         if self.settings.no_map_policy == "error":
             raise NoMapForModel(
-                f"kv.method: {body.method} needs a head map, and {served.info.name!r} has none; POST /score makes one",
+                f"kv.method: {kv.method} needs a head map, and {served.info.name!r} has none; POST /score makes one",
                 param="kv.method",
             )
         # Uniform budgets with the same selection: that is what SnapKV is, and it is told under its name.
-        return KVChoice(replace(request, method="snapkv"), match="none")
+        return replace(kv, method="snapkv"), None
 
     def default_kv(self) -> dict[str, Any]:
         """What a request without `kv` gets."""
@@ -203,73 +184,22 @@ class Serving:
                 param="inputs",
             )
 
-    def _sampling(self, served: ServedModel, ask: SamplingAsk, prompt_tokens: int) -> SamplingParams:
-        new_tokens = ask.max_new_tokens
+    def _settle_sampling(self, served: ServedModel, asked: AskedRequest, prompt_tokens: int) -> SamplingParams:
+        new_tokens = asked.max_new_tokens
         if new_tokens is None:  # nobody asked for more than fits
             room = served.info.max_positions - prompt_tokens
             new_tokens = max(1, min(self.settings.default_max_new_tokens, room))
-        warp: dict[str, Any] = {"temperature": ask.temperature, "top_p": ask.top_p, "top_k": ask.top_k}
-        asked = {key: value for key, value in warp.items() if value is not None}
-        rest: dict[str, Any] = {"repetition_penalty": ask.repetition_penalty, "seed": ask.seed}
+        names = ("temperature", "top_p", "top_k", "repetition_penalty", "seed")
+        given = {name: value for name in names if (value := getattr(asked, name)) is not None}
+        warped = not given.keys().isdisjoint(("temperature", "top_p", "top_k"))
         return SamplingParams(
             max_new_tokens=new_tokens,
-            do_sample=bool(asked) if ask.do_sample is None else ask.do_sample,
-            stop=tuple(ask.stop),
-            ignore_eos=ask.ignore_eos,
-            top_logprobs=ask.top_logprobs,
-            **asked,
-            **{key: value for key, value in rest.items() if value is not None},
+            do_sample=warped if asked.do_sample is None else asked.do_sample,
+            stop=tuple(asked.stop),
+            ignore_eos=asked.ignore_eos,
+            top_logprobs=asked.top_logprobs,
+            **given,
         )
-
-    async def _in_threads(
-        self, served: ServedModel, ask: Ask
-    ) -> tuple[PreparedPrompt, Grammar | None, tuple[str, ...]]:
-        """The prompt, the answer's grammar, and a digest of each picture where a session needs them."""
-        name, stats = served.info.name, served.opened.engine.stats()
-        at_work = self._preparing[name] + stats.running + stats.waiting
-        if at_work >= self.settings.max_running + self.settings.max_waiting:
-            raise QueueFull(f"{at_work} requests are at work, the most this server takes")
-        self._preparing[name] += 1
-        try:
-            run = partial(asyncio.get_running_loop().run_in_executor, self._pool)
-            grammar = None if ask.form is None else await run(_make_grammar, served, ask.form)
-            if isinstance(ask.prompt, str):
-                return await run(served.opened.prompts.prepare_text, ask.prompt), grammar, ()
-            sources = ask.prompt.images
-            fetched = [await self.fetcher.fetch(source) if source.is_url else source for source in sources]
-            prompt, digests = await run(self._make_prompt, served, ask.prompt, fetched, ask.session is not None)
-            return prompt, grammar, digests
-        finally:
-            self._preparing[name] -= 1
-
-    def _make_prompt(
-        self,
-        served: ServedModel,
-        conversation: Conversation,
-        sources: Sequence[ImageSource | EncodedImage],
-        digests: bool,
-    ) -> tuple[PreparedPrompt, tuple[str, ...]]:
-        """Runs in a thread of the pool, so decoded pictures of at most `prepare_workers` requests exist at once."""
-        images: list[Image.Image] = []
-        pixels, most = 0, self.settings.max_request_pixels
-        for source in sources:
-            images.append(self._images.decode(source))
-            pixels += images[-1].width * images[-1].height
-            if pixels > most:
-                raise ImageTooLarge(
-                    f"{source.field}: pictures up to it have {pixels} pixels; at most {most} are allowed in a request",
-                    param=source.field,
-                )
-        try:
-            prompt = served.opened.prompts.prepare(conversation.messages, images)
-        except HeadmapError:
-            raise
-        except ValueError as error:
-            # Picture processors refuse sizes they cannot cut into patches, for one extreme ratios of the sides.
-            if not images:
-                raise InvalidParameter(f"messages: the prompt cannot be made ({error})", param="messages") from error
-            raise InvalidImage(f"images: the model cannot take this picture ({error})", param="images") from error
-        return prompt, tuple(map(_digest, images)) if digests else ()
 
 
 def _check_head(served: ServedModel, head: tuple[int, int] | None) -> None:
@@ -281,14 +211,3 @@ def _check_head(served: ServedModel, head: tuple[int, int] | None) -> None:
         if value >= count:
             field = f"parameters.kept.{name}"
             raise InvalidParameter(f"{field}: {value} is not below {count}, the model's number of them", param=field)
-
-
-def _make_grammar(served: ServedModel, form: AnswerForm) -> Grammar:
-    grammars = served.opened.grammars
-    if form.kind == "regex":
-        return grammars.regex(form.value, form.field)
-    return grammars.json_schema(form.value, form.field)
-
-
-def _digest(image: Image.Image) -> str:
-    return hashlib.sha256(f"{image.size}:".encode() + image.tobytes()).hexdigest()

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 DEMO_MODEL = "headmap/demo-ocr"
@@ -68,9 +68,11 @@ class Settings(BaseSettings):
     decode_backend: Literal["auto", "torch", "native", "triton"] = Field(
         "auto",
         description="attention of a decode step: torch operations, C++ compiled at the start (CPU), or Triton kernels "
-        "(CUDA); auto: native on a CPU where there is a compiler, else torch",
+        "(CUDA); auto: the fastest of those that are right on this machine. `headmap doctor` tells",
     )
-    cuda_graphs: bool = Field(False, description="decode steps are replayed as CUDA graphs; with triton only")
+    cuda_graphs: Literal["auto", "on", "off"] = Field(
+        "auto", description="decode steps are replayed as CUDA graphs; auto: where that is right and faster"
+    )
     default_max_new_tokens: int = Field(128, ge=1, description="for requests that do not say")
     max_prompt_tokens: int = Field(131_072, ge=1, description="at most; the model's context may be less")
     default_kv_ratio: float | None = Field(
@@ -107,11 +109,10 @@ class Settings(BaseSettings):
 
     log_level: str = Field("INFO", description="DEBUG, INFO, WARNING or ERROR")
 
-    @model_validator(mode="after")
-    def _graphs_need_kernels(self) -> Settings:
-        if self.cuda_graphs and self.decode_backend != "triton":
-            raise ValueError(f"cuda_graphs needs decode_backend triton, got {self.decode_backend}")
-        return self
+    @field_validator("cuda_graphs", mode="before")
+    @classmethod
+    def _true_is_on(cls, value: object) -> object:
+        return {"true": "on", "1": "on", "false": "off", "0": "off"}.get(str(value).lower(), value)
 
     @field_validator("device")
     @classmethod

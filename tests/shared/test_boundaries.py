@@ -90,6 +90,17 @@ def test_services_do_not_import_each_other(service: str, other: str) -> None:
     assert offenders(files(ROOT / "services" / service), (f"services.{other}", "services.cli")) == []
 
 
+def test_what_serves_requests_knows_no_dialect_of_http() -> None:
+    inference = ROOT / "services" / "inference"
+    inner = [path for path in files(inference) if "http" not in path.parts and path.name != "__main__.py"]
+    assert offenders(inner, ("services.inference.http", "fastapi", "starlette", "sse_starlette")) == []
+
+
+def test_pictures_are_prepared_without_the_engine() -> None:
+    intake = files(ROOT / "services" / "inference" / "intake")
+    assert offenders(intake, ("services.inference.bridge", "services.inference.serving", "headmap.engine.engine")) == []
+
+
 def test_the_dashboard_knows_the_rest_apis_alone() -> None:
     others = tuple(f"services.{name}" for name in ("scoring", "inference", "embedded", "cli"))
     rooms = tuple(f"headmap.{name}" for name in ("registry", "jobs", "kvcache", "engine", "families"))

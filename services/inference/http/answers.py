@@ -1,20 +1,22 @@
-"""One HTTP request's answers: one run, or several side by side where `n` or several prompts ask for more."""
+"""The answers to one HTTP request: one, or several side by side where `n` or several prompts ask for more."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
-from typing import Any
+from collections.abc import AsyncGenerator, Awaitable, Sequence
+from typing import Any, TypeVar
 
 from starlette.requests import Request
 
-from headmap.engine.messages import Finished, Token
+from headmap.engine.messages import Cancelled, Finished, Token
 from headmap.errors import HeadmapError
 from headmap.http.auth import KEY_NAME
-from services.inference.bridge import unless_gone
-from services.inference.http.deps import InferenceState
-from services.inference.http.running import Answer, Run
-from services.inference.requests import Ask, ReadyRequest, ServedModel
+from services.inference.asked import AskedRequest
+from services.inference.bridge import Answer, Generation
+from services.inference.served_model import ServedModel
+from services.inference.serving import Serving
+
+T = TypeVar("T")
 
 
 def caller(request: Request) -> str | None:
@@ -23,75 +25,72 @@ def caller(request: Request) -> str | None:
     return name
 
 
-class Choices:
-    """Several runs that end together: when one fails or the client hangs up, the others are cancelled.
+class Answers:
+    """Generations that end together: when one fails or the client hangs up, the others are cancelled.
 
-    Choice i of prompt p is run p x n + i. Each takes its own place in the queue and its own memory.
+    Choice i of prompt p is generation p x n + i. Each takes its own place in the queue and its own memory.
     """
 
-    def __init__(self, runs: Sequence[Run]) -> None:
-        self._runs = tuple(runs)
-
-    @property
-    def ready(self) -> tuple[ReadyRequest, ...]:
-        return tuple(run.ready for run in self._runs)
+    def __init__(self, generations: Sequence[Generation]) -> None:
+        self.generations = tuple(generations)
 
     @classmethod
     async def prepare(
-        cls, request: Request, state: InferenceState, served: ServedModel, asks: Sequence[Ask], n: int = 1
-    ) -> Choices:
+        cls, request: Request, serving: Serving, served: ServedModel, asked: Sequence[AskedRequest], n: int = 1
+    ) -> Answers:
         """Raises as `Serving.prepare`, and Cancelled when the client hangs up meanwhile."""
 
-        async def all_ready() -> list[ReadyRequest]:
-            return [await state.serving.prepare(served, ask) for ask in asks]
+        async def prepare_all() -> list[Generation]:
+            return [await serving.prepare(served, one) for one in asked]
 
         try:
-            ready = await unless_gone(request, all_ready())
+            prepared = await unless_gone(request, prepare_all())
         except HeadmapError as error:
-            state.metrics.failed(served.info.name, error.code)
+            serving.metrics.failed(served.info.name, error.code)
             raise
-        return cls([Run(state, one.choice(number)) for one in ready for number in range(n)])
+        return cls([one.again(number) for one in prepared for number in range(n)])
 
     def start(self) -> None:
         """Submit them. Raises what the engine refuses at once, so that a stream that cannot start is a plain error."""
-        for number, run in enumerate(self._runs):
+        for number, generation in enumerate(self.generations):
             try:
-                run.start()
+                generation.start()
             except BaseException:
-                for started in self._runs[:number]:
+                for started in self.generations[:number]:
                     started.cancel()
                 raise
 
     async def whole(self, request: Request) -> list[Answer]:
-        """Start them; the answers in order. Raises as `start`, what a run fails with, and Cancelled on a hang-up."""
+        """Start them; the answers in order. Raises as `start`, what a generation fails with, and Cancelled on a
+        hang-up."""
         self.start()
         return await unless_gone(request, self._all())
 
     async def _all(self) -> list[Answer]:
-        tasks = [asyncio.ensure_future(run.whole()) for run in self._runs]
+        tasks = [asyncio.ensure_future(generation.whole()) for generation in self.generations]
         try:
             return await asyncio.gather(*tasks)
         finally:
             await self._end(tasks)
 
     async def tokens(self) -> AsyncGenerator[tuple[int, Token, Finished | None], None]:
-        """(run, token, the result with its last token) as they come, of runs that have been started."""
-        if len(self._runs) == 1:
-            async for token, finished in self._runs[0].tokens():
+        """(generation's number, token, the result with its last token) as they come, once started."""
+        if len(self.generations) == 1:
+            async for token, finished in self.generations[0].tokens():
                 yield 0, token, finished
             return
         queue: asyncio.Queue[tuple[int, Token, Finished | None] | BaseException] = asyncio.Queue()
 
-        async def pump(number: int, run: Run) -> None:
+        async def pump(number: int, generation: Generation) -> None:
             try:
-                async for token, finished in run.tokens():
+                async for token, finished in generation.tokens():
                     queue.put_nowait((number, token, finished))
             except Exception as error:
                 queue.put_nowait(error)
 
-        tasks = [asyncio.ensure_future(pump(number, run)) for number, run in enumerate(self._runs)]
+        tasks = [asyncio.ensure_future(pump(number, one)) for number, one in enumerate(self.generations)]
         try:
-            left = len(self._runs)
+            left = len(self.generations)
             while left:
                 item = await queue.get()
                 if isinstance(item, BaseException):
@@ -105,5 +104,26 @@ class Choices:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        for run in self._runs:  # a task that was cancelled before its first step has not done it
-            run.cancel()
+        for generation in self.generations:  # a task that was cancelled before its first step has cancelled nothing
+            generation.cancel()
+
+
+async def unless_gone(request: Request, work: Awaitable[T]) -> T:
+    """The result of `work`, or Cancelled, with `work` cancelled, as soon as the client hangs up."""
+    task = asyncio.ensure_future(work)
+    watch = asyncio.ensure_future(_hang_up(request))
+    try:
+        await asyncio.wait((task, watch), return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise Cancelled("the client hung up")
+        return task.result()
+    finally:
+        for future in (task, watch):
+            future.cancel()
+        await asyncio.gather(task, watch, return_exceptions=True)
+
+
+async def _hang_up(request: Request) -> None:
+    # The body has been read, so all that can still arrive is the disconnect.
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

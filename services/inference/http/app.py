@@ -14,12 +14,10 @@ from headmap.http.plumbing import Check, Checks, install, log_start
 from headmap.registry.keys import read_keys
 from headmap.registry.session import open_database
 from headmap.settings import Settings
-from services.inference.http.deps import InferenceState
 from services.inference.http.routes import chat, completions, generate, models
 from services.inference.intake.fetching import ImageFetcher
 from services.inference.metrics import EngineCollector, InferenceMetrics
-from services.inference.requests import ServedModel
-from services.inference.served_model import OpenModel, Stats, open_model
+from services.inference.served_model import OpenModel, ServedModel, Stats, open_model
 from services.inference.serving import Serving
 
 
@@ -34,7 +32,7 @@ def create_app(
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         log_start(settings, "inference")
-        async with serving(state):
+        async with running(serving):
             yield
 
     app = FastAPI(
@@ -50,9 +48,9 @@ def create_app(
         settings,
         service="inference",
         checks=checks,
-        stored_keys=lambda: read_keys(app.state.inference.serving.database),
+        stored_keys=lambda: read_keys(app.state.inference.database),
     )
-    state = mount(app, settings, metrics, open_model=open_model, fetcher=fetcher)
+    serving = mount(app, settings, metrics, open_model=open_model, fetcher=fetcher)
     return app
 
 
@@ -63,27 +61,25 @@ def mount(
     *,
     open_model: OpenModel = open_model,
     fetcher: ImageFetcher | None = None,
-) -> InferenceState:
-    """Put the inference routes on `app`, beside others'. The caller runs its lifespan inside `serving(state)`."""
-    state = InferenceState(
-        Serving(settings, open_database(settings), open_model, fetcher or ImageFetcher(settings)),
-        InferenceMetrics(metrics.registry),
-    )
-    metrics.registry.register(EngineCollector(partial(_stats, state.serving)))
-    app.state.inference = state
-    app.state.give_up, app.state.failure = state.serving.give_up, state.serving.failure
+) -> Serving:
+    """Put the inference routes on `app`, beside others'. The caller runs its lifespan inside `running(serving)`."""
+    fetcher = fetcher or ImageFetcher(settings)
+    serving = Serving(settings, open_database(settings), open_model, fetcher, InferenceMetrics(metrics.registry))
+    metrics.registry.register(EngineCollector(partial(_stats, serving)))
+    app.state.inference = serving
+    app.state.give_up, app.state.failure = serving.give_up, serving.failure
     app.include_router(inference_router())
-    return state
+    return serving
 
 
 @asynccontextmanager
-async def serving(state: InferenceState) -> AsyncIterator[None]:
+async def running(serving: Serving) -> AsyncIterator[None]:
     """Models loaded and engines running inside; drained when it is left."""
     try:
-        await state.serving.start()
+        await serving.start()
         yield
     finally:
-        await state.serving.stop()
+        await serving.stop()
 
 
 def inference_router() -> APIRouter:
@@ -96,8 +92,8 @@ def inference_router() -> APIRouter:
 
 def checks(request: Request) -> Checks:
     """Readiness: engines run. A registry away is a degraded service: what is loaded keeps serving."""
-    state: InferenceState = request.app.state.inference
-    served = state.serving.models.values()
+    serving: Serving = request.app.state.inference
+    served = serving.models.values()
     return {f"model {one.info.name}": partial(check_model, one) for one in served} | {
         "maps": partial(check_maps, list(served))
     }

@@ -11,6 +11,9 @@ from sse_starlette import ServerSentEvent
 
 from headmap.engine.messages import Finished, Token
 from headmap.engine.vocabulary import Vocabulary
+from services.inference.asked import AnswerForm, AskedRequest
+from services.inference.bridge import Generation
+from services.inference.http.schemas.kv import asked_kv
 from services.inference.http.schemas.openai import (
     CachedTokens,
     JsonObject,
@@ -21,15 +24,21 @@ from services.inference.http.schemas.openai import (
     Usage,
 )
 from services.inference.http.server_sent_events import as_stream_error, event, raw_event
-from services.inference.requests import AnswerForm, ReadyRequest, SamplingAsk
+from services.inference.intake.conversation import Conversation
 
 _LEAST = -9999.0
 """Stands for minus infinity, which JSON does not have."""
 
 
-def sampling_of(body: OpenAIRequest, new_tokens: int | None, top_logprobs: int | None) -> SamplingAsk:
+def asked_of(
+    body: OpenAIRequest, prompt: Conversation | str, new_tokens: int | None, top_logprobs: int | None
+) -> AskedRequest:
+    kv, named_map = asked_kv(body.kv)
     greedy = body.temperature == 0
-    return SamplingAsk(
+    return AskedRequest(
+        prompt=prompt,
+        kv=kv,
+        map=named_map,
         max_new_tokens=new_tokens,
         do_sample=False if greedy else None,
         temperature=None if greedy else body.temperature,
@@ -40,10 +49,11 @@ def sampling_of(body: OpenAIRequest, new_tokens: int | None, top_logprobs: int |
         stop=body.stops,
         ignore_eos=body.ignore_eos,
         top_logprobs=top_logprobs,
+        form=_form_of(body),
     )
 
 
-def form_of(body: OpenAIRequest) -> AnswerForm | None:
+def _form_of(body: OpenAIRequest) -> AnswerForm | None:
     asked = body.response_format
     if isinstance(asked, JsonObject):
         return AnswerForm("json_schema", {"type": "object"}, "response_format")
@@ -54,12 +64,12 @@ def form_of(body: OpenAIRequest) -> AnswerForm | None:
     return None
 
 
-def head(ready: ReadyRequest, prefix: str) -> dict[str, Any]:
+def head(generation: Generation, prefix: str) -> dict[str, Any]:
     return {
-        "id": f"{prefix}-{ready.engine_request.id}",
+        "id": f"{prefix}-{generation.request.id}",
         "created": int(time.time()),
-        "model": ready.served.info.name,
-        "system_fingerprint": ready.served.info.revision,
+        "model": generation.served.info.name,
+        "system_fingerprint": generation.served.info.revision,
     }
 
 
@@ -67,9 +77,9 @@ def reason(finished: Finished) -> Literal["stop", "length"]:
     return "length" if finished.finish_reason == "length" else "stop"
 
 
-def usage(ready: Sequence[ReadyRequest], finished: Sequence[Finished], n: int) -> Usage:
-    """`ready` and `finished` of every run, n to a prompt."""
-    prompt = sum(one.prompt.prompt_tokens for one in ready[::n])
+def usage(generations: Sequence[Generation], finished: Sequence[Finished], n: int) -> Usage:
+    """`finished`: the result of each generation. There are n generations to a prompt."""
+    prompt = sum(one.request.prompt.prompt_tokens for one in generations[::n])
     new = sum(len(one.token_ids) for one in finished)
     return Usage(
         prompt_tokens=prompt,
@@ -79,9 +89,9 @@ def usage(ready: Sequence[ReadyRequest], finished: Sequence[Finished], n: int) -
     )
 
 
-def says(token: Token, ready: ReadyRequest) -> bool:
+def says(token: Token, generation: Generation) -> bool:
     """Whether a token is a part of the answer: the one that ends it is not."""
-    return ready.sampling.ignore_eos or token.id not in ready.served.opened.eos_token_ids
+    return generation.request.sampling.ignore_eos or token.id not in generation.served.opened.eos_token_ids
 
 
 def logprob_of(token: Token, vocabulary: Vocabulary) -> TokenLogprob:

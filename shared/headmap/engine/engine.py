@@ -17,20 +17,20 @@ import torch
 
 from headmap.device_errors import is_broken_device
 from headmap.devices import use_device
+from headmap.engine.decode_choice import DecodeChoice, choose_attention, choose_graphs
+from headmap.engine.engine_settings import EngineSettings
 from headmap.engine.failures import as_headmap_error
 from headmap.engine.graphs import CudaCapture
 from headmap.engine.memory import spare_memory
 from headmap.engine.messages import Cancelled, EngineRequest, EngineStats, Event, Failed, OnEvent, Token
 from headmap.engine.reuse.sessions import Sessions
-from headmap.engine.runner import ModelRunner
+from headmap.engine.roster import Roster
 from headmap.engine.sampling.sampler import LogProbabilities, sample
-from headmap.engine.scheduler import Scheduler, spare_pages
 from headmap.engine.sequence import Sequence, make_sequence
 from headmap.errors import DeviceFailed, HeadmapError, OutOfMemory, ShuttingDown, Unavailable
 from headmap.families.loading import LoadedModel
 from headmap.kvcache.pool.pool import Pool
 from headmap.kvcache.transformers.cache import RaggedCache
-from headmap.settings import Settings
 
 log = logging.getLogger(__name__)
 
@@ -43,16 +43,14 @@ class Engine:
     """Serves one model. `start` it, `submit` from any thread, `stop` it.
 
     KV memory is `settings.kv_memory_bytes`, or a share of what is free once the weights are loaded. A broken device
-    ends it: `stats().alive` says so.
+    ends it: `stats().alive` says so. `choice`: how its decode steps run, found out when it is made.
+
+    Raises Unavailable where no decode backend, or not the one that the settings name, is right here.
     """
 
-    def __init__(self, loaded: LoadedModel, settings: Settings) -> None:
-        if loaded.device.type != "cuda" and (settings.cuda_graphs or settings.decode_backend == "triton"):
-            raise ValueError(
-                "HEADMAP_CUDA_GRAPHS and HEADMAP_DECODE_BACKEND=triton need a CUDA device, "
-                f"{loaded.info.name} is on {loaded.device}"
-            )
+    def __init__(self, loaded: LoadedModel, settings: EngineSettings) -> None:
         self.loaded = loaded
+        attention = choose_attention(settings.decode_backend, loaded)
         pool = Pool(
             loaded.cache_shape,
             memory_bytes=settings.kv_memory_bytes or spare_memory(loaded.device),
@@ -61,22 +59,22 @@ class Engine:
             dtype=loaded.model.dtype,
             device=loaded.device,
         )
-        try:
-            self._cache = RaggedCache(pool, settings.decode_backend)
-        except ImportError as error:
-            raise Unavailable(f"HEADMAP_DECODE_BACKEND={settings.decode_backend}: {error}") from error
-        self._runner = ModelRunner(loaded, self._cache, capture=CudaCapture() if settings.cuda_graphs else None)
+        self._cache = RaggedCache(pool, attention.chosen)
+        capture = CudaCapture if loaded.device.type == "cuda" else None
+        graphs, self._runner = choose_graphs(settings.cuda_graphs, loaded, self._cache, capture)
+        self.choice = DecodeChoice(attention, graphs)
+        log.info("%s: %s", loaded.info.name, self.choice)
         self.sessions = Sessions(settings.session_memory_bytes)
-        self._scheduler: Scheduler[Sequence] = Scheduler(settings.max_running, settings.max_waiting)
+        self._roster = Roster(
+            self._cache.books,
+            max_running=settings.max_running,
+            max_waiting=settings.max_waiting,
+            max_prefill_tokens=settings.max_prefill_tokens,
+            packs=lambda sequence: loaded.family.packs(sequence.prompt),
+        )
         self._max_prompt_tokens = min(settings.max_prompt_tokens, loaded.info.max_positions)
-        self._max_prefill_tokens = settings.max_prefill_tokens
         self._max_decode_gap = settings.max_decode_gap_ms / 1e3
-        self._running: list[Sequence] = []
-        self._prefilling: list[Sequence] = []
         self._last_step = self._step_seconds = 0.0
-        self._cancelled: set[str] = set()
-        self._wake = threading.Condition()
-        self._stop_at: float | None = None
         self._died: str | None = None
         self._totals = {"prompt": 0, "generated": 0, "finished": 0, "failed": 0, "preempted": 0}
         self._thread = threading.Thread(target=self._run, name=f"engine {loaded.info.name}", daemon=True)
@@ -104,13 +102,10 @@ class Engine:
                 cache=self._cache,
                 max_prompt_tokens=self._max_prompt_tokens,
             )
-            with self._wake:
-                if self._stop_at is not None and self._died is None:
-                    raise ShuttingDown("the server is shutting down")
-                if not self._thread.is_alive():
+            with self._roster.changed:
+                if self._died is not None or (self._roster.stop_at is None and not self._thread.is_alive()):
                     raise Unavailable(f"the engine is not running{self._died or ''}")
-                self._scheduler.add(sequence, self._busy)
-                self._wake.notify()
+                self._roster.add(sequence)
         except BaseException:
             if session is not None:
                 self.sessions.give_back(session)
@@ -118,9 +113,7 @@ class Engine:
 
     def cancel(self, request_id: str) -> None:
         """End a request; its cache is free before the next step. Unknown and ended ids are no error."""
-        with self._wake:
-            self._cancelled.add(request_id)
-            self._wake.notify()
+        self._roster.cancel(request_id)
 
     def drop_session(self, key: Hashable) -> bool:
         """Forget what is kept of a conversation; whether there was anything."""
@@ -128,18 +121,16 @@ class Engine:
 
     def stop(self, timeout: float) -> None:
         """Take no more requests; those at hand have `timeout` seconds to finish, the rest fail with ShuttingDown."""
-        with self._wake:
-            self._stop_at = time.monotonic() + timeout
-            self._wake.notify()
+        self._roster.stop(timeout)
         if self._thread.ident is not None:
             self._thread.join(timeout + 60)
 
     def stats(self) -> EngineStats:
-        with self._wake:
+        with self._roster.changed:
             return EngineStats(
                 alive=self._thread.is_alive(),
-                running=self._busy,
-                waiting=len(self._scheduler),
+                running=self._roster.busy,
+                waiting=self._roster.waiting,
                 kv_held_bytes=self._cache.pool.held_bytes,
                 kv_capacity_bytes=self._cache.pool.capacity_bytes,
                 prompt_tokens_total=self._totals["prompt"],
@@ -150,17 +141,13 @@ class Engine:
                 session_bytes=self.sessions.nbytes,
             )
 
-    @property
-    def _busy(self) -> int:
-        return len(self._running) + len(self._prefilling)
-
     # ---- the engine's thread
 
     def _run(self) -> None:
-        use_device(self.loaded.device)
         why: HeadmapError = ShuttingDown("the server shut down before the request was done")
         try:
-            while self._wait_for_work():
+            use_device(self.loaded.device)
+            while self._roster.wait_for_work():
                 self._end_cancelled()
                 self._prefill()
                 self._step()
@@ -171,40 +158,19 @@ class Engine:
             if not isinstance(error, Exception):
                 raise
         finally:
-            with self._wake:
-                self._stop_at = self._stop_at or time.monotonic()
-                left = [*self._prefilling, *self._running, *self._scheduler.drain()]
-                self._prefilling, self._running = [], []
-            for sequence in left:  # nothing is cleaned up: the cache ends with the engine
+            for sequence in self._roster.drain():  # nothing is cleaned up: the cache ends with the engine
                 self._count_failure(sequence, why)
                 self._tell(sequence, Failed(why))
 
-    def _wait_for_work(self) -> bool:
-        """Sleep until there is something to do; False when it is time to end."""
-        with self._wake:
-            while not self._running and not len(self._scheduler) and self._stop_at is None:
-                self._cancelled.clear()
-                self._wake.wait()
-            if self._stop_at is None:
-                return True
-            busy = bool(self._running) or bool(len(self._scheduler))
-            return busy and time.monotonic() < self._stop_at
-
     def _end_cancelled(self) -> None:
-        with self._wake:
-            ids, self._cancelled = self._cancelled, set()
-            gone = [sequence for request_id in ids if (sequence := self._scheduler.remove(request_id))]
-            # what is being prefilled ends with its prefill
-            self._cancelled.update(sequence.id for sequence in self._prefilling if sequence.id in ids)
-        gone += [sequence for sequence in self._running if sequence.id in ids]
-        for sequence in gone:
+        for sequence in self._roster.take_cancelled():
             self._fail(sequence, Cancelled("the client went away"))
 
     # ---- prompts
 
     def _prefill(self) -> None:
         """Prefill the requests whose turn it is in one row; running ones get their tokens between its layers."""
-        pack = self._next_pack()
+        pack = self._roster.next_pack()
         if not pack:
             return
         started, stepping = time.monotonic(), self._step_seconds
@@ -229,44 +195,10 @@ class Engine:
             self._prefill_failed(pack, error)
         else:
             elapsed = time.monotonic() - started - (self._step_seconds - stepping)
-            with self._wake:
-                self._prefilling = []
-                self._running += pack
+            self._roster.run_pack()
             for sequence in pack:
                 sequence.prefill_s += elapsed
             self._begin(pack, logits)
-
-    def _next_pack(self) -> list[Sequence]:
-        """Take the requests to prefill now: at least one where one fits, more up to the bound on tokens."""
-        pack: list[Sequence] = []
-        taken = 0
-
-        def fits(sequence: Sequence) -> bool:
-            return sequence.pages(self._cache.paging, sequence.room) <= self._spare_pages(len(pack), taken)
-
-        def joins(sequence: Sequence) -> bool:
-            if not pack:
-                return True
-            tokens = sum(one.prompt.prompt_tokens for one in pack) + sequence.prompt.prompt_tokens
-            groups = {one.request.group for one in pack} - {None}
-            if sequence.alone or tokens > self._max_prefill_tokens:
-                return False
-            # One of a group is prefilled, the others go on from it.
-            return sequence.request.group not in groups and self.loaded.family.packs(sequence.prompt)
-
-        with self._wake:
-            while sequence := self._scheduler.next(len(self._running) + len(pack), fits, joins):
-                pack.append(sequence)
-                taken += sequence.pages(self._cache.paging, sequence.room)
-                if sequence.alone or not self.loaded.family.packs(sequence.prompt):
-                    break
-            self._prefilling = list(pack)
-        return pack
-
-    def _spare_pages(self, starting: int = 0, taken: int = 0) -> int:
-        """Pages for one that starts, beside those `starting` with it, who take `taken` pages."""
-        books = self._cache.books
-        return spare_pages(len(books.free) - taken, len(self._running) + starting, books.tail.rows)
 
     def _prefill_failed(self, pack: list[Sequence], error: Exception) -> None:
         """One fails; of several, each is tried by itself. Their ends, Cancelled and ShuttingDown, are all of theirs."""
@@ -306,20 +238,7 @@ class Engine:
     def _forks(self, first: Sequence) -> list[Sequence]:
         """Start those of a group whose turn it is on the same part of the cache as one of them, just prefilled."""
         forks: list[Sequence] = []
-        while first.request.group is not None:
-            free = self._spare_pages()
-
-            def fits(sequence: Sequence, free: int = free) -> bool:
-                return sequence.pages(self._cache.paging, 1) - self._cache.books.part(first.slot).used <= free
-
-            def of_group(sequence: Sequence) -> bool:
-                return sequence.request.group == first.request.group and not sequence.tokens
-
-            with self._wake:
-                sequence = self._scheduler.next(len(self._running), fits, of_group)
-                if sequence is None:
-                    break
-                self._running.append(sequence)
+        while first.request.group is not None and (sequence := self._roster.next_fork(first)):
             sequence.queue_s += time.monotonic() - sequence.submitted
             try:
                 sequence.slot = self._cache.fork(first.slot)
@@ -336,11 +255,11 @@ class Engine:
 
         Raises Cancelled where all clients of the prompts have gone, and ShuttingDown where there is no more time.
         """
-        if self._stop_at is not None and time.monotonic() >= self._stop_at:
+        if self._roster.out_of_time:
             raise ShuttingDown("the server shut down before the request was done")
-        if self._cancelled and all(sequence.id in self._cancelled for sequence in self._prefilling):
+        if not self._roster.prefill_is_wanted:
             raise Cancelled("the client went away")
-        if self._running and time.monotonic() - self._last_step >= self._max_decode_gap:
+        if self._roster.running and time.monotonic() - self._last_step >= self._max_decode_gap:
             self._end_cancelled()
             self._step()
 
@@ -350,7 +269,7 @@ class Engine:
         """One token for every running sequence; where a device's memory runs out, for all but the youngest."""
         started = time.monotonic()
         self._make_room()
-        while running := list(self._running):
+        while running := list(self._roster.running):
             try:
                 logits = self._runner.decode(
                     [sequence.slot for sequence in running],
@@ -359,7 +278,7 @@ class Engine:
                 )
                 break
             except OutOfMemory as error:
-                if self._prefilling:
+                if self._roster.prefilling:
                     raise  # the youngest is the one whose prefill this ends; the step comes again after it
                 self._fail(running[-1], as_headmap_error(error))
             except Exception as error:
@@ -377,22 +296,18 @@ class Engine:
 
     def _make_room(self) -> None:
         """Have the youngest wait again until the pages for one more token of the others are free."""
-        books = self._cache.books
-        while len(self._running) + len(self._prefilling) > 1:
-            if books.short([sequence.slot for sequence in self._running]) <= len(books.free):
-                return
-            if self._prefilling:
+        books, roster = self._cache.books, self._roster
+        while roster.busy > 1 and books.short([sequence.slot for sequence in roster.running]) > len(books.free):
+            self._totals["preempted"] += 1
+            if roster.prefilling:
                 raise _Preempted
-            self._put_back(self._running[-1])
+            self._put_back(roster.running[-1])
 
     def _put_back(self, sequence: Sequence) -> None:
         """Take a sequence's memory; it is the next to start, and goes on from the tokens that it has."""
-        self._totals["preempted"] += 1
         self._release(sequence)
         sequence.submitted = time.monotonic()
-        with self._wake:
-            self._remove(sequence)
-            self._scheduler.put_back(sequence)
+        self._roster.put_back(sequence)
 
     def _take_all(self, sequences: list[Sequence], logits: torch.Tensor) -> None:
         """Choose each sequence's next token, tell its caller, and end it where it ends. `logits`: (S, vocab)."""
@@ -467,17 +382,11 @@ class Engine:
 
     def _leave(self, sequence: Sequence) -> None:
         """Out of the running ones, its memory free. An error here ends the engine: its books would be wrong."""
-        with self._wake:
-            self._remove(sequence)
+        self._roster.remove(sequence)
         self._release(sequence)
         if sequence.session is not None:
             self.sessions.give_back(sequence.session)
             sequence.session = None
-
-    def _remove(self, sequence: Sequence) -> None:
-        for among in (self._prefilling, self._running):
-            if sequence in among:
-                among.remove(sequence)
 
     def _release(self, sequence: Sequence) -> None:
         slot, sequence.slot = sequence.slot, -1

@@ -6,11 +6,14 @@ import ctypes
 import os
 import platform
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
 from headmap.devices import find_device
-from headmap.settings import Settings
+
+if TYPE_CHECKING:
+    from headmap.settings import Settings
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
 _LARGE = 1 << 20

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from headmap.engine.reuse.sessions import SessionTurn
-from headmap.engine.sampling.grammar import Grammar
 from headmap.engine.sampling.params import SamplingParams
 from headmap.errors import HeadmapError
 from headmap.families.base import PreparedPrompt
 from headmap.head_scores import HeadScores
 from headmap.kvcache.plan import KVRequest
+
+if TYPE_CHECKING:
+    from headmap.engine.sampling.grammar import Grammar
 
 
 class Cancelled(HeadmapError):

@@ -17,6 +17,8 @@ import torch
 from PIL import Image
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from headmap.families.pieces import bound_activations
+
 
 @dataclass(frozen=True)
 class Axis:
@@ -165,7 +167,7 @@ class Family(ABC):
         if len(prompts) > 1 and not all(map(self.packs, prompts)):
             raise ValueError("prompts: one of them cannot be laid in a row with others")
         pictures = [rest for prompt in prompts if (rest := _without_ids(prompt.inputs))]
-        joined = self.join_images(pictures) if len(pictures) > 1 else dict(*pictures)
+        joined = self.join_images(pictures) if len(pictures) > 1 else next(iter(pictures), {})
         return PackedPrompts(
             prompts=tuple(prompts),
             inputs={"input_ids": torch.cat([prompt.inputs["input_ids"] for prompt in prompts], dim=1), **joined},
@@ -194,6 +196,10 @@ class Family(ABC):
     def text_model(self, model: PreTrainedModel) -> torch.nn.Module:
         """The decoder that takes input_ids or embeddings, positions and a cache."""
         return model.model.language_model
+
+    def bound_activations(self, model: PreTrainedModel) -> None:
+        """Have long prompts and many pictures run in pieces; changes `model` in place. Once a model."""
+        bound_activations(model, self.text_model(model))
 
 
 def _without_ids(inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

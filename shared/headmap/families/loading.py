@@ -146,9 +146,11 @@ def wrap_model(
     except ValueError as error:
         raise UnsupportedModel(f"model: {info.name!r} cannot be served: {error}", param="model") from error
     use_headmap_attention(model)
+    family = FAMILIES[info.family].load()
+    family.bound_activations(model)
     return LoadedModel(
         info=info,
-        family=FAMILIES[info.family].load(),
+        family=family,
         model=model,
         tokenizer=tokenizer,
         image_processor=image_processor,

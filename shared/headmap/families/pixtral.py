@@ -7,9 +7,10 @@ from typing import Any
 
 import torch
 from PIL import Image
-from transformers import PretrainedConfig, PreTrainedTokenizerBase
+from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from headmap.families.base import Family, VisualTokens
+from headmap.families.pieces import PictureByPicture
 from headmap.families.tiles import row_major, stacked
 
 BREAK, END = "[IMG_BREAK]", "[IMG_END]"
@@ -44,3 +45,7 @@ class Pixtral(Family):
     def written(self, config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase, image: VisualTokens) -> str:
         rows, cols = image.grid.shape
         return BREAK.join([self.image_token(config, tokenizer) * cols] * rows) + END
+
+    def bound_activations(self, model: PreTrainedModel) -> None:
+        super().bound_activations(model)
+        model.model.vision_tower = PictureByPicture(model.model.vision_tower)

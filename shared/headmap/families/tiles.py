@@ -1,4 +1,4 @@
-"""What families share: a picture stretched over a grid, each axis by its own factor; pixels of unequal sizes stacked."""
+"""What families share: a picture stretched over a grid, each axis by its own factor; pixels of all sizes stacked."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def tiled(width: int, height: int, *, rows: int, cols: int, side: int, whole_tok
 
 
 def stacked(parts: Sequence[torch.Tensor]) -> torch.Tensor:
-    """(p, ...) and (q, ...) as one (p + q, ...): further dimensions are padded at their ends with zeros to the largest."""
+    """(p, ...) and (q, ...) as one (p + q, ...), other dimensions padded at their ends with zeros to the largest."""
     sizes = [max(sizes) for sizes in zip(*(part.shape[1:] for part in parts), strict=True)]
     whole = parts[0].new_zeros((sum(map(len, parts)), *sizes))
     for rows, part in zip(whole.split([len(part) for part in parts]), parts, strict=True):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from torch.nn.functional import avg_pool1d
@@ -12,41 +14,43 @@ from headmap.kvcache.transformers.attention import CAUSAL, PromptMask
 POOL = 5
 
 
-def window_attention(
-    queries: torch.Tensor, keys: torch.Tensor, scaling: float, window: int, mask: PromptMask = CAUSAL
-) -> torch.Tensor:
-    """Pooled attention of the observation window to each token before it.
+@dataclass(frozen=True)
+class Observed:
+    """What a layer's choice of tokens looks at.
 
-    `queries`: (num_heads, q, d), the prompt's last queries after rotary embedding, q = max(window, 1). `keys`:
-    (num_kv_heads, n, d), n the whole prompt. `scaling` multiplies the products. Returns (num_kv_heads, n - window)
-    float32: softmax over all keys, `mask`ed as in the layer, averaged over queries and the KV head's query heads, then
-    average-pooled along the sequence. Needs num_heads x q x n floats, never n x n.
+    queries: (num_heads, q, d), the prompt's last queries after rotary embedding, q = max(window, 1). keys:
+    (num_kv_heads, n, d), n the whole prompt. scaling multiplies the products. window: how many of the last tokens are
+    kept whatever they score. mask: what tokens see in the layer.
     """
-    num_kv_heads, n, d = keys.shape
-    q = queries.shape[1]
-    grouped = (queries.float() * scaling).reshape(num_kv_heads, -1, d)
-    logits = torch.bmm(grouped, keys.float().transpose(1, 2)).view(num_kv_heads, -1, q, n)
-    attention = mask.hide(logits, n - q).softmax(-1).mean((1, 2))
-    return avg_pool1d(attention[:, : n - window], POOL, stride=1, padding=POOL // 2)
+
+    queries: torch.Tensor
+    keys: torch.Tensor
+    scaling: float
+    window: int
+    mask: PromptMask = CAUSAL
+
+    def window_attention(self) -> torch.Tensor:
+        """Pooled attention of the observation window to each token before it, (num_kv_heads, n - window) float32.
+
+        Softmax over all keys, averaged over queries and the KV head's query heads, then average-pooled along the
+        sequence. Needs num_heads x q x n floats, never n x n.
+        """
+        num_kv_heads, n, d = self.keys.shape
+        q = self.queries.shape[1]
+        grouped = (self.queries.float() * self.scaling).reshape(num_kv_heads, -1, d)
+        logits = torch.bmm(grouped, self.keys.float().transpose(1, 2)).view(num_kv_heads, -1, q, n)
+        attention = self.mask.hide(logits, n - q).softmax(-1).mean((1, 2))
+        return avg_pool1d(attention[:, : n - self.window], POOL, stride=1, padding=POOL // 2)
 
 
-def keep_tokens(
-    method: Method,
-    queries: torch.Tensor,
-    keys: torch.Tensor,
-    scaling: float,
-    budgets: torch.Tensor,
-    window: int,
-    mask: PromptMask = CAUSAL,
-) -> torch.Tensor:
+def keep_tokens(method: Method, seen: Observed, budgets: torch.Tensor) -> torch.Tensor:
     """(num_kv_heads, n) bool: the tokens each head keeps, its window among them.
 
-    `budgets`: (num_kv_heads,) int64, window included, none above n. The rest as in `window_attention`. Ties go to the
-    earlier token.
+    `budgets`: (num_kv_heads,) int64, window included, none above n. Ties go to the earlier token.
     """
-    attention = window_attention(queries, keys, scaling, window, mask)
-    keep = torch.ones(keys.shape[:2], dtype=torch.bool, device=keys.device)
-    keep[:, : attention.shape[1]] = highest(attention, method.head_budgets(attention, budgets - window))
+    scores = method.score_tokens(seen)
+    keep = torch.ones(seen.keys.shape[:2], dtype=torch.bool, device=seen.keys.device)
+    keep[:, : scores.shape[1]] = highest(scores, method.head_budgets(scores, budgets - seen.window))
     return keep
 
 

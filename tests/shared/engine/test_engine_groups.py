@@ -14,7 +14,7 @@ from headmap.families.loading import LoadedModel
 from headmap.kvcache.methods import METHODS
 from headmap.kvcache.plan import KVRequest
 from headmap.settings import Settings
-from tests.shared.engine.test_engine import Call, Faulty, assert_all_free, make, submit
+from tests.shared.engine.driving import Call, Faulty, assert_all_free, make, submit
 
 FAMILIES = ("qwen2_vl", "gemma3")  # the second has layers with a sliding window
 
@@ -51,7 +51,7 @@ def together(engine: Engine, requests: list[EngineRequest]) -> tuple[list[Call],
     """Submit them at one moment; their calls and how many prefills they took."""
     prefill = engine._runner.prefill
     counting = engine._runner.prefill = Counting(prefill)  # type: ignore[method-assign, assignment]
-    with engine._wake:  # its lock is reentrant; the engine looks once all are in the queue
+    with engine._roster.changed:  # its lock is reentrant; the engine looks once all are in the queue
         calls = [submit(engine, request) for request in requests]
     for call in calls:
         call.ended()

@@ -17,7 +17,7 @@ from headmap.errors import OutOfMemory
 from headmap.families.loading import LoadedModel
 from headmap.kvcache.plan import KVRequest
 from headmap.settings import Settings
-from tests.shared.engine.test_engine import assert_all_free, make, submit
+from tests.shared.engine.driving import assert_all_free, make, submit
 
 ERRORS = [
     torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 MiB"),
@@ -91,7 +91,7 @@ def test_a_step_within_a_prefill_ends_that_prefill(engine: Engine, model: Loaded
     prefilling = []
 
     def in_a_prefill(sequences: int, tokens: int) -> bool:
-        prefilling.append([one.id for one in engine._prefilling] == ["second"])
+        prefilling.append([one.id for one in engine._roster.prefilling] == ["second"])
         return tokens == 1 and prefilling[-1]
 
     with fails_in_its_last_layer(model, in_a_prefill, ERRORS[0]):

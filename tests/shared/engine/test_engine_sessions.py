@@ -22,7 +22,7 @@ from headmap.families.loading import LoadedModel
 from headmap.kvcache.methods import METHODS
 from headmap.kvcache.plan import KVRequest
 from headmap.settings import Settings
-from tests.shared.engine.test_engine import assert_all_free, make, submit
+from tests.shared.engine.driving import assert_all_free, make, submit
 from tests.shared.kvcache.transformers.test_cache import picture, scores_of
 
 MEMORY = 8_000_000

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headmap.kvcache.methods import get_method
-from headmap.kvcache.selection import POOL, highest, keep_tokens, window_attention
+from headmap.kvcache.methods.snapkv import SnapKV
+from headmap.kvcache.selection import POOL, Observed, highest, keep_tokens
 
 
 def dense_window_attention(queries: torch.Tensor, keys: torch.Tensor, window: int) -> torch.Tensor:
@@ -35,7 +36,7 @@ def test_window_attention_is_the_dense_computation(num_heads: int, num_kv_heads:
     torch.manual_seed(n)
     queries = torch.randn(num_heads, max(window, 1), 16)
     keys = torch.randn(num_kv_heads, n, 16)
-    ours = window_attention(queries, keys, 16**-0.5, window)
+    ours = Observed(queries, keys, 16**-0.5, window).window_attention()
     torch.testing.assert_close(ours.double(), dense_window_attention(queries, keys, window), atol=1e-6, rtol=1e-4)
 
 
@@ -48,10 +49,11 @@ def test_each_head_keeps_its_budget_its_window_and_the_highest_scores(data: st.D
     budgets = torch.tensor([data.draw(st.integers(window, n)) for _ in range(num_kv_heads)])
     torch.manual_seed(data.draw(st.integers(0, 10_000)))
     queries, keys = torch.randn(num_kv_heads * group, max(window, 1), 8), torch.randn(num_kv_heads, n, 8)
-    keep = keep_tokens(get_method("snapkv"), queries, keys, 8**-0.5, budgets, window)
+    seen = Observed(queries, keys, 8**-0.5, window)
+    keep = keep_tokens(get_method("snapkv"), seen, budgets)
     assert keep.sum(1).tolist() == budgets.tolist()
     assert keep[:, n - window :].all()
-    scores = window_attention(queries, keys, 8**-0.5, window)
+    scores = seen.window_attention()
     for head in range(num_kv_heads):
         kept, dropped = scores[head][keep[head, : n - window]], scores[head][~keep[head, : n - window]]
         if len(kept) and len(dropped):
@@ -72,8 +74,21 @@ def test_adakv_shares_a_layers_tokens_by_attention_and_keeps_the_sum() -> None:
 
 
 def test_ties_go_to_the_earlier_token() -> None:
-    keep = keep_tokens(
-        get_method("snapkv"), torch.zeros(1, 1, 4), torch.zeros(1, 20, 4), 1.0, torch.tensor([6]), window=1
-    )
+    seen = Observed(torch.zeros(1, 1, 4), torch.zeros(1, 20, 4), 1.0, window=1)
+    keep = keep_tokens(get_method("snapkv"), seen, torch.tensor([6]))
     # All tokens weigh the same, but pooling sees padding at both ends, so the inner ones stand higher.
     assert keep[0].nonzero().flatten().tolist() == [2, 3, 4, 5, 6, 19]
+
+
+class Earliest(SnapKV):
+    """Wants the first tokens most."""
+
+    def score_tokens(self, seen: Observed) -> torch.Tensor:
+        heads, n, _ = seen.keys.shape
+        return -torch.arange(n - seen.window, dtype=torch.float32).expand(heads, -1)
+
+
+def test_a_method_may_choose_tokens_in_a_way_of_its_own() -> None:
+    seen = Observed(torch.randn(2, 3, 4), torch.randn(2, 20, 4), 0.5, window=3)
+    keep = keep_tokens(Earliest(), seen, torch.tensor([5, 7]))
+    assert [row.nonzero().flatten().tolist() for row in keep] == [[0, 1, 17, 18, 19], [0, 1, 2, 3, 17, 18, 19]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
+from dataclasses import replace
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query, Request, Response
@@ -13,10 +14,11 @@ from headmap.engine.messages import Finished, Token
 from headmap.errors import EmptyPrompt, InvalidParameter
 from headmap.http.bodies import LargeBodyRoute
 from headmap.settings import Settings
-from services.inference.http.answers import Choices, caller
-from services.inference.http.deps import State
-from services.inference.http.openai_answers import ended, form_of, head, logprob_of, reason, sampling_of, says, usage
-from services.inference.http.running import Answer
+from services.inference.bridge import Answer, Generation
+from services.inference.http.answers import Answers, caller
+from services.inference.http.cache_details import kv_details, session_details
+from services.inference.http.deps import TheServing
+from services.inference.http.openai_answers import asked_of, ended, head, logprob_of, reason, says, usage
 from services.inference.http.schemas.openai_chat import (
     AnswerMessage,
     ChatCompletion,
@@ -28,7 +30,6 @@ from services.inference.http.schemas.openai_chat import (
 from services.inference.http.server_sent_events import OPENAPI, event, stream_response
 from services.inference.intake.conversation import Conversation, Message, check_count
 from services.inference.intake.images import ImageSource
-from services.inference.requests import Ask, ReadyRequest
 
 router = APIRouter(route_class=LargeBodyRoute, tags=["openai"])
 
@@ -44,32 +45,27 @@ router = APIRouter(route_class=LargeBodyRoute, tags=["openai"])
         429: {"description": "Too many requests; Retry-After says when to come back"},
     },
 )
-async def chat(body: ChatRequest, request: Request, state: State) -> Response:
+async def chat(body: ChatRequest, request: Request, serving: TheServing) -> Response:
     if body.top_logprobs is not None and not body.logprobs:
         raise InvalidParameter(f"top_logprobs: {body.top_logprobs} needs logprobs to be true", param="top_logprobs")
     n = body.n or 1
     if n > 1 and body.session is not None:
         raise InvalidParameter(f"session: goes on with one answer, got n = {n}", param="session")
-    ask = Ask(
-        prompt=_conversation(body, state.serving.settings),
-        sampling=sampling_of(body, body.new_tokens, (body.top_logprobs or 0) if body.logprobs else None),
-        kv=body.kv,
-        form=form_of(body),
-        session=body.session,
-        caller=caller(request),
-    )
-    choices = await Choices.prepare(request, state, state.serving.model(body.model), [ask], n)
+    top_logprobs = (body.top_logprobs or 0) if body.logprobs else None
+    asked = asked_of(body, _conversation(body, serving.settings), body.new_tokens, top_logprobs)
+    asked = replace(asked, session=body.session, caller=caller(request))
+    answers = await Answers.prepare(request, serving, serving.model(body.model), [asked], n)
     if body.stream:
-        choices.start()
-        return stream_response(ended(_events(choices, body.include_usage)), state.serving.settings.drain_seconds)
-    answers = await choices.whole(request)
-    first, finished = choices.ready[0], [answer.finished for answer in answers]
+        answers.start()
+        return stream_response(ended(_events(answers, body.include_usage)), serving.settings.drain_seconds)
+    whole = await answers.whole(request)
+    first, finished = answers.generations[0], [answer.finished for answer in whole]
     completion = ChatCompletion(
         **head(first, "chatcmpl"),
-        choices=[_choice(number, answer) for number, answer in enumerate(answers)],
-        usage=usage(choices.ready, finished, n),
-        kv=first.kv_details(finished[0]),
-        session=first.session_details(finished[0]),
+        choices=[_choice(number, answer) for number, answer in enumerate(whole)],
+        usage=usage(answers.generations, finished, n),
+        kv=kv_details(first, finished[0]),
+        session=session_details(first, finished[0]),
     )
     return JSONResponse(completion.model_dump())
 
@@ -83,10 +79,10 @@ async def chat(body: ChatRequest, request: Request, state: State) -> Response:
 async def drop_session(
     session: Annotated[str, Path(max_length=64)],
     request: Request,
-    state: State,
+    serving: TheServing,
     model: Annotated[str | None, Query(description="where several are served")] = None,
 ) -> None:
-    state.serving.drop_session(state.serving.model(model), caller(request), session)
+    serving.drop_session(serving.model(model), caller(request), session)
 
 
 def _conversation(body: ChatRequest, settings: Settings) -> Conversation:
@@ -117,24 +113,25 @@ def _conversation(body: ChatRequest, settings: Settings) -> Conversation:
 
 def _choice(number: int, answer: Answer) -> Choice:
     finished = answer.finished
-    logprobs = [part for token in answer.tokens for part in _logprobs(token, answer.ready)]
+    asked = answer.generation.request.sampling.top_logprobs is not None
+    logprobs = [part for token in answer.tokens for part in _logprobs(token, answer.generation)]
     return Choice(
         index=number,
         message=AnswerMessage(content=finished.generated_text),
-        logprobs=ChatLogprobs(content=logprobs) if answer.ready.sampling.top_logprobs is not None else None,
+        logprobs=ChatLogprobs(content=logprobs) if asked else None,
         finish_reason=reason(finished),
     )
 
 
-def _logprobs(token: Token, ready: ReadyRequest) -> list[Any]:
+def _logprobs(token: Token, generation: Generation) -> list[Any]:
     """One entry, or none where the token is no part of the answer or they were not asked for."""
-    if token.logprob is None or not says(token, ready):
+    if token.logprob is None or not says(token, generation):
         return []
-    return [logprob_of(token, ready.served.opened.vocabulary)]
+    return [logprob_of(token, generation.served.opened.vocabulary)]
 
 
-async def _events(choices: Choices, include_usage: bool) -> AsyncGenerator[ServerSentEvent, None]:
-    first = choices.ready[0]
+async def _events(answers: Answers, include_usage: bool) -> AsyncGenerator[ServerSentEvent, None]:
+    first = answers.generations[0]
     same = {**head(first, "chatcmpl"), "object": "chat.completion.chunk"}
     rest: dict[str, Any] = {"usage": None} if include_usage else {}
 
@@ -143,20 +140,22 @@ async def _events(choices: Choices, include_usage: bool) -> AsyncGenerator[Serve
         choice = {"index": index, "delta": delta, "logprobs": told, "finish_reason": extra.pop("reason", None)}
         return event({**same, "choices": [choice], **rest, **extra})
 
-    for index in range(len(choices.ready)):
+    for index in range(len(answers.generations)):
         yield chunk(index, {"role": "assistant", "content": ""}, [])
     results: dict[int, Finished] = {}
-    async for index, token, finished in choices.tokens():
-        ready = choices.ready[index]
-        logprobs = _logprobs(token, ready)
+    async for index, token, finished in answers.tokens():
+        generation = answers.generations[index]
+        logprobs = _logprobs(token, generation)
         if token.text or logprobs:
             yield chunk(index, {"content": token.text}, logprobs)
         if finished is not None:
             results[index] = finished
-            session = ready.session_details(finished)
-            extra = {} if session is None else {"session": session.model_dump()}
-            yield chunk(index, {}, [], reason=reason(finished), kv=ready.kv_details(finished).model_dump(), **extra)
+            session = session_details(generation, finished)
+            extra = {"kv": kv_details(generation, finished).model_dump()}
+            if session is not None:
+                extra["session"] = session.model_dump()
+            yield chunk(index, {}, [], reason=reason(finished), **extra)
     if include_usage:
-        told = usage(choices.ready, [results[index] for index in sorted(results)], len(choices.ready))
-        kv = first.kv_details(results[0]).model_dump()
+        told = usage(answers.generations, [results[index] for index in sorted(results)], len(answers.generations))
+        kv = kv_details(first, results[0]).model_dump()
         yield event({**same, "choices": [], "usage": told.model_dump(), "kv": kv})

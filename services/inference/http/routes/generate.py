@@ -13,8 +13,12 @@ from sse_starlette import ServerSentEvent
 from headmap.engine.messages import Finished, Token
 from headmap.http.bodies import LargeBodyRoute
 from headmap.http.problems import generation_problem
-from services.inference.http.answers import Choices
-from services.inference.http.deps import InferenceState, State
+from services.inference.asked import AnswerForm, AskedRequest
+from services.inference.bridge import Generation
+from services.inference.http.answers import Answers
+from services.inference.http.cache_details import kept_tokens, kv_details
+from services.inference.http.deps import TheServing
+from services.inference.http.schemas.kv import asked_kv
 from services.inference.http.schemas.tgi import (
     Details,
     GenerateRequest,
@@ -23,11 +27,12 @@ from services.inference.http.schemas.tgi import (
     Parameters,
     RegexGrammar,
     StreamEvent,
+    Timings,
     TokenBody,
 )
 from services.inference.http.server_sent_events import OPENAPI, as_stream_error, event, stream_response
 from services.inference.intake.conversation import conversation_of_inputs
-from services.inference.requests import AnswerForm, Ask, ReadyRequest, SamplingAsk
+from services.inference.serving import Serving
 
 router = APIRouter(route_class=LargeBodyRoute, tags=["generate"])
 
@@ -51,22 +56,22 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
         },
     },
 )
-async def generate(body: GenerateRequest, request: Request, state: State) -> Response:
+async def generate(body: GenerateRequest, request: Request, serving: TheServing) -> Response:
     arrived = time.perf_counter()
-    choices = await _prepare(body, request, state, streams=body.stream)
+    answers = await _prepare(body, request, serving, streams=body.stream)
     if body.stream:
-        return _stream(body, choices, state)
+        return _stream(body, answers, serving)
     prepared = time.perf_counter()
-    (answer,) = await choices.whole(request)
-    ready, finished = answer.ready, answer.finished
-    told = _tokens(body.settled, answer.tokens, ready) if body.settled.details else {}
+    (answer,) = await answers.whole(request)
+    generation, finished = answer.generation, answer.finished
+    told = _tokens(body.settled, answer.tokens, generation) if body.settled.details else {}
     response = GenerateResponse(
         generated_text=finished.generated_text,
-        details=ready.details(finished, **told),
-        model=ready.served.info.name,
-        revision=ready.served.info.revision,
+        details=_details(generation, finished, **told),
+        model=generation.served.info.name,
+        revision=generation.served.info.revision,
     )
-    headers = _headers(body, ready) | _timings(finished, prepared - arrived, time.perf_counter() - arrived)
+    headers = _headers(body, generation) | _timings(finished, prepared - arrived, time.perf_counter() - arrived)
     return JSONResponse(response.model_dump(), headers=headers)
 
 
@@ -76,23 +81,22 @@ async def generate(body: GenerateRequest, request: Request, state: State) -> Res
     response_class=Response,
     responses={**_ERRORS, 200: {"description": "Server-sent events", "content": OPENAPI}},
 )
-async def generate_stream(body: GenerateRequest, request: Request, state: State) -> Response:
-    return _stream(body, await _prepare(body, request, state, streams=True), state)
+async def generate_stream(body: GenerateRequest, request: Request, serving: TheServing) -> Response:
+    return _stream(body, await _prepare(body, request, serving, streams=True), serving)
 
 
-async def _prepare(body: GenerateRequest, request: Request, state: InferenceState, *, streams: bool) -> Choices:
-    served = state.serving.model(body.model)
-    conversation = conversation_of_inputs(body.inputs, body.images, state.serving.settings)
+async def _prepare(body: GenerateRequest, request: Request, serving: Serving, *, streams: bool) -> Answers:
+    served = serving.model(body.model)
+    conversation = conversation_of_inputs(body.inputs, body.images, serving.settings)
     parameters = body.settled
     watched = None if parameters.kept is None else (parameters.kept.layer, parameters.kept.kv_head)
-    # Only what tells each token tells its log probability, too.
+    kv, named_map = asked_kv(parameters.kv)
+    # Only answers that tell each token tell its log probability, too.
     top_logprobs = (parameters.top_n_tokens or 0) if streams or parameters.details else None
-    ask = Ask(conversation, _sampling(parameters, top_logprobs), parameters.kv, _form(parameters), watched=watched)
-    return await Choices.prepare(request, state, served, [ask])
-
-
-def _sampling(parameters: Parameters, top_logprobs: int | None) -> SamplingAsk:
-    return SamplingAsk(
+    asked = AskedRequest(
+        prompt=conversation,
+        kv=kv,
+        map=named_map,
         max_new_tokens=parameters.max_new_tokens,
         do_sample=parameters.do_sample,
         temperature=parameters.temperature,
@@ -103,7 +107,10 @@ def _sampling(parameters: Parameters, top_logprobs: int | None) -> SamplingAsk:
         stop=parameters.stop or (),
         ignore_eos=parameters.ignore_eos,
         top_logprobs=top_logprobs,
+        form=_form(parameters),
+        watched=watched,
     )
+    return await Answers.prepare(request, serving, served, [asked])
 
 
 def _form(parameters: Parameters) -> AnswerForm | None:
@@ -116,32 +123,51 @@ def _form(parameters: Parameters) -> AnswerForm | None:
     return AnswerForm("json_schema", schema, "parameters.grammar")
 
 
-def _tokens(parameters: Parameters, tokens: tuple[Token, ...], ready: ReadyRequest) -> dict[str, Any]:
-    vocabulary = ready.served.opened.vocabulary
-    told: dict[str, Any] = {"tokens": [_token(one, vocabulary.text(one.id), ready) for one in tokens]}
+def _tokens(parameters: Parameters, tokens: tuple[Token, ...], generation: Generation) -> dict[str, Any]:
+    vocabulary = generation.served.opened.vocabulary
+    told: dict[str, Any] = {"tokens": [_token(one, vocabulary.text(one.id), generation) for one in tokens]}
     if parameters.top_n_tokens:
-        told["top_tokens"] = [_top(one, ready) for one in tokens]
+        told["top_tokens"] = [_top(one, generation) for one in tokens]
     return told
 
 
-def _token(token: Token, text: str, ready: ReadyRequest) -> TokenBody:
-    special = token.id in ready.served.opened.vocabulary.controls
+def _token(token: Token, text: str, generation: Generation) -> TokenBody:
+    special = token.id in generation.served.opened.vocabulary.controls
     return TokenBody(id=token.id, text=text, logprob=token.logprob, special=special)
 
 
-def _top(token: Token, ready: ReadyRequest) -> list[TokenBody]:
-    vocabulary = ready.served.opened.vocabulary
+def _top(token: Token, generation: Generation) -> list[TokenBody]:
+    vocabulary = generation.served.opened.vocabulary
     return [
         TokenBody(id=other, text=vocabulary.text(other), logprob=logprob, special=other in vocabulary.controls)
         for other, logprob in token.top
     ]
 
 
-def _headers(body: GenerateRequest, ready: ReadyRequest) -> dict[str, str]:
+def _details(generation: Generation, finished: Finished, **tokens: Any) -> Details:
+    prompt = generation.request.prompt
+    return Details(
+        finish_reason=finished.finish_reason,
+        generated_tokens=len(finished.token_ids),
+        prompt_tokens=prompt.prompt_tokens,
+        image_tokens=prompt.image_tokens,
+        seed=generation.request.sampling.seed,
+        kv=kv_details(generation, finished),
+        kept=kept_tokens(generation, finished),
+        timings=Timings(
+            queue_ms=round(finished.queue_ms, 3),
+            prefill_ms=round(finished.prefill_ms, 3),
+            decode_ms_per_token=round(finished.decode_ms_per_token, 3),
+        ),
+        **tokens,
+    )
+
+
+def _headers(body: GenerateRequest, generation: Generation) -> dict[str, str]:
     return {
-        "x-compute-type": ready.served.opened.device,
+        "x-compute-type": generation.served.opened.device,
         "x-compute-characters": str(len(body.inputs)),
-        "x-prompt-tokens": str(ready.prompt.prompt_tokens),
+        "x-prompt-tokens": str(generation.request.prompt.prompt_tokens),
     }
 
 
@@ -162,25 +188,24 @@ def _timings(finished: Finished, preparing: float, total: float) -> dict[str, st
     }
 
 
-def _stream(body: GenerateRequest, choices: Choices, state: InferenceState) -> Response:
-    choices.start()
+def _stream(body: GenerateRequest, answers: Answers, serving: Serving) -> Response:
+    answers.start()
     top = bool(body.settled.top_n_tokens)
-    (ready,) = choices.ready
-    return stream_response(_events(choices, top), state.serving.settings.drain_seconds, _headers(body, ready))
+    (generation,) = answers.generations
+    return stream_response(_events(answers, top), serving.settings.drain_seconds, _headers(body, generation))
 
 
-async def _events(choices: Choices, top: bool) -> AsyncGenerator[ServerSentEvent, None]:
-    (ready,) = choices.ready
-    info = ready.served.info
+async def _events(answers: Answers, top: bool) -> AsyncGenerator[ServerSentEvent, None]:
+    (generation,) = answers.generations
+    info = generation.served.info
     count = 0
     try:
-        async for _, token, finished in choices.tokens():
+        async for _, token, finished in answers.tokens():
             count += 1
-            one = StreamEvent(index=count, token=_token(token, token.text, ready))
-            one.top_tokens = _top(token, ready) if top else None
+            one = StreamEvent(index=count, token=_token(token, token.text, generation))
+            one.top_tokens = _top(token, generation) if top else None
             if finished is not None:
-                details: Details = ready.details(finished)
-                one.generated_text, one.details = finished.generated_text, details
+                one.generated_text, one.details = finished.generated_text, _details(generation, finished)
                 one.model, one.revision = info.name, info.revision
             yield event(one.model_dump())
     except Exception as error:

@@ -8,26 +8,26 @@ from fastapi import APIRouter, Path
 
 import headmap
 from headmap.kvcache.methods import METHODS
-from services.inference.http.deps import InferenceState, State
-from services.inference.http.schemas.models import InfoBody, MapBody, ModelBody, ModelList
-from services.inference.requests import ServedModel
+from services.inference.http.deps import TheServing
+from services.inference.http.schemas.models import DecodeBody, InfoBody, MapBody, ModelBody, ModelList
+from services.inference.served_model import ServedModel
+from services.inference.serving import Serving
 
 router = APIRouter(tags=["models"])
 
 
 @router.get("/v1/models", summary="The models that are served")
-async def models(state: State) -> ModelList:
-    return ModelList(data=[_body(state, served) for served in state.serving.models.values()])
+async def models(serving: TheServing) -> ModelList:
+    return ModelList(data=[_body(serving, served) for served in serving.models.values()])
 
 
 @router.get("/v1/models/{model_id:path}", summary="One of them", responses={404: {"description": "No such model"}})
-async def model(model_id: Annotated[str, Path(description="as /v1/models lists it")], state: State) -> ModelBody:
-    return _body(state, state.serving.model(model_id))
+async def model(model_id: Annotated[str, Path(description="as /v1/models lists it")], serving: TheServing) -> ModelBody:
+    return _body(serving, serving.model(model_id))
 
 
 @router.get("/info", summary="The server, as text-generation-inference tells it")
-async def info(state: State) -> InfoBody:
-    serving = state.serving
+async def info(serving: TheServing) -> InfoBody:
     served = serving.model(None)
     return InfoBody(
         model_id=served.info.name,
@@ -40,15 +40,15 @@ async def info(state: State) -> InfoBody:
         validation_workers=serving.settings.prepare_workers,
         version=headmap.__version__,
         kv_methods=list(METHODS),
-        models=[_body(state, one) for one in serving.models.values()],
+        models=[_body(serving, one) for one in serving.models.values()],
     )
 
 
-def _body(state: InferenceState, served: ServedModel) -> ModelBody:
+def _body(serving: Serving, served: ServedModel) -> ModelBody:
     found = served.maps.default
     return ModelBody(
         id=served.info.name,
-        created=state.serving.started_at,
+        created=serving.started_at,
         revision=served.info.revision,
         architecture=served.info.architecture,
         max_model_len=served.info.max_positions,
@@ -56,5 +56,6 @@ def _body(state: InferenceState, served: ServedModel) -> ModelBody:
         num_heads=served.info.num_heads,
         num_kv_heads=served.info.num_kv_heads,
         map=None if found is None else MapBody(id=found.id, version=found.version, match=found.match),
-        default_kv=state.serving.default_kv(),
+        default_kv=serving.default_kv(),
+        decode=None if served.opened.decode is None else DecodeBody.model_validate(served.opened.decode),
     )

@@ -32,15 +32,20 @@ class KVBody(Strict):
     uniform: float = Field(DEFAULT_UNIFORM, ge=0, le=1, description="share of the budget that every head gets alike")
     map: str | None = Field(None, min_length=1, max_length=64, description="id or alias of a head map of this model")
 
-    def request(self) -> KVRequest:
-        return KVRequest(
-            method=self.method,
-            budget=self.budget,
-            ratio=self.ratio,
-            allocation=self.allocation,
-            window=self.window,
-            uniform=self.uniform,
-        )
+
+def asked_kv(body: KVBody | None) -> tuple[KVRequest | None, str | None]:
+    """What to keep, and the map to do it by."""
+    if body is None:
+        return None, None
+    kv = KVRequest(
+        method=body.method,
+        budget=body.budget,
+        ratio=body.ratio,
+        allocation=body.allocation,
+        window=body.window,
+        uniform=body.uniform,
+    )
+    return kv, body.map
 
 
 class KVHeadBody(Strict):

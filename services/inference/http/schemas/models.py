@@ -4,13 +4,44 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 
 
 class MapBody(BaseModel):
     id: str
     version: int
     match: Literal["exact", "revision"]
+
+
+class TriedBody(BaseModel):
+    """A candidate: its error beside float64 (or beside steps without graphs), its time, and why it was left out."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    name: str
+    right: bool
+    error: float | None
+    milliseconds: float | None
+    reason: str | None
+
+
+class ChoiceBody(BaseModel):
+    """What was tried when the model was loaded; `gain`: how many times as fast as the next that is right."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    chosen: str
+    gain: float | None
+    tried: list[TriedBody]
+
+
+class DecodeBody(BaseModel):
+    """How decode steps run: the backend of attention, and whether CUDA graphs replay them."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    attention: ChoiceBody
+    graphs: ChoiceBody
 
 
 class ModelBody(BaseModel):
@@ -28,6 +59,7 @@ class ModelBody(BaseModel):
     num_kv_heads: int
     map: MapBody | None
     default_kv: dict[str, Any]
+    decode: DecodeBody | None
 
 
 class ModelList(BaseModel):

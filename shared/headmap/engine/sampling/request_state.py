@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from headmap.engine.sampling.grammar import Grammar
 from headmap.engine.sampling.params import SamplingParams
+
+if TYPE_CHECKING:
+    from headmap.engine.sampling.grammar import Grammar
 
 
 class RequestState:

@@ -1,39 +1,211 @@
-"""Which backend serves a pool. They are imported only when asked for: a CPU build of torch brings no Triton."""
+"""Which backend serves a pool: found out on this machine, not assumed.
+
+Each candidate answers a made-up step of the pool's own shape, is held against float64, and is timed. They are imported
+only when they are tried: a CPU build of torch brings no Triton.
+"""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from importlib import import_module
+from statistics import median
+from time import perf_counter
 
+import numpy as np
+import torch
+
+from headmap.device_errors import is_broken_device
+from headmap.errors import DeviceFailed, Unavailable
 from headmap.kvcache.backends.base import DecodeBackend
+from headmap.kvcache.backends.trial import Trial, make_trial
+from headmap.kvcache.pool.paging import Paging
 from headmap.kvcache.pool.pool import Pool
+from headmap.kvcache.shape import CacheShape
 
 log = logging.getLogger(__name__)
 
 AUTO = "auto"
 BACKENDS = {"triton": "triton_pages:TritonBackend", "native": "native:NativeBackend", "torch": "torch_ops:TorchBackend"}
 
+REPEATS = 5
+ENOUGH_SECONDS = 0.05
+_LONGEST = 512
+_SEQUENCES = 4
+_GENERATED = (40, 1, 33, 7)
+_FLOAT32_BOUND = 1e-5
 
-def make_backend(name: str, pool: Pool) -> DecodeBackend:
-    """The backend called `name` for a pool; "auto" is the first of BACKENDS that can serve it.
+Find = Callable[[str], type[DecodeBackend]]
+
+
+@dataclass(frozen=True)
+class Tried:
+    """One candidate. error: as `worst_error`. milliseconds: of the step. reason: why it cannot serve, else None."""
+
+    name: str
+    error: float | None = None
+    milliseconds: float | None = None
+    reason: str | None = None
+
+    @property
+    def right(self) -> bool:
+        return self.reason is None
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What was tried, and which of it serves."""
+
+    chosen: str
+    tried: tuple[Tried, ...]
+
+    @property
+    def gain(self) -> float | None:
+        """How many times as fast as the next of the right ones; None where there is no other."""
+        times = {one.name: one.milliseconds for one in self.tried if one.right and one.milliseconds is not None}
+        own = times.pop(self.chosen, None)
+        return min(times.values()) / own if own and times else None
+
+    def __str__(self) -> str:
+        said = [f"{one.name} {one.milliseconds:.2f} ms" for one in self.tried if one.milliseconds is not None]
+        gain = [] if self.gain is None else [f"{self.gain:.1f} x as fast as the next"]
+        left_out = [f"without {one.name}: {one.reason}" for one in self.tried if not one.right]
+        return "; ".join([self.chosen, *gain, *([", ".join(said)] if said else []), *left_out])
+
+
+def find_backend(name: str) -> type[DecodeBackend]:
+    """Raises ValueError for an unknown name, and ImportError where its module does not load on this machine."""
+    if name not in BACKENDS:
+        raise ValueError(f"backend {name!r} is none of {', '.join((AUTO, *BACKENDS))}")
+    module, _, kind = BACKENDS[name].partition(":")
+    return getattr(import_module(f"{__package__}.{module}"), kind)
+
+
+def candidates(device: torch.device) -> tuple[str, ...]:
+    """Those that "auto" may mean. Triton runs on a CPU too, in its interpreter, but only where it is named."""
+    return tuple(name for name in BACKENDS if name != "triton" or device.type == "cuda")
+
+
+def make_backend(name: str, pool: Pool, find: Find = find_backend) -> DecodeBackend:
+    """The backend called `name` for a pool, untried; "auto" is the first of `candidates` that can serve it.
 
     Raises ValueError for an unknown name and ImportError where the backend cannot serve this pool on this machine.
     """
     if name != AUTO:
-        return _made(name, pool)
-    for candidate in BACKENDS:
+        backend = find(name)
+        if reason := backend.missing(pool):
+            raise ImportError(f"{name}: {reason}")
+        return backend(pool)
+    for candidate in candidates(pool.device):
         try:
-            return _made(candidate, pool)
+            return make_backend(candidate, pool, find)
         except ImportError as error:
             log.debug("decode backend %s: %s", candidate, error)
     raise ImportError("no decode backend can serve this pool")
 
 
-def _made(name: str, pool: Pool) -> DecodeBackend:
-    if name not in BACKENDS:
-        raise ValueError(f"backend {name!r} is none of {', '.join((AUTO, *BACKENDS))}")
-    module, _, kind = BACKENDS[name].partition(":")
-    backend: type[DecodeBackend] = getattr(import_module(f"{__package__}.{module}"), kind)
-    if reason := backend.missing(pool):
-        raise ImportError(f"{name}: {reason}")
-    return backend(pool)
+def choose_backend(
+    name: str,
+    shape: CacheShape,
+    *,
+    dtype: torch.dtype,
+    device: torch.device,
+    group: int,
+    find: Find = find_backend,
+) -> Choice:
+    """Try `name`, or with "auto" all candidates; the fastest that is right is chosen.
+
+    `group`: query heads to a KV head. Raises Unavailable where none is right, naming what is wrong with each, and
+    DeviceFailed where one broke the device.
+    """
+    trial = standard_trial(shape, dtype=dtype, device=device, group=group)
+    layers = range(trial.pool.shape.num_layers)
+    expected = [trial.expected(layer_idx) for layer_idx in layers]
+    names = candidates(device) if name == AUTO else (name,)
+    tried = tuple(_try(one, trial, expected, find) for one in names)
+    right = [one for one in tried if one.right]
+    if not right:
+        named = name != AUTO
+        raise Unavailable("; ".join(str(one.reason) if named else f"{one.name}: {one.reason}" for one in tried))
+    return Choice(min(right, key=lambda one: one.milliseconds or 0.0).name, tried)
+
+
+def standard_trial(shape: CacheShape, *, dtype: torch.dtype, device: torch.device, group: int) -> Trial:
+    """Four sequences of very unequal heads, one layer of each kind that the shape has, in a small pool of its own."""
+    kinds = [bool(shape.budgeted_layers), bool(shape.sliding_layers)]
+    small = replace(shape, num_layers=sum(kinds), sliding_layers=(int(kinds[0]),) if kinds[1] else ())
+    parts = []
+    for sequence in range(_SEQUENCES):
+        heads = np.arange(shape.num_kv_heads) + sequence
+        tokens = np.repeat((_LONGEST // (1 + heads % 8 * 2))[None], small.num_layers, axis=0)
+        tokens[list(small.sliding_layers)] = _LONGEST  # what a sliding layer saw, the same for all heads
+        parts.append(tokens)
+    paging = Paging(small)
+    full = paging.full(_LONGEST + max(_GENERATED))
+    pool = Pool(
+        small,
+        memory_bytes=_SEQUENCES * full * paging.page_bytes,
+        slots=_SEQUENCES,
+        max_tokens=_LONGEST,
+        dtype=dtype,
+        device=device,
+    )
+    return make_trial(pool, parts, _GENERATED, group)
+
+
+def error_bound(dtype: torch.dtype) -> float:
+    """What `worst_error` may be: what rounding the answer alone costs, about twice."""
+    return max(torch.finfo(dtype).eps / 2, _FLOAT32_BOUND)
+
+
+def worst_error(output: torch.Tensor, expected: torch.Tensor) -> float:
+    """The largest distance of a head's output (..., head_dim) from what is expected, over the length of the latter."""
+    distance = (output.double() - expected).norm(dim=-1) / expected.norm(dim=-1)
+    return float(distance.nan_to_num(torch.inf).max())
+
+
+def step_milliseconds(run: Callable[[], object], device: torch.device, repeats: int = REPEATS) -> float:
+    """The median of some runs after one that does not count; fewer of a step that takes long."""
+    seconds: list[float] = []
+    while len(seconds) < 2 or (len(seconds) <= repeats and sum(seconds) < ENOUGH_SECONDS):
+        _wait(device)
+        started = perf_counter()
+        run()
+        _wait(device)
+        seconds.append(perf_counter() - started)
+    return median(seconds[1:]) * 1e3
+
+
+def _try(name: str, trial: Trial, expected: Sequence[torch.Tensor], find: Find) -> Tried:
+    pool = trial.pool
+    try:
+        backend = make_backend(name, pool, find)
+        errors = []
+        for layer_idx, right in enumerate(expected):
+            trial.forget(layer_idx)
+            errors.append(worst_error(trial.run(backend, layer_idx), right))
+        worst, bound = max(errors), error_bound(pool.keys.dtype)
+        if worst > bound:
+            what = f"wrong by {worst:.1e}, at most {bound:.1e} is right" if worst < torch.inf else "not a number"
+            return Tried(name, worst if worst < torch.inf else None, reason=what)
+        time = sum(step_milliseconds(partial(trial.run, backend, layer), pool.device) for layer in range(len(expected)))
+        return Tried(name, worst, time)
+    except ImportError as error:
+        return Tried(name, reason=str(error).removeprefix(f"{name}: "))
+    except Exception as error:
+        if is_broken_device(error):
+            raise DeviceFailed(f"decode backend {name} broke {pool.device} on a made-up step") from error
+        log.debug("decode backend %s", name, exc_info=True)
+        return Tried(name, reason=failure(error))
+
+
+def failure(error: Exception) -> str:
+    """What failed, in one line."""
+    return f"it fails: {type(error).__name__}: {str(error).partition(chr(10))[0]}"
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

@@ -14,6 +14,9 @@
 #include <vector>
 
 #include <omp.h>
+#if defined(__AVX2__)
+#include <immintrin.h>
+#endif
 
 namespace {
 
@@ -26,9 +29,9 @@ constexpr int LANES = 4, REGISTERS = 32;
 #else
 constexpr int LANES = 4, REGISTERS = 16;
 #endif
-constexpr int MOST_QUERIES = REGISTERS == 32 ? 8 : 6;  // that meet a vector of keys or values at once
-constexpr int64_t CHUNK = 8;                           // pages between two looks at the highest logit
-constexpr int64_t LEAST_WORK = 1 << 15;                // keys and values that are worth waking another thread for
+constexpr int MOST_QUERIES = REGISTERS / 4;  // that meet a vector of keys or values at once
+constexpr int64_t CHUNK = 8;                 // pages between two looks at the highest logit
+constexpr int64_t LEAST_WORK = 1 << 15;      // keys and values that are worth waking another thread for
 constexpr float NOTHING = -std::numeric_limits<float>::infinity();
 
 typedef float Vec __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
@@ -69,7 +72,15 @@ struct Float16 {
     }
 };
 
-Words words(const void *from) { return __builtin_convertvector(*reinterpret_cast<const Halves *>(from), Words); }
+Words words(const void *from) {
+#if defined(__AVX512F__)  // one instruction, where compilers make five of the general form
+    return reinterpret_cast<Words>(_mm512_cvtepu16_epi32(_mm256_loadu_si256(static_cast<const __m256i *>(from))));
+#elif defined(__AVX2__)
+    return reinterpret_cast<Words>(_mm256_cvtepu16_epi32(_mm_loadu_si128(static_cast<const __m128i *>(from))));
+#else
+    return __builtin_convertvector(*reinterpret_cast<const Halves *>(from), Words);
+#endif
+}
 
 Vec load(const float *from) { return *reinterpret_cast<const Vec *>(from); }
 Vec load(const BFloat16 *from) { return reinterpret_cast<Vec>(words(from) << 16); }
@@ -149,7 +160,7 @@ void strips(const float *a, int64_t a_step, const Float *b, int64_t b_step, int6
 
 constexpr int most_vectors(int queries) {
     int most = 8;
-    while (most * queries > (REGISTERS == 32 ? 24 : 12)) most /= 2;
+    while (most * queries > REGISTERS * 3 / 4) most /= 2;
     return most;
 }
 
@@ -181,7 +192,7 @@ struct Layer {
 struct Row {
     const Layer &layer;
     const int32_t *part, *chunks, *tail;
-    int64_t part_tokens, tail_tokens, part_pages, pages;
+    int64_t part_tokens, tail_tokens, part_pages, pages, write_at;
 
     Row(const Layer &layer, int64_t slot, int64_t head) : layer(layer) {
         const int64_t at = slot * layer.heads + head;
@@ -190,6 +201,7 @@ struct Row {
         tail = layer.chunk_pages + layer.first_row + head;
         part_tokens = layer.part_tokens[at];
         tail_tokens = layer.tail_tokens[slot];
+        write_at = layer.write_at[slot];
         part_pages = (part_tokens + layer.size - 1) / layer.size;
         pages = part_pages + (tail_tokens + layer.size - 1) / layer.size;
     }
@@ -274,14 +286,16 @@ struct Step {
     void meet(const Row &row, int64_t index, int64_t next, int64_t stop, const float *own, float *logits,
               Running &running) const {
         const int64_t d = layer.d, size = layer.size, block = d * size, step = CHUNK * size;
-        const int64_t places = (stop - next) * size, slot_place = place(row);
+        const int64_t places = (stop - next) * size, written = row.part_pages + row.write_at / size;
         int64_t pages[CHUNK];
+        for (int64_t i = next; i < stop; i++) pages[i - next] = row.page(i);
+        if (next <= written && written < stop) write(index, pages[written - next], row.write_at % size);
         for (int64_t h = 0; h < group; h++) std::memset(logits + h * step, 0, places * sizeof(float));
         for (int64_t i = next; i < stop; i++) {
-            const int64_t page = pages[i - next] = row.page(i), count = row.count(i);
-            if (i - row.part_pages == slot_place / size && i >= row.part_pages) write(index, page, slot_place % size);
+            const int64_t count = row.count(i);
+            const Float *page = static_cast<const Float *>(layer.keys) + pages[i - next] * block;
             float *found = logits + (i - next) * size;
-            multiply(group, own, d, static_cast<const Float *>(layer.keys) + page * block, size, d, found, step, size);
+            multiply(group, own, d, page, size, d, found, step, size);
             for (int64_t h = 0; count < size && h < group; h++)
                 for (int64_t j = count; j < size; j++) found[h * step + j] = NOTHING;
         }
@@ -299,8 +313,6 @@ struct Step {
                      static_cast<const Float *>(layer.values) + pages[i - next] * block, d, row.count(i),
                      running.values, d, d);
     }
-
-    int64_t place(const Row &row) const { return layer.write_at[(row.chunks - layer.chunks) / layer.width]; }
 };
 
 int64_t whole_lines(int64_t floats) { return (floats + 15) / 16 * 16; }
@@ -344,8 +356,10 @@ void attend(const Layer &layer, const int64_t *slots, int64_t sequences, int64_t
             running->begin(row);
             step.prepare(row, own);
             const Row at(layer, slots[row / layer.heads], row % layer.heads);
-            for (; next < end; next = next + CHUNK < end ? next + CHUNK : end)
-                step.meet(at, row, next - start, (next + CHUNK < end ? next + CHUNK : end) - start, own, logits, *running);
+            for (int64_t first = next; first < end; first = next) {
+                next = first + CHUNK < end ? first + CHUNK : end;
+                step.meet(at, row, first - start, next - start, own, logits, *running);
+            }
         }
     }
     Running *joined = nullptr;
@@ -363,16 +377,40 @@ void attend(const Layer &layer, const int64_t *slots, int64_t sequences, int64_t
         if (starts[row] == starts[row + 1]) std::memset(output + row * group * d, 0, group * d * sizeof(Float));
 }
 
+// Whole pages from rows of keys and values, each a step after the one before: place i of them all takes row source[i],
+// and zeros where that is -1.
+template <typename Word>
+void write(const Layer &layer, const int32_t *pages, int64_t count, const int64_t *source, const Word *keys,
+           int64_t key_step, const Word *values, int64_t value_step, int64_t threads) {
+    const int64_t d = layer.d, size = layer.size, worth = 1 + 2 * count * d * size / LEAST_WORK;
+    const std::vector<Word> zeros(d);
+#pragma omp parallel for num_threads(worth < threads ? worth : threads) if (worth > 1 && threads > 1)
+    for (int64_t i = 0; i < count; i++) {
+        std::vector<const Word *> rows(size);
+        Word *own = static_cast<Word *>(layer.values) + pages[i] * size * d;
+        for (int64_t j = 0; j < size; j++) {
+            const int64_t from = source[i * size + j];
+            rows[j] = from < 0 ? zeros.data() : keys + from * key_step;
+            std::memcpy(own + j * d, from < 0 ? zeros.data() : values + from * value_step, d * sizeof(Word));
+        }
+        own = static_cast<Word *>(layer.keys) + pages[i] * size * d;
+        for (int64_t c = 0; c < d; c++)
+            for (int64_t j = 0; j < size; j++) own[c * size + j] = rows[j][c];
+    }
+}
+
 }  // namespace
 
-#define EXPORT(name, Float)                                                                                         \
-    void attend_##name(const Layer *layer, const int64_t *slots, int64_t sequences, int64_t group, const Float *queries, \
-                       const Float *keys, const Float *values, float scaling, Float *output, int64_t threads) {     \
-        attend(*layer, slots, sequences, group, queries, keys, values, scaling, output, threads);                   \
-    }
-
+// `Element` is what the pool holds; `native.py` says which when it compiles.
 extern "C" {
-EXPORT(float32, float)
-EXPORT(bfloat16, BFloat16)
-EXPORT(float16, Float16)
+
+void attend_step(const Layer *layer, const int64_t *slots, int64_t sequences, int64_t group, const Element *queries,
+                 const Element *keys, const Element *values, float scaling, Element *output, int64_t threads) {
+    attend(*layer, slots, sequences, group, queries, keys, values, scaling, output, threads);
+}
+
+void write_pages(const Layer *layer, const int32_t *pages, int64_t count, const int64_t *source, const Element *keys,
+                 int64_t key_step, const Element *values, int64_t value_step, int64_t threads) {
+    write(*layer, pages, count, source, keys, key_step, values, value_step, threads);
+}
 }

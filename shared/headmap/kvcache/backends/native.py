@@ -1,9 +1,8 @@
 """Decode attention on a CPU as one pass over keys and values, in C++ compiled for this very processor.
 
-In torch it takes a dozen operations, each with its own trip through memory (`torch_ops`). Importing this module
-compiles `native.cc`, into a folder that is gone afterwards: there is nothing to ship for each kind of processor, and
-nothing on disk that another could exchange. Raises ImportError where there is no C++ compiler (CXX, else c++), or where
-it says no.
+In torch it takes a dozen operations, each with its own trip through memory (`torch_ops`). `native.cc` is compiled for a
+dtype at its first use in a process, into a folder that is gone afterwards: there is nothing to ship for each kind of
+processor, and nothing on disk that another could exchange. It takes a C++ compiler: CXX, else c++.
 """
 
 from __future__ import annotations
@@ -14,18 +13,21 @@ import re
 import shlex
 import subprocess
 from ctypes import CDLL, Structure, byref, c_float, c_int64, c_void_p
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
 
 from headmap.kvcache.backends.base import DecodeBackend
+from headmap.kvcache.pool.free import Int32s
 from headmap.kvcache.pool.pool import Pool
 
 SOURCE = Path(__file__).with_suffix(".cc")
 FLAGS = ("-std=c++17", "-O3", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-fPIC")
 SECONDS = 60
 """A compiler that has not ended by then is given up."""
+ELEMENTS = {torch.float32: "float", torch.bfloat16: "BFloat16", torch.float16: "Float16"}
 LANES = 16
 """What the function takes at a time, at most: head dimensions and pages are multiples of it."""
 
@@ -37,7 +39,8 @@ class NativeBackend(DecodeBackend):
 
     def __init__(self, pool: Pool) -> None:
         super().__init__(pool)
-        self._attend = _ATTEND[pool.keys.dtype]
+        library = compiled(ELEMENTS[pool.keys.dtype])
+        self._attend, self._write = library.attend_step, library.write_pages
         self._layers = [_Layer.of(pool, layer_idx) for layer_idx in range(pool.shape.num_layers)]
         self._references = [byref(layer) for layer in self._layers]
 
@@ -45,11 +48,15 @@ class NativeBackend(DecodeBackend):
     def missing(pool: Pool) -> str | None:
         if pool.device.type != "cpu":
             return f"it runs on a CPU, not on {pool.device}"
-        if pool.keys.dtype not in _ATTEND:
+        if pool.keys.dtype not in ELEMENTS:
             return f"it knows no {pool.keys.dtype}"
         for what, size in (("head_dim", pool.shape.head_dim), ("page_tokens", pool.page_tokens)):
             if size % LANES:
                 return f"{what} {size} is no multiple of {LANES}"
+        try:
+            compiled(ELEMENTS[pool.keys.dtype])
+        except ImportError as error:
+            return str(error)
         return None
 
     def attend(
@@ -61,15 +68,32 @@ class NativeBackend(DecodeBackend):
         values: torch.Tensor,
         scaling: float,
     ) -> torch.Tensor:
-        dtype = self.pool.keys.dtype
-        own, key, value = (tensor.to(dtype).contiguous() for tensor in (queries, keys, values))
+        own, key, value = self._ready(queries), self._ready(keys), self._ready(values)
         slots, output = slots.contiguous(), torch.empty_like(own)
         self._attend(
             self._references[layer_idx], slots.data_ptr(), len(slots), own.shape[2],
             own.data_ptr(), key.data_ptr(), value.data_ptr(),
             scaling * math.log2(math.e), output.data_ptr(), torch.get_num_threads(),
         )  # fmt: skip
-        return output.to(queries.dtype)
+        return output if output.dtype is queries.dtype else output.to(queries.dtype)
+
+    def write(self, pages: Int32s, source: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> None:
+        """Fill whole pages from where a prompt's keys and values lie: `Pool.write` with what it takes to call it.
+
+        `pages`: (p,). `source`: (p * page_tokens,) int64, the row of `keys` and `values`, (T, head_dim), that each
+        place takes; -1 where it stays free. Neither is checked against what there is.
+        """
+        dtype = self.pool.keys.dtype
+        key, value = (t.to(dtype) if t.stride(-1) == 1 else t.to(dtype).contiguous() for t in (keys, values))
+        self._write(
+            self._references[0], pages.ctypes.data, len(pages), source.data_ptr(),
+            key.data_ptr(), key.stride(0), value.data_ptr(), value.stride(0), torch.get_num_threads(),
+        )  # fmt: skip
+
+    def _ready(self, tensor: torch.Tensor) -> torch.Tensor:
+        dtype = self.pool.keys.dtype
+        # asked first: `to` takes a microsecond even where there is nothing to do
+        return tensor if tensor.dtype is dtype and tensor.is_contiguous() else tensor.to(dtype).contiguous()
 
 
 class _Layer(Structure):
@@ -98,20 +122,29 @@ class _Layer(Structure):
         )
 
 
-def compiled(source: Path = SOURCE) -> CDLL:
-    """The library of a C++ source file. Raises ImportError as the module does."""
+@cache
+def compiled(element: str, source: Path = SOURCE) -> CDLL:
+    """The library for pools of `element`, a type of the source. Raises ImportError where there is none."""
     compiler = shlex.split(os.environ.get("CXX", "c++"))
     chosen = any(word.startswith(("-march=", "-mcpu=")) for word in compiler)
     try:
         with TemporaryDirectory(prefix="headmap-") as folder:
             made, library = Path(folder) / "native.o", Path(folder) / "native.so"
             flags = FLAGS if chosen else (*FLAGS, "-march=native")
-            _run(*compiler, *flags, "-c", str(source), "-o", str(made))
+            _run(*compiler, *flags, f"-DElement={element}", "-c", str(source), "-o", str(made))
             _run(*compiler, "-shared", str(made), _openmp(), "-o", str(library))
-            return CDLL(str(library))
+            return _declared(CDLL(str(library)))
     except (OSError, subprocess.SubprocessError) as error:
         said = getattr(error, "stderr", None) or ""
         raise ImportError(f"{source.name} cannot be compiled; CXX names the compiler: {error} {said[:500]}") from error
+
+
+def _declared(library: CDLL) -> CDLL:
+    attend, write = library.attend_step, library.write_pages
+    attend.argtypes = [c_void_p, c_void_p, c_int64, c_int64, *[c_void_p] * 3, c_float, c_void_p, c_int64]
+    write.argtypes = [c_void_p, c_void_p, c_int64, c_void_p, c_void_p, c_int64, c_void_p, c_int64, c_int64]
+    attend.restype = write.restype = None
+    return library
 
 
 def _openmp() -> str:
@@ -128,14 +161,3 @@ def _run(*command: str) -> None:
     settings = {**os.environ, "LC_ALL": "C"}  # messages in English
     # S603: what runs is the compiler that whoever starts this process has named, on our own source
     subprocess.run(command, capture_output=True, text=True, check=True, timeout=SECONDS, env=settings)  # noqa: S603
-
-
-_LIBRARY = compiled()
-_ATTEND = {
-    torch.float32: _LIBRARY.attend_float32,
-    torch.bfloat16: _LIBRARY.attend_bfloat16,
-    torch.float16: _LIBRARY.attend_float16,
-}
-for _function in _ATTEND.values():
-    _function.argtypes = [c_void_p, c_void_p, c_int64, c_int64, *[c_void_p] * 3, c_float, c_void_p, c_int64]
-    _function.restype = None

@@ -29,14 +29,30 @@ class Trial:
     def run(self, backend: DecodeBackend, layer_idx: int) -> torch.Tensor:
         return backend.attend(layer_idx, self.slots, self.queries, self.keys, self.values, self.scaling)
 
+    def forget(self, layer_idx: int) -> None:
+        """Fill the places of the step's own tokens with NaN: who runs the step has to write them."""
+        tails, size = self.pool.books.tails_of(layer_idx), self.pool.page_tokens
+        for slot in self.slots.tolist():
+            place = int(tails.write_at.host[slot])
+            first = tails.first_row(layer_idx)
+            rows = tails.chunk_pages.host[tails.chunks.host[slot, place // size], first:]
+            pages = torch.from_numpy(rows[: self.pool.shape.num_kv_heads].astype(np.int64)).to(self.pool.device)
+            self.pool.keys[pages, :, place % size] = torch.nan
+            self.pool.values[pages, place % size] = torch.nan
+
     def expected(self, layer_idx: int) -> torch.Tensor:
-        """The step's answer in float64, of the pool as `run` leaves it."""
+        """The step's answer in float64, whether its own tokens are written yet or not."""
         outputs = torch.zeros_like(self.queries, dtype=torch.float64)
+        books = self.pool.books
+        tails = books.tails_of(layer_idx)
         for index, slot in enumerate(self.slots.tolist()):
-            if slot == self.pool.books.slots:
+            if slot == books.slots:
                 continue
+            part = books.part(slot).tokens[layer_idx]
             for head in range(self.pool.shape.num_kv_heads):
                 keys, values = self.pool.row(slot, layer_idx, head)
+                own = int(part[head]) + int(tails.write_at.host[slot])
+                keys[own], values[own] = self.keys[index, head], self.values[index, head]
                 logits = self.queries[index, head].double() @ keys.double().T * self.scaling
                 outputs[index, head] = logits.softmax(-1) @ values.double()
         return outputs

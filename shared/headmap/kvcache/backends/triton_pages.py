@@ -80,13 +80,13 @@ class TritonBackend(DecodeBackend):
         except ImportError as error:
             return f"Triton cannot be imported: {error}"
         if pool.device.type != "cuda" and not kernels.interpreted():
-            return f"Triton needs a CUDA device, the pool is on {pool.device.type}"
+            return f"it needs a CUDA device, the pool is on {pool.device.type}"
         if pool.device.type == "cuda" and torch.cuda.get_device_capability(pool.device) < (8, 0):
-            return f"Triton needs compute capability 8.0, {torch.cuda.get_device_name(pool.device)} has less"
+            return f"it needs compute capability 8.0, {torch.cuda.get_device_name(pool.device)} has less"
         if pool.keys.dtype not in _FLOATS:
-            return f"Triton's kernels take no {pool.keys.dtype}"
+            return f"it knows no {pool.keys.dtype}"
         if pool.shape.head_dim > _MOST_HEAD_DIM:
-            return f"Triton's kernels take a head_dim of at most {_MOST_HEAD_DIM}, this is {pool.shape.head_dim}"
+            return f"it takes a head_dim of at most {_MOST_HEAD_DIM}, this is {pool.shape.head_dim}"
         return None
 
     @staticmethod

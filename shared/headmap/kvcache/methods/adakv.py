@@ -20,10 +20,10 @@ class AdaKV(Method):
     def budgets(self, shape: CacheShape, rule: BudgetRule, prompt_tokens: int, scores: HeadScores | None) -> Ints:
         return uniform_budgets(shape.num_layers, shape.num_kv_heads, rule.budget, prompt_tokens)
 
-    def head_budgets(self, attention: torch.Tensor, budgets: torch.Tensor) -> torch.Tensor:
-        heads, candidates = attention.shape
+    def head_budgets(self, scores: torch.Tensor, budgets: torch.Tensor) -> torch.Tensor:
+        heads, candidates = scores.shape
         total = int(budgets.sum())
-        top = attention.flatten().topk(min(total, attention.numel())).indices
+        top = scores.flatten().topk(min(total, scores.numel())).indices
         wins = torch.bincount(top // candidates, minlength=heads).double()
         wanted = (1 - SAFEGUARD) * wins + SAFEGUARD * total / heads
         shares = water_fill(wanted.cpu().numpy(), total, cap=candidates)

@@ -12,12 +12,14 @@ from headmap.kvcache.shape import CacheShape
 if TYPE_CHECKING:
     import torch
 
+    from headmap.kvcache.selection import Observed
+
 
 class Method(ABC):
     """A way to size the heads' caches. Stateless: one instance serves every request.
 
-    A method overrides `budgets`, and `head_budgets` (with `decides_per_prompt`) where attention itself decides how a
-    layer's tokens are shared.
+    A method overrides `budgets`; `score_tokens` where it chooses tokens in a way of its own; and `head_budgets` (with
+    `decides_per_prompt`) where the tokens' scores decide how a layer's budget is shared.
     """
 
     name: ClassVar[str]
@@ -33,11 +35,18 @@ class Method(ABC):
         rule.budget x layers x heads and no head is above the prompt.
         """
 
-    def head_budgets(self, attention: torch.Tensor, budgets: torch.Tensor) -> torch.Tensor:
-        """Share a layer's tokens over its heads, once the attention is known.
+    def score_tokens(self, seen: Observed) -> torch.Tensor:
+        """(num_kv_heads, n - window) float32: how much each head wants each token before the window; the highest stay.
 
-        `attention`: (num_kv_heads, candidates) float32, pooled, of the tokens before the window. `budgets`:
+        The default is what the window attends to, pooled (SnapKV, section 4; SparseMM, section 3.2).
+        """
+        return seen.window_attention()
+
+    def head_budgets(self, scores: torch.Tensor, budgets: torch.Tensor) -> torch.Tensor:
+        """Share a layer's tokens over its heads, once they have scores.
+
+        `scores`: (num_kv_heads, candidates) float32, of the tokens before the window. `budgets`:
         (num_kv_heads,) int64 without the window. Returns budgets of the same sum; the default leaves them as planned.
         """
-        del attention
+        del scores
         return budgets

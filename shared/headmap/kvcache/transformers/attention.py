@@ -25,10 +25,10 @@ MASKED_ROWS = 1024
 
 @dataclass(frozen=True)
 class PromptMask:
-    """What the tokens of a prompt see in one layer: themselves and all before, and the whole of their own span.
+    """Which tokens of a prompt each of its tokens sees in one layer.
 
-    window: with it, of these only the last `window` up to the token itself and what comes after it. spans: (start, end)
-    of pictures whose tokens see each other in both directions.
+    A token sees itself and all tokens before it. With `window` it sees the last `window` of them, itself included.
+    spans: (start, end) of pictures whose tokens see each other in both directions.
     """
 
     window: int | None = None

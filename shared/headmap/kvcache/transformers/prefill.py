@@ -16,7 +16,7 @@ from headmap.budgets import Ints
 from headmap.kvcache.backends.base import DecodeBackend
 from headmap.kvcache.methods import get_method
 from headmap.kvcache.plan import KeepPlan
-from headmap.kvcache.selection import keep_tokens
+from headmap.kvcache.selection import Observed, keep_tokens
 from headmap.kvcache.transformers.attention import LayerAttention, PromptMask, causal_attention
 from headmap.kvcache.transformers.head_watch import HeadWatch
 from headmap.kvcache.transformers.on_top import ParkedSequence, attend_on_top, followed_by
@@ -106,7 +106,8 @@ class _PrefillLayer(LayerAttention):
         if not plan.keeps_all:
             budgets = torch.from_numpy(plan.tokens[self.layer_idx]).to(queries.device)
             last = queries[0, :, -max(plan.window, 1) :]
-            keep = keep_tokens(get_method(plan.method), last, keys, scaling, budgets, plan.window, mask)
+            seen = Observed(last, keys, scaling, plan.window, mask)
+            keep = keep_tokens(get_method(plan.method), seen, budgets)
         if prompt.watch is not None:
             prompt.watch.note(self.layer_idx, 0, keys.shape[1], keep)
         self._keep(prompt, keys, values, keep)

@@ -95,8 +95,8 @@ def test_sixteen_bits_cost_no_more_than_the_rounding_of_the_answer(dtype: torch.
 
 def test_a_row_of_many_segments_stands_beside_short_ones() -> None:
     """More segments than are joined at once."""
-    trial = make_trial(pool_of(), parts_of([1200, 0], [3, 64]), [1, 2], group=2)
-    close(trial, 0, trial.run(small(trial.pool, programs=100, split_tokens=16), 0))
+    trial = make_trial(pool_of(heads=1), parts_of([1060], [3]), [1, 2], group=2)
+    close(trial, 0, trial.run(small(trial.pool, programs=74, split_tokens=16), 0))
 
 
 def test_slots_come_in_any_order_and_the_idle_one_several_times() -> None:
@@ -187,10 +187,8 @@ def test_the_workspace_has_the_size_that_is_told() -> None:
 
 def test_what_it_cannot_serve_is_told() -> None:
     assert TritonBackend.missing(pool_of(head_dim=256)) is None
-    assert TritonBackend.missing(pool_of(head_dim=272)) == (
-        "Triton's kernels take a head_dim of at most 256, this is 272"
-    )
-    assert TritonBackend.missing(pool_of(dtype=torch.float64)) == "Triton's kernels take no torch.float64"
+    assert TritonBackend.missing(pool_of(head_dim=272)) == ("it takes a head_dim of at most 256, this is 272")
+    assert TritonBackend.missing(pool_of(dtype=torch.float64)) == "it knows no torch.float64"
 
 
 def test_no_triton_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -219,6 +217,6 @@ def test_a_gpu_compiles_each_kernel_once(tmp_path: Path) -> None:
     ran = subprocess.run([sys.executable, script], env=environment, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr
     told = json.loads(ran.stdout)
-    assert told["missing"] == "Triton needs a CUDA device, the pool is on cpu"
+    assert told["missing"] == "it needs a CUDA device, the pool is on cpu"
     assert told["compiled"] == {"begin": 1, "attend": 1, "join": 1}
     assert told["wide_loads"]

@@ -1,0 +1,92 @@
+"""`headmap doctor`: what this machine can do, found out by trying."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from services.cli.common import DataDir, console, find_named_model, one_line_errors, quiet_libraries
+
+if TYPE_CHECKING:
+    from headmap.kvcache.shape import CacheShape
+    from headmap.models import ModelInfo
+
+
+@one_line_errors
+def doctor(
+    model: Annotated[
+        str | None, typer.Argument(help="Try the backends on this model's shape; its weights are not loaded.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Say what this machine can do: devices, memory, compilers, and each decode backend: right or wrong, how fast.
+
+    Exit code 1 where nothing can serve.
+    """
+    quiet_libraries()
+    from headmap.doctor import examine
+
+    if model is None:
+        found = examine()
+    else:
+        info, _ = find_named_model(model, data_dir)
+        found = examine(_shape(info), info.num_heads // info.num_kv_heads)
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))
+    else:
+        _say(found)
+    if not found["serves"]:
+        raise typer.Exit(1)
+
+
+def _shape(info: ModelInfo) -> CacheShape:
+    """Raises UnsupportedModel."""
+    import torch
+    from transformers import AutoConfig, AutoModelForImageTextToText
+
+    from headmap.errors import UnsupportedModel
+    from headmap.kvcache.transformers.generate import cache_shape
+
+    code = {"trust_remote_code": info.trust_remote_code}
+    try:
+        config = AutoConfig.from_pretrained(info.folder, local_files_only=True, **code)
+        with torch.device("meta"):
+            return cache_shape(AutoModelForImageTextToText.from_config(config, **code))
+    except (OSError, ValueError, ImportError) as error:
+        raise UnsupportedModel(f"model: {info.name!r} cannot be served: {error}", param="model") from error
+
+
+def _say(found: dict[str, Any]) -> None:
+    from rich.table import Table
+
+    out = console()
+    out.print(f"torch {found['torch']}")
+    for device in found["devices"]:
+        out.print(
+            f"{device['device']}: {device['name']}, {device['kv_memory_bytes'] / 2**30:.1f} GiB for keys and values"
+        )
+    for kind, path in found["compilers"].items():
+        out.print(f"{kind}: {path or 'none'}")
+    threads = found["openmp"]
+    libraries = ", ".join(threads["libraries"]) or "none found"
+    out.print(f"OpenMP: {threads['threads']} threads on cores {threads['cores']}, {libraries}")
+    for name, value in threads["settings"].items():
+        out.print(f"  {name}={value}")
+    table = Table("device", "dtype", "tried", "", "error", "ms", "", box=None, pad_edge=False)
+    for tries in found["tries"]:
+        choice = tries["choice"]
+        for tried in [*(choice["tried"] if choice else []), tries["graphs"]]:
+            verdict = "left out" if tried["reason"] else "right"
+            if choice and tried["name"] == choice["chosen"]:
+                verdict = "chosen"
+            error = "" if tried["error"] is None else f"{tried['error']:.1e}"
+            time = "" if tried["milliseconds"] is None else f"{tried['milliseconds']:.2f}"
+            table.add_row(tries["device"], tries["dtype"], tried["name"], verdict, error, time, tried["reason"] or "")
+        if tries["problem"]:
+            table.add_row(tries["device"], tries["dtype"], "all", "left out", "", "", tries["problem"])
+    out.print(table)
+    if not found["serves"]:
+        out.print("nothing can serve here")

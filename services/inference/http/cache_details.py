@@ -1,0 +1,61 @@
+"""What the answers of every dialect tell of the cache: bytes, map, session, and the tokens that a head keeps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from headmap.engine.messages import Finished
+from headmap.families.base import VisualTokens
+from services.inference.bridge import Generation
+from services.inference.http.schemas.kv import KeptInPicture, KeptTokensBody, KVDetails, SessionDetails
+
+
+def kv_details(generation: Generation, finished: Finished) -> KVDetails:
+    kv, found = generation.request.kv, generation.map
+    match = "none" if generation.map_missing else found and found.match
+    return KVDetails(
+        method=kv.method,
+        budget=finished.budget,
+        allocation=kv.allocation,
+        map_id=found and found.id,
+        map_match=match,
+        kept_tokens=finished.kept_tokens,
+        full_tokens=finished.full_tokens,
+        bytes=finished.kv_bytes,
+        full_bytes=finished.kv_full_bytes,
+    )
+
+
+def session_details(generation: Generation, finished: Finished) -> SessionDetails | None:
+    """None where the request named no session."""
+    if generation.request.session is None:
+        return None
+    return SessionDetails(
+        hit=finished.reused_tokens > 0, reused_tokens=finished.reused_tokens, kept=finished.session_kept
+    )
+
+
+def kept_tokens(generation: Generation, finished: Finished) -> KeptTokensBody | None:
+    """What the watched head keeps; None where none was asked for."""
+    prompt, watched = generation.request.prompt, generation.request.watched
+    if watched is None:
+        return None
+    layer_idx, kv_head = watched
+    pictures = zip(prompt.images, prompt.image_starts, strict=True)
+    return KeptTokensBody(
+        layer=layer_idx,
+        kv_head=kv_head,
+        positions=list(finished.kept_positions),
+        pictures=[kept_in_picture(image, start, finished.kept_positions) for image, start in pictures],
+    )
+
+
+def kept_in_picture(image: VisualTokens, start: int, positions: Sequence[int]) -> KeptInPicture:
+    """`start`: the index in the prompt of the picture's first token; `positions`: those of the tokens kept."""
+    kept = np.isin(start + image.grid, positions)
+    own = sum(start <= position < start + image.count for position in positions)
+    return KeptInPicture(
+        start=start, tokens=image.count, kept_tokens=own, x=image.x.borders, y=image.y.borders, cells=kept.tolist()
+    )

@@ -1,0 +1,110 @@
+"""From a conversation with pictures to a prompt of the model, off the event loop and under the settings' limits."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+
+from PIL import Image
+
+from headmap.engine.sampling.grammar import Grammar
+from headmap.errors import HeadmapError, ImageTooLarge, InvalidImage, InvalidParameter, QueueFull
+from headmap.families.base import PreparedPrompt
+from headmap.settings import Settings
+from services.inference.asked import AnswerForm, AskedRequest
+from services.inference.intake.conversation import Conversation
+from services.inference.intake.fetching import ImageFetcher
+from services.inference.intake.image_pool import ImagePool
+from services.inference.intake.images import EncodedImage, ImageSource
+from services.inference.served_model import OpenedModel, ServedModel
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A prompt, the grammar of its answer, and the digest of each picture where a session needs them."""
+
+    prompt: PreparedPrompt
+    grammar: Grammar | None = None
+    digests: tuple[str, ...] = ()
+
+
+class Intake:
+    """Prepares the requests of all models that are served. Used on the event loop."""
+
+    def __init__(self, settings: Settings, fetcher: ImageFetcher) -> None:
+        self._settings, self._fetcher = settings, fetcher
+        self._threads = ThreadPoolExecutor(settings.prepare_workers, thread_name_prefix="prepare")
+        self._images = ImagePool(settings)
+        self._preparing: Counter[str] = Counter()  # by model, as each engine has its own queue
+
+    async def prepare(self, served: ServedModel, asked: AskedRequest) -> Prepared:
+        """Fetch and decode the pictures and make the prompt.
+
+        Raises QueueFull where the model has too many requests, InvalidImage, ImageTooLarge, InvalidParameter,
+        Unavailable and ShuttingDown.
+        """
+        name, model, stats = served.info.name, served.opened, served.opened.engine.stats()
+        at_work = self._preparing[name] + stats.running + stats.waiting
+        if at_work >= self._settings.max_running + self._settings.max_waiting:
+            raise QueueFull(f"{at_work} requests are at work, the most this server takes")
+        self._preparing[name] += 1
+        try:
+            run = partial(asyncio.get_running_loop().run_in_executor, self._threads)
+            grammar = None if asked.form is None else await run(_make_grammar, model, asked.form)
+            if isinstance(asked.prompt, str):
+                return Prepared(await run(model.prompts.prepare_text, asked.prompt), grammar)
+            sources = asked.prompt.images
+            fetched = [await self._fetcher.fetch(source) if source.is_url else source for source in sources]
+            prompt, digests = await run(self._make_prompt, model, asked.prompt, fetched, asked.session is not None)
+            return Prepared(prompt, grammar, digests)
+        finally:
+            self._preparing[name] -= 1
+
+    async def close(self) -> None:
+        await self._fetcher.close()
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        await asyncio.to_thread(self._images.close)
+
+    def _make_prompt(
+        self,
+        model: OpenedModel,
+        conversation: Conversation,
+        sources: Sequence[ImageSource | EncodedImage],
+        with_digests: bool,
+    ) -> tuple[PreparedPrompt, tuple[str, ...]]:
+        """Runs in one of the threads, so decoded pictures of at most `prepare_workers` requests exist at once."""
+        images: list[Image.Image] = []
+        pixels, most = 0, self._settings.max_request_pixels
+        for source in sources:
+            images.append(self._images.decode(source))
+            pixels += images[-1].width * images[-1].height
+            if pixels > most:
+                raise ImageTooLarge(
+                    f"{source.field}: pictures up to it have {pixels} pixels; at most {most} are allowed in a request",
+                    param=source.field,
+                )
+        try:
+            prompt = model.prompts.prepare(conversation.messages, images)
+        except HeadmapError:
+            raise
+        except ValueError as error:
+            # Picture processors refuse sizes they cannot cut into patches, for one extreme ratios of the sides.
+            if not images:
+                raise InvalidParameter(f"messages: the prompt cannot be made ({error})", param="messages") from error
+            raise InvalidImage(f"images: the model cannot take this picture ({error})", param="images") from error
+        return prompt, tuple(map(_digest, images)) if with_digests else ()
+
+
+def _make_grammar(model: OpenedModel, form: AnswerForm) -> Grammar:
+    if form.kind == "regex":
+        return model.grammars.regex(form.value, form.field)
+    return model.grammars.json_schema(form.value, form.field)
+
+
+def _digest(image: Image.Image) -> str:
+    return hashlib.sha256(f"{image.size}:".encode() + image.tobytes()).hexdigest()

@@ -1,0 +1,89 @@
+"""Activations of long prompts and of many pictures, bounded: what works token by token runs over them in pieces.
+
+An MLP of 18,944 hidden units holds 5 GB three times over for 128K tokens in bfloat16, and a norm holds all of them in
+float32 several times. Put on from outside: modules of the model at hand get a wrapper in their place.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+MAX_TOKENS = 4096
+"""At Qwen2-VL-7B's shape the MLP of a piece holds 0.15 GB three times over, about what the states of 20K tokens take;
+products of that many rows still use a processor in full."""
+
+
+class InPieces(nn.Module):
+    """`inner`, which takes each token by itself, over at most `tokens` of them at a time.
+
+    Takes (..., d) and returns (..., e), as `inner` does; up to `tokens` tokens go to `inner` as they are.
+    """
+
+    def __init__(self, inner: nn.Module, tokens: int) -> None:
+        super().__init__()
+        self.inner, self.tokens = inner, tokens
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        if hidden.numel() <= self.tokens * hidden.shape[-1]:
+            return self.inner(hidden)
+        rows = hidden.flatten(0, -2)
+        first = self.inner(rows[: self.tokens])
+        output = first.new_empty((len(rows), first.shape[-1]))
+        output[: self.tokens] = first
+        for start in range(self.tokens, len(rows), self.tokens):
+            piece = slice(start, start + self.tokens)
+            output[piece] = self.inner(rows[piece])
+        return output.view(*hidden.shape[:-1], -1)
+
+
+class PictureByPicture(nn.Module):
+    """Pixtral's vision tower, one picture at a time.
+
+    By itself it lays all pictures in one row, and masks each from the others with a matrix of patches x patches.
+    """
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner, self.patch_size = inner, inner.patch_size
+
+    def forward(self, pixel_values: torch.Tensor, image_sizes: torch.Tensor, **kwargs: Any) -> Any:
+        """`pixel_values`: (images, channels, height, width), padded; `image_sizes`: (images, 2).
+
+        The states of all patches are (1, n, d), by layer where they are asked for.
+        """
+        sizes = zip(pixel_values, image_sizes, image_sizes.tolist(), strict=True)
+        parts = [
+            self.inner(picture[None, :, :height, :width], image_sizes=size[None], **kwargs)
+            for picture, size, (height, width) in sizes
+        ]
+        output = parts[0]
+        output.last_hidden_state = torch.cat([part.last_hidden_state for part in parts], dim=1)
+        if output.hidden_states is not None:
+            by_layer = zip(*(part.hidden_states for part in parts), strict=True)
+            # transformers 5.24 has None for layers that nobody asked for
+            output.hidden_states = tuple(None if states[0] is None else torch.cat(states, dim=1) for states in by_layer)
+        return output
+
+
+def bound_activations(model: nn.Module, text_model: nn.Module, tokens: int = MAX_TOKENS) -> None:
+    """Run the MLPs and norms of `model`'s layers over at most `tokens` tokens at a time; changes it in place.
+
+    What is not known to take each token by itself stays as it is: attention, an MLP with experts.
+    """
+    lists = [part for part in model.modules() if isinstance(part, nn.ModuleList)]
+    for owner in {text_model, *(layer for layers in lists for layer in layers)}:
+        for name, part in list(owner.named_children()):
+            if _is_norm(part) or (name in ("mlp", "feed_forward") and _is_plain(part)):
+                setattr(owner, name, InPieces(part, tokens))
+
+
+def _is_norm(part: nn.Module) -> bool:
+    return type(part).__name__.endswith(("LayerNorm", "RMSNorm"))
+
+
+def _is_plain(mlp: nn.Module) -> bool:
+    """Whether all weights are those of linear layers: what lies between them is elementwise."""
+    return all(isinstance(part, nn.Linear) or not list(part.parameters(recurse=False)) for part in mlp.modules())
