@@ -17,6 +17,8 @@ from typing import Any
 
 import torch
 
+import headmap
+
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -26,7 +28,8 @@ def document(name: str, settings: dict[str, Any], rows: list[dict[str, Any]], **
         "benchmark": name,
         "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": machine(),
-        "versions": {package: version(package) for package in ("headmap", "torch", "transformers", "numpy")},
+        "versions": {"headmap": headmap.__version__}
+        | {package: version(package) for package in ("torch", "transformers", "numpy")},
         "commit": _commit(),
         "settings": settings,
         "rows": rows,

@@ -9,7 +9,7 @@ from typing import Literal
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-DEMO_MODEL = "headmap/demo-ocr"
+from headmap.models import DEMO_MODEL as DEMO_MODEL
 
 
 class Settings(BaseSettings):
