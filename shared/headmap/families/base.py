@@ -16,12 +16,10 @@ import numpy.typing as npt
 import torch
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-<<<<<<< HEAD
 from headmap.families.pieces import bound_activations
-=======
+
 if TYPE_CHECKING:
     from PIL import Image
->>>>>>> gpu
 
 
 @dataclass(frozen=True)
