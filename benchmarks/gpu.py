@@ -161,13 +161,14 @@ def _parity(setup: Setup, add: Callable[[Row, str], None]) -> None:
                 except Unavailable as error:
                     tried = Tried(backend, reason=error.detail)
                 add(*_told_parity(name, str(dtype).removeprefix("torch."), tried))
-    for shape in setup.shapes:
+    for model in setup.shapes:
         for dtype in (torch.float32, setup.torch_dtype):
-            loaded = random_model(replace(shape, num_layers=min(4, shape.num_layers)), dtype, device)
-            room = 64 * Paging(loaded.cache_shape).tail(1) * Paging(loaded.cache_shape).page_bytes
+            loaded = random_model(replace(model, num_layers=min(4, model.num_layers)), dtype, device)
+            paging = Paging(loaded.cache_shape)
+            room = 64 * paging.tail(1) * paging.page_bytes
             graphs = Engine(loaded, Defaults(room, decode_backend=_own_backend(setup))).choice.graphs
             tried = replace(graphs.tried[0], name="graphs")
-            add(*_told_parity(shape.name, str(dtype).removeprefix("torch."), tried))
+            add(*_told_parity(model.name, str(dtype).removeprefix("torch."), tried))
             _free(setup.device)
 
 

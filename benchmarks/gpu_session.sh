@@ -40,7 +40,8 @@ rows() {
 
 rows parity 100
 if command -v compute-sanitizer > /dev/null && [ "$device" = cuda ]; then
-    part sanitizer 60 compute-sanitizer --error-exitcode 9 "$PYTHON" -m benchmarks.gpu --part step --device "$device"
+    # Without torch's own cache of memory, which would hide what lies beyond a tensor.
+    part sanitizer 60 env PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --error-exitcode 9 "$PYTHON" -m benchmarks.gpu --part step --device "$device"
 else
     echo "== sanitizer: compute-sanitizer is not on this machine"
 fi

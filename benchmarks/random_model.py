@@ -13,7 +13,13 @@ from typing import Any
 import torch
 from tokenizers import Tokenizer, decoders
 from tokenizers.models import WordLevel
-from transformers import AutoConfig, AutoModelForImageTextToText, PreTrainedConfig, PreTrainedTokenizerFast
+from transformers import (
+    AutoConfig,
+    AutoModelForImageTextToText,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
 
 from benchmarks.skew import published_skew
 from headmap.families.base import PreparedPrompt
@@ -56,8 +62,10 @@ def random_model(shape: ModelShape, dtype: torch.dtype, device: torch.device) ->
     """Weights of one seed, made on the device."""
     torch.manual_seed(SEED)
     with torch.device(device):
-        model = AutoModelForImageTextToText.from_config(_config(shape), dtype=dtype, attn_implementation="sdpa")
-    model.eval().requires_grad_(False)
+        model: PreTrainedModel = AutoModelForImageTextToText.from_config(
+            _config(shape), dtype=dtype, attn_implementation="sdpa"
+        )
+    model.eval()
     info = ModelInfo(
         name=shape.name, folder=Path("/"), revision="random", architecture=type(model).__name__, family=shape.family,
         num_layers=shape.num_layers, num_heads=shape.num_heads, num_kv_heads=shape.num_kv_heads,

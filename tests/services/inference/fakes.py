@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from headmap.engine.decode_choice import DecodeChoice
 from headmap.engine.messages import Cancelled, EngineRequest, Event, Failed, Finished, OnEvent, Token
 from headmap.engine.sampling.grammar import Grammars
 from headmap.engine.vocabulary import Vocabulary
@@ -172,6 +173,7 @@ class FakeModels:
     shares: list[Settings] = field(default_factory=list)
     engines: dict[str, FakeEngine] = field(default_factory=dict)
     prompts: dict[str, FakePrompts] = field(default_factory=dict)
+    decode: DecodeChoice | None = None
 
     def __call__(self, info: ModelInfo, settings: Settings) -> Callable[[Settings], OpenedModel]:
         self.log.append(f"load {info.name}")
@@ -192,6 +194,7 @@ class FakeModels:
             eos_token_ids=frozenset({EOS}),
             vocabulary=VOCABULARY,
             grammars=Grammars(VOCABULARY, frozenset({EOS})),
+            decode=self.decode,
         )
 
     @property
