@@ -1,4 +1,4 @@
-"""What is free, as a stack of integers: handing out and taking back are one copy each."""
+"""What is free, as integers: taking back copies nothing, handing out is one copy."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class FreeList:
 
     def __init__(self, count: int) -> None:
         self.count = count
-        self._stack: Int32s = np.arange(count, dtype=np.int32)
+        self._pieces: list[Int32s] = [np.arange(count, dtype=np.int32)]
         self._free = count
 
     def __len__(self) -> int:
@@ -27,9 +27,20 @@ class FreeList:
         if count > self._free:
             raise OutOfMemory(f"{count} KV pages are needed and {self._free} of {self.count} are free")
         self._free -= count
-        return self._stack[self._free : self._free + count].copy()
+        taken: list[Int32s] = [np.empty(0, dtype=np.int32)]
+        while count:
+            piece = self._pieces.pop()
+            if len(piece) > count:
+                rest, piece = piece[:-count], piece[-count:]
+                # What is left of a piece holds all of its memory.
+                whole = rest.base is not None and 2 * len(rest) < rest.base.size
+                self._pieces.append(rest.copy() if whole else rest)
+            taken.append(piece)
+            count -= len(piece)
+        return np.concatenate(taken)
 
     def give(self, numbers: Int32s) -> None:
-        """Take back what `take` handed out."""
-        self._stack[self._free : self._free + len(numbers)] = numbers
-        self._free += len(numbers)
+        """Take back what `take` handed out. `numbers` are kept as they are: nobody may write to them any more."""
+        if len(numbers):
+            self._pieces.append(numbers)
+            self._free += len(numbers)
