@@ -41,6 +41,7 @@ class FakeStats:
     kv_held_bytes: int = 0
     kv_capacity_bytes: int = 1_000_000
     session_bytes: int = 0
+    preempted_total: int = 0
 
 
 @dataclass
