@@ -96,7 +96,7 @@ class Defaults:
     session_memory_bytes: int = 2**30
     max_running: int = 32
     max_waiting: int = 128
-    max_prefill_tokens: int = 8192
+    max_prefill_tokens: int = 2048
     max_decode_gap_ms: float = 50.0
     max_prompt_tokens: int = 131_072
     decode_backend: str = "auto"

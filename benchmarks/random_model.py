@@ -86,7 +86,7 @@ def random_prompt(loaded: LoadedModel, tokens: int, seed: int) -> PreparedPrompt
 def step_weights(loaded: LoadedModel) -> int:
     """Bytes of the weights that a decode step reads: the text model's and the head's; of an embedding, only rows."""
     text, model = loaded.family.text_model(loaded.model), loaded.model
-    embedding = text.get_input_embeddings().weight
+    embedding = model.get_input_embeddings().weight
     weights = {id(one): one for part in (text, model.lm_head) for one in part.parameters()}
     if model.lm_head.weight is not embedding:
         del weights[id(embedding)]
