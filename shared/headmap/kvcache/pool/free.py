@@ -16,20 +16,21 @@ class FreeList:
     def __init__(self, count: int) -> None:
         self.count = count
         self._stack: Int32s = np.arange(count, dtype=np.int32)
-        self._free = count
+        self._taken = 0  # the top of the stack lies after them
 
     def __len__(self) -> int:
         """How many are free."""
-        return self._free
+        return self.count - self._taken
 
     def take(self, count: int) -> Int32s:
         """`count` free numbers, (count,) int32. Raises OutOfMemory, with nothing taken, where there are fewer."""
-        if count > self._free:
-            raise OutOfMemory(f"{count} KV pages are needed and {self._free} of {self.count} are free")
-        self._free -= count
-        return self._stack[self._free : self._free + count].copy()
+        if count > len(self):
+            raise OutOfMemory(f"{count} KV pages are needed and {len(self)} of {self.count} are free")
+        taken = self._stack[self._taken : self._taken + count].copy()
+        self._taken += count
+        return taken
 
     def give(self, numbers: Int32s) -> None:
         """Take back what `take` handed out."""
-        self._stack[self._free : self._free + len(numbers)] = numbers
-        self._free += len(numbers)
+        self._taken -= len(numbers)
+        self._stack[self._taken : self._taken + len(numbers)] = numbers
