@@ -11,8 +11,8 @@ MEMORY_BYTES, NEW_TOKENS = 40 * 10**9, 4096
 
 
 def measure(figures: Figures, shape: ModelShape) -> None:
-    """HEADMAP_MAX_RUNNING must allow them. `started`: at one moment, in an empty pool. `running`: on average, while more
-    always wait and each goes on to its last token; those that are preempted on the way are prefilled again."""
+    """`started`: at one moment, in an empty pool. `running`: on average, while more always wait and each goes on to its
+    last token; those that are preempted on the way are prefilled again. HEADMAP_MAX_RUNNING must allow as many."""
     paging = Paging(shape.cache)
     pages, step = MEMORY_BYTES // paging.page_bytes, paging.tail(1)
     parts = {method: paging.part(shape.plan(method)) for method in ("sparsemm", "full")}

@@ -22,9 +22,9 @@ from headmap.kvcache.pool.pool import Pool
 from headmap.kvcache.transformers.cache import RaggedCache
 from headmap.kvcache.transformers.decode import DecodeCache
 
-MAX_RUNNING, MAX_ANSWER = 32, 400
+MAX_RUNNING, MAX_ANSWER = 64, 400
 PROMPTS = (60, 300, 2000, 8192)
-STEPS_BETWEEN_ARRIVALS = 8.0
+STEPS_BETWEEN_ARRIVALS = 5.0
 HEAD_DIM = 16
 """Books don't depend on it, and these tensors are real: their addresses are looked at."""
 
@@ -89,9 +89,9 @@ def simulate(shape: ModelShape, steps: int, seed: int = 15) -> Seen:
 
 
 def _cache(shape: ModelShape, largest: KeepPlan) -> RaggedCache:
-    """Room for three quarters of what MAX_RUNNING requests need at most, so that some are preempted."""
+    """Room for a fifth of what MAX_RUNNING requests need at most, so that some are preempted."""
     paging = Paging(shape.cache)
-    pages = MAX_RUNNING * paging.sequence(largest, MAX_ANSWER) * 3 // 4
+    pages = MAX_RUNNING * paging.sequence(largest, MAX_ANSWER) // 5
     pool = Pool(
         shape.cache, memory_bytes=pages * paging.page_bytes, slots=MAX_RUNNING, max_tokens=MAX_ANSWER + 1,
         dtype=torch.bfloat16, device=torch.device("cpu"),

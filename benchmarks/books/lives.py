@@ -1,4 +1,4 @@
-"""Whether what is told is what is held, under random lives of sequences: admitted, placed, decoded, forked, released."""
+"""Whether what is told is what is held, under random lives of sequences, from admission and forks to release."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ PROMPTS = (40, 500, 2000)
 def measure(figures: Figures, shape: ModelShape, *, events: int = 400) -> None:
     """Ratios that are 1 where nothing is told wrong. The pool's tensors have one page more, which nobody reads."""
     paging = Paging(shape.cache)
+    compressed, whole = (paging.sequence(shape.plan(method, max(PROMPTS)), 100) for method in ("sparsemm", "full"))
     pool = Pool(
-        shape.cache, memory_bytes=SLOTS // 2 * paging.sequence(shape.plan("sparsemm", 2000), 100) * paging.page_bytes,
-        slots=SLOTS, max_tokens=MAX_NEW_TOKENS, dtype=torch.bfloat16, device=torch.device("meta"),
+        shape.cache, memory_bytes=max(SLOTS // 2 * compressed, 2 * whole) * paging.page_bytes, slots=SLOTS,
+        max_tokens=MAX_NEW_TOKENS, dtype=torch.bfloat16, device=torch.device("meta"),
     )  # fmt: skip
     tensors = pool.keys.nbytes + pool.values.nbytes - pool.page_bytes
     figures.add(of.TENSORS, shape.name, tensors / pool.capacity_bytes, "")
@@ -42,9 +43,10 @@ def farthest(pool: Pool, shape: ModelShape, events: int, seed: int = 15) -> floa
             if event == "admit":
                 plan = chance.choice(plans)
                 slot = books.admit(plan, 1)
-                for layer_idx in range(shape.cache.num_layers):
+                for layer_idx in shape.cache.budgeted_layers:
                     books.place(slot, layer_idx, plan.tokens[layer_idx])
                 books.seal(slot)
+                books.ring.begin(slot, min(plan.prompt_tokens, books.ring.span))
                 alive.append(slot)
             elif alive and event == "fork":
                 alive.append(books.fork(chance.choice(alive), 1))

@@ -61,7 +61,7 @@ def measure(figures: Figures, *, repeats: int = 7) -> None:
 
 
 def at_once(engine: Engine, prompts: Sequence[PreparedPrompt]) -> list[Answer]:
-    """All submitted before the engine looks again: on its own thread, as another request ends. Raises what it fails on."""
+    """All submitted before the engine looks again: on its own thread, as another request ends. Raises their errors."""
     firsts, prefills, errors = dict[int, float](), dict[int, float](), list[Exception]()
     started, done = [0.0], threading.Event()
 

@@ -40,9 +40,9 @@ def measure(figures: Figures, shape: ModelShape, *, pages_of_steps: int = 8, rep
     figures.add(
         of.RELEASE, shape.name, median(_milliseconds(lambda: cache.release(slots.pop())) for _ in slots[:]), "ms"
     )
-    placing, releasing = _long_prompt(cache, shape, repeats)
+    placing, releasing_long = _long_prompt(cache, shape, repeats)
     figures.add(of.PLACE, shape.name, median(placing), "ms")
-    figures.add(of.RELEASE_LONG, shape.name, median(releasing), "ms")
+    figures.add(of.RELEASE_LONG, shape.name, median(releasing_long), "ms")
 
 
 def meta_cache(shape: ModelShape, new_tokens: int) -> RaggedCache:
@@ -51,8 +51,8 @@ def meta_cache(shape: ModelShape, new_tokens: int) -> RaggedCache:
     compressed = SEQUENCES * paging.sequence(shape.plan("sparsemm"), new_tokens)
     pages = max(compressed, paging.sequence(shape.plan("full", LONG_PROMPT_TOKENS), 1))
     pool = Pool(
-        shape.cache, memory_bytes=pages * paging.page_bytes, slots=SEQUENCES, max_tokens=LONG_PROMPT_TOKENS + new_tokens,
-        dtype=torch.bfloat16, device=META,
+        shape.cache, memory_bytes=pages * paging.page_bytes, slots=SEQUENCES,
+        max_tokens=LONG_PROMPT_TOKENS + new_tokens, dtype=torch.bfloat16, device=META,
     )  # fmt: skip
     return RaggedCache(pool, "torch")
 

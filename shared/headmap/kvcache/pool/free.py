@@ -11,7 +11,7 @@ Int32s = npt.NDArray[np.int32]
 
 
 class FreeList:
-    """The numbers 0 to `count` - 1, each free or handed out. Those given back last go out first."""
+    """The numbers 0 to `count` - 1, each free or handed out. Those given back last go out first, else the lowest."""
 
     def __init__(self, count: int) -> None:
         self.count = count
@@ -31,7 +31,7 @@ class FreeList:
         while count:
             piece = self._pieces.pop()
             if len(piece) > count:
-                rest, piece = piece[:-count], piece[-count:]
+                piece, rest = piece[:count], piece[count:]
                 # What is left of a piece holds all of its memory.
                 whole = rest.base is not None and 2 * len(rest) < rest.base.size
                 self._pieces.append(rest.copy() if whole else rest)
