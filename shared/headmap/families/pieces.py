@@ -76,6 +76,8 @@ def bound_activations(model: nn.Module, text_model: nn.Module, tokens: int = MAX
     lists = [part for part in model.modules() if isinstance(part, nn.ModuleList)]
     for owner in {text_model, *(layer for layers in lists for layer in layers)}:
         for name, part in list(owner.named_children()):
+            if isinstance(part, InPieces):
+                continue
             if _is_norm(part) or (name in ("mlp", "feed_forward") and _is_plain(part)):
                 setattr(owner, name, InPieces(part, tokens))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -16,15 +17,14 @@ from headmap.families.base import PreparedPrompt
 from headmap.families.loading import LoadedModel
 from headmap.head_scores import HeadScores
 from headmap.kvcache.plan import KVRequest
-from headmap.kvcache.planning import plan_cache
 from headmap.kvcache.transformers.attention import with_cache
-from headmap.kvcache.transformers.cache import RaggedCache
 from headmap.kvcache.transformers.generate import GenerateCache
+from headmap.kvcache.transformers.prefill import Prompt
 from headmap.scoring.pages import make_page
 from headmap.scoring.profile import Profiler, transcription_prompt
 from headmap.scoring.reading import read_pages
 from tests.shared.families.seeing import ask, noise
-from tests.shared.kvcache.transformers.test_cache import NEW_TOKENS, run
+from tests.shared.kvcache.transformers.test_cache import NEW_TOKENS, plan_of, ragged, run
 
 pytestmark = pytest.mark.slow
 KINDS = {"qwen2_vl": "mm_token_type_ids", "qwen2_5_vl": "mm_token_type_ids", "qwen3_vl": "mm_token_type_ids"}
@@ -81,17 +81,18 @@ def test_batched_equals_alone(family_model: LoadedModel) -> None:
 def test_a_prefill_stops_by_before_every_layer_of_pictures_and_text(family_model: LoadedModel) -> None:
     """Between them other sequences get their tokens, so none may be far from the next."""
     prompt, text = ask(family_model, pictures(1)), family_model.info.num_layers
-    cache = RaggedCache(family_model.cache_shape, dtype=torch.float32, device=torch.device("cpu"))
-    plan = plan_cache(KVRequest("full"), family_model.cache_shape, prompt.prompt_tokens, None)
+    runner, plan = ModelRunner(family_model, ragged(family_model)), plan_of(family_model, KVRequest("full"), prompt)
     calls: list[None] = []
-    slot = cache.admit(cache.reservation(plan, 0))
-    ModelRunner(family_model, cache).prefill(slot, plan, prompt, on_layer=lambda: calls.append(None))
+
+    def prefill(on_layer: Callable[[], None] | None = None) -> None:
+        runner.prefill([Prompt(runner.cache.admit(plan), plan, prompt.spans)], [prompt], on_layer)
+
+    prefill(lambda: calls.append(None))
     vision = family_model.model.config.vision_config
     layers = getattr(vision, "depth", None) or vision.num_hidden_layers
     assert len(calls) >= text + layers
     before = len(calls)
-    again = cache.admit(cache.reservation(plan, 0))
-    ModelRunner(family_model, cache).prefill(again, plan, prompt)
+    prefill()
     assert len(calls) == before
 
 
