@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from headmap.engine.messages import EngineRequest, Finished
@@ -40,6 +40,10 @@ class EngineCollector(Collector):
             for model, one in stats.items():
                 family.add_metric([model], read(one))
             yield family
+        preempted = CounterMetricFamily("headmap_num_preemptions", "Requests made to wait again", labels=["model_name"])
+        for model, one in stats.items():
+            preempted.add_metric([model], one.preempted_total)
+        yield preempted
 
     def describe(self) -> list[Metric]:
         return []

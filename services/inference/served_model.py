@@ -27,7 +27,7 @@ class PromptMaker(Protocol):
 
 
 class Stats(Protocol):
-    """A moment of an engine. KV bytes: what running requests reserve, and all there is; beside them, the sessions'."""
+    """A moment of an engine. KV bytes: of the pages that are held, and all there is; beside them, the sessions'."""
 
     @property
     def alive(self) -> bool: ...
@@ -41,6 +41,8 @@ class Stats(Protocol):
     def kv_capacity_bytes(self) -> int: ...
     @property
     def session_bytes(self) -> int: ...
+    @property
+    def preempted_total(self) -> int: ...
 
 
 class EngineLike(Protocol):

@@ -38,6 +38,7 @@ class FakeStats:
     running: int = 0
     waiting: int = 0
     kv_held_bytes: int = 0
+    preempted_total: int = 0
     kv_capacity_bytes: int = 1_000_000
     session_bytes: int = 0
 
