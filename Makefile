@@ -54,7 +54,7 @@ up: setup
 	@exec $(BIN)/headmap up --port $(PORT)
 
 bench: setup
-	@for name in accuracy heads efficiency scoring serving; do \
+	@for name in accuracy heads efficiency books scoring serving; do \
 	  echo "== $$name"; $(BIN)/headmap bench $$name --short --json bench-out/$$name.json; done
 
 test: test-fast test-slow test-integration

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -22,6 +23,11 @@ COLOURS = {
 }  # fmt: skip
 """A method has one colour in all plots; peers are dashed."""
 CONTENDERS = {**{name: f"ours, {label}" for name, label in LABELS.items()}, **PEERS}
+
+
+def native(rows: Sequence[Result]) -> list[Result]:
+    """Those measured with all instructions that the machine has."""
+    return [row for row in rows if row.get("isa", "native") == "native"]
 
 
 def accuracy(result: Result) -> Figure:
@@ -54,7 +60,9 @@ def requests(result: Result) -> Figure | None:
 
     None for prompts of one length: they make no line.
     """
-    rows = [row for row in result["rows"] if row["what"] == "request" and row["batch"] == 1 and "missing" not in row]
+    rows = [
+        row for row in native(result["rows"]) if row["what"] == "request" and row["batch"] == 1 and "missing" not in row
+    ]
     panels = (("token_ms", 1.0, "Next token, ms"), ("first_token_ms", 1e3, "First token, s"),
               ("peak_bytes", 2**30, "Peak memory, GiB"))  # fmt: skip
     prompts = sorted({row["prompt_tokens"] for row in rows})

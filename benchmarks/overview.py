@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks.figures import CONTENDERS, Result
+from benchmarks.figures import CONTENDERS, Result, native
 
 SHOWN = ("sparsemm", "full", "dynamic", "kvpress snapkv", "kvpress adakv")
 
@@ -11,7 +11,7 @@ def requests(result: Result) -> str:
     """A line for each contender, a column for each prompt length, batch 1."""
     rows = {
         (row["contender"], row["prompt_tokens"]): row
-        for row in result["rows"]
+        for row in native(result["rows"])
         if row["what"] == "request" and row["batch"] == 1
     }
     prompts = sorted({prompt for _, prompt in rows})
@@ -49,7 +49,7 @@ def steps(result: Result) -> str:
 
 
 def _ratios(result: Result, what: str) -> str:
-    rows = [row for row in result["rows"] if row["what"] == what]
+    rows = [row for row in native(result["rows"]) if row["what"] == what]
     ranges = []
     for dtype in dict.fromkeys(row["dtype"] for row in rows):
         ratios = [row["ratio"] for row in rows if row["dtype"] == dtype]

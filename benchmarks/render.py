@@ -17,8 +17,8 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from benchmarks import figures, overview
-from benchmarks.figures import CONTENDERS, LABELS, Result
-from benchmarks.report import RESULTS
+from benchmarks.figures import CONTENDERS, LABELS, Result, native
+from benchmarks.report import ISAS, RESULTS
 
 ROOT = Path(__file__).parents[1]
 NOTHING = "Not measured yet.\n"
@@ -94,23 +94,34 @@ def _half(row: dict[str, float]) -> float:
 
 
 def efficiency_table(result: Result) -> str:
+    """A line for each step, with what was measured as on a machine that ends at AVX2 beside it, where there is any."""
     rows = [row for row in result["rows"] if row["what"] in ("decode", "prefill")]
     lines = [
-        "| | batch | budget | ours | DynamicCache + sdpa | ours / theirs (quartiles) |",
-        "|---|---|---|---|---|---|",
+        "| | batch | budget | ours | DynamicCache + sdpa | ours / theirs (quartiles) | the same on AVX2 |",
+        "|---|---|---|---|---|---|---|",
     ]
+    by_isa: dict[str, dict[str, Result]] = {}
     for row in rows:
-        what = f"{row['what']}, {row['dtype']}, {row['shape']}"
-        spread = f"{row['ratio']:.2f} ({row['ratio_q1']:.2f} to {row['ratio_q3']:.2f})"
         budget = row["budget"] if row["what"] == "decode" else f"{row['budget']} of {row['prompt_tokens']}"
-        lines.append(
-            f"| {what} | {row['batch']} | {budget} | {row['ours_ms']:.0f} ms | {row['dense_ms']:.0f} ms | {spread} |"
-        )
+        head = f"{row['what']}, {row['dtype']}, {row['shape']} | {row['batch']} | {budget}"
+        by_isa.setdefault(head, {})[row.get("isa", "native")] = row
+    for head, of in by_isa.items():
+        cells = [_took(of.get("native"), "ours_ms"), _took(of.get("native"), "dense_ms")]
+        cells += [_spread(of.get(isa)) for isa in ISAS]
+        lines.append(f"| {head} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n" + _where(result) if rows else ""
 
 
+def _took(row: Result | None, key: str) -> str:
+    return "-" if row is None else f"{row[key]:.0f} ms"
+
+
+def _spread(row: Result | None) -> str:
+    return "-" if row is None else f"{row['ratio']:.2f} ({row['ratio_q1']:.2f} to {row['ratio_q3']:.2f})"
+
+
 def ways_table(result: Result) -> str:
-    rows = [row for row in result["rows"] if row["what"] == "ways"]
+    rows = native([row for row in result["rows"] if row["what"] == "ways"])
     if not rows:
         return ""
     lines = [
@@ -119,18 +130,22 @@ def ways_table(result: Result) -> str:
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
-        ms, ways = row["ms"], ("each row", "buckets", "padded", "blocks", "native")
-        each, buckets, padded, blocks, native = (f"{ms[way]:.1f} ms" if way in ms else "-" for way in ways)
+        # Results of the first design call the way in torch's operations "blocks".
+        ms = {"blocks" if way == "torch" else way: took for way, took in row["ms"].items()}
+        cells = [f"{ms[way]:.1f} ms" if way in ms else "-" for way in ("each row", "buckets", "padded")]
+        cells += [
+            f"x {row['padding']:.1f}",
+            *(f"{ms[way]:.1f} ms" if way in ms else "-" for way in ("blocks", "native")),
+        ]
         lines.append(
-            f"| {row['dtype']}, {row['shape']} | {row['batch']} | {row['budget']} | {each} | {buckets} | {padded} "
-            f"| x {row['padding']:.1f} | {blocks} | {native} |"
+            f"| {row['dtype']}, {row['shape']} | {row['batch']} | {row['budget']} | " + " | ".join(cells) + " |"
         )
     return "\n".join(lines) + "\n" + _where(result)
 
 
 def requests_table(result: Result) -> str:
     """A line for each contender, a group of columns for each prompt length and batch size."""
-    rows = {(row["contender"], row["prompt_tokens"], row["batch"]): row for row in result["rows"]
+    rows = {(row["contender"], row["prompt_tokens"], row["batch"]): row for row in native(result["rows"])
             if row["what"] == "request"}  # fmt: skip
     cells = list(dict.fromkeys((prompt, batch) for _, prompt, batch in rows))
     lines = []
@@ -179,6 +194,15 @@ def gpu_table(result: Result) -> str:
     after += f"GB of weights. Requests of {result['settings']['concurrent_prompt']:,} tokens in "
     after += f"{result['settings']['memory_bytes'] / 1e9:.0f} GB: {', '.join(fit) or '-'}. {bars}\n"
     return "\n".join(lines) + "\n" + after + _where(result)
+
+
+def books_table(result: Result) -> str:
+    lines = ["| figure | shape | value | bar |", "|---|---|---|---|"]
+    for row in result["rows"]:
+        bar = "-" if row["bar"] is None else f"{row['bar']:g}{'' if row['holds'] else ', **missed**'}"
+        value = f"{row['value']:,.0f}" if float(row["value"]).is_integer() else f"{row['value']:,.3f}"
+        lines.append(f"| {row['figure']} | {row['shape']} | {value} {row['unit']} | {bar} |".replace("  |", " |"))
+    return "\n".join(lines) + "\n" + _where(result)
 
 
 def scoring_table(result: Result) -> str:
@@ -309,10 +333,19 @@ def soak_table(result: Result) -> str:
     after = (
         f"\n{ended}; {len(setting['methods'])} methods, {setting['clients']} clients. After a fifth as warm-up the "
         f"line through the rest rises by {result['growth_kib_per_request']:.2f} KiB a request (medians of its first "
-        f"and last quarter: {result['rss_mib_first']:.0f} and {result['rss_mib_last']:.0f} MiB). KV bytes held at the "
-        f"end: {result['kv_reserved_bytes_after']:.0f}; exit code after SIGTERM: {result['exit_code']}.\n"
+        f"and last quarter: {result['rss_mib_first']:.0f} and {result['rss_mib_last']:.0f} MiB). {_preempted(result)}"
+        f"KV bytes held at the end: {_held_after(result):.0f}; exit code after SIGTERM: {result['exit_code']}.\n"
     )
     return "\n".join(lines) + "\n" + after + _where(result)
+
+
+def _held_after(result: Result) -> float:
+    """Results of the first design say what was reserved."""
+    return result["kv_held_bytes_after" if "kv_held_bytes_after" in result else "kv_reserved_bytes_after"]
+
+
+def _preempted(result: Result) -> str:
+    return f"{result['preempted']:,.0f} were preempted. " if "preempted" in result else ""
 
 
 def health_table(result: Result) -> str:
@@ -334,6 +367,7 @@ TABLES: dict[str, tuple[str, Table]] = {
     "requests_overview": ("efficiency", overview.requests),
     "steps_overview": ("efficiency", overview.steps),
     "scoring_overview": ("scoring", overview.scoring),
+    "books": ("books", books_table),
     "gpu": ("gpu", gpu_table),
     "families": ("families", families_table),
     "scoring": ("scoring", scoring_table),

@@ -13,12 +13,18 @@ from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 from time import perf_counter
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
 import headmap
 
+Isa = Literal["native", "avx2"]
+ISAS: tuple[Isa, ...] = ("native", "avx2")
+AVX2 = {
+    "ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_ENABLE_INSTRUCTIONS": "AVX2",
+}  # fmt: skip
+"""Instructions that most desktops and many cloud machines end at."""
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -85,6 +91,19 @@ def machine() -> dict[str, Any]:
     return found
 
 
+def isa() -> Isa:
+    """What this process was started to compute with."""
+    return "avx2" if all(os.environ.get(name) == value for name, value in AVX2.items()) else "native"
+
+
+def avx2_environment() -> dict[str, str]:
+    """What makes torch's libraries, and what we compile, compute as on a machine that ends at AVX2.
+
+    They read it when they are loaded, so it is for a process that is yet to begin.
+    """
+    return {**os.environ, **AVX2, "CXX": f"{os.environ.get('CXX', 'c++')} -march=x86-64-v3"}
+
+
 def bfloat16_unit() -> str | None:
     """What this CPU multiplies bfloat16 with: "AMX", many times as fast as float32, "AVX-512", or None."""
     for unit, flag in (("AMX", "amx_bf16"), ("AVX-512", "avx512_bf16")):
@@ -94,8 +113,8 @@ def bfloat16_unit() -> str | None:
 
 
 def fast_bfloat16() -> bool:
-    """Whether this CPU is made for bfloat16: it is measured there too."""
-    return bfloat16_unit() == "AMX"
+    """Whether this CPU is made for bfloat16, and may use what it has for it: it is measured there too."""
+    return isa() == "native" and bfloat16_unit() == "AMX"
 
 
 def save(result: dict[str, Any], path: Path) -> None:

@@ -25,22 +25,29 @@ PAGES = 40
 RATIOS = (0.05, 0.1, 0.2, 0.4, 0.7)
 HANG_UP_EVERY = 25
 BROKEN_EVERY = 40
+LONG_EVERY = 6
+KV_MEMORY_BYTES = 6_000_000
+"""Little more than the largest request takes, so that long answers take each other's pages."""
 
 
-def run(*, record: Recorder, requests: int = 2000, clients: int = 4, step: int = 50) -> dict[str, Any]:
+def run(
+    *, record: Recorder, requests: int = 3000, clients: int = 8, step: int = 50, kv_memory_bytes: int = KV_MEMORY_BYTES
+) -> dict[str, Any]:
     """Resident memory of a server of its own after each `step` of `requests`; the first fifth is warm-up.
 
-    `growth_kib_per_request` is the slope of a line through the rest (least squares).
+    `growth_kib_per_request` is the slope of a line through the rest (least squares). `preempted`: how often a request
+    had to wait once more, since KV memory ran short.
     """
-    record.begin("soak", {"requests": requests, "clients": clients, "pages": PAGES, "methods": list(METHODS)})
+    settings = {"requests": requests, "clients": clients, "pages": PAGES, "kv_memory_bytes": kv_memory_bytes}
+    record.begin("soak", settings | {"methods": list(METHODS)})
     with TemporaryDirectory() as folder:
-        settings = Settings(data_dir=Path(folder))
-        file_map(settings, pages=8)
-        with server_process(settings.data_dir) as server:
+        data_dir = Path(folder)
+        file_map(Settings(data_dir=data_dir), pages=8)
+        with server_process(data_dir, {"HEADMAP_KV_MEMORY_BYTES": str(kv_memory_bytes)}) as server:
             rows, ended = asyncio.run(_drive(record, server, requests, clients, step))
-            reserved, left = (
-                server.metric("headmap_kv_cache_held_bytes"),
-                server.metric("headmap_num_requests_running"),
+            held, left, preempted = (
+                server.metric(f"headmap_{name}")
+                for name in ("kv_cache_held_bytes", "num_requests_running", "num_preemptions_total")
             )
             code = server.end()
     warm = [row for row in rows if row["requests"] >= requests / 5]
@@ -48,7 +55,7 @@ def run(*, record: Recorder, requests: int = 2000, clients: int = 4, step: int =
     first, last = (median(row["rss_mib"] for row in part) for part in (warm[:quarter], warm[-quarter:]))
     return record.end(
         growth_kib_per_request=_slope(warm) * 1024, rss_mib_first=first, rss_mib_last=last,
-        ended=ended, kv_reserved_bytes_after=reserved, running_after=left, exit_code=code,
+        ended=ended, preempted=preempted, kv_held_bytes_after=held, running_after=left, exit_code=code,
     )  # fmt: skip
 
 
@@ -81,7 +88,8 @@ async def _ask(http: httpx.AsyncClient, url: str, number: int, pictures: list[st
     kv: dict[str, Any] = {"method": method}
     if method != "full":
         kv["ratio"] = chance.choice(RATIOS)
-    parameters = {"max_new_tokens": chance.randint(1, 12), "ignore_eos": True, "kv": kv}
+    length = chance.randint(80, 200) if number % LONG_EVERY == 0 else chance.randint(1, 12)
+    parameters = {"max_new_tokens": length, "ignore_eos": True, "kv": kv}
     images = chance.sample(pictures, chance.choice((1, 1, 1, 2)))
     if number % BROKEN_EVERY == 1:
         images[0] = images[0][: len(images[0]) // 8 * 4]

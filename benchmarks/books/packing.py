@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from statistics import median
 from time import perf_counter
 
@@ -83,7 +84,7 @@ def at_once(engine: Engine, prompts: Sequence[PreparedPrompt]) -> list[Answer]:
             return
         started[0] = perf_counter()
         for number, prompt in enumerate(prompts):
-            engine.submit(_request(str(number), prompt), lambda event, number=number: ended(number, event))
+            engine.submit(_request(str(number), prompt), partial(ended, number))
 
     engine.submit(_request("before", prompts[0]), ask)
     if not done.wait(_SECONDS):

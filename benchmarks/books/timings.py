@@ -6,6 +6,7 @@ Integers are sent as to a GPU, into nothing. Everything else is what serves.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from statistics import fmean, median
 from time import perf_counter
 
@@ -72,16 +73,16 @@ def _long_prompt(cache: RaggedCache, shape: ModelShape, repeats: int) -> tuple[l
     plan = shape.plan("full", LONG_PROMPT_TOKENS)
     keys = torch.empty((heads, LONG_PROMPT_TOKENS, shape.cache.head_dim), dtype=torch.bfloat16, device=META)
     placing, releasing = [], []
+
+    def place(slot: int, layer_idx: int) -> None:
+        pages = cache.books.place(slot, layer_idx, np.full(heads, LONG_PROMPT_TOKENS))
+        pool.write_rows(pages.reshape(heads, -1), keys, keys)
+
     for _ in range(repeats):
         slot = cache.admit(plan)
-
-        def place(layer_idx: int, slot: int = slot) -> None:
-            pages = cache.books.place(slot, layer_idx, np.full(heads, LONG_PROMPT_TOKENS))
-            pool.write_rows(pages.reshape(heads, -1), keys, keys)
-
-        placing += [_milliseconds(lambda at=layer_idx: place(at)) for layer_idx in range(shape.cache.num_layers)]
+        placing += [_milliseconds(partial(place, slot, layer_idx)) for layer_idx in range(shape.cache.num_layers)]
         cache.books.seal(slot)
-        releasing.append(_milliseconds(lambda slot=slot: cache.release(slot)))
+        releasing.append(_milliseconds(partial(cache.release, slot)))
     return placing, releasing
 
 

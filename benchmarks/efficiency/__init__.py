@@ -13,7 +13,7 @@ from benchmarks.efficiency.equal_bytes import measure as measure_equal_bytes
 from benchmarks.efficiency.grid import Grid
 from benchmarks.efficiency.grid import measure as measure_requests
 from benchmarks.efficiency.ways import measure as measure_ways
-from benchmarks.report import Recorder
+from benchmarks.report import Recorder, isa
 from benchmarks.shapes import GQA, MHA, Shape, build
 from benchmarks.skew import published_skew
 from headmap.kvcache.pool.paging import PAGE_TOKENS
@@ -33,10 +33,10 @@ def run(
     budgets: Sequence[int] = (256, 1024),
     earlier: Sequence[dict[str, Any]] = (),
 ) -> dict[str, Any]:
-    """Measure some parts; `earlier` has the rows of another run, of which those of the other parts are kept."""
+    """Measure some parts; `earlier` has the rows of another run: those of other parts and instructions are kept."""
     grid = grid or Grid()
-    measured = {what for part in parts for what in ROWS[part]}
-    kept = [row for row in earlier if row["what"] not in measured]
+    measured = {(what, isa()) for part in parts for what in ROWS[part]}
+    kept = [row for row in earlier if (row["what"], row.get("isa", "native")) not in measured]
     record.begin(
         "efficiency",
         {"repeats": repeats, "page_tokens": PAGE_TOKENS, "grid": grid.settings},

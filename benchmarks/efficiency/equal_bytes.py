@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from transformers import DynamicCache, PreTrainedModel
 
-from benchmarks.report import Recorder, fast_bfloat16, in_turn, milliseconds, ratios
+from benchmarks.report import Recorder, fast_bfloat16, in_turn, isa, milliseconds, ratios
 from benchmarks.shapes import GQA, MHA, Shape, build
 from benchmarks.skew import published_skew
 from headmap.kvcache.plan import KVRequest
@@ -51,7 +51,7 @@ def measure(
 def models(shapes: Sequence[Shape] = (GQA, MHA)) -> Iterator[tuple[PreTrainedModel, dict[str, str]]]:
     """A model of each shape, and what its rows say of it; in float32, and in bfloat16 where the CPU is made for it."""
     for dtype, shape in product(("float32", "bfloat16") if fast_bfloat16() else ("float32",), shapes):
-        yield build(shape, getattr(torch, dtype)), {"shape": shape.name, "dtype": dtype}
+        yield build(shape, getattr(torch, dtype)), {"shape": shape.name, "dtype": dtype, "isa": isa()}
 
 
 @torch.inference_mode()

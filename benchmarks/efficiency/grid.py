@@ -17,7 +17,7 @@ import torch
 from benchmarks.contenders.case import Case
 from benchmarks.contenders.measure import KVPRESS, OURS, TRANSFORMERS
 from benchmarks.environments import environment
-from benchmarks.report import Recorder, fast_bfloat16
+from benchmarks.report import Recorder, fast_bfloat16, isa
 from benchmarks.shapes import GQA, Shape
 
 ROOT = Path(__file__).parents[2]
@@ -123,7 +123,7 @@ def run_case(python: Path, case: Case) -> dict[str, Any]:
 def _row(case: Case, found: Sequence[dict[str, Any]]) -> dict[str, Any]:
     row: dict[str, Any] = {
         "contender": case.contender, "prompt_tokens": case.prompt_tokens, "batch": case.batch, "budget": case.budget,
-        "device": case.device, "dtype": case.dtype,
+        "device": case.device, "dtype": case.dtype, "isa": isa(),
     }  # fmt: skip
     rounds = [one for one in found if "missing" not in one]
     if not rounds:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import render
+from benchmarks import render, report
 from benchmarks.report import Recorder, document, in_turn, ratios, save, wilson
 
 
@@ -144,3 +144,45 @@ def test_a_table_whose_result_is_too_old_stays(tmp_path: Path, monkeypatch: pyte
         monkeypatch.setattr(render, name, value)
     assert render.main() == 0
     assert page.read_text() == "<!-- bench health -->\nas it was\n<!-- /bench -->\n"
+
+
+def test_what_was_measured_on_either_set_of_instructions_stands_side_by_side() -> None:
+    place = {"what": "decode", "dtype": "float32", "shape": "small", "batch": 1, "budget": 256}
+    took = {"ours_ms": 9.0, "dense_ms": 10.0, "ratio_q1": 0.8, "ratio_q3": 1.0}
+    rows = [place | took | {"ratio": 0.9}, place | took | {"ratio": 0.95, "isa": "avx2"}]
+    rows.append({**place, "batch": 8} | took | {"ratio": 0.7, "isa": "avx2"})
+    text = render.efficiency_table(document("efficiency", {}, rows))
+    assert "| 1 | 256 | 9 ms | 10 ms | 0.90 (0.80 to 1.00) | 0.95 (0.80 to 1.00) |" in text
+    assert "| 8 | 256 | - | - | - | 0.70 (0.80 to 1.00) |" in text
+    ways = {"what": "ways", "padding": 1.5, "ms": {"each row": 4.0, "torch": 3.0, "native": 1.0}}
+    text = render.ways_table(document("efficiency", {}, [place | ways, place | ways | {"batch": 2, "isa": "avx2"}]))
+    assert "| 1 | 256 | 4.0 ms | - | - | x 1.5 | 3.0 ms | 1.0 ms |" in text
+    assert "| 2 |" not in text
+
+
+def test_results_of_the_first_design_can_be_read() -> None:
+    ended = {"ended": {"answered": 5}, "growth_kib_per_request": 0.0, "rss_mib_first": 1.0, "rss_mib_last": 1.0}
+    old = document("soak", {"methods": ["full"], "clients": 1}, [{"requests": 5, "rss_mib": 1.0}], **ended, exit_code=0)
+    assert "KV bytes held at the end: 7;" in render.soak_table(old | {"kv_reserved_bytes_after": 7.0})
+    told = render.soak_table(old | {"kv_held_bytes_after": 0.0, "preempted": 12.0})
+    assert "12 were preempted. KV bytes held at the end: 0;" in told
+
+
+def test_a_missed_bar_shows() -> None:
+    row = {"figure": "release", "shape": "small", "value": 1.5, "unit": "ms", "bar": 1.0, "holds": False}
+    text = render.books_table(document("books", {}, [row, row | {"value": 3, "unit": "x", "bar": None, "holds": True}]))
+    assert "| release | small | 1.500 ms | 1, **missed** |" in text
+    assert "| release | small | 3 x | - |" in text
+
+
+def test_another_set_of_instructions_is_asked_for_where_torch_and_the_compiler_look(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("CXX", "g++ -g")
+    assert report.isa() == "native"
+    given = report.avx2_environment()
+    assert given["CXX"] == "g++ -g -march=x86-64-v3"
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    assert report.isa() == "avx2"
+    assert not report.fast_bfloat16()

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json as json_files
+import platform
+import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -50,8 +53,12 @@ def efficiency(
     short: Short = False,
     part: Part = None,
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N, for `requests`.")] = "cpu",
+    isa: Annotated[
+        str, typer.Option(help="native, or avx2: as on a machine without AVX-512 and AMX. Other rows stay in the file.")
+    ] = "native",
 ) -> None:
     """Steps at equal bytes, ways to attend; whole requests by every method, transformers' caches and kvpress."""
+    _computes_with(isa)
     from benchmarks.efficiency import PARTS, Grid, run
 
     if part and (unknown := set(part) - set(PARTS)):
@@ -137,12 +144,16 @@ def gaps(json: JsonFile = None, short: Short = False) -> None:
 
 @app.command("soak")
 @one_line_errors
-def soak(json: JsonFile = None, short: Short = False) -> None:
-    """Memory of the server over 2,000 requests of all methods and page sizes."""
+def soak(
+    json: JsonFile = None,
+    short: Short = False,
+    requests: Annotated[int | None, typer.Option(min=10, help="[default: 3,000; 200 with --short]")] = None,
+) -> None:
+    """Memory of the server over thousands of requests of all methods and page sizes, some of them preempted."""
     from benchmarks.soak import run
 
-    fewer: dict[str, Any] = {"requests": 200, "step": 20} if short else {}
-    _finish(run(record=_recorder(json), **fewer), json)
+    number = requests or (200 if short else 3000)
+    _finish(run(record=_recorder(json), requests=number, step=max(1, number // 60)), json)
 
 
 @app.command("health")
@@ -189,6 +200,21 @@ def _needs(device: str) -> None:
 
     if device.startswith("cuda") and not torch.cuda.is_available():
         fail(f"device {device}: torch finds no GPU here")
+
+
+def _computes_with(chosen: str) -> None:
+    """Start this command again where torch has to be loaded in another environment, and end as that ends."""
+    from benchmarks.report import ISAS, avx2_environment, isa
+
+    if chosen not in ISAS:
+        fail(f"--isa: {chosen!r} is none of {', '.join(ISAS)}", code=2)
+    if chosen in ("native", isa()):
+        return
+    if platform.machine() not in ("x86_64", "AMD64"):
+        fail(f"--isa {chosen}: this machine is {platform.machine()}")
+    # S603: what runs is this very command
+    again = subprocess.run([sys.executable, *sys.orig_argv[1:]], env=avx2_environment(), check=False)  # noqa: S603
+    raise typer.Exit(again.returncode)
 
 
 def _rows(path: Path | None) -> list[dict[str, Any]]:
