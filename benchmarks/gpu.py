@@ -1,83 +1,134 @@
-"""The bars of one GPU: a 7 B LLaVA-Vicuna shape, random weights, decode steps against the floor the memory sets.
+"""What users get of one GPU: the engine with its defaults, 7 B shapes of random weights, sampling, batches of 1 and 8.
 
-Floor: the bytes a step has to read (weights and kept keys and values) over the measured memory bandwidth. Everything
-runs in one process on one model; the shortest and the longest prompt come first, so that a run cut short has the bars.
+Floor of a step: the bytes it has to read (weights, kept keys and values) over the measured bandwidth of a copy. Needs
+torch, transformers and numpy alone: `benchmarks/gpu_session.sh` runs it on a bare machine, part by part.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import argparse
+import gc
+import json
+import os
+import resource
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from importlib import import_module
+from pathlib import Path
 from statistics import median
+from threading import Event
 from time import perf_counter
-from typing import Any
+from typing import Any, Literal
 
 import torch
-from transformers import PreTrainedModel
 
-from benchmarks.contenders.case import Case
-from benchmarks.contenders.measure import find, measure
-from benchmarks.contenders.ours import plan_of
+from benchmarks.random_model import (
+    QWEN2_VL_7B,
+    TINY_GQA,
+    TINY_MHA,
+    VICUNA_7B,
+    ModelShape,
+    random_model,
+    random_prompt,
+    step_weights,
+)
 from benchmarks.report import Recorder
-from benchmarks.shapes import VICUNA, Shape, build
+from benchmarks.shapes import TINY
+from headmap.engine.engine import Engine
+from headmap.engine.messages import Cancelled, EngineRequest, Failed, Token
+from headmap.engine.messages import Event as EngineEvent
+from headmap.engine.sampling.params import SamplingParams
+from headmap.errors import HeadmapError, Unavailable
+from headmap.families.loading import LoadedModel
+from headmap.kvcache.backends.choice import BACKENDS, Tried, choose_backend, make_backend, standard_trial
+from headmap.kvcache.plan import KeepPlan, KVRequest
+from headmap.kvcache.planning import plan_cache
 from headmap.kvcache.pool.paging import Paging
-from headmap.kvcache.transformers.generate import cache_shape
+from headmap.kvcache.shape import CacheShape
 
-CONTENDERS = ("sparsemm", "full", "dynamic")
+Row = dict[str, Any]
+PARTS = ("parity", "sparsemm", "full", "concurrent")
+APART = ("kernels", "step")
+"""Asked for by name: attention by itself, and one step for a sanitizer to watch."""
 
 
 @dataclass(frozen=True)
 class Setup:
-    """What is measured; the defaults need a GPU of 80 GB and take less than ten minutes there."""
+    """What is measured; the defaults need a GPU of 80 GB.
 
-    shape: Shape = VICUNA
+    prompts: the shortest and the longest come first, so that a run cut short has the bars. A row counts `steps` steps
+    after `settle` others, once all requests of the batch have begun; it is given up after `row_seconds`.
+    """
+
+    shapes: tuple[ModelShape, ...] = (VICUNA_7B, QWEN2_VL_7B)
     prompts: tuple[int, ...] = (2048, 32_768, 16_384, 8192, 4096)
-    compiled_prompts: tuple[int, ...] = (2048, 32_768)
+    batches: tuple[int, ...] = (1, 8)
     budget: int = 256
     steps: int = 64
     settle: int = 16
+    answer: int = 1024
+    row_seconds: float = 120.0
     device: str = "cuda"
     dtype: str = "bfloat16"
-    backend: str = "triton"
-    graphs: bool = True
     memory_bytes: int = 80 * 10**9
     concurrent_prompt: int = 16_384
     concurrent_answer: int = 256
     copied_bytes: int = 2**31
 
-    def case(self, contender: str, prompt_tokens: int) -> Case:
-        return Case(
-            contender, self.shape, prompt_tokens, 1, self.budget, self.settle, self.steps, self.device, self.dtype,
-            self.backend, self.graphs,
-        )  # fmt: skip
+    @property
+    def torch_dtype(self) -> torch.dtype:
+        return getattr(torch, self.dtype)
 
 
-def run(*, record: Recorder, setup: Setup | None = None) -> dict[str, Any]:
+SHORT = Setup(
+    shapes=(TINY_MHA, TINY_GQA), prompts=(64, 256), batches=(1, 2), budget=32, steps=3, settle=1, answer=64,
+    device="cpu", dtype="float32", memory_bytes=2 * 10**8, concurrent_prompt=256, concurrent_answer=8,
+    copied_bytes=2**20,
+)  # fmt: skip
+"""For a rehearsal on a CPU: the same rows of tiny models."""
+
+
+@dataclass(frozen=True)
+class Defaults:
+    """An engine's settings as users have them (`headmap.settings` says what they mean), but for its KV memory."""
+
+    kv_memory_bytes: int | None
+    session_memory_bytes: int = 2**30
+    max_running: int = 32
+    max_waiting: int = 128
+    max_prefill_tokens: int = 2048
+    max_decode_gap_ms: float = 50.0
+    max_prompt_tokens: int = 131_072
+    decode_backend: str = "auto"
+    cuda_graphs: Literal["auto", "on", "off"] = "auto"
+
+
+def run(*, record: Recorder, setup: Setup | None = None, parts: Sequence[str] = PARTS) -> dict[str, Any]:
+    """Rows of the parts asked for, in the order of PARTS; with the bars that they decide.
+
+    Raises RuntimeError where there is no such device.
+    """
     setup = setup or Setup()
     if setup.device.startswith("cuda") and not torch.cuda.is_available():
         raise RuntimeError("no GPU that torch can use")
-    record.begin("gpu", {**vars(setup), "shape": setup.shape.name})
-    bandwidth = copy_bandwidth(setup.device, setup.copied_bytes)
-    model = build(setup.shape, getattr(torch, setup.dtype), setup.device)
-    weights = step_weights(model)
-    row = {"what": "floor", "bytes_per_second": bandwidth, "weights_bytes": weights}
-    record.add(row, f"{bandwidth / 1e9:.0f} GB/s, {weights / 1e9:.2f} GB of weights a step")
-    rows: list[dict[str, Any]] = []
-    plan = [(prompt, name) for prompt in setup.prompts for name in CONTENDERS]
-    for prompt, name in [*plan, *((prompt, "static") for prompt in setup.compiled_prompts)]:
-        row = {"what": "request", "contender": name, "prompt_tokens": prompt}
-        row |= _measured(model, setup.case(name, prompt), weights, bandwidth)
+    record.begin("gpu", {**vars(setup), "shapes": [shape.name for shape in setup.shapes]})
+    rows: list[Row] = []
+
+    def add(row: Row, line: str) -> None:
         rows.append(row)
-        said = f"{row['token_ms']:.2f} ms, floor {row['floor_ms']:.2f}" if "token_ms" in row else row["missing"]
-        record.add(row, f"{prompt:6} tokens  {name:9} {said}")
-    for name in ("sparsemm", "full"):
-        at = next((r for r in rows if r["contender"] == name and r["prompt_tokens"] == setup.concurrent_prompt), None)
-        if at is None or "token_ms" not in at:
-            continue
-        working = max(0, at["peak_bytes"] - at["before_bytes"] - at["kv_bytes"])
-        fit = concurrent(model, setup, name, working)
-        rows.append({"what": "concurrent", "method": name, "working_bytes": working, "requests": fit})
-        record.add(rows[-1], f"{fit} requests of {setup.concurrent_prompt} tokens fit with {name}")
+        record.add(row, line)
+
+    if "parity" in parts:
+        _parity(setup, add)
+    methods = [method for method in ("sparsemm", "full") if method in parts]
+    if methods:
+        bandwidth = copy_bandwidth(setup.device, setup.copied_bytes)
+        add({"what": "bandwidth", "bytes_per_second": bandwidth}, f"{bandwidth / 1e9:.0f} GB/s by copies")
+        for method in methods:
+            for shape in setup.shapes:
+                _decode_rows(shape, method, setup, bandwidth, add)
+    if "concurrent" in parts:
+        _concurrent(setup, add)
     return record.end(bars=bars(rows))
 
 
@@ -95,63 +146,327 @@ def copy_bandwidth(device: str, size: int, repeats: int = 10) -> float:
     return 2 * size / median(seconds[2:])
 
 
-def step_weights(model: PreTrainedModel) -> int:
-    """Bytes of the weights that a decode step reads: all but an embedding of its own, of which it reads a row."""
-    embedding = model.get_input_embeddings().weight
-    tied = model.config.tie_word_embeddings
-    return sum(weight.nbytes for weight in model.parameters() if tied or weight is not embedding)
+# ---- parity
 
 
-def concurrent(model: PreTrainedModel, setup: Setup, method: str, working_bytes: int) -> int:
-    """How many requests, each to its end, the pool has pages for beside the weights and what one prefill works with."""
-    weights = sum(weight.nbytes for weight in model.parameters())
-    shape, plan = cache_shape(model), plan_of(model, setup.case(method, setup.concurrent_prompt))
-    room = max(0, setup.memory_bytes - weights - working_bytes)
-    paging = Paging(shape)
-    return room // paging.page_bytes // paging.sequence(plan, setup.concurrent_answer)
+def _parity(setup: Setup, add: Callable[[Row, str], None]) -> None:
+    """Every backend against float64, and steps with graphs against steps without."""
+    device = torch.device(setup.device)
+    for name, shape, group in _parity_shapes(setup):
+        for dtype in (torch.float32, torch.bfloat16, torch.float16):
+            own = replace(shape, itemsize=dtype.itemsize)
+            for backend in BACKENDS:
+                try:
+                    (tried,) = choose_backend(backend, own, dtype=dtype, device=device, group=group).tried
+                except Unavailable as error:
+                    tried = Tried(backend, reason=error.detail)
+                add(*_told_parity(name, str(dtype).removeprefix("torch."), tried))
+    for model in setup.shapes:
+        for dtype in (torch.float32, setup.torch_dtype):
+            loaded = random_model(replace(model, num_layers=min(4, model.num_layers)), dtype, device)
+            paging = Paging(loaded.cache_shape)
+            room = 64 * paging.tail(1) * paging.page_bytes
+            graphs = Engine(loaded, Defaults(room, decode_backend=_own_backend(setup))).choice.graphs
+            tried = replace(graphs.tried[0], name="graphs")
+            add(*_told_parity(model.name, str(dtype).removeprefix("torch."), tried))
+            _free(setup.device)
 
 
-def bars(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
-    """What is asked of a GPU, from the rows that there are.
+def _parity_shapes(setup: Setup) -> list[tuple[str, CacheShape, int]]:
+    shapes = [
+        (one.name, CacheShape(1, one.num_kv_heads, one.head_dim, 2), one.num_heads // one.num_kv_heads)
+        for one in setup.shapes
+    ]
+    head_dim = max(shape.head_dim for _, shape, _ in shapes)
+    return [*shapes, ("sliding", CacheShape(2, 2, head_dim, 2, window=100, sliding_layers=(1,)), 2)]
 
-    times_floor: at worst, at most 1.3. longest_over_shortest: time of a step, near 1. memory_saved, at least 0.52, and
-    faster_than_full, at least 2: at the longest prompt, against `full` under the same graphs. concurrent: requests
-    that fit, at least 5 times those of `full`.
+
+def _told_parity(shape: str, dtype: str, tried: Tried) -> tuple[Row, str]:
+    """`ran` is false for what is not made for this machine."""
+    ran = tried.right or (tried.reason or "").startswith(("wrong by", "not a number", "it fails"))
+    row = {"what": "parity", "shape": shape, "dtype": dtype, **vars(tried), "right": tried.right, "ran": ran}
+    said = f"right, error {tried.error:.1e}" if tried.right and tried.error is not None else str(tried.reason)
+    return row, f"{shape:18} {dtype:9} {tried.name:7} {said}"
+
+
+def _own_backend(setup: Setup) -> str:
+    return "triton" if setup.device.startswith("cuda") else "auto"
+
+
+def one_step(setup: Setup) -> None:
+    """One small step of the kernels, for a sanitizer to watch."""
+    device, shape = torch.device(setup.device), CacheShape(2, 2, 64, 2, window=40, sliding_layers=(1,))
+    trial = standard_trial(shape, dtype=torch.bfloat16, device=device, group=2)
+    backend = make_backend(_own_backend(setup), trial.pool)
+    for layer_idx in range(shape.num_layers):
+        trial.run(backend, layer_idx)
+    _synchronise(setup.device)
+
+
+# ---- what users get
+
+
+def _decode_rows(
+    shape: ModelShape, method: str, setup: Setup, bandwidth: float, add: Callable[[Row, str], None]
+) -> None:
+    loaded = random_model(shape, setup.torch_dtype, torch.device(setup.device))
+    weights = step_weights(loaded)
+    for prompt_tokens in setup.prompts:
+        for batch in setup.batches:
+            row: Row = {
+                "what": "decode", "shape": shape.name, "grouped": shape.num_heads > shape.num_kv_heads,
+                "method": method, "prompt_tokens": prompt_tokens, "batch": batch, "weights_bytes": weights,
+            }  # fmt: skip
+            row |= _measured(loaded, shape, method, prompt_tokens, batch, setup)
+            said = row.get("missing")
+            if said is None:
+                row["floor_ms"] = (weights + row["kv_bytes"]) / bandwidth * 1e3
+                said = f"{row['token_ms']:.2f} ms, floor {row['floor_ms']:.2f}, peak {row['peak_bytes'] / 1e9:.1f} GB"
+            add(row, f"{shape.name:18} {method:8} {prompt_tokens:6} tokens x {batch}  {said}")
+    del loaded
+    _free(setup.device)
+
+
+def _measured(loaded: LoadedModel, shape: ModelShape, method: str, prompt_tokens: int, batch: int, setup: Setup) -> Row:
+    """A row's figures, or `missing`: why there are none. The pool is made as large as the row needs it."""
+    paging, plan = Paging(loaded.cache_shape), _plan(loaded, shape, method, prompt_tokens, setup)
+    pages = batch * (paging.sequence(plan, setup.answer) + paging.tail(1))
+    _free(setup.device)
+    try:
+        engine = Engine(loaded, Defaults(pages * paging.page_bytes))
+        return _ask(engine, shape, method, prompt_tokens, batch, setup) | {
+            "kv_bytes": batch * _kept_bytes(plan, loaded.cache_shape, setup),
+            "attention": engine.choice.attention.chosen,
+            "graphs": engine.choice.graphs.chosen,
+        }
+    except torch.OutOfMemoryError as error:
+        return {"missing": str(error).partition("\n")[0]}
+    except (HeadmapError, TimeoutError) as error:
+        return {"missing": str(error)}
+
+
+def _ask(engine: Engine, shape: ModelShape, method: str, prompt_tokens: int, batch: int, setup: Setup) -> Row:
+    """Ask for `batch` answers at once, and look at the steps that all of them share. Raises what ends one of them."""
+    loaded, wanted = engine.loaded, setup.settle + setup.steps + 1
+    heard: list[list[float]] = [[] for _ in range(batch)]
+    failed: list[HeadmapError] = []
+    enough = Event()
+
+    def listener(times: list[float]) -> Callable[[EngineEvent], None]:
+        def hear(event: EngineEvent) -> None:
+            if isinstance(event, Token):
+                times.append(perf_counter())
+            elif isinstance(event, Failed) and not isinstance(event.error, Cancelled):
+                failed.append(event.error)
+            if not isinstance(event, Token) or min(map(len, heard)) >= wanted:
+                enough.set()
+
+        return hear
+
+    if setup.device.startswith("cuda"):
+        torch.cuda.reset_peak_memory_stats()
+    engine.start()
+    try:
+        started = perf_counter()
+        for number, times in enumerate(heard):
+            sampling = SamplingParams(setup.answer, do_sample=True, temperature=0.7, ignore_eos=True, seed=number)
+            request = EngineRequest(
+                str(number), random_prompt(loaded, prompt_tokens, number), _kv(method, setup), sampling, shape.scores
+            )
+            engine.submit(request, listener(times))
+        if not enough.wait(setup.row_seconds):
+            raise TimeoutError(f"not done in {setup.row_seconds:.0f} s")
+    finally:
+        for number in range(batch):
+            engine.cancel(str(number))
+        engine.stop(setup.row_seconds)
+    if failed:
+        raise failed[0]
+    all_run = max(times[0] for times in heard)
+    shared = [moment for moment in heard[0] if moment >= all_run]
+    steps = sorted((b - a) * 1e3 for a, b in zip(shared[setup.settle :], shared[setup.settle + 1 :], strict=False))
+    return {
+        "token_ms": median(steps), "token_ms_q1": steps[len(steps) // 4], "token_ms_q3": steps[3 * len(steps) // 4],
+        "first_token_ms": (heard[0][0] - started) * 1e3, "peak_bytes": _peak_bytes(setup.device),
+    }  # fmt: skip
+
+
+def _kv(method: str, setup: Setup) -> KVRequest:
+    return KVRequest(method, budget=None if method == "full" else setup.budget)
+
+
+def _plan(loaded: LoadedModel, shape: ModelShape, method: str, prompt_tokens: int, setup: Setup) -> KeepPlan:
+    return plan_cache(_kv(method, setup), loaded.cache_shape, prompt_tokens, shape.scores)
+
+
+def _kept_bytes(plan: KeepPlan, shape: CacheShape, setup: Setup) -> int:
+    """Of one sequence, half way through the steps that count."""
+    return (plan.kept_tokens + shape.full_tokens(setup.settle + setup.steps // 2)) * shape.token_bytes
+
+
+# ---- how many fit
+
+
+def _concurrent(setup: Setup, add: Callable[[Row, str], None]) -> None:
+    for shape in setup.shapes:
+        loaded = random_model(shape, setup.torch_dtype, torch.device("meta"))
+        weights = sum(weight.nbytes for weight in loaded.model.parameters())
+        for method in ("sparsemm", "full"):
+            plan, paging = _plan(loaded, shape, method, setup.concurrent_prompt, setup), Paging(loaded.cache_shape)
+            room = max(0, setup.memory_bytes - weights - _working_bytes(shape, setup))
+            fit = room // (paging.sequence(plan, setup.concurrent_answer) * paging.page_bytes)
+            row = {"what": "concurrent", "shape": shape.name, "method": method, "requests": fit}
+            add(row, f"{shape.name:18} {method:8} {fit} requests of {setup.concurrent_prompt} tokens fit")
+
+
+def _working_bytes(shape: ModelShape, setup: Setup) -> int:
+    """What a prefill of such a prompt works with beside the cache: a layer's hidden states and MLP."""
+    per_token = 4 * shape.num_heads * shape.head_dim + 3 * shape.intermediate
+    return setup.concurrent_prompt * per_token * setup.torch_dtype.itemsize
+
+
+# ---- bars
+
+
+def bars(rows: Sequence[Row]) -> list[Row]:
+    """What is asked of a GPU, of the rows that there are: {figure, shape, value, unit, bar, holds}.
+
+    Memory and speed against `full` are asked of the shape whose heads are not grouped: grouped ones keep so little of
+    32K tokens that weights decide.
     """
-    ours, full = (
-        {r["prompt_tokens"]: r for r in rows if r.get("contender") == name and "token_ms" in r}
-        for name in ("sparsemm", "full")
-    )
-    found: dict[str, float] = {}
-    if ours:
-        steps = {prompt: row["token_ms"] for prompt, row in ours.items()}
-        found["times_floor"] = max(row["token_ms"] / row["floor_ms"] for row in ours.values())
-        found["longest_over_shortest"] = steps[max(steps)] / steps[min(steps)]
-    if both := set(ours) & set(full):
-        longest = max(both)
-        found["memory_saved"] = 1 - ours[longest]["peak_bytes"] / full[longest]["peak_bytes"]
-        found["faster_than_full"] = full[longest]["token_ms"] / ours[longest]["token_ms"]
-    fit = {row["method"]: row["requests"] for row in rows if row["what"] == "concurrent"}
-    if fit.get("full"):
-        found["concurrent"] = fit["sparsemm"] / fit["full"]
+    found: list[Row] = []
+
+    def bar(figure: str, shape: str, value: float, unit: str, asked: tuple[str, float] | None) -> None:
+        holds = None if asked is None else (value <= asked[1] if asked[0] == "<=" else value >= asked[1])
+        told = None if asked is None else f"{asked[0]} {asked[1]}"
+        found.append({"figure": figure, "shape": shape, "value": value, "unit": unit, "bar": told, "holds": holds})
+
+    parity = [row for row in rows if row["what"] == "parity" and row["ran"]]
+    if parity:
+        bar("wrong or failing", "all", sum(not row["right"] for row in parity), "of the backends and graphs", ("<=", 0))
+    decode = [row for row in rows if row["what"] == "decode" and "token_ms" in row]
+    for shape in dict.fromkeys(row["shape"] for row in decode):
+        own = {method: _by_case(decode, shape, method) for method in ("sparsemm", "full")}
+        ours, full = own["sparsemm"], own["full"]
+        if ours:
+            bar(
+                "decode over its floor, at worst",
+                shape,
+                max(row["token_ms"] / row["floor_ms"] for row in ours.values()),
+                "times",
+                ("<=", 1.3),
+            )
+            ends = {batch: sorted(p for p, b in ours if b == batch) for _, batch in ours}
+            bar(
+                "longest over shortest prompt, at worst",
+                shape,
+                max(ours[p[-1], b]["token_ms"] / ours[p[0], b]["token_ms"] for b, p in ends.items()),
+                "times",
+                ("<=", 1.1),
+            )
+        if both := sorted((prompt, -batch) for prompt, batch in set(ours) & set(full)):
+            longest = both[-1][0], -both[-1][1]
+            asked = not ours[longest]["grouped"]
+            bar(
+                "peak memory saved",
+                shape,
+                1 - ours[longest]["peak_bytes"] / full[longest]["peak_bytes"],
+                "of full",
+                (">=", 0.52) if asked else None,
+            )
+            bar(
+                "as fast as full",
+                shape,
+                full[longest]["token_ms"] / ours[longest]["token_ms"],
+                "times",
+                (">=", 2.0) if asked else None,
+            )
+    fit = {(row["shape"], row["method"]): row["requests"] for row in rows if row["what"] == "concurrent"}
+    for shape in dict.fromkeys(shape for shape, _ in fit):
+        if fit.get((shape, "full")):
+            bar("requests at once", shape, fit[shape, "sparsemm"] / fit[shape, "full"], "times", (">=", 5.0))
     return found
 
 
-def _measured(model: PreTrainedModel, case: Case, weights: int, bandwidth: float) -> dict[str, Any]:
-    """A case's figures, or `missing`: why there are none."""
-    if case.device.startswith("cuda"):
-        torch.compiler.reset()  # what was compiled for another case
-        torch.cuda.empty_cache()
-    try:
-        found = measure(model, case, find(case.contender))
-    except torch.OutOfMemoryError as error:
-        return {"missing": str(error).splitlines()[0]}
-    steps = sorted(found.pop("step_ms"))
-    floor = (weights + found["kv_bytes"]) / bandwidth * 1e3
-    spread = {"token_ms_q1": steps[len(steps) // 4], "token_ms_q3": steps[(3 * len(steps)) // 4]}
-    return {"token_ms": median(steps), **spread, "floor_ms": floor, **found}
+def _by_case(rows: Sequence[Row], shape: str, method: str) -> dict[tuple[int, int], Row]:
+    return {(r["prompt_tokens"], r["batch"]): r for r in rows if (r["shape"], r["method"]) == (shape, method)}
+
+
+def summary(folder: Path) -> str:
+    """One screen of what a folder's results say: rows of every part, what is missing, and the bars."""
+    rows: list[Row] = []
+    lines = []
+    for path in sorted(folder.glob("*.json")):
+        result = json.loads(path.read_text())
+        rows += result["rows"] if result["benchmark"] == "gpu" else []
+        lines.append(f"{path.stem}: {len(result['rows'])} rows{'' if result['complete'] else ', cut short'}")
+    lines += [
+        f"  missing: {r['shape']} {r['method']} {r['prompt_tokens']} x {r['batch']}: {r['missing']}"
+        for r in rows
+        if "missing" in r
+    ][:8]
+    lines += [
+        f"  wrong: {r['shape']} {r['dtype']} {r['name']}: {r['reason']}"
+        for r in rows
+        if r["what"] == "parity" and r["ran"] and not r["right"]
+    ][:8]
+    told = {True: "holds", False: "MISSED", None: ""}
+    lines += [
+        f"{told[b['holds']]:7} {b['shape']:18} {b['figure']:40} {b['value']:8.2f} {b['unit']} ({b['bar']})"
+        for b in bars(rows)
+    ]
+    return "\n".join(lines)
+
+
+# ---- a device
 
 
 def _synchronise(device: str) -> None:
     if device.startswith("cuda"):
         torch.cuda.synchronize()
+
+
+def _peak_bytes(device: str) -> int:
+    if device.startswith("cuda"):
+        return torch.cuda.max_memory_allocated()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _free(device: str) -> None:
+    gc.collect()  # an engine and its listeners know each other
+    if device.startswith("cuda"):
+        torch.cuda.empty_cache()
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__)
+    parser.add_argument("--part", action="append", choices=(*PARTS, *APART), help="all of PARTS without")
+    parser.add_argument("--json", type=Path, help="the result, written after each row")
+    parser.add_argument("--device", help="cuda, cuda:N or cpu")
+    parser.add_argument("--short", action="store_true", help="tiny models, for a rehearsal")
+    parser.add_argument("--summary", type=Path, metavar="FOLDER", help="say what the results in a folder tell")
+    given = parser.parse_args(arguments)
+    if given.summary is not None:
+        print(summary(given.summary))
+        return
+    setup = SHORT if given.short or os.environ.get("HEADMAP_GPU_SHORT") == "1" else Setup()
+    setup = setup if given.device is None else replace(setup, device=given.device)
+    record, parts = Recorder(given.json, lambda line: print(line, flush=True)), given.part or PARTS
+    if "step" in parts:
+        one_step(setup)
+    if "kernels" in parts:
+        _kernels(record, setup)
+    if rest := [part for part in parts if part in PARTS]:
+        run(record=record, setup=setup, parts=rest)
+
+
+def _kernels(record: Recorder, setup: Setup) -> None:
+    kernels = import_module("benchmarks.kernels")
+    own: Row = {"device": setup.device, "dtype": setup.dtype, "backend": _own_backend(setup)}
+    if setup.shapes == SHORT.shapes:
+        own |= {"shape": TINY, "prompts": (64,), "batches": (1,), "repeats": 2, "budget": 32, "copied_bytes": 2**20}
+    kernels.run(record=record, setup=kernels.Setup(**own))
+
+
+if __name__ == "__main__":
+    main()

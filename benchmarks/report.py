@@ -17,6 +17,8 @@ from typing import Any, Literal
 
 import torch
 
+import headmap
+
 Isa = Literal["native", "avx2"]
 ISAS: tuple[Isa, ...] = ("native", "avx2")
 AVX2 = {
@@ -32,7 +34,8 @@ def document(name: str, settings: dict[str, Any], rows: list[dict[str, Any]], **
         "benchmark": name,
         "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": machine(),
-        "versions": {package: version(package) for package in ("headmap", "torch", "transformers", "numpy")},
+        "versions": {"headmap": headmap.__version__}
+        | {package: version(package) for package in ("torch", "transformers", "numpy")},
         "commit": _commit(),
         "settings": settings,
         "rows": rows,

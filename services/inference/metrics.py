@@ -17,7 +17,7 @@ _TOKEN_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.
 
 
 class EngineCollector(Collector):
-    """Gauges of each engine, read when Prometheus asks. `look` gives the stats by model name."""
+    """Gauges and counts of each engine, read when Prometheus asks. `look` gives the stats by model name."""
 
     def __init__(self, look: Callable[[], dict[str, Stats]]) -> None:
         self._look = look
@@ -40,7 +40,9 @@ class EngineCollector(Collector):
             for model, one in stats.items():
                 family.add_metric([model], read(one))
             yield family
-        preempted = CounterMetricFamily("headmap_num_preemptions", "Requests made to wait again", labels=["model_name"])
+        preempted = CounterMetricFamily(
+            "headmap_num_preemptions", "Requests that waited again for others' memory", labels=["model_name"]
+        )
         for model, one in stats.items():
             preempted.add_metric([model], one.preempted_total)
         yield preempted

@@ -13,12 +13,15 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from headmap.errors import ModelNotFound, UnsupportedModel
 from headmap.families.registry import FAMILIES, REFUSED, TEXT_DEFAULTS, family_of
-from headmap.settings import DEMO_MODEL, Settings
 
+if TYPE_CHECKING:
+    from headmap.settings import Settings
+
+DEMO_MODEL = "headmap/demo-ocr"
 DEMO_FOLDER = Path(__file__).parent / "demo" / "model"
 
 _SAMPLE = 1 << 16

@@ -9,7 +9,7 @@ from typing import Literal
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-DEMO_MODEL = "headmap/demo-ocr"
+from headmap.models import DEMO_MODEL as DEMO_MODEL
 
 
 class Settings(BaseSettings):
@@ -60,7 +60,7 @@ class Settings(BaseSettings):
     max_running: int = Field(32, ge=1, description="sequences decoded together")
     max_waiting: int = Field(128, ge=0, description="requests beyond those that can run, before 429; 0 queues none")
     max_prefill_tokens: int = Field(
-        8192, ge=1, description="prompts that wait are prefilled together up to so many tokens; a longer one by itself"
+        2048, ge=1, description="prompts that wait are prefilled together up to so many tokens; a longer one by itself"
     )
     max_decode_gap_ms: float = Field(
         50.0, ge=0, description="a prompt's prefill lets running requests have a token when the last is this long ago"

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from PIL import Image
 from transformers import PretrainedConfig
 from transformers.image_processing_utils import select_best_resolution
 
 from headmap.families.base import Axis, Family, VisualTokens
 from headmap.families.tiles import stacked
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 
 class LlavaNext(Family):

@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from PIL import Image
 from transformers import (
     AutoModelForImageTextToText,
     AutoTokenizer,
@@ -29,6 +28,9 @@ from headmap.kvcache.shape import CacheShape
 from headmap.kvcache.transformers.attention import use_headmap_attention
 from headmap.kvcache.transformers.generate import cache_shape
 from headmap.models import ModelInfo
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 
 @dataclass(frozen=True)

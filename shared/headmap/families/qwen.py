@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from PIL import Image
 from transformers import PretrainedConfig, PreTrainedModel
-from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
 
 from headmap.families.base import Family, VisualTokens
 from headmap.families.tiles import row_major
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 
 class QwenVL(Family):
@@ -53,6 +54,9 @@ def _resized(image_processor: Any, image: Image.Image) -> Image.Image:
 
     By itself it does that on a copy, and another, of the whole picture, each made at a stroke that holds Python's lock.
     """
+    # Only here: transformers' module needs pillow, which a text alone does without.
+    from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
+
     if image_processor.backend != "pil" or not image_processor.do_resize:
         return image
     size, factor = image_processor.size, image_processor.patch_size * image_processor.merge_size

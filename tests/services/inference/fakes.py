@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from headmap.engine.decode_choice import DecodeChoice
 from headmap.engine.messages import Cancelled, EngineRequest, Event, Failed, Finished, OnEvent, Token
 from headmap.engine.sampling.grammar import Grammars
 from headmap.engine.vocabulary import Vocabulary
@@ -38,9 +39,9 @@ class FakeStats:
     running: int = 0
     waiting: int = 0
     kv_held_bytes: int = 0
-    preempted_total: int = 0
     kv_capacity_bytes: int = 1_000_000
     session_bytes: int = 0
+    preempted_total: int = 0
 
 
 @dataclass
@@ -173,6 +174,7 @@ class FakeModels:
     shares: list[Settings] = field(default_factory=list)
     engines: dict[str, FakeEngine] = field(default_factory=dict)
     prompts: dict[str, FakePrompts] = field(default_factory=dict)
+    decode: DecodeChoice | None = None
 
     def __call__(self, info: ModelInfo, settings: Settings) -> Callable[[Settings], OpenedModel]:
         self.log.append(f"load {info.name}")
@@ -193,6 +195,7 @@ class FakeModels:
             eos_token_ids=frozenset({EOS}),
             vocabulary=VOCABULARY,
             grammars=Grammars(VOCABULARY, frozenset({EOS})),
+            decode=self.decode,
         )
 
     @property

@@ -156,8 +156,8 @@ def standard_trial(shape: CacheShape, *, dtype: torch.dtype, device: torch.devic
 
 
 def error_bound(dtype: torch.dtype) -> float:
-    """What `worst_error` may be: what rounding the answer alone costs, about twice."""
-    return max(torch.finfo(dtype).eps / 2, _FLOAT32_BOUND)
+    """What `worst_error` may be: no more than an answer that is cut off, not rounded, at the dtype's last bit."""
+    return max(torch.finfo(dtype).eps, _FLOAT32_BOUND)
 
 
 def worst_error(output: torch.Tensor, expected: torch.Tensor) -> float:

@@ -1,4 +1,4 @@
-"""What is free, as a stack of integers: handing out and taking back are one copy each."""
+"""What is free, as integers: taking back copies nothing, handing out is one copy."""
 
 from __future__ import annotations
 
@@ -11,26 +11,36 @@ Int32s = npt.NDArray[np.int32]
 
 
 class FreeList:
-    """The numbers 0 to `count` - 1, each free or handed out. Those given back last go out first."""
+    """The numbers 0 to `count` - 1, each free or handed out. Those given back last go out first, else the lowest."""
 
     def __init__(self, count: int) -> None:
         self.count = count
-        self._stack: Int32s = np.arange(count, dtype=np.int32)
-        self._taken = 0  # the top of the stack lies after them
+        self._pieces: list[Int32s] = [np.arange(count, dtype=np.int32)]
+        self._free = count
 
     def __len__(self) -> int:
         """How many are free."""
-        return self.count - self._taken
+        return self._free
 
     def take(self, count: int) -> Int32s:
         """`count` free numbers, (count,) int32. Raises OutOfMemory, with nothing taken, where there are fewer."""
-        if count > len(self):
-            raise OutOfMemory(f"{count} KV pages are needed and {len(self)} of {self.count} are free")
-        taken = self._stack[self._taken : self._taken + count].copy()
-        self._taken += count
-        return taken
+        if count > self._free:
+            raise OutOfMemory(f"{count} KV pages are needed and {self._free} of {self.count} are free")
+        self._free -= count
+        taken: list[Int32s] = [np.empty(0, dtype=np.int32)]
+        while count:
+            piece = self._pieces.pop()
+            if len(piece) > count:
+                piece, rest = piece[:count], piece[count:]
+                # What is left of a piece holds all of its memory.
+                whole = rest.base is not None and 2 * len(rest) < rest.base.size
+                self._pieces.append(rest.copy() if whole else rest)
+            taken.append(piece)
+            count -= len(piece)
+        return np.concatenate(taken)
 
     def give(self, numbers: Int32s) -> None:
-        """Take back what `take` handed out."""
-        self._taken -= len(numbers)
-        self._stack[self._taken : self._taken + len(numbers)] = numbers
+        """Take back what `take` handed out. `numbers` are kept as they are: nobody may write to them any more."""
+        if len(numbers):
+            self._pieces.append(numbers)
+            self._free += len(numbers)

@@ -8,7 +8,7 @@ from headmap.budgets import Ints
 from headmap.kvcache.plan import KeepPlan
 from headmap.kvcache.shape import CacheShape
 
-PAGE_TOKENS = 32
+PAGE_TOKENS = 16
 
 
 @dataclass(frozen=True)

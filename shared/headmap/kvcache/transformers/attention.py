@@ -133,6 +133,8 @@ def causal_attention(
     if q == n and not mask.spans and (mask.window is None or mask.window >= n):
         output = scaled_dot_product_attention(queries, keys, values, is_causal=q > 1, scale=scaling, enable_gqa=grouped)
         return output.transpose(1, 2)
+    # With a mask and groups CUDA has no fused kernel, and attention would hold all its weights.
+    on_cuda, group = queries.device.type == "cuda", queries.shape[1] // keys.shape[1]
     parts = []
     for start in range(n - q, n, MASKED_ROWS):
         end = min(start + MASKED_ROWS, n)
@@ -141,9 +143,11 @@ def causal_attention(
         visible = mask.visible(torch.arange(start, end, device=queries.device), places)
         own = queries[:, :, start - (n - q) : end - (n - q)]
         seen_keys, seen_values = keys[:, :, first:last], values[:, :, first:last]
+        if grouped and on_cuda:
+            seen_keys, seen_values = (of.repeat_interleave(group, dim=1) for of in (seen_keys, seen_values))
         parts.append(
             scaled_dot_product_attention(
-                own, seen_keys, seen_values, attn_mask=visible, scale=scaling, enable_gqa=grouped
+                own, seen_keys, seen_values, attn_mask=visible, scale=scaling, enable_gqa=grouped and not on_cuda
             )
         )
     return torch.cat(parts, dim=2).transpose(1, 2)

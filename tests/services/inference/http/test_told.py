@@ -3,6 +3,8 @@ from __future__ import annotations
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
+from headmap.engine.decode_choice import DecodeChoice
+from headmap.kvcache.backends.choice import Choice, Tried
 from headmap.settings import DEMO_MODEL, Settings
 from tests.services.inference.asking import QUESTION, ask
 from tests.services.inference.fakes import IMAGE_TOKENS, FakeModels
@@ -17,6 +19,7 @@ def test_metrics_have_the_names_that_dashboards_know(client: TestClient, picture
         f"headmap_num_requests_running{{{model}}} 0.0",
         f"headmap_num_requests_waiting{{{model}}} 0.0",
         f"headmap_kv_cache_usage_perc{{{model}}} 0.0",
+        f"headmap_num_preemptions_total{{{model}}} 0.0",
         f"headmap_time_to_first_token_seconds_count{{{model}}} 1.0",
         f"headmap_generation_tokens_total{{{model}}} 5.0",
         f"headmap_prompt_tokens_total{{{model}}} {IMAGE_TOKENS + len(QUESTION)}.0",
@@ -57,5 +60,20 @@ def test_models_and_info(client: TestClient, settings: Settings) -> None:
     info = client.get("/info").json()
     assert (info["model_id"], info["model_sha"]) == (DEMO_MODEL, model["revision"])
     assert info["max_total_tokens"] == model["max_model_len"]
+    assert model["decode"] is None  # a fake engine has found nothing out
     missing = client.get("/v1/models/nope")
     assert (missing.status_code, missing.json()["error"]["code"]) == (404, "model_not_found")
+
+
+def test_info_tells_how_decode_steps_run_and_what_was_left_out(app: FastAPI, models: FakeModels) -> None:
+    tried = (Tried("native", reason="no compiler"), Tried("torch", 2e-7, 1.5))
+    found = DecodeChoice(Choice("torch", tried), Choice("off", (Tried("on", reason="cpu has none"),)))
+    models.decode = found
+    with TestClient(app) as client:
+        (model,) = client.get("/info").json()["models"]
+    attention, graphs = model["decode"]["attention"], model["decode"]["graphs"]
+    assert (attention["chosen"], attention["gain"], graphs["chosen"]) == ("torch", None, "off")
+    assert attention["tried"] == [
+        {"name": "native", "right": False, "error": None, "milliseconds": None, "reason": "no compiler"},
+        {"name": "torch", "right": True, "error": 2e-7, "milliseconds": 1.5, "reason": None},
+    ]
