@@ -363,8 +363,8 @@ TABLES: dict[str, tuple[str, Table]] = {
     "accuracy": ("accuracy", accuracy_table),
     "efficiency": ("efficiency", efficiency_table),
     "ways": ("efficiency", ways_table),
-    "requests": ("efficiency", requests_table),
-    "requests_overview": ("efficiency", overview.requests),
+    "requests": ("requests", requests_table),
+    "requests_overview": ("requests", overview.requests),
     "steps_overview": ("efficiency", overview.steps),
     "scoring_overview": ("scoring", overview.scoring),
     "books": ("books", books_table),
@@ -383,7 +383,7 @@ PLOTS: dict[str, tuple[str, Callable[[Result], Figure | None], str]] = {
         "accuracy", figures.accuracy, "Accuracy over the share of the prompt kept, a line for each method",
     ),
     "requests": (
-        "efficiency", figures.requests, "Next token, first token and peak memory over the prompt's length",
+        "requests", figures.requests, "Next token, first token and peak memory over the prompt's length",
     ),
     "heads": (
         "heads", figures.heads, "Lookups right over the share masked: top heads, random ones, of the same layers",
