@@ -22,11 +22,12 @@ from headmap.engine.engine_settings import EngineSettings
 from headmap.engine.failures import as_headmap_error
 from headmap.engine.graphs import CudaCapture
 from headmap.engine.memory import spare_memory
-from headmap.engine.messages import Cancelled, EngineRequest, EngineStats, Event, Failed, OnEvent, Token
+from headmap.engine.messages import Cancelled, EngineRequest, EngineStats, Failed, OnEvent
 from headmap.engine.reuse.sessions import Sessions
 from headmap.engine.roster import Roster
 from headmap.engine.sampling.sampler import LogProbabilities, sample
 from headmap.engine.sequence import Sequence, make_sequence
+from headmap.engine.telling import Telling
 from headmap.errors import DeviceFailed, HeadmapError, OutOfMemory, ShuttingDown, Unavailable
 from headmap.families.loading import LoadedModel
 from headmap.kvcache.pool.pool import Pool
@@ -75,6 +76,10 @@ class Engine:
         self._max_prompt_tokens = min(settings.max_prompt_tokens, loaded.info.max_positions)
         self._max_decode_gap = settings.max_decode_gap_ms / 1e3
         self._last_step = self._step_seconds = 0.0
+        self._telling = Telling(
+            later=loaded.device.type == "cuda",
+            fail=lambda sequence, error: self._fail(sequence, as_headmap_error(error)),
+        )
         self._died: str | None = None
         self._totals = {"prompt": 0, "generated": 0, "finished": 0, "failed": 0, "preempted": 0}
         self._thread = threading.Thread(target=self._run, name=f"engine {loaded.info.name}", daemon=True)
@@ -158,9 +163,10 @@ class Engine:
             if not isinstance(error, Exception):
                 raise
         finally:
+            self._telling.tell_untold()
             for sequence in self._roster.drain():  # nothing is cleaned up: the cache ends with the engine
                 self._count_failure(sequence, why)
-                self._tell(sequence, Failed(why))
+                self._telling.event(sequence, Failed(why))
 
     def _end_cancelled(self) -> None:
         for sequence in self._roster.take_cancelled():
@@ -173,6 +179,7 @@ class Engine:
         pack = self._roster.next_pack()
         if not pack:
             return
+        self._telling.tell_untold()
         started, stepping = time.monotonic(), self._step_seconds
         for sequence in pack:
             sequence.queue_s += started - sequence.submitted
@@ -287,6 +294,7 @@ class Engine:
                     self._fail(sequence, as_headmap_error(error))
         else:
             return
+        self._telling.tell_untold()
         self._take_all(running, logits)
         self._last_step = time.monotonic()
         elapsed = self._last_step - started
@@ -305,6 +313,7 @@ class Engine:
 
     def _put_back(self, sequence: Sequence) -> None:
         """Take a sequence's memory; it is the next to start, and goes on from the tokens that it has."""
+        self._telling.tell_untold()
         self._release(sequence)
         sequence.submitted = time.monotonic()
         self._roster.put_back(sequence)
@@ -331,15 +340,16 @@ class Engine:
         sequence.state.take(token)
         sequence.tokens.append(token)
         self._totals["generated"] += 1
-        ended = token in sequence.state.ends
-        text = "" if ended else sequence.stream.push(token)
-        self._tell(sequence, Token(token, text) if logprobs is None else Token(token, text, *logprobs))
-        if ended or sequence.state.done:
-            self._finish(sequence, "eos_token")
-        elif sequence.stream.stopped:
-            self._finish(sequence, "stop_sequence")
-        elif len(sequence.tokens) >= sequence.request.sampling.max_new_tokens:
-            self._finish(sequence, "length")
+        sampling, reason = sequence.request.sampling, None
+        if token in sequence.state.ends or sequence.state.done:
+            reason = "eos_token"
+        elif len(sequence.tokens) >= sampling.max_new_tokens:
+            reason = "length"
+        self._telling.token(sequence, token, logprobs, last=reason is not None)
+        if reason != "eos_token" and sequence.stream.stopped:
+            reason = "stop_sequence"
+        if reason is not None:
+            self._finish(sequence, reason)
 
     # ---- ends
 
@@ -349,7 +359,7 @@ class Engine:
             self._keep_session(sequence)
         self._leave(sequence)
         self._totals["finished"] += 1
-        self._tell(sequence, sequence.finished(reason, tail, self._cache.paging))
+        self._telling.event(sequence, sequence.finished(reason, tail, self._cache.paging))
 
     def _keep_session(self, sequence: Sequence) -> None:
         """Copy what the cache holds of a conversation for its next turn, where that fits the sessions' memory.
@@ -370,8 +380,9 @@ class Engine:
 
     def _fail(self, sequence: Sequence, error: HeadmapError) -> None:
         """Its client hears it first, whatever becomes of the rest."""
+        self._telling.tell_untold()
         self._count_failure(sequence, error)
-        self._tell(sequence, Failed(error))
+        self._telling.event(sequence, Failed(error))
         self._leave(sequence)
 
     def _count_failure(self, sequence: Sequence, error: HeadmapError) -> None:
@@ -399,10 +410,3 @@ class Engine:
             raise error
         if is_broken_device(error):
             raise DeviceFailed("the device failed; the server has to start again") from error
-
-    @staticmethod
-    def _tell(sequence: Sequence, event: Event) -> None:
-        try:
-            sequence.on_event(event)
-        except Exception:  # a listener's fault is not the engine's
-            log.exception("the listener of request %s failed", sequence.id)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from headmap.engine.engine import Engine
-from headmap.engine.messages import Cancelled
+from headmap.engine.messages import Cancelled, Token
 from headmap.engine.sampling.params import SamplingParams
 from headmap.errors import (
     HeadmapError,
@@ -250,3 +250,35 @@ def test_a_long_prompt_does_not_hold_up_running_requests(model: LoadedModel) -> 
         assert seen == [vision_layers + model.info.num_layers]  # a token between any two layers
     finally:
         engine.stop(0)
+
+
+def test_tokens_that_are_told_while_the_next_step_runs_come_in_order(engine: Engine, model: LoadedModel) -> None:
+    """As on a GPU: what a step brought is told once the next one has begun, and an answer is what it was."""
+    kvs = [KVRequest("sparsemm", ratio=0.3), KVRequest("full"), KVRequest("snapkv", budget=20)]
+    requests = [make(model, str(n), kv, 40 + 8 * n, max_new_tokens=20 + n) for n, kv in enumerate(kvs)]
+    alone = [submit(engine, request).result() for request in requests]
+    stopping = make(model, "stop", kvs[1], 48, max_new_tokens=21, stop=(alone[1].generated_text[5:8],))
+    stopped = submit(engine, stopping).result()
+    steps, told_before = 0, list[int]()
+    inner = engine._runner.decode
+
+    def decode(*args: object) -> torch.Tensor:
+        nonlocal steps
+        steps += 1
+        told_before.append(len(lone.events))
+        return inner(*args)
+
+    engine._telling.later, engine._runner.decode = True, decode
+    lone = Call()
+    engine.submit(replace(requests[0], id="lone"), lone)
+    assert lone.result().token_ids == alone[0].token_ids
+    assert told_before == list(range(steps))  # the first token too is told once a step runs
+    calls = [submit(engine, replace(one, id=f"again {one.id}")) for one in (*requests, stopping)]
+    for call, one in zip(calls, (*alone, stopped), strict=True):
+        assert (call.result().token_ids, call.result().generated_text) == (one.token_ids, one.generated_text)
+    call = Call(lambda event: engine.cancel("gone") if len(call.events) == 3 else None)
+    engine.submit(replace(requests[0], id="gone", sampling=replace(requests[0].sampling, max_new_tokens=500)), call)
+    with pytest.raises(Cancelled):
+        call.result()
+    assert all(isinstance(event, Token) for event in call.events[:-1])
+    assert_all_free(engine)

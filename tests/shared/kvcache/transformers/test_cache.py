@@ -319,3 +319,22 @@ def test_masked_heads_add_nothing(small_model: Callable[[str], LoadedModel]) -> 
         for (layer_idx, head), columns in saved.items():
             weight = model.model.model.language_model.layers[layer_idx].self_attn.o_proj.weight.data
             weight[:, head * d : (head + 1) * d] = columns
+
+
+def test_a_cache_used_in_inference_mode_can_be_used_outside_of_it(small_model: Callable[[str], LoadedModel]) -> None:
+    model = small_model("qwen2_vl_sliding")
+    prompt, request = ask(model), KVRequest("sparsemm", ratio=0.3)
+    tokens, logits = run(model, [prompt], [request])
+    runner = ModelRunner(model, ragged(model))
+    slot, _ = start(runner, prompt, plan_of(model, request, prompt))
+    runner.cache.release(start(runner, prompt, plan_of(model, request, prompt))[0])
+    positions = torch.tensor([prompt.next_position])
+    with torch.no_grad(), runner.cache.step([slot]) as step:
+        text_model = model.family.text_model(model.model)
+        output = text_model(
+            input_ids=torch.tensor([tokens[0][:1]]),
+            position_ids=model.family.decode_positions(positions),
+            use_cache=True,
+            **with_cache(text_model, step),
+        )
+    torch.testing.assert_close(model.model.lm_head(output.last_hidden_state[0, -1]), logits[0][1], atol=1e-4, rtol=1e-4)
