@@ -236,7 +236,7 @@ class Engine:
                 self._keep_session(sequence)
 
     def _forks(self, first: Sequence) -> list[Sequence]:
-        """Start others of a group on the cache part of the one just prefilled, as far as it is their turn."""
+        """Start others of the group on the cache part of `first`, just prefilled, while it is their turn."""
         forks: list[Sequence] = []
         while first.request.group is not None and (sequence := self._roster.next_fork(first)):
             sequence.queue_s += time.monotonic() - sequence.submitted
