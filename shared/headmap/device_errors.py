@@ -66,8 +66,7 @@ def told_as_out_of_memory() -> Iterator[None]:
 
 
 def let_go(error: BaseException) -> None:
-    """Clear the local variables of the calls that an error ended, since they keep tensors; its traceback still
-    prints."""
+    """Clear the variables of the calls that an error ended: they keep tensors. Its traceback still prints."""
     for link in _chain(error):
         traceback.clear_frames(link.__traceback__)
 

@@ -37,8 +37,7 @@ _TRIES = 5
 
 @dataclass(frozen=True)
 class Upload:
-    """A set of pages that has been checked. `checksum` is the same for the same pages, in a folder or in any kind of
-    archive."""
+    """A set of pages that has been checked. `checksum` is the same for the same pages in any container."""
 
     pages: int
     words: int

@@ -24,8 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Axis:
-    """From pixels of a picture's width (or height) to columns (or rows) of its token grid: cell = pixel x scale +
-    offset."""
+    """Maps pixels of a picture's width (height) to columns (rows) of its token grid: cell = pixel x scale + offset."""
 
     cells: int
     scale: float
@@ -166,8 +165,7 @@ class Family(ABC):
         return True
 
     def pack(self, prompts: Sequence[PreparedPrompt]) -> PackedPrompts:
-        """Lay `prompts` one after the other in one row. Raises ValueError for several prompts unless all of them pass
-        `packs`."""
+        """Lay `prompts` one after the other in one row. Raises ValueError for several unless all pass `packs`."""
         if len(prompts) > 1 and not all(map(self.packs, prompts)):
             raise ValueError("prompts: one of them cannot be laid in a row with others")
         pictures = [rest for prompt in prompts if (rest := _without_ids(prompt.inputs))]

@@ -1,5 +1,4 @@
-"""Shared by families: a picture stretched over a grid, each axis by its own factor; stacks of pictures of many
-sizes."""
+"""Shared by families: a picture stretched over a grid, each axis by its own factor; pixels of all sizes stacked."""
 
 from __future__ import annotations
 

@@ -81,8 +81,7 @@ def dimmed(colour: Colour, share: int, of: int) -> Colour:
 
 
 class Canvas:
-    """Collects what is on a page, in px from its top left corner; `placement` applies to everything drawn after it is
-    set."""
+    """Collects what is on a page, in px from its top left corner; `placement` applies to later drawing."""
 
     def __init__(self, width: int, height: int) -> None:
         self.width, self.height = width, height
