@@ -24,8 +24,8 @@ class KeyRing:
     """Tells callers apart by their keys. Used on the event loop; the registry is read in a thread.
 
     A key that is made or revoked counts after `settings.key_refresh_seconds`. While the registry is away, the last
-    reading counts, its keys for `settings.key_max_age_seconds`. Calls wait at most a second for the registry, until it
-    is known to be away.
+    reading counts, its keys for `settings.key_max_age_seconds`. Calls wait a second at most for it, until it is known
+    to be away.
     """
 
     def __init__(self, settings: Settings, stored: StoredKeys, clock: Callable[[], float] = time.monotonic) -> None:

@@ -149,7 +149,7 @@ def expire(session: Session, job_id: str, number: int, *, max_attempts: int, bac
 
 
 def release(session: Session, owner_prefix: str) -> int:
-    """Hand back the shards of these owners, for a worker that stops; returns how many. None counts as a failure."""
+    """Hand back shards of owners with this prefix, when a worker stops; returns how many. None counts as a failure."""
     now = utc_now(session)
     mine = (Shard.state == ShardState.RUNNING, Shard.owner.startswith(owner_prefix, autoescape=True))
     queued = {"state": ShardState.QUEUED, "owner": None, "lease_until": None, "pages_done": 0}
