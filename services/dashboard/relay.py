@@ -44,7 +44,7 @@ router = APIRouter(prefix="/dashboard/api")
 @router.post("/{path:path}", dependencies=[OurPage])
 @router.delete("/{path:path}", dependencies=[OurPage])
 async def relay(path: str, request: Request, state: State, key: Key) -> Response:
-    """Raises NotFound for a path outside the APIs, Unavailable where nothing answers."""
+    """Raises NotFound for a path that is not the APIs', Unavailable where nothing answers."""
     if not _ALLOWED.fullmatch(path) or {"", ".", ".."} & set(path.split("/")):
         raise NotFound(f"there is no /{path}")
     asked = {name: request.headers[name] for name in _ASKED if name in request.headers}
