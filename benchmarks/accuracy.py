@@ -1,6 +1,6 @@
 """Accuracy against memory on the bundled model: every method at equal bytes, lookups and transcription.
 
-The map comes from pages of one seed, the questions from pages of another; neither was trained on.
+The map comes from pages of one seed, the questions from pages of another; the model was trained on neither.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def profile(loaded: LoadedModel, seed: int, pages: int, first: int = 0) -> HeadS
 
 
 def page_matrices(loaded: LoadedModel, seed: int, pages: int, first: int = 0) -> npt.NDArray[np.float64]:
-    """(pages, num_layers, num_heads) float64: what each page gave every head."""
+    """(pages, num_layers, num_heads) float64: the scores from each page."""
     drawn = (make_page(seed, index) for index in range(first, first + pages))
     return np.stack([page.scores for page in score_pages(loaded, drawn, max_new_tokens=256, batch=8)])
 
@@ -102,5 +102,5 @@ def answer(
 
 
 def similarity(said: str, text: str) -> float:
-    """Share of the page's characters found, in order, less what was made up: twice the matches over both lengths."""
+    """Share of the page's characters found in order, less invented ones: twice the matches over both lengths."""
     return SequenceMatcher(None, said, text, autojunk=False).ratio()

@@ -1,7 +1,7 @@
 """Peak memory of a long prompt, its MLPs and norms whole and in pieces: `python -m benchmarks.activations`.
 
-Each case is a process of its own, since a peak does not go down. Attention gives its queries back, so that what is
-measured is all the rest; layers are few, since their activations do not add up.
+Each case is a process of its own, since a peak does not go down. Attention returns its queries, so that everything else
+is measured; few layers suffice, since their activations do not add up.
 """
 
 from __future__ import annotations

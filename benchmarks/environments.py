@@ -1,4 +1,4 @@
-"""Environments of their own for what cannot be installed beside us: made when asked for, kept while nothing changes."""
+"""Separate environments for packages that conflict with ours: made on request, kept while nothing changes."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from pathlib import Path
 def environment(folder: Path, requirements: Path, constraints: Sequence[str] = ()) -> Path:
     """The Python of the environment in `folder`, made anew when `requirements` or `constraints` have changed.
 
-    `constraints`: requirements that whatever gets installed has to meet, as in `pip install --constraint`. Raises
-    CalledProcessError where pip fails.
+    `constraints`: requirements on all installed packages, as in `pip install --constraint`. Raises CalledProcessError
+    where pip fails.
     """
     wanted = "\n".join([requirements.read_text(), *constraints])
     python, made_from = folder / "bin" / "python", folder / "made-from.txt"

@@ -1,4 +1,4 @@
-"""Which family passes what: its tests, run and counted. `python -m benchmarks.families` fills docs/families.md.
+"""Which family passes which tests, run and counted. `python -m benchmarks.families` fills docs/families.md.
 
 Needs the repository with its tests, and pytest.
 """

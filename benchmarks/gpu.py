@@ -56,8 +56,8 @@ APART = ("kernels", "step")
 class Setup:
     """What is measured; the defaults need a GPU of 80 GB.
 
-    prompts: the shortest and the longest come first, so that a run cut short has the bars. A row counts `steps` steps
-    after `settle` others, once all requests of the batch have begun; it is given up after `row_seconds`.
+    prompts: the shortest and the longest come first, so that an interrupted run has the rows for the bars. A row counts
+    `steps` steps after `settle` others, once all requests of the batch have begun; it is given up after `row_seconds`.
     """
 
     shapes: tuple[ModelShape, ...] = (VICUNA_7B, QWEN2_VL_7B)
@@ -90,7 +90,7 @@ SHORT = Setup(
 
 @dataclass(frozen=True)
 class Defaults:
-    """An engine's settings as users have them (`headmap.settings` says what they mean), but for its KV memory."""
+    """An engine's default settings (`headmap.settings` says what they mean), except its KV memory."""
 
     kv_memory_bytes: int | None
     session_memory_bytes: int = 2**30
@@ -228,7 +228,7 @@ def _decode_rows(
 
 
 def _measured(loaded: LoadedModel, shape: ModelShape, method: str, prompt_tokens: int, batch: int, setup: Setup) -> Row:
-    """A row's figures, or `missing`: why there are none. The pool is made as large as the row needs it."""
+    """A row's figures, or `missing`: the reason there are none. The pool is as large as the row needs."""
     paging, plan = Paging(loaded.cache_shape), _plan(loaded, shape, method, prompt_tokens, setup)
     pages = batch * (paging.sequence(plan, setup.answer) + paging.tail(1))
     _free(setup.device)
@@ -246,7 +246,7 @@ def _measured(loaded: LoadedModel, shape: ModelShape, method: str, prompt_tokens
 
 
 def _ask(engine: Engine, shape: ModelShape, method: str, prompt_tokens: int, batch: int, setup: Setup) -> Row:
-    """Ask for `batch` answers at once, and look at the steps that all of them share. Raises what ends one of them."""
+    """Ask for `batch` answers at once, and time the steps that all of them share. Raises the error that ends any."""
     loaded, wanted = engine.loaded, setup.settle + setup.steps + 1
     heard: list[list[float]] = [[] for _ in range(batch)]
     failed: list[HeadmapError] = []
@@ -320,7 +320,7 @@ def _concurrent(setup: Setup, add: Callable[[Row, str], None]) -> None:
 
 
 def _working_bytes(shape: ModelShape, setup: Setup) -> int:
-    """What a prefill of such a prompt works with beside the cache: a layer's hidden states and MLP."""
+    """Working memory of a prefill of such a prompt, beside the cache: a layer's hidden states and MLP."""
     per_token = 4 * shape.num_heads * shape.head_dim + 3 * shape.intermediate
     return setup.concurrent_prompt * per_token * setup.torch_dtype.itemsize
 
@@ -329,10 +329,10 @@ def _working_bytes(shape: ModelShape, setup: Setup) -> int:
 
 
 def bars(rows: Sequence[Row]) -> list[Row]:
-    """What is asked of a GPU, of the rows that there are: {figure, shape, value, unit, bar, holds}.
+    """The bars for a GPU that the given rows decide: {figure, shape, value, unit, bar, holds}.
 
-    Memory and speed against `full` are asked of the shape whose heads are not grouped: grouped ones keep so little of
-    32K tokens that weights decide.
+    Bars of memory and speed against `full` use the shape without grouped heads: grouped heads keep so little of 32K
+    tokens that weights decide.
     """
     found: list[Row] = []
 
@@ -433,7 +433,7 @@ def _peak_bytes(device: str) -> int:
 
 
 def _free(device: str) -> None:
-    gc.collect()  # an engine and its listeners know each other
+    gc.collect()  # an engine and its listeners refer to each other
     if device.startswith("cuda"):
         torch.cuda.empty_cache()
 

@@ -1,4 +1,4 @@
-"""The paper's findings on the bundled model: sparsity of the map, its stability, and what masking heads does."""
+"""The paper's findings on the bundled model: sparsity of the map, its stability, and the effect of masking heads."""
 
 from __future__ import annotations
 
@@ -64,8 +64,8 @@ def stability(
 ) -> dict[str, float]:
     """How alike the maps of two sets of pages are, each figure with its 95 % interval: bootstrap over the pages.
 
-    `first`, `second`: (pages, num_layers, num_heads), a score each. A page drawn twice counts twice, so that a resample
-    knows fewer pages than the set: with few pages the intervals lie low.
+    `first`, `second`: (pages, num_layers, num_heads), a score each. A page drawn twice counts twice, so a resample has
+    fewer distinct pages than the set: with few pages the intervals are too low.
     """
 
     def alike(a: npt.NDArray[np.float64], b: npt.NDArray[np.float64]) -> dict[str, float]:

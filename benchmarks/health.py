@@ -51,7 +51,7 @@ def run(*, record: Recorder, pictures: int = 32, width: int = 4000, height: int 
 
 
 def _watch(place: str, bodies: list[bytes]) -> tuple[list[float], float]:
-    """Look at the health while `bodies` are posted, for three seconds where there are none."""
+    """Poll the health while `bodies` are posted, for three seconds where there are none."""
     found: list[float] = []
     connection = http.client.HTTPConnection(place, timeout=60)
     started = perf_counter()

@@ -127,7 +127,7 @@ def _plan(setup: Setup, method: str, prompt: int) -> KeepPlan:
 
 
 def _dense(setup: Setup, prompt: int, batch: int) -> Step:
-    """All layers by torch, each with keys and values of its own so that none lies in a cache of the device."""
+    """All layers by torch; each has its own keys and values, so that none are in a cache of the device."""
     shape = setup.shape
     options: dict[str, Any] = {"dtype": setup.torch_dtype, "device": setup.device}
     kept = torch.randn((shape.num_layers, 2, batch, shape.num_kv_heads, prompt, shape.head_dim), **options)

@@ -70,7 +70,7 @@ def _row(loaded: LoadedModel, name: str, prompts: Sequence[PreparedPrompt], roun
 
 @torch.inference_mode()
 def _seconds(loaded: LoadedModel, packs: Sequence[Sequence[PreparedPrompt]]) -> tuple[float, float]:
-    """Seconds of a forward for each pack up to the first new tokens; and of them those of what sees the pictures."""
+    """Seconds of a forward for each pack up to the first new tokens, and the vision part of these seconds."""
     model, vision = loaded.model, [0.0]
     start = perf_counter()
     with _timed(loaded, vision):
@@ -89,7 +89,7 @@ def _seconds(loaded: LoadedModel, packs: Sequence[Sequence[PreparedPrompt]]) -> 
 
 @contextmanager
 def _timed(loaded: LoadedModel, seconds: list[float]) -> Iterator[None]:
-    """Add to `seconds` those of each part of the model beside its text model."""
+    """Add to `seconds` the time of each part of the model outside its text model."""
     text, starts = loaded.family.text_model(loaded.model), [0.0]
 
     def before(*_: object) -> None:

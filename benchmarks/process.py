@@ -1,4 +1,4 @@
-"""A service as a process of its own, so that its memory and its end can be looked at."""
+"""A service as a process of its own, so that its memory and its end can be measured."""
 
 from __future__ import annotations
 

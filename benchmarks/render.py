@@ -33,7 +33,7 @@ def main() -> int:
     for name, (of, table) in TABLES.items():
         try:
             tables |= {name: table(results[of])} if of in results else {}
-        except KeyError as missing:  # the benchmark has learnt to say more since
+        except KeyError as missing:  # results may lack fields that the benchmark reports
             outdated.append(name)
             sys.stderr.write(f"{name}: the result says nothing of {missing}, its table stays; measure again\n")
     drawn = dict[str, str]()

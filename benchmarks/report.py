@@ -44,7 +44,7 @@ def document(name: str, settings: dict[str, Any], rows: list[dict[str, Any]], **
 
 
 class Recorder:
-    """Takes a benchmark's rows, says a line about each, and saves after each: what is cut short still gives rows.
+    """Takes a benchmark's rows, prints a line about each, and saves after each: an interrupted run still gives rows.
 
     A result carries `complete`: whether the benchmark came to its end.
     """
@@ -55,7 +55,7 @@ class Recorder:
         self._result: dict[str, Any] = {}
 
     def begin(self, name: str, settings: dict[str, Any], *, rows: Sequence[dict[str, Any]] = ()) -> None:
-        """`rows` are there from the start: of an earlier run that this one adds to."""
+        """`rows` come from an earlier run, which this one adds to."""
         self._rows = dict(enumerate(rows))
         self._result = document(name, settings, [])
 
@@ -77,7 +77,7 @@ class Recorder:
 
 
 def machine() -> dict[str, Any]:
-    """The machine by what it is, not by its name."""
+    """The machine's properties, without its name."""
     found: dict[str, Any] = {
         "cpu": _cpu_model(),
         "cores": os.cpu_count(),
@@ -97,9 +97,9 @@ def isa() -> Isa:
 
 
 def avx2_environment() -> dict[str, str]:
-    """What makes torch's libraries, and what we compile, compute as on a machine that ends at AVX2.
+    """Environment variables that limit torch's libraries and our compiled code to AVX2.
 
-    They read it when they are loaded, so it is for a process that is yet to begin.
+    They are read when libraries load, so set them for a process not yet started.
     """
     return {**os.environ, **AVX2, "CXX": f"{os.environ.get('CXX', 'c++')} -march=x86-64-v3"}
 
@@ -113,7 +113,7 @@ def bfloat16_unit() -> str | None:
 
 
 def fast_bfloat16() -> bool:
-    """Whether this CPU is made for bfloat16, and may use what it has for it: it is measured there too."""
+    """Whether this CPU has instructions for bfloat16 and may use them: then bfloat16 is measured too."""
     return isa() == "native" and bfloat16_unit() == "AMX"
 
 
@@ -123,7 +123,7 @@ def save(result: dict[str, Any], path: Path) -> None:
 
 
 def in_turn(variants: dict[str, Callable[[], object]], repeats: int, warmup: int = 2) -> dict[str, list[float]]:
-    """Seconds of each variant, measured A B A B ...: a drift of the machine's speed meets all alike."""
+    """Seconds of each variant, measured A B A B ...: a drift of the machine's speed affects all alike."""
     seconds: dict[str, list[float]] = {name: [] for name in variants}
     for turn in range(warmup + repeats):
         for name, run in variants.items():

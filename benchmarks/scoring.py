@@ -1,7 +1,7 @@
 """Pages per minute: our profiler against the plain loop that the public one runs, and two workers against one.
 
 The plain loop (`benchmarks/plain.py`) and ours follow rule `paper` on the same pages, in turn, and must find the same
-hits; in bfloat16, where products of other sizes round otherwise, nearly the same. The plain loop runs on torch's own
+hits; in bfloat16 nearly the same, since products of other sizes round differently. The plain loop runs on torch's own
 number of threads, as it comes, and on one; a small model's is faster so.
 
 Every exact scorer must run the model over prompt and answer once. That bare forward is measured in every way that ours

@@ -38,7 +38,7 @@ TOKENS = (16, 32, 64, 128)
 
 @dataclass(frozen=True)
 class Variant:
-    """What the requests ask for, and how many may be under way at once."""
+    """The requests, and how many may be open at once."""
 
     name: str
     kv: dict[str, Any]

@@ -1,8 +1,8 @@
 """The bundled model in the shape of one of half a billion parameters: it reads as the bundled one does.
 
-Its weights lie in a corner of larger matrices, and what is added (layers, heads, hidden units, vocabulary) has no way
-to the output; so it costs what a model of that shape costs, and its answers can be checked. Added heads have random
-queries and keys: they look somewhere too.
+Its weights lie in a corner of larger matrices, and the added parts (layers, heads, hidden units, vocabulary) cannot
+reach the output. So it costs as much as any model of that shape, and its answers can be checked. Added heads have
+random queries and keys: they look somewhere too.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def _config(model: PreTrainedModel) -> PretrainedConfig:
     text.num_hidden_layers, text.num_attention_heads, text.num_key_value_heads = LAYERS, HEADS, KV_HEADS
     text.layer_types = text.layer_types[:1] * LAYERS
     text.max_window_layers = LAYERS
-    text.rms_norm_eps *= small_hidden / HIDDEN  # the mean square falls by as much
+    text.rms_norm_eps *= small_hidden / HIDDEN  # the mean square falls by the same factor
     # Twice as many frequencies: the small model's are every other one, in the same order of axes.
     text.rope_parameters["mrope_section"] = [2 * size for size in text.rope_parameters["mrope_section"]]
     config.vision_config.hidden_size = HIDDEN
@@ -57,7 +57,7 @@ def _fill(name: str, wide: torch.Tensor, narrow: torch.Tensor | None, text: Pret
         return
     kind = name.split(".")[-2]
     if kind not in ("q_proj", "k_proj"):
-        wide.zero_()  # nothing added has a way out
+        wide.zero_()  # no added part reaches the output
     if narrow is None:
         return
     per_head = text.hidden_size // text.num_attention_heads

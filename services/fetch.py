@@ -31,7 +31,7 @@ def main() -> int:
             except ModelNotFound:
                 _fetch(name, PATTERNS + ["*.py"] * (name in settings.trust_remote_code))
                 info = find_model(name, settings)
-        except (ModelNotFound, UnsupportedModel, OSError, ValueError) as error:  # OSError: all that the Hub refuses
+        except (ModelNotFound, UnsupportedModel, OSError, ValueError) as error:  # OSError: every refusal of the Hub
             logger.error("%s cannot be had: %s", name, error)
             return 1
         logger.info("%s is here, revision %s", name, info.revision)

@@ -1,4 +1,4 @@
-"""How many requests run at once in the same KV memory, compressed and whole, by the engine's own rule."""
+"""How many requests run at once in the same KV memory, compressed and uncompressed, by the engine's own rule."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ MEMORY_BYTES, NEW_TOKENS = 40 * 10**9, 4096
 
 def measure(figures: Figures, shape: ModelShape) -> None:
     """`started`: at one moment, in an empty pool. `running`: on average, while more always wait and each goes on to its
-    last token; those that are preempted on the way are prefilled again. HEADMAP_MAX_RUNNING must allow as many."""
+    last token; preempted ones are prefilled again. HEADMAP_MAX_RUNNING must allow as many."""
     paging = Paging(shape.cache)
     pages, step = MEMORY_BYTES // paging.page_bytes, paging.tail(1)
     parts = {method: paging.part(shape.plan(method)) for method in ("sparsemm", "full")}
@@ -31,7 +31,7 @@ def steadily(pages: int, part: int, step: int, new_tokens: int = NEW_TOKENS, liv
     short, and goes on from the tokens it had.
     """
     chunks = new_tokens // Paging.page_tokens
-    running: list[int] = []  # chunks that each holds, the oldest first
+    running: list[int] = []  # chunks of each sequence, the oldest first
     waiting: list[int] = []
     counts = []
     for _ in range(lives * chunks):

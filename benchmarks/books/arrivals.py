@@ -1,7 +1,7 @@
 """How many decode steps can replay a graph while requests of many lengths come and go, and pages run short.
 
-Requests arrive at random (Poisson), with answers of random length. Scheduler, books and `GraphedDecoder` are those that
-serve; the model and the graph are stand-ins, and a graph counts as stale once any tensor it knows lies elsewhere.
+Requests arrive at random (Poisson), with answers of random length. Scheduler, books and `GraphedDecoder` are the
+serving ones. The model and the graph are stand-ins; a graph counts as stale once any tensor it knows has moved.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Request:
 
 @dataclass
 class Seen:
-    """Steps, of which right after a join, and those replayed by a graph that was not stale."""
+    """Counts of steps: all, those right after a join, and those replayed by a graph that was not stale."""
 
     steps: int = 0
     after_join: int = 0
@@ -117,7 +117,7 @@ def _decoder(cache: RaggedCache, seen: Seen) -> GraphedDecoder:
 
 
 def _addresses(cache: RaggedCache) -> list[int]:
-    """Of every tensor that a decode backend reads; see `DecodeBackend`."""
+    """The addresses of all tensors that a decode backend reads; see `DecodeBackend`."""
     books, pool = cache.books, cache.pool
     shared = [books.part_pages, books.part_starts, books.part_tokens]
     for tails in (books.tail, books.ring):
@@ -126,7 +126,7 @@ def _addresses(cache: RaggedCache) -> list[int]:
 
 
 def _start(cache: RaggedCache, scheduler: Scheduler[Request], running: list[Request]) -> bool:
-    """Whether any joins: as the engine takes them, by pages that are needed now."""
+    """Start the requests whose first pages fit, by the engine's rule. Returns whether any joined."""
     books, before = cache.books, len(running)
 
     def fits(request: Request) -> bool:

@@ -1,4 +1,4 @@
-"""What is asked of the engine's books: each figure with its bar, where there is one."""
+"""The figures of the engine's books, each with its bar, where there is one."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ BARS: dict[tuple[str, str | None], Bar] = {
 
 
 class Figures:
-    """Puts rows down: `{figure, shape, value, unit, bar, holds}`; without a bar there is none to miss."""
+    """Records rows: `{figure, shape, value, unit, bar, holds}`; a row without a bar misses none."""
 
     def __init__(self, record: Recorder, bars: Bars) -> None:
         self.record, self._bars = record, bars

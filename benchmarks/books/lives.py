@@ -1,4 +1,4 @@
-"""Whether what is told is what is held, under random lives of sequences, from admission and forks to release."""
+"""Whether reported memory equals held memory, under random lives of sequences, from admission and forks to release."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PROMPTS = (40, 500, 2000)
 
 
 def measure(figures: Figures, shape: ModelShape, *, events: int = 400) -> None:
-    """Ratios that are 1 where nothing is told wrong. The pool's tensors have one page more, which nobody reads."""
+    """Ratios that are 1 where reports are right. The pool's tensors have one page more, which nobody reads."""
     paging = Paging(shape.cache)
     compressed, whole = (paging.sequence(shape.plan(method, max(PROMPTS)), 100) for method in ("sparsemm", "full"))
     pool = Pool(
@@ -32,7 +32,7 @@ def measure(figures: Figures, shape: ModelShape, *, events: int = 400) -> None:
 
 
 def farthest(pool: Pool, shape: ModelShape, events: int, seed: int = 15) -> float:
-    """Told bytes over those of the pages that tables name, after each event; the ratio that is farthest from 1."""
+    """Reported bytes over bytes of the pages in the tables, after each event; the ratio farthest from 1."""
     chance, books = random.Random(seed), pool.books
     plans = [shape.plan(method, prompt) for prompt in PROMPTS for method in ("full", "sparsemm")]
     alive: list[int] = []

@@ -31,7 +31,7 @@ _SECONDS = 120
 
 @dataclass(frozen=True)
 class Answer:
-    """Seconds from the moment of asking to the first token, and those that its prefill took: the whole pack's."""
+    """Seconds from the request to the first token, and seconds of its prefill: the whole pack's."""
 
     first_token: float
     prefill: float
@@ -62,7 +62,7 @@ def measure(figures: Figures, *, repeats: int = 7) -> None:
 
 
 def at_once(engine: Engine, prompts: Sequence[PreparedPrompt]) -> list[Answer]:
-    """All submitted before the engine looks again: on its own thread, as another request ends. Raises their errors."""
+    """Submit all before the engine looks again: on its own thread, as another request ends. Raises their errors."""
     firsts, prefills, errors = dict[int, float](), dict[int, float](), list[Exception]()
     started, done = [0.0], threading.Event()
 

@@ -1,6 +1,6 @@
-"""What the host does for the pool, without the tensors: the pool lies on torch's meta device, so no byte is copied.
+"""Times of the host's work for the pool, without the tensors: the pool is on torch's meta device and copies no byte.
 
-Integers are sent as to a GPU, into nothing. Everything else is what serves.
+Integers are sent as to a GPU, but go nowhere. Everything else is the serving code.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def measure(figures: Figures, shape: ModelShape, *, pages_of_steps: int = 8, rep
 
 
 def meta_cache(shape: ModelShape, new_tokens: int) -> RaggedCache:
-    """Room for SEQUENCES compressed prompts with `new_tokens` each, or for one long prompt that is kept whole."""
+    """Room for SEQUENCES compressed prompts with `new_tokens` each, or for one long uncompressed prompt."""
     paging = Paging(shape.cache)
     compressed = SEQUENCES * paging.sequence(shape.plan("sparsemm"), new_tokens)
     pages = max(compressed, paging.sequence(shape.plan("full", LONG_PROMPT_TOKENS), 1))
@@ -59,7 +59,7 @@ def meta_cache(shape: ModelShape, new_tokens: int) -> RaggedCache:
 
 
 def step(cache: RaggedCache, slots: list[int]) -> None:
-    """All of a decode step that is neither the model nor the choice of tokens, as in `Engine` and `ModelRunner`."""
+    """A decode step without the model and the choice of tokens, as in `Engine` and `ModelRunner`."""
     cache.books.short(slots)
     torch.tensor(slots, device=META)[:, None]  # the step's tokens and their positions
     torch.tensor(slots, device=META)
@@ -68,7 +68,7 @@ def step(cache: RaggedCache, slots: list[int]) -> None:
 
 
 def _long_prompt(cache: RaggedCache, shape: ModelShape, repeats: int) -> tuple[list[float], list[float]]:
-    """Placing each layer of a prompt that is kept whole, as `PrefillCache` does, and its release."""
+    """Place each layer of an uncompressed prompt, as `PrefillCache` does, and release it."""
     heads, pool = shape.cache.num_kv_heads, cache.pool
     plan = shape.plan("full", LONG_PROMPT_TOKENS)
     keys = torch.empty((heads, LONG_PROMPT_TOKENS, shape.cache.head_dim), dtype=torch.bfloat16, device=META)

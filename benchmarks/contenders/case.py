@@ -1,4 +1,4 @@
-"""What a case is, and what a contender has to do."""
+"""A case, and the contract of a contender."""
 
 from __future__ import annotations
 
@@ -59,4 +59,4 @@ class Contender(ABC):
     @property
     @abstractmethod
     def kv_bytes(self) -> int:
-        """Bytes of the keys and values it holds, whether masked or not."""
+        """Bytes of the keys and values it holds, masked ones included."""

@@ -40,7 +40,7 @@ def find(contender: str) -> Open:
 
 @torch.inference_mode()
 def measure(model: PreTrainedModel, case: Case, open_contender: Open) -> dict[str, Any]:
-    """Milliseconds and bytes. `tokens`: the first ones that came out for the first prompt.
+    """Milliseconds and bytes. `tokens`: the first ones generated for the first prompt.
 
     Peak memory is the device's, or on a CPU the process' resident memory: `before_bytes` before the prompt came
     and `peak_bytes` at its highest since the process began.
@@ -52,7 +52,7 @@ def measure(model: PreTrainedModel, case: Case, open_contender: Open) -> dict[st
     before = _begin_memory(case.device)
     started = perf_counter()
     token = contender.prefill(prompts)
-    answer = [token.tolist()[0]]  # on the host: the device has done it
+    answer = [token.tolist()[0]]  # reading it on the host waits for the device
     first_token = perf_counter() - started
     kv_bytes, steps = contender.kv_bytes, []
     for number in range(case.settle + case.steps):
@@ -89,7 +89,7 @@ def _peak_memory(device: str) -> int:
 
 def _resident_peak() -> int:
     status = Path("/proc/self/status")
-    if status.is_file():  # getrusage would tell the parent's peak too, as it was when this process began
+    if status.is_file():  # getrusage would include the parent's peak from when this process began
         line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
         return int(line.split()[1]) * 1024
     unit = 1 if sys.platform == "darwin" else 1024

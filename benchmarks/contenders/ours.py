@@ -62,7 +62,7 @@ class Ours(Contender):
 
     @property
     def kv_bytes(self) -> int:
-        """Of the pages that are held: the last of a row may not be full."""
+        """Bytes of the held pages: the last page of a row may not be full."""
         return self._cache.pool.held_bytes
 
 
@@ -71,7 +71,7 @@ def ours(model: PreTrainedModel, case: Case) -> Contender:
 
 
 def plan_of(model: PreTrainedModel, case: Case) -> KeepPlan:
-    """What the case's method keeps of a prompt, with a map as concentrated as the published one."""
+    """The plan of the case's method for a prompt, with a map as concentrated as the published one."""
     shape = cache_shape(model)
     scores = published_skew(shape.num_layers, model.config.num_attention_heads, shape.num_kv_heads)
     method = get_method(case.contender)

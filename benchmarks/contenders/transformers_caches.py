@@ -16,7 +16,7 @@ class TransformersCache(Contender):
     def __init__(self, model: PreTrainedModel, cache: Cache, decode: Callable[..., object] | None = None) -> None:
         self._model, self._cache = model, cache
         self._decode = decode or model.forward
-        renamed = "cache" in signature(model.forward).parameters  # by transformers 5.24; kvpress asks for an older one
+        renamed = "cache" in signature(model.forward).parameters  # in transformers 5.24; kvpress requires an older one
         self._held = {"cache" if renamed else "past_key_values": cache}
 
     def prefill(self, tokens: torch.Tensor) -> torch.Tensor:

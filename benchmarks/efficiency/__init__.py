@@ -33,7 +33,7 @@ def run(
     budgets: Sequence[int] = (256, 1024),
     earlier: Sequence[dict[str, Any]] = (),
 ) -> dict[str, Any]:
-    """Measure some parts; `earlier` has the rows of another run: those of other parts and instructions are kept."""
+    """Measure some parts; `earlier` has the rows of another run; its rows of other parts and instructions are kept."""
     grid = grid or Grid()
     measured = {(what, isa()) for part in parts for what in ROWS[part]}
     kept = [row for row in earlier if (row["what"], row.get("isa", "native")) not in measured]

@@ -49,7 +49,7 @@ def measure(
 
 
 def models(shapes: Sequence[Shape] = (GQA, MHA)) -> Iterator[tuple[PreTrainedModel, dict[str, str]]]:
-    """A model of each shape, and what its rows say of it; in float32, and in bfloat16 where the CPU is made for it."""
+    """A model of each shape, and its description in the rows; in float32, and in bfloat16 where the CPU supports it."""
     for dtype, shape in product(("float32", "bfloat16") if fast_bfloat16() else ("float32",), shapes):
         yield build(shape, getattr(torch, dtype)), {"shape": shape.name, "dtype": dtype, "isa": isa()}
 

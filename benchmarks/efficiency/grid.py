@@ -27,10 +27,10 @@ CASE_SECONDS = 3600
 
 @dataclass(frozen=True)
 class Grid:
-    """What is measured. cells: (prompt tokens, batch), in this order; `rounds` processes of each contender a cell.
+    """The measurements. cells: (prompt tokens, batch), in this order; `rounds` processes of each contender a cell.
 
-    In float32 on a CPU a prompt of 32K takes a model of half a billion parameters half an hour, so the lengths end
-    before; a CPU with AMX goes through all of them in bfloat16.
+    In float32 on a CPU a prompt of 32K takes a model of half a billion parameters half an hour, so lengths stop
+    earlier; a CPU with AMX goes through all of them in bfloat16.
     """
 
     shape: Shape = GQA
@@ -107,7 +107,7 @@ def measure(record: Recorder, grid: Grid, pythons: Pythons | None = None) -> Non
 
 
 def run_case(python: Path, case: Case) -> dict[str, Any]:
-    """What the case's process printed, or `missing`: why there is nothing."""
+    """The output of the case's process, or `missing`: the reason there is none."""
     paths = [str(ROOT)] if case.contender in KVPRESS else [str(ROOT / "shared"), str(ROOT)]
     given = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_WAIT_POLICY": "PASSIVE"}
     command = [str(python), "-m", "benchmarks.contenders", case.to_json()]

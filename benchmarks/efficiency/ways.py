@@ -1,8 +1,8 @@
 """Ways to attend over heads of different length on a CPU, for one decode step's attention alone.
 
-Each way gets its keys and values laid out as it likes them, and is not charged for keeping them so while sequences
-grow: a padded block would have to be made anew. `torch` and `native` are ours, over the pool's pages as they lie, and
-write the step's own token too. All give the same output.
+Each way gets its keys and values in its own layout. The cost of keeping that layout while sequences grow is not
+counted: a padded block would have to be made anew. `torch` and `native` are ours, over the pool's pages as they lie,
+and write the step's own token too. All give the same output.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def measure(
 
 @torch.inference_mode()
 def compare(ragged: RaggedCache, batch: int, num_heads: int, repeats: int) -> dict[str, Any]:
-    """Milliseconds a step, all layers together, by way; `padding`: bytes of one padded block a layer over those kept.
+    """Milliseconds a step, all layers together, by way; `padding`: bytes of one padded block a layer over kept bytes.
 
     `padded` is left out where these blocks would take more than MOST_PADDED, `native` where it cannot be compiled.
     """

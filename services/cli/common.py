@@ -105,7 +105,7 @@ def find_named_model(model: str, data_dir: Path | None) -> tuple[ModelInfo, Sett
     try:
         return find_model(model, widened), widened
     except ModelNotFound:
-        find_model(model, settings)  # says it again, without naming what was asked for among what is here
+        find_model(model, settings)  # the same error, without listing the requested model among those that are here
         raise
 
 

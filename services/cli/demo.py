@@ -159,8 +159,8 @@ class Demo:
         return answer
 
     def _verify(self, way: Way, kv: dict[str, Any], is_right: bool, path: Path) -> None:
-        if kv["bytes"] > (way.ratio or 1) * kv["full_bytes"]:
-            self.failures.append(f"{path}: {_name(way)} kept {kv['bytes']} of {kv['full_bytes']} bytes")
+        if kv["kept_tokens"] > (way.ratio or 1) * kv["full_tokens"]:
+            self.failures.append(f"{path}: {_name(way)} kept {kv['kept_tokens']} of {kv['full_tokens']} tokens")
         if kv["method"] != way.method:
             self.failures.append(f"{path}: {_name(way)} was answered with {kv['method']}")
         if way.method == "full" and not is_right:

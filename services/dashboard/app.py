@@ -1,4 +1,4 @@
-"""The dashboard by itself, and the piece by which the one-port application takes it in."""
+"""The dashboard by itself, and the piece that the one-port application mounts."""
 
 from __future__ import annotations
 
@@ -63,6 +63,6 @@ class DashboardMiddleware:
 
 
 def _no_checks(request: Request) -> Checks:
-    """It is ready when it answers; a service that is away is something for it to show."""
+    """It is ready when it answers; it shows a service that is away."""
     del request
     return {}

@@ -18,7 +18,7 @@ from headmap.http.docs import SWAGGER_POLICY, SWAGGER_UI
 
 FOLDER = Path(__file__).parent
 
-# Everything a page uses comes from here; nothing else can be loaded, framed or sent anywhere.
+# A page uses only files from here; it can load, frame and send nothing else.
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; connect-src 'self'; "
     "manifest-src 'self'; form-action 'none'; frame-ancestors 'none'; base-uri 'none'"

@@ -22,7 +22,7 @@ class _Session:
 
 
 class Sessions:
-    """Sessions end when unused for `idle_seconds`; of more than `most`, the one unused longest goes."""
+    """Sessions end when unused for `idle_seconds`; above `most` sessions, the one unused longest is dropped."""
 
     def __init__(
         self,

@@ -72,7 +72,7 @@ async def status(state: State, key: Key) -> StatusBody:
 
 
 async def _replicas(client: httpx.AsyncClient, url: str, key: SecretStr | None) -> list[Replica]:
-    """One for each address of the URL's host."""
+    """One replica for each address of the URL's host."""
     parts = urlsplit(url)
     host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
     try:

@@ -73,7 +73,7 @@ def create_app(
 
 
 def checks(request: Request) -> Checks:
-    """Readiness of both. A registry away stops scoring but not serving, so it is a degraded whole."""
+    """Readiness of both. Without the registry scoring stops and serving goes on, so the whole is degraded."""
     database = request.app.state.scoring.database
 
     def registry() -> Check:

@@ -1,4 +1,4 @@
-"""The folder in which the embedded cluster's worker counts and from which its web process tells."""
+"""The metrics folder of the embedded cluster: the worker writes its counts there, the web process reads them."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ class Process:
         self._start_at = None
 
     def start_again(self) -> str | None:
-        """Look whether it ended, and start it once its wait is over, which doubles each time until it runs for long.
+        """Check whether it ended, and start it again after a wait, which doubles each time until it runs for long.
 
         Returns a line to tell, once for each end.
         """

@@ -1,9 +1,9 @@
 """Start the cluster's processes, watch over them, end them.
 
 One web process (scoring and inference behind one port) and one scoring worker. Either is started again when it ends,
-later each time; only a web process that never served ends the cluster, as nothing would be better the next time. The
-socket stays open here, so clients that come between two web processes wait for the next one. Nothing outlives the
-supervisor, however it ends.
+after a longer wait each time. Only a web process that never served ends the cluster, since another start would fail
+too. The socket stays open here, so clients that come between two web processes wait for the next one. Nothing outlives
+the supervisor, however it ends.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Supervisor:
         notices: Notices,
         hurry: Callable[[], bool] = lambda: False,
     ) -> None:
-        """`hurry()` is asked while it ends: once true, what still runs is killed."""
+        """`hurry()` is called while it ends: once true, remaining processes are killed."""
         self.settings = settings
         self._hurry = hurry
         self._host, self._port = host, port

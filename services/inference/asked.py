@@ -1,4 +1,4 @@
-"""What HTTP asks of a model: the one form into which every dialect's route brings its body."""
+"""What HTTP asks of a model: the routes of all dialects bring their bodies into this one form."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ class AnswerForm:
 
 @dataclass(frozen=True, kw_only=True)
 class AskedRequest:
-    """A request before anything of it is settled; None means the server's default.
+    """A request as it was asked, nothing settled yet; None means the server's default.
 
-    prompt: a conversation, or text to go on from without the chat template. kv: what to keep of the cache, and map: the
-    id or alias of the map to do it by. do_sample: when None, decided by whether temperature, top_p or top_k is given.
-    session: the conversation's name, and caller: the name of the key whose session it is. watched: the layer and the KV
-    head whose kept tokens are told.
+    prompt: a conversation, or text to go on from without the chat template. kv: what to keep of the cache. map: id or
+    alias of the map that sets the budgets. do_sample: None samples when temperature, top_p or top_k is given. session:
+    the conversation's name. caller: the name of the key that owns the session. watched: the answer tells which tokens
+    this layer and KV head keep.
     """
 
     prompt: Conversation | str

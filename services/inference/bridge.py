@@ -18,7 +18,7 @@ from services.inference.served_model import ServedModel
 
 @dataclass(frozen=True)
 class Answer:
-    """What came of a generation: its result, and the tokens it came in."""
+    """What a generation gave: its result, and its tokens."""
 
     generation: Generation
     finished: Finished
@@ -29,8 +29,8 @@ class Generation:
     """One request in an engine, counted in the metrics.
 
     `start` it, then take it as a `whole` or as a stream of `tokens`; leaving either early (a hang-up, a cancelled task)
-    cancels it in the engine. `map`: the one whose scores set the budgets. `map_missing`: the method that was asked for
-    needs one and the model has none, so that another method runs.
+    cancels it in the engine. `map`: its scores set the budgets. `map_missing`: the requested method needs a map and the
+    model has none, so another method runs.
     """
 
     def __init__(
@@ -84,10 +84,10 @@ class Generation:
         raise RuntimeError("the engine's events ended without a terminal one")
 
     async def tokens(self) -> AsyncGenerator[tuple[Token, Finished | None], None]:
-        """Each token as it comes, once started; the last one with the result and the text held back until the end.
+        """Each token as it comes, once started; the last one brings the result and the text held back until the end.
 
-        A token is sent at once unless it may be the last: one that ends the text, or any where stop strings or a
-        grammar are given.
+        A token is sent at once unless it may be the last one: with stop strings or a grammar any token may be, else
+        only one that ends the text.
         """
         sampling = self.request.sampling
         may_end = bool(sampling.stop) or self.request.grammar is not None
@@ -127,12 +127,12 @@ class Generation:
             self._metrics.failed(self._model, error.code)
             raise
         except (asyncio.CancelledError, GeneratorExit):
-            if not finished:  # whoever has the result stops listening, too
+            if not finished:  # a listener that has the result stops listening, too
                 self._metrics.failed(self._model, "cancelled")
             raise
         finally:
             self.cancel()
 
     def _on_event(self, event: Event) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop is closed: the process is ending and nobody waits
+        with contextlib.suppress(RuntimeError):  # the loop is closed: the process ends and nobody waits
             self._loop.call_soon_threadsafe(self._queue.put_nowait, event)

@@ -23,7 +23,7 @@ _CACHED = 64
 
 @dataclass(frozen=True)
 class ServedMap:
-    """A map as requests use it. `match` says whether it is of the served revision."""
+    """A map as requests use it. `match` says whether it was made for the served revision."""
 
     id: str
     version: int
@@ -34,7 +34,7 @@ class ServedMap:
 class MapBook:
     """The maps of one served model. Used on the event loop; SQL runs in threads.
 
-    `default` is what sparsemm is served with where a request names no map; None while the registry has none.
+    `default` serves sparsemm where a request names no map; None while the registry has none.
     """
 
     def __init__(self, database: Database, info: ModelInfo) -> None:
@@ -64,7 +64,7 @@ class MapBook:
         self.default = found
 
     async def named(self, name: str) -> ServedMap:
-        """The map with this id or alias. While the registry is away, as it was last seen.
+        """The map with this id or alias; while the registry is away, the map last seen under it.
 
         Raises MapNotFound, MapMismatch, and RegistryUnavailable for one that was never seen.
         """
@@ -116,7 +116,7 @@ class MapBook:
 
 
 class MapRefresher:
-    """Refreshes books every `seconds` until cancelled: `run` is a task of the application."""
+    """Refreshes map books every `seconds` until cancelled: `run` is a task of the application."""
 
     def __init__(self, books: list[MapBook], seconds: float) -> None:
         self._books, self._seconds = books, seconds

@@ -27,7 +27,7 @@ class PromptMaker(Protocol):
 
 
 class Stats(Protocol):
-    """A moment of an engine. KV bytes: of the pages that are held, and all there is; beside them, the sessions'."""
+    """An engine at one moment. KV bytes: of held pages, of the whole pool, and of the kept sessions."""
 
     @property
     def alive(self) -> bool: ...

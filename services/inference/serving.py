@@ -75,12 +75,12 @@ class Serving:
         self._refresher = asyncio.create_task(refresher.run(), name="map refresher")
 
     def failure(self) -> str | None:
-        """Why only a new process can serve: an engine that ended though nobody stopped it. None while all is well."""
+        """Why this process cannot serve any more: an engine ended though nobody stopped it. None while all is well."""
         ended = [name for name, served in self.models.items() if not served.opened.engine.stats().alive]
         return f"the engine of {', '.join(ended)} ended by itself" if ended and not self._stopping else None
 
     async def give_up(self) -> None:
-        """Take no more requests; those at hand fail with ShuttingDown."""
+        """Take no more requests; open ones fail with ShuttingDown."""
         self._stopping = True
         engines = [served.opened.engine for served in self.models.values()]
         await asyncio.gather(*(asyncio.to_thread(engine.stop, 0) for engine in engines))
@@ -107,7 +107,7 @@ class Serving:
         return self.models[name]
 
     async def prepare(self, served: ServedModel, asked: AskedRequest) -> Generation:
-        """Check and settle what was asked and make its prompt; cheap checks come first.
+        """Check and settle a request and make its prompt; cheap checks come first.
 
         Raises BadRequest leaves, ImageTooLarge, MapNotFound, MapMismatch, NoMapForModel, RegistryUnavailable,
         QueueFull and ShuttingDown.
@@ -145,7 +145,7 @@ class Serving:
     async def _settle_kv(
         self, served: ServedModel, kv: KVRequest, name: str | None
     ) -> tuple[KVRequest, ServedMap | None]:
-        """What to keep, and the map whose scores set the budgets, where the method needs one. Raises as `prepare`."""
+        """What to keep, and the map that sets the budgets where the method needs one. Raises as `prepare`."""
         method = get_method(kv.method)
         if method.needs_budget:
             if kv.budget is None and kv.ratio is None:
@@ -162,7 +162,7 @@ class Serving:
                 f"kv.method: {kv.method} needs a head map, and {served.info.name!r} has none; POST /score makes one",
                 param="kv.method",
             )
-        # Uniform budgets with the same selection: that is what SnapKV is, and it is told under its name.
+        # Uniform budgets with the same selection are SnapKV, so answers name it SnapKV.
         return replace(kv, method="snapkv"), None
 
     def default_kv(self) -> dict[str, Any]:
@@ -175,7 +175,7 @@ class Serving:
         return min(self.settings.max_prompt_tokens, served.info.max_positions)
 
     def _check_length(self, served: ServedModel, prompt: Conversation | str) -> None:
-        """Refuse what is too long by its characters alone, before it is tokenized."""
+        """Refuse a text that is too long by its characters alone, before it is tokenized."""
         characters = len(prompt) if isinstance(prompt, str) else prompt.characters
         least = characters // served.opened.longest_token
         if least > self.context(served):

@@ -37,8 +37,8 @@ _SLIDE: dict[str, Callable[[int, dict[str, Any]], bool]] = {
 def bytes_per_token_per_head(info: ModelInfo, settings: Settings) -> int | None:
     """2 (key and value) x head size x bytes of the type; None where config.json does not tell.
 
-    The type is the settings' where they name one, else the checkpoint's; a server that chooses another by itself keeps
-    bytes accordingly, and says so in `details.kv`.
+    The settings give the type, else the checkpoint does. A server may choose another type; its bytes then differ, and
+    `details.kv` says so.
     """
     config, text = _configs(info)
     hidden = text.get("hidden_size")
@@ -51,7 +51,7 @@ def bytes_per_token_per_head(info: ModelInfo, settings: Settings) -> int | None:
 def sliding_layers(info: ModelInfo) -> tuple[int | None, tuple[int, ...]]:
     """The sliding window in tokens and the layers that have it; None and no layers where nothing slides.
 
-    As transformers' configuration classes fill in what config.json leaves out.
+    Missing fields get the defaults of transformers' configuration classes.
     """
     _, text = _configs(info)
     kind, layers = str(text.get("model_type")), range(info.num_layers)

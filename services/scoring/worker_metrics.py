@@ -1,4 +1,4 @@
-"""Metrics of a scoring worker: counted in whatever process scores, told over HTTP by the worker's main process.
+"""Metrics of a scoring worker: each scoring process counts, and the worker's main process serves them over HTTP.
 
 The counts of all its processes lie in files of one folder (prometheus-client's multiprocess mode), so those of a child
 that was killed stay. `prometheus_client` decides on that when it is imported: call `count_in` before anything does.
@@ -86,7 +86,7 @@ class _Handler(WSGIRequestHandler):
 
 
 def serve_metrics(registry: CollectorRegistry, keys: KeyRing, port: int, host: str = "0.0.0.0") -> WSGIServer:  # noqa: S104  Prometheus asks from outside
-    """Serve GET /metrics to whom `keys` lets in, on a thread. `shutdown` ends it."""
+    """Serve GET /metrics on a thread to callers that `keys` lets in. `shutdown` ends it."""
     from prometheus_client import make_wsgi_app
 
     metrics = make_wsgi_app(registry)

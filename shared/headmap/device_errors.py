@@ -1,4 +1,4 @@
-"""What devices and allocators say when memory runs out or they break, and letting go of what failed work held."""
+"""Recognise errors of exhausted memory and broken devices, and release what failed work held."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 
 from headmap.errors import OutOfMemory
 
-# Not all of them have a type of their own: the CPU's allocator, cuBLAS and the driver raise RuntimeError.
+# Not all of these errors have their own type: the CPU's allocator, cuBLAS and the driver raise RuntimeError.
 _OUT_OF_MEMORY = re.compile("can't allocate memory|not enough memory|out of memory|_STATUS_ALLOC_FAILED")
 
 _DEVICE = re.compile(
@@ -38,10 +38,10 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def is_broken_device(error: BaseException) -> bool:
-    """Whether `error`, or one that it came of, says that the device can no longer be used by this process.
+    """Whether `error`, or one of its causes, says that this process can no longer use the device.
 
-    Such an error is answered by ending the process, whoever it hit. Neither memory that ran out nor a call that the
-    device refused is one, nor an error of the model's own code.
+    Such an error ends the process, whichever request met it. Exhausted memory, a call that the device refused and an
+    error of the model's own code are none.
     """
     return any(_tells_of_broken_device(link) for link in _chain(error))
 
@@ -56,7 +56,7 @@ def _tells_of_broken_device(error: BaseException) -> bool:
 
 @contextmanager
 def told_as_out_of_memory() -> Iterator[None]:
-    """Raises OutOfMemory in the place of whatever says so; other errors pass. Also a decorator."""
+    """Raises OutOfMemory in place of any error that says so; other errors pass. Also a decorator."""
     try:
         yield
     except Exception as error:
@@ -66,13 +66,13 @@ def told_as_out_of_memory() -> Iterator[None]:
 
 
 def let_go(error: BaseException) -> None:
-    """Clear the variables of the calls that an error ended, which keep their tensors; its traceback still prints."""
+    """Clear the variables of the calls that an error ended: they keep tensors. Its traceback still prints."""
     for link in _chain(error):
         traceback.clear_frames(link.__traceback__)
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
-    """An error, the one it came of, and so on."""
+    """An error, its cause, the cause's cause, and so on."""
     link: BaseException | None = error
     while link is not None:
         yield link

@@ -8,7 +8,7 @@ from headmap.errors import Unavailable
 
 
 def find_device(name: str) -> torch.device:
-    """The device that HEADMAP_DEVICE names, a GPU always with its number; auto is the first GPU where there is one.
+    """The device that HEADMAP_DEVICE names, a GPU always with its number; auto is the first GPU if there is one.
 
     Raises Unavailable for a GPU that is not there.
     """
@@ -26,7 +26,7 @@ def find_device(name: str) -> torch.device:
 def use_device(device: torch.device) -> None:
     """Make `device` the calling thread's own; each thread begins with the first GPU, whatever others chose.
 
-    Kernels that are launched without a tensor to go by, streams and captured graphs belong to the thread's device.
+    Streams, captured graphs and kernels launched without a tensor use the thread's device.
     """
     if device.type == "cuda":
         torch.cuda.set_device(device)

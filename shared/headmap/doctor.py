@@ -1,4 +1,4 @@
-"""What a machine can do for us: devices, memory, compilers, threads, and each decode backend tried."""
+"""What a machine offers: devices, memory, compilers, threads, and a trial of each decode backend."""
 
 from __future__ import annotations
 
@@ -91,13 +91,13 @@ def _try_graph(name: str, device: torch.device, dtype: torch.dtype, shape: Cache
 
 
 def compilers() -> dict[str, str | None]:
-    """Where the compilers are that backends need."""
+    """The paths of the compilers that backends need."""
     named = {"c++": shlex.split(os.environ.get("CXX", "c++"))[0], "nvcc": "nvcc", "ptxas": "ptxas"}
     return {kind: shutil.which(command) for kind, command in named.items()}
 
 
 def openmp() -> dict[str, Any]:
-    """OpenMP's libraries in this process (of two, each has threads of its own), its threads, and what they may use."""
+    """OpenMP's libraries in this process (two would each have their own threads), its threads, and the usable cores."""
     try:
         maps = Path("/proc/self/maps").read_text()
     except OSError:

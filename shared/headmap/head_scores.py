@@ -49,7 +49,7 @@ class HeadScores:
             raise InvalidScores("scores: every score is 0; a map needs at least one hit", param="scores")
         with np.errstate(over="ignore"):
             normalised = math.isclose(matrix.sum(), 1.0, rel_tol=1e-12)
-        if not normalised:  # normalising twice would move last bits, and a copy of a map would lose its checksum
+        if not normalised:  # normalising twice would change last bits, and with them the checksum of a copied map
             matrix /= peak  # first by the peak: the sum of huge scores would overflow
             matrix /= matrix.sum()
         matrix.setflags(write=False)
@@ -68,14 +68,14 @@ class HeadScores:
         return self.matrix.reshape(self.num_layers, self.num_kv_heads, -1).sum(-1)
 
     def of_layers(self, layers: Sequence[int]) -> HeadScores:
-        """The scores of some layers, normalised among themselves; even ones where these have no hit."""
+        """The scores of some layers, normalised among themselves; equal scores where these layers have no hit."""
         if len(layers) == self.num_layers:
             return self
         matrix = self.matrix[list(layers)]
         return HeadScores(matrix if matrix.any() else np.ones_like(matrix), self.num_kv_heads)
 
     def ranked(self) -> list[tuple[int, int]]:
-        """Every head as (layer, head), highest score first; of equal ones the first."""
+        """Every head as (layer, head), highest score first; ties keep their order."""
         order = np.argsort(-self.matrix, axis=None, kind="stable")
         return [(int(i) // self.num_heads, int(i) % self.num_heads) for i in order]
 

@@ -14,7 +14,7 @@ _BYTES = 32
 
 @dataclass(frozen=True)
 class ApiKey:
-    """A key as it is filed: by its digest, so that who reads the registry cannot call. Limits replace the settings'."""
+    """A key as stored: by its digest, so that readers of the registry cannot call. Limits replace the settings'."""
 
     id: str
     name: str
@@ -31,7 +31,7 @@ def make_key() -> str:
 
 
 def digest_of(key: str) -> bytes:
-    """SHA-256. A slow hash protects what people choose; these 256 bits nobody can try out."""
+    """SHA-256. Slow hashes protect passwords that people choose; nobody can try out 256 random bits."""
     return hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()
 
 

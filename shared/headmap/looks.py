@@ -29,8 +29,8 @@ Box = tuple[float, float, float, float]
 class Look:
     """Where one head looked when the model wrote one token of a word of the page.
 
-    word: its index on the page. cell: the cell of the visual token with the highest attention, None where that was
-    text, or a visual token that the family's geometry gives no cell. hit: whether the cell belongs to the word.
+    word: its index on the page. cell: the cell of the token with the highest attention, None where that token is text
+    or has no cell in the family's geometry. hit: whether the cell belongs to the word.
     """
 
     token: str

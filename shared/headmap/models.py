@@ -30,7 +30,7 @@ _SAMPLES_PER_FILE = 64
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """A model's place and shape, as its config.json has them."""
+    """A model's folder, and its shape from config.json."""
 
     name: str
     folder: Path
@@ -105,7 +105,7 @@ def read_model(name: str, folder: Path) -> ModelInfo:
 def fingerprint(folder: Path) -> str:
     """`sha256:` and 16 hex digits over a folder's JSON files and evenly spaced samples of its weights.
 
-    Sampled, so that 15 GB are not read to name a model: an edit between the samples that keeps every size goes unseen.
+    Samples avoid reading 15 GB to name a model, but miss an edit between them that keeps every size.
     """
     digest = hashlib.sha256()
     files = [path for path in folder.iterdir() if path.suffix in (".json", ".jinja", ".safetensors", ".model", ".txt")]

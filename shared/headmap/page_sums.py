@@ -1,4 +1,4 @@
-"""What pages add up to: the sums from which a map, its confidence intervals and its stability are computed.
+"""Sums over pages, from which a map, its confidence intervals and its stability are computed.
 
 One page, one shard and a whole job have the same form. Adding them in the order of the pages gives the same bits each
 time, whoever scored which page.
@@ -86,9 +86,9 @@ class PageSums:
     def standard_errors(self) -> Floats:
         """Standard errors of the normalised scores over pages: (num_layers, num_heads) float64.
 
-        A normalised score is a ratio of sums, a head's to everybody's, so what counts is how far a page's score lies
-        from that head's share of the page's total (Cochran, Sampling Techniques, 6.4): a page with twice the words
-        changes no ratio. One page tells nothing about spread: 0.
+        A normalised score is a ratio of sums, one head's to all heads', so the spread is measured from that head's
+        share of the page's total (Cochran, Sampling Techniques, 6.4): a page with twice the words changes no ratio. One
+        page tells nothing about spread: 0.
         """
         means = self.means()
         if self.pages < 2 or not means.any():

@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 
 def caller(request: Request) -> str | None:
-    """The name of the key that a request came with: sessions are each caller's own."""
+    """The name of the request's key: each caller has its own sessions."""
     name: str | None = request.scope.get(KEY_NAME)
     return name
 
@@ -104,7 +104,7 @@ class Answers:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        for generation in self.generations:  # a task that was cancelled before its first step has cancelled nothing
+        for generation in self.generations:  # a task cancelled before its first step never ran its own clean-up
             generation.cancel()
 
 
@@ -124,6 +124,6 @@ async def unless_gone(request: Request, work: Awaitable[T]) -> T:
 
 
 async def _hang_up(request: Request) -> None:
-    # The body has been read, so all that can still arrive is the disconnect.
+    # The body has been read, so only the disconnect can still arrive.
     while (await request.receive())["type"] != "http.disconnect":
         pass

@@ -1,4 +1,4 @@
-"""The inference service by itself, and the pieces by which the one-port application takes it in."""
+"""The inference service by itself, and the pieces that the one-port application mounts."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def mount(
     open_model: OpenModel = open_model,
     fetcher: ImageFetcher | None = None,
 ) -> Serving:
-    """Put the inference routes on `app`, beside others'. The caller runs its lifespan inside `running(serving)`."""
+    """Add the inference routes to `app`. The caller runs its lifespan inside `running(serving)`."""
     fetcher = fetcher or ImageFetcher(settings)
     serving = Serving(settings, open_database(settings), open_model, fetcher, InferenceMetrics(metrics.registry))
     metrics.registry.register(EngineCollector(partial(_stats, serving)))
@@ -91,7 +91,7 @@ def inference_router() -> APIRouter:
 
 
 def checks(request: Request) -> Checks:
-    """Readiness: engines run. A registry away is a degraded service: what is loaded keeps serving."""
+    """Readiness: engines run. Without the registry the service is degraded: loaded models keep serving."""
     serving: Serving = request.app.state.inference
     served = serving.models.values()
     return {f"model {one.info.name}": partial(check_model, one) for one in served} | {

@@ -53,7 +53,7 @@ def kept_tokens(generation: Generation, finished: Finished) -> KeptTokensBody | 
 
 
 def kept_in_picture(image: VisualTokens, start: int, positions: Sequence[int]) -> KeptInPicture:
-    """`start`: the index in the prompt of the picture's first token; `positions`: those of the tokens kept."""
+    """`start`: index in the prompt of the picture's first token; `positions`: indices of the kept tokens."""
     kept = np.isin(start + image.grid, positions)
     own = sum(start <= position < start + image.count for position in positions)
     return KeptInPicture(

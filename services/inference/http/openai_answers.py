@@ -1,4 +1,4 @@
-"""What OpenAI's two routes answer alike: ids, usage, log probabilities, the form of an answer, the end of a stream."""
+"""What OpenAI's two routes share: ids, usage, log probabilities, the form of an answer, the end of a stream."""
 
 from __future__ import annotations
 
@@ -90,12 +90,12 @@ def usage(generations: Sequence[Generation], finished: Sequence[Finished], n: in
 
 
 def says(token: Token, generation: Generation) -> bool:
-    """Whether a token is a part of the answer: the one that ends it is not."""
+    """Whether a token is part of the answer: the end token is not."""
     return generation.request.sampling.ignore_eos or token.id not in generation.served.opened.eos_token_ids
 
 
 def logprob_of(token: Token, vocabulary: Vocabulary) -> TokenLogprob:
-    """`token` with the log probabilities that were asked for."""
+    """`token` with the requested log probabilities."""
     top = [_logprob(other, value, vocabulary) for other, value in token.top]
     own = _logprob(token.id, token.logprob if token.logprob is not None else -math.inf, vocabulary)
     return TokenLogprob(**own.model_dump(), top_logprobs=top)

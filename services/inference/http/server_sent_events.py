@@ -1,4 +1,4 @@
-"""Server-sent events for generations: every stream ends, and ends by itself also while the server drains."""
+"""Server-sent events for generations: every stream ends by itself, also while the server drains."""
 
 from __future__ import annotations
 

@@ -76,7 +76,7 @@ def split_markdown(text: str) -> list[tuple[str, str | None]]:
 
 
 def _trimmed(parts: Sequence[dict[str, str]]) -> list[dict[str, str]]:
-    """Without blank texts, and without blank space at the turn's two ends or beside a picture."""
+    """Drop blank texts, and blank space at both ends of the turn and beside pictures."""
     trimmed = []
     for index, part in enumerate(parts):
         if part["type"] == "text":

@@ -1,7 +1,7 @@
 """Fetch pictures by URL: from allow-listed hosts only, and never from an address that is not public.
 
-The address that was checked is the one that is connected to, so a name that resolves differently a moment later gains
-nothing. Redirects are refused, proxies of the environment are not used.
+The connection goes to the address that was checked, so a name that resolves differently a moment later gains nothing.
+Redirects are refused, proxies of the environment are not used.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class ImageFetcher:
         await self._client.aclose()
 
     async def fetch(self, source: ImageSource) -> EncodedImage:
-        """Raises InvalidImage for a URL that may not or cannot be fetched, and ImageTooLarge."""
+        """Raises ImageTooLarge, and InvalidImage for a URL that is not allowed or cannot be fetched."""
         field = source.field
         try:
             async with asyncio.timeout(self._settings.image_url_seconds):

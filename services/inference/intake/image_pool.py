@@ -1,7 +1,7 @@
-"""The server's side of decoding: a few processes that decode pictures, each of which may die without harm.
+"""The server's side of decoding: a few processes decode pictures, and any of them may die without harm.
 
-They are sent text or bytes as a client sent them and answer with sizes and pixels, so whatever a picture does to the
-process that decodes it, it does not reach the model's.
+They get text or bytes as a client sent them, and answer with sizes and pixels. So a hostile picture can harm only the
+process that decodes it, never the model's process.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ PICTURES_PER_PROCESS = 1000
 
 _REFUSALS = {error.code: error for error in (InvalidImage, ImageTooLarge)}
 _STRIP_BYTES = 1 << 20
-# What Python needs to start. The server's environment holds keys and addresses, which a process must not see.
+# What Python needs to start. The server's environment holds keys and addresses, which a decoding process must not see.
 _ENVIRONMENT = ("PATH", "PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH", "LANG", "LC_ALL")
 
 
@@ -60,7 +60,7 @@ class ImagePool:
 
 
 class _ImageProcess:
-    """One process and its successors. One thread at a time decodes; any may close."""
+    """One process, and its successor when it dies. One thread at a time decodes; any thread may close."""
 
     def __init__(self, settings: Settings) -> None:
         self._seconds = settings.image_decode_seconds
@@ -99,7 +99,7 @@ class _ImageProcess:
         self._end()
 
     def _channel(self) -> socket.socket:
-        """The running process's, or that of a new one. Raises ShuttingDown."""
+        """The connection to the running process, or to a new one. Raises ShuttingDown."""
         with self._lock:
             if self._closed:
                 raise ShuttingDown("the server is shutting down")
@@ -117,7 +117,7 @@ class _ImageProcess:
         return process, own
 
     def _end(self) -> int | None:
-        """End the process where there is one; its exit code, negative for a signal that was not ours."""
+        """End the process if there is one. Returns its exit code, negative for a signal that was not ours."""
         with self._lock:
             running, self._running = self._running, None
         if running is None:
@@ -125,14 +125,14 @@ class _ImageProcess:
         process, channel = running
         channel.close()
         try:
-            return process.wait(1)  # closed, it ends by itself unless it is at work
+            return process.wait(1)  # once this is closed, an idle process ends by itself
         except subprocess.TimeoutExpired:
             process.kill()
             return process.wait()
 
 
 def _receive_picture(channel: socket.socket, width: int, height: int) -> Image.Image:
-    """Strip by strip: each step holds Python's lock for a millisecond, where a whole picture would for many."""
+    """Strip by strip: each step holds Python's lock for a millisecond; a whole picture would hold it for many."""
     image = Image.new("RGB", (width, height), None)
     rows = max(1, _STRIP_BYTES // (3 * width))
     strip = memoryview(bytearray(3 * width * rows))

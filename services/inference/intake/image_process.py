@@ -1,7 +1,7 @@
 """The process that decodes pictures. `image_pool` starts it and asks it over its standard input.
 
-Only this process looks at what clients sent as pictures. It knows no model, no key and no registry, may take so much
-memory and no more, and ends when the server closes its end. Each message is a head in JSON and a body of bytes.
+Only this process looks at what clients sent as pictures. It knows no model, no key and no registry, its memory is
+limited, and it ends when the server closes its end. Each message is a head in JSON and a body of bytes.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from services.inference.intake.images import EncodedImage, ImageSource, Limits, 
 _LENGTHS = struct.Struct("!IQ")  # of the head and of the body
 _NICE = 5  # the event loop and the model come first
 _BASE_BYTES = 2**29
-_BYTES_PER_PIXEL = 24  # pictures of 4 bytes a pixel: as it is decoded, turned, converted, and its pixels on their way
+_BYTES_PER_PIXEL = 24  # copies of a picture, 4 bytes a pixel: decoded, turned, converted, and its pixels being sent
 
 
 def main(arguments: list[str]) -> None:
     limits = Limits(*map(int, arguments))
-    for number in (signal.SIGINT, signal.SIGTERM):  # sent to a whole group; what the server has accepted it finishes
+    for number in (signal.SIGINT, signal.SIGTERM):  # sent to a whole group; the server finishes what it accepted
         signal.signal(number, signal.SIG_IGN)
     os.nice(_NICE)
     most = _BASE_BYTES + _BYTES_PER_PIXEL * limits.max_image_pixels + 4 * limits.max_image_bytes
@@ -51,7 +51,7 @@ def send(to: socket.socket, head: dict[str, Any], body: bytes | bytearray = b"")
 
 
 def receive_head(sender: socket.socket) -> tuple[dict[str, Any], int]:
-    """A message's head, and the length of the body that follows it. Raises EOFError where the other end is closed."""
+    """A message's head, and the length of its body. Raises EOFError where the other end is closed."""
     lengths = bytearray(_LENGTHS.size)
     receive_into(sender, memoryview(lengths))
     head_length, length = _LENGTHS.unpack(lengths)
@@ -70,7 +70,7 @@ def receive_into(sender: socket.socket, view: memoryview) -> None:
 
 
 def _answer(head: dict[str, Any], body: bytearray, limits: Limits) -> tuple[dict[str, Any], bytes]:
-    """The picture's size and its pixels, (height, width, 3) bytes; or what is wrong with it."""
+    """The picture's size and pixels, (height, width, 3) bytes; or what is wrong with the picture."""
     field = head["field"]
     try:
         if head["inline"]:

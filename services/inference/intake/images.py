@@ -17,13 +17,13 @@ FORMATS = ("PNG", "JPEG", "WEBP")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 _DATA = re.compile(r"data:[^,]{0,256};base64,", re.IGNORECASE)
 _WHITESPACE = b"\t\n\r "
-# What base64 can hold that a URL may have escaped
+# characters of base64 that a URL may have escaped
 _ESCAPES = {b"%2b": b"+", b"%2f": b"/", b"%3d": b"=", b"%09": b"", b"%0a": b"", b"%0d": b"", b"%20": b""}
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Of one picture: bytes of its file, and pixels as its header tells them."""
+    """Limits of one picture: bytes of its file, and pixels as its header tells them."""
 
     max_image_bytes: int
     max_image_pixels: int

@@ -40,7 +40,7 @@ class Intake:
         self._settings, self._fetcher = settings, fetcher
         self._threads = ThreadPoolExecutor(settings.prepare_workers, thread_name_prefix="prepare")
         self._images = ImagePool(settings)
-        self._preparing: Counter[str] = Counter()  # by model, as each engine has its own queue
+        self._preparing: Counter[str] = Counter()  # by model: each engine has its own queue
 
     async def prepare(self, served: ServedModel, asked: AskedRequest) -> Prepared:
         """Fetch and decode the pictures and make the prompt.
@@ -77,7 +77,7 @@ class Intake:
         sources: Sequence[ImageSource | EncodedImage],
         with_digests: bool,
     ) -> tuple[PreparedPrompt, tuple[str, ...]]:
-        """Runs in one of the threads, so decoded pictures of at most `prepare_workers` requests exist at once."""
+        """Runs in one of `prepare_workers` threads, so at most that many requests have decoded pictures at once."""
         images: list[Image.Image] = []
         pixels, most = 0, self._settings.max_request_pixels
         for source in sources:
@@ -93,7 +93,7 @@ class Intake:
         except HeadmapError:
             raise
         except ValueError as error:
-            # Picture processors refuse sizes they cannot cut into patches, for one extreme ratios of the sides.
+            # Picture processors refuse sizes they cannot cut into patches, such as extreme ratios of the sides.
             if not images:
                 raise InvalidParameter(f"messages: the prompt cannot be made ({error})", param="messages") from error
             raise InvalidImage(f"images: the model cannot take this picture ({error})", param="images") from error

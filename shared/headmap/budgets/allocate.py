@@ -20,7 +20,7 @@ def allocate_budgets(scores: Floats, rule: BudgetRule, prompt_tokens: int) -> In
 
     `scores`: (num_layers, num_kv_heads), at least 0, summing to 1. Returns the same shape, int64. With `exact` the sum
     is exactly min(budget, prompt_tokens) x layers x heads and no head is above prompt_tokens; with `paper` the values
-    are the formula's, whatever the prompt holds. Raises InvalidParameter for a prompt of no tokens.
+    follow the formula, whatever the prompt's length. Raises InvalidParameter for a prompt of no tokens.
     """
     if prompt_tokens < 1:
         raise InvalidParameter(f"prompt_tokens: must be at least 1, got {prompt_tokens}", param="prompt_tokens")

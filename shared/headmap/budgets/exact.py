@@ -20,10 +20,10 @@ def exact_budgets(scores: Floats, rule: BudgetRule, prompt_tokens: int) -> Ints:
 
 
 def water_fill(weights: Floats, total: int, cap: int) -> Ints:
-    """Share `total` over `weights` in proportion, none above `cap`, to the unit (largest remainder).
+    """Share `total` in whole units in proportion to `weights`, none above `cap` (largest remainder).
 
-    Returns int64 of the shape of `weights` (1-D) with sum min(total, cap x len). A larger weight never gets less.
-    Where all that is left weighs 0, it is shared evenly.
+    Returns int64 of the shape of `weights` (1-D) with sum min(total, cap x len). A larger weight never gets less. Where
+    all remaining weights are 0, the rest is shared evenly.
     """
     total = min(total, cap * len(weights))
     share = np.zeros(len(weights))

@@ -1,4 +1,4 @@
-"""What an allocation is asked for: the budget, the observation window and the uniform part (SparseMM section 3.2)."""
+"""The request to an allocation: budget, observation window and uniform part (SparseMM section 3.2)."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def resolve_budget(prompt_tokens: int, budget: int | None, ratio: float | None) 
         return budget
     if ratio is None or not 0 < ratio <= 1:  # NaN fails the comparison too
         raise InvalidParameter(f"kv.ratio: must be above 0 and at most 1, got {ratio}", param="kv.ratio")
-    # 0.29 * 100 is 28.999...; a hair more keeps the share that was meant
+    # 0.29 * 100 is 28.999...; a hair more restores the intended share
     return max(1, math.floor(ratio * prompt_tokens + 1e-9))
 
 

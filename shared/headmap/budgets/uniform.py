@@ -1,4 +1,4 @@
-"""The same budget for every head: what methods without scores give."""
+"""The same budget for every head: for methods without scores."""
 
 from __future__ import annotations
 

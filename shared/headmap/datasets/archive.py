@@ -1,8 +1,8 @@
-"""An uploaded archive as named bytes: zip, tar or tar.gz, told apart by what they hold, and opened under limits.
+"""An uploaded archive as named bytes: zip, tar or tar.gz, told apart by content, and opened under limits.
 
 Nothing is ever unpacked under a name that the archive chose: members are read one at a time, and a compressed tar goes
-into one nameless temporary file first. What is no plain file at a plain relative place is refused, and no more comes
-out of the archive than was counted.
+into one nameless temporary file first. A member that is no plain file at a plain relative path is refused, and no more
+bytes are read than were counted.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class _Names:
         self._taken: set[str] = set()
 
     def keep(self, name: str, *, plain: bool, folder: bool) -> bool:
-        """Whether the member is a page's or the index: not a folder, nor what file managers leave behind."""
+        """Whether the member belongs to a page or is the index: no folder, no leftover of a file manager."""
         self._seen += 1
         if self._seen > MAX_MEMBERS + 1000:  # some folders and leftovers are no pages
             raise InvalidDataset(f"archive: more than {MAX_MEMBERS} members", param="archive")
@@ -117,7 +117,7 @@ def _open_zip(file: BinaryIO) -> Members:
     def read(name: str) -> bytes:
         try:
             with archive.open(infos[name]) as member:
-                data = member.read()  # the library gives no more than `file_size`, and checks its sum
+                data = member.read()  # the library gives at most `file_size` bytes, and checks their sum
         except (zipfile.BadZipFile, zlib.error, ValueError, OSError, EOFError, RuntimeError) as error:
             raise InvalidDataset(f"archive: member {name!a} is broken ({error})", param="archive") from error
         if len(data) != infos[name].file_size:
@@ -147,7 +147,7 @@ def _check_directory(file: BinaryIO) -> None:
 
 def _gunzip(file: BinaryIO, plain: IO[bytes], max_bytes: int) -> None:
     """Write what a gzip file holds to `plain`. Raises DatasetTooLarge as soon as it is too much for `max_bytes`."""
-    room = max_bytes + 2 * tarfile.BLOCKSIZE * MAX_MEMBERS  # a member's header, and what fills its last block
+    room = max_bytes + 2 * tarfile.BLOCKSIZE * MAX_MEMBERS  # a member's header, and the padding of its last block
     written = 0
     try:
         with gzip.GzipFile(fileobj=file, mode="rb") as packed:
@@ -209,7 +209,7 @@ def _header(file: IO[bytes], offset: int) -> tarfile.TarInfo | None:
 
 
 def _long_name(kind: bytes, data: bytes) -> str | None:
-    """The next member's name, where an extended header tells it; lengths and links it may not tell."""
+    """The next member's name, if an extended header gives it; the header must not give lengths or links."""
     if kind == tarfile.GNUTYPE_LONGNAME:
         return data.rstrip(b"\0").decode("utf-8", "surrogateescape")
     if kind != tarfile.XHDTYPE:

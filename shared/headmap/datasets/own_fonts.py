@@ -1,8 +1,8 @@
 """Pages of a user's own text in a user's own fonts, for scripts that the made-up kinds do not write.
 
-Pillow draws them with its raqm layout: Arabic letters join, Devanagari forms its clusters. The same Pillow draws the
-same page again, another one may not; so no job asks for them by a seed: they are written to a folder, which is then
-added as a dataset.
+Pillow draws them with its raqm layout: Arabic letters join, Devanagari forms its clusters. Another version of Pillow
+may draw other pixels, so no job asks for these pages by a seed: they are written to a folder, which is then added as a
+dataset.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ class OwnFont:
 
 
 def text_pages(fonts: Path, text: Path, seed: int) -> Callable[[int], Page]:
-    """What draws page `index` of a series: some lines of `text`, each in one of the fonts that have its characters.
+    """A function that draws page `index` of a series: lines of `text`, each in a font that has its characters.
 
-    A word is what stands between blanks; a line that has none is one word. Raises InvalidDataset for a folder without
-    fonts, and naming the line and character that no font has; Unavailable where Pillow has no raqm layout.
+    Blanks separate words; a line without blanks is one word. Raises InvalidDataset for a folder without fonts and for a
+    character that no font has, with its line; Unavailable where Pillow has no raqm layout.
     """
     if not features.check("raqm"):
         raise Unavailable("fonts: this Pillow lays out no scripts (it comes without raqm)")
@@ -98,7 +98,7 @@ def _write(
     ink: tuple[int, int, int],
     leftwards: bool,
 ) -> list[Word]:
-    """Write words side by side from the margin on which the script begins; those with ink on the page are returned."""
+    """Write words side by side from the margin where the script begins; returns those with ink on the page."""
     width, height = pen.im.size
     x, found = float(width - MARGIN if leftwards else MARGIN), []
     for text in row:

@@ -59,7 +59,7 @@ class PageFolder:
         return len(self._records)
 
     def page(self, number: int) -> Page:
-        """Raises as opening does."""
+        """Raises the same errors as opening the folder."""
         where, record = self._records[number]
         path = self._folder / record.file
         try:

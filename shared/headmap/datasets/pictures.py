@@ -16,7 +16,7 @@ MAX_PIXELS = 40_000_000
 def decode_picture(
     data: bytes, where: str, *, max_pixels: int = MAX_PIXELS, size: tuple[int, int] | None = None
 ) -> Image.Image:
-    """Decode one picture as RGB, as it lies: an EXIF orientation is not followed, since boxes count stored pixels.
+    """Decode one picture as RGB. The EXIF orientation is ignored, since boxes count stored pixels.
 
     `size`: the (width, height) it must have. Raises InvalidDataset, which begins with `where`, for other sizes and
     formats, more than `max_pixels`, animations, and files that are broken or cut short.

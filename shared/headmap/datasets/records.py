@@ -85,7 +85,7 @@ def _field(record: Any, name: str, kind: type[T], where: str) -> T:
 
 
 def _text(record: Any, name: str, where: str) -> str:
-    """Some characters that can be seen, and none that no page shows: line breaks, NUL, half a surrogate pair."""
+    """A text with visible characters, and without those no page shows: line breaks, NUL, half a surrogate pair."""
     text = _field(record, name, str, where)
     if not text.strip() or len(text) > MAX_TEXT:
         raise InvalidDataset(f"{where}: field '{name}' must have 1 to {MAX_TEXT} characters, not {_short(text)}")

@@ -1,4 +1,4 @@
-"""Datasets by name: what a job's `dataset`, `seed` and page numbers stand for, the same on every worker."""
+"""Datasets by name: a job's `dataset`, `seed` and page numbers mean the same pages on every worker."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class PageSource(Protocol):
 
     @property
     def size(self) -> int | None:
-        """How many pages it has; None where it makes as many as are asked for."""
+        """How many pages it has; None where it makes any number."""
         ...
 
     def pages(self, seed: int, first: int, count: int) -> Iterator[Page]:
@@ -59,7 +59,7 @@ class PageSource(Protocol):
 
 @dataclass(frozen=True)
 class MadeUpPages:
-    """Pages drawn when they are asked for."""
+    """Pages drawn on request."""
 
     make: Callable[[int, int], Page]
     size: None = None
@@ -103,8 +103,8 @@ def open_dataset(
 ) -> PageSource:
     """The dataset called `name`: a built-in one, or one of the registry's uploads, which needs `database`.
 
-    `checksum`: the upload must still be the one that had it. Raises DatasetNotFound, for stored pages also
-    DatasetUnavailable, InvalidDataset and RegistryUnavailable.
+    `checksum`: the upload must still have it. Raises DatasetNotFound, for stored pages also DatasetUnavailable,
+    InvalidDataset and RegistryUnavailable.
     """
     if name in MADE_UP:
         return MadeUpPages(MADE_UP[name])
@@ -127,9 +127,9 @@ class DatasetInfo:
     def fit(
         self, pages: int | Literal["auto"] | None, max_pages: int | None
     ) -> tuple[int | Literal["auto"], int | None]:
-        """How many pages to read, and with `auto` at most how many: as asked, else 1,000 or all of a smaller dataset.
+        """The number of pages to read, and the maximum with `auto`: as asked, else 1,000 or all of a smaller dataset.
 
-        Raises InvalidParameter where more are asked for than there are.
+        Raises InvalidParameter for more pages than the dataset has.
         """
         if self.size is None:
             return pages or DEFAULT_PAGES, max_pages

@@ -27,8 +27,8 @@ def open_synthdog(place: str, *, max_pixels: int) -> ParquetPages:
     """The set from a local folder of parquet files, all of them by name; or by a Hub id, the first file of it.
 
     The first of the Hub's ten files has about 5,000 pages in 432 MB, five times what the paper uses; it is fetched
-    where the local Hub cache does not have it. Raises DatasetUnavailable where there are no files and none can be had,
-    and InvalidDataset for files of another schema.
+    unless the local Hub cache has it. Raises DatasetUnavailable where there are no files and none can be fetched, and
+    InvalidDataset for files of another schema.
     """
     local = Path(place).expanduser()
     if local.is_dir():
@@ -48,7 +48,7 @@ def _from_hub(repo: str) -> Path:
         )
     except ImportError as error:
         raise DatasetUnavailable(f"dataset: {SYNTHDOG!r} needs huggingface_hub, which is not here") from error
-    except Exception as error:  # a Hub that refuses, one out of reach, a name that is none: there are no pages
+    except Exception as error:  # the Hub refuses, cannot be reached or does not know the name: there are no pages
         raise DatasetUnavailable(
             f"dataset: {SYNTHDOG!r}: {repo!r} is not in the local Hub cache and cannot be fetched ({error}); "
             f"HEADMAP_SYNTHDOG may name a folder with its parquet files",
@@ -60,7 +60,7 @@ def _from_hub(repo: str) -> Path:
 
 
 class ParquetPages:
-    """Pages in rows of parquet files. One row group is held, that of the last page asked for."""
+    """Pages in rows of parquet files. Holds one row group, the one of the last requested page."""
 
     def __init__(self, files: Sequence[Path], *, max_pixels: int) -> None:
         self._max_pixels = max_pixels

@@ -1,4 +1,4 @@
-"""A user's own pages on their way into the registry: looked at in full before anything is stored."""
+"""A user's own pages on their way into the registry: checked in full before anything is stored."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _TRIES = 5
 
 @dataclass(frozen=True)
 class Upload:
-    """A set of pages that has been checked. `checksum` is the same for the same pages, whatever they came in."""
+    """A set of pages that has been checked. `checksum` is the same for the same pages in any container."""
 
     pages: int
     words: int
@@ -81,7 +81,7 @@ def check_folder(folder: Path, settings: Settings) -> Upload:
 
 
 def check_name(name: str) -> None:
-    """Raises InvalidParameter for what cannot be an upload's name, and DatasetBuiltIn."""
+    """Raises InvalidParameter for a text that cannot be an upload's name, and DatasetBuiltIn."""
     if not re.fullmatch(NAME, name) or len(name) > MAX_NAME:
         raise InvalidParameter(
             f"name: must be 1 to {MAX_NAME} letters, digits, dots, dashes and underscores, got {name!a}", param="name"
@@ -91,7 +91,7 @@ def check_name(name: str) -> None:
 
 
 def file_upload(database: Database, name: str, upload: Upload) -> tuple[DatasetRecord, bool]:
-    """Put a checked upload into the registry, all of it or nothing; and whether it is new.
+    """Put a checked upload into the registry, all of it or nothing. Also returns whether it is new.
 
     Raises as check_name does, DatasetExists where the name stands for other pages, and RegistryUnavailable.
     """
@@ -155,7 +155,7 @@ def _folder(members: Members) -> str:
 
 
 def _check_index(members: Members, folder: str, settings: Settings) -> None:
-    """All that can be told without opening a picture: fields, names, counts, sizes."""
+    """Check all that needs no picture opened: fields, names, counts, sizes."""
     named: set[str] = set()
     pixels = words = 0
     for where, record in _records(members, folder):

@@ -1,5 +1,5 @@
-"""How decode steps run: which backend attends, and whether CUDA graphs replay them. Both are found out when the engine
-is made, and held against what is known to be right."""
+"""How decode steps run: which backend attends, and whether CUDA graphs replay them. A trial decides both when the
+engine is made, against results known to be right."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _GRAPH_ERROR = 16
 
 @dataclass(frozen=True)
 class DecodeChoice:
-    """What was found out: `attention` of decode backends, `graphs` of steps with graphs ("on") and without ("off")."""
+    """Trial results: `attention` of decode backends, `graphs` of steps with graphs ("on") and without ("off")."""
 
     attention: Choice
     graphs: Choice
@@ -52,7 +52,7 @@ class DecodeChoice:
 
 
 def choose_attention(name: str, loaded: LoadedModel) -> Choice:
-    """Raises Unavailable where no candidate, or not the named one, is right for the model on this machine."""
+    """Raises Unavailable where no candidate, or the named one, gives right results for the model on this machine."""
     shape = loaded.cache_shape
     group = loaded.info.num_heads // loaded.info.num_kv_heads
     try:
@@ -64,9 +64,9 @@ def choose_attention(name: str, loaded: LoadedModel) -> Choice:
 def choose_graphs(
     mode: GraphMode, loaded: LoadedModel, cache: RaggedCache, make_capture: Callable[[], Capture] | None
 ) -> tuple[Choice, ModelRunner]:
-    """Whether steps are replayed, and the runner that runs them. `make_capture`: None where the device has no graphs.
+    """Whether graphs replay steps, and the runner for them. `make_capture`: None where the device has no graphs.
 
-    With "auto" they are replayed where that is right and faster; "on" raises Unavailable where it is not right.
+    "auto" replays where that is right and faster; "on" raises Unavailable where it is not right.
     """
     plain = ModelRunner(loaded, cache)
     tried: tuple[Tried, ...]
@@ -114,7 +114,7 @@ def _try_graphs(plain: ModelRunner, graphed: ModelRunner) -> tuple[Tried, Tried]
 def _run_steps(
     runner: ModelRunner, prompt: PreparedPrompt, count: int, device: torch.device
 ) -> tuple[torch.Tensor, float]:
-    """Logits (steps, count, vocab) of steps with given tokens, and milliseconds of one more, run again and again."""
+    """Logits (steps, count, vocab) of steps with given tokens, and milliseconds of one more step, run many times."""
     cache = runner.cache
     plan = plan_cache(KVRequest("full"), cache.shape, prompt.prompt_tokens, None)
     slots: list[int] = []

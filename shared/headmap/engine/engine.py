@@ -1,9 +1,9 @@
 """The engine: one thread that owns a model and its ragged cache, and runs every request that was admitted.
 
-A request waits, runs and ends in exactly one terminal event (`Finished` or `Failed`). Requests join and leave between
-decode steps; each has its own method, budget, length and generator. One is admitted when what it keeps of its prompt
-fits beside a page's worth of steps of all others. Where memory runs short later, the youngest waits once more and goes
-on from the tokens it had.
+A request waits, runs and ends with exactly one terminal event (`Finished` or `Failed`). Requests join and leave between
+decode steps; each has its own method, budget, length and generator. A request is admitted when memory holds what it
+keeps of its prompt and a page's worth of steps of all others. Where memory runs short later, the youngest request waits
+again and goes on from the tokens it had.
 """
 
 from __future__ import annotations
@@ -37,16 +37,16 @@ log = logging.getLogger(__name__)
 
 
 class _Preempted(Exception):
-    """A prefill that ends since those who run need its pages."""
+    """A prefill is given up: the running sequences need its pages."""
 
 
 class Engine:
     """Serves one model. `start` it, `submit` from any thread, `stop` it.
 
     KV memory is `settings.kv_memory_bytes`, or a share of what is free once the weights are loaded. A broken device
-    ends it: `stats().alive` says so. `choice`: how its decode steps run, found out when it is made.
+    ends it: `stats().alive` says so. `choice`: how its decode steps run, decided when it is made.
 
-    Raises Unavailable where no decode backend, or not the one that the settings name, is right here.
+    Raises Unavailable where the decode backend that the settings name, or every one, gives wrong results here.
     """
 
     def __init__(self, loaded: LoadedModel, settings: EngineSettings) -> None:
@@ -121,11 +121,11 @@ class Engine:
         self._roster.cancel(request_id)
 
     def drop_session(self, key: Hashable) -> bool:
-        """Forget what is kept of a conversation; whether there was anything."""
+        """Forget what is kept of a conversation. Returns whether there was anything."""
         return self.sessions.drop(key)
 
     def stop(self, timeout: float) -> None:
-        """Take no more requests; those at hand have `timeout` seconds to finish, the rest fail with ShuttingDown."""
+        """Take no more requests; open ones have `timeout` seconds to finish, the rest fail with ShuttingDown."""
         self._roster.stop(timeout)
         if self._thread.ident is not None:
             self._thread.join(timeout + 60)
@@ -175,7 +175,7 @@ class Engine:
     # ---- prompts
 
     def _prefill(self) -> None:
-        """Prefill the requests whose turn it is in one row; running ones get their tokens between its layers."""
+        """Prefill the next requests in one row; running ones get their tokens between its layers."""
         pack = self._roster.next_pack()
         if not pack:
             return
@@ -208,7 +208,7 @@ class Engine:
             self._begin(pack, logits)
 
     def _prefill_failed(self, pack: list[Sequence], error: Exception) -> None:
-        """One fails; of several, each is tried by itself. Their ends, Cancelled and ShuttingDown, are all of theirs."""
+        """A single prompt fails; several are each tried alone. Cancelled and ShuttingDown end all of them."""
         self._stop_if_broken(error)
         told = as_headmap_error(error)
         if len(pack) == 1 or isinstance(told, Cancelled | ShuttingDown):
@@ -220,7 +220,7 @@ class Engine:
             self._put_back(sequence)
 
     def _begin(self, pack: list[Sequence], logits: torch.Tensor) -> None:
-        """The first tokens of sequences whose prompts are in the cache; those that were preempted have theirs."""
+        """Choose the first tokens of sequences whose prompts are in the cache; preempted ones already have theirs."""
         started: list[Sequence] = []
         rows: list[int] = []
         for row, sequence in enumerate(pack):
@@ -243,7 +243,7 @@ class Engine:
                 self._keep_session(sequence)
 
     def _forks(self, first: Sequence) -> list[Sequence]:
-        """Start those of a group whose turn it is on the same part of the cache as one of them, just prefilled."""
+        """Start others of the group on the cache part of `first`, just prefilled, while it is their turn."""
         forks: list[Sequence] = []
         while first.request.group is not None and (sequence := self._roster.next_fork(first)):
             sequence.queue_s += time.monotonic() - sequence.submitted
@@ -258,9 +258,9 @@ class Engine:
         return forks
 
     def _between_layers(self) -> None:
-        """A long prompt must not hold up the others: decode once the last step lies too far back.
+        """A long prompt must not hold up the others: decode when the last step is too long ago.
 
-        Raises Cancelled where all clients of the prompts have gone, and ShuttingDown where there is no more time.
+        Raises Cancelled where all clients of the prompts have gone, and ShuttingDown where no time is left.
         """
         if self._roster.out_of_time:
             raise ShuttingDown("the server shut down before the request was done")
@@ -273,7 +273,7 @@ class Engine:
     # ---- steps
 
     def _step(self) -> None:
-        """One token for every running sequence; where a device's memory runs out, for all but the youngest."""
+        """Run one token of every running sequence; where the device's memory runs out, of all but the youngest."""
         started = time.monotonic()
         self._make_room()
         while running := list(self._roster.running):
@@ -286,7 +286,7 @@ class Engine:
                 break
             except OutOfMemory as error:
                 if self._roster.prefilling:
-                    raise  # the youngest is the one whose prefill this ends; the step comes again after it
+                    raise  # this ends the youngest's prefill; the step is tried again afterwards
                 self._fail(running[-1], as_headmap_error(error))
             except Exception as error:
                 self._stop_if_broken(error)
@@ -303,7 +303,7 @@ class Engine:
             sequence.decode_s += elapsed
 
     def _make_room(self) -> None:
-        """Have the youngest wait again until the pages for one more token of the others are free."""
+        """Preempt the youngest sequences until pages for one more token of the others are free."""
         books, roster = self._cache.books, self._roster
         while roster.busy > 1 and books.short([sequence.slot for sequence in roster.running]) > len(books.free):
             self._totals["preempted"] += 1
@@ -312,7 +312,7 @@ class Engine:
             self._put_back(roster.running[-1])
 
     def _put_back(self, sequence: Sequence) -> None:
-        """Take a sequence's memory; it is the next to start, and goes on from the tokens that it has."""
+        """Free a sequence's memory; it starts next, and goes on from the tokens that it has."""
         self._telling.tell_untold()
         self._release(sequence)
         sequence.submitted = time.monotonic()
@@ -364,8 +364,8 @@ class Engine:
     def _keep_session(self, sequence: Sequence) -> None:
         """Copy what the cache holds of a conversation for its next turn, where that fits the sessions' memory.
 
-        Only its prompt, before any token of the answer has run: a client's next prompt may write the same answer in
-        other tokens.
+        It copies the prompt alone, before any token of the answer has run: the client's next prompt may write the same
+        answer in other tokens.
         """
         session = sequence.request.session
         held = sequence.kept_tokens * self._cache.shape.token_bytes
@@ -374,12 +374,12 @@ class Engine:
         try:
             parked = self._cache.park(sequence.slot)
             sequence.session_kept = self.sessions.keep(session, sequence.prompt_ids, parked)
-        except Exception as error:  # costs the next turn its time, and not this one its answer
+        except Exception as error:  # the next turn takes longer; this one keeps its answer
             self._stop_if_broken(error)
             log.exception("the session of request %s is not kept", sequence.id)
 
     def _fail(self, sequence: Sequence, error: HeadmapError) -> None:
-        """Its client hears it first, whatever becomes of the rest."""
+        """Its client is told first, whatever happens to the rest."""
         self._telling.tell_untold()
         self._count_failure(sequence, error)
         self._telling.event(sequence, Failed(error))
@@ -392,7 +392,7 @@ class Engine:
             log.error("request failed: %s", error.detail, exc_info=error.__cause__, extra=whose)
 
     def _leave(self, sequence: Sequence) -> None:
-        """Out of the running ones, its memory free. An error here ends the engine: its books would be wrong."""
+        """Remove a running sequence and free its memory. An error here ends the engine: its books would be wrong."""
         self._roster.remove(sequence)
         self._release(sequence)
         if sequence.session is not None:
@@ -405,7 +405,7 @@ class Engine:
             self._cache.release(slot)
 
     def _stop_if_broken(self, error: Exception) -> None:
-        """Raises DeviceFailed where a device will not work again in this process: that ends the engine."""
+        """Raises DeviceFailed, which ends the engine, where the device will not work again in this process."""
         if isinstance(error, DeviceFailed):
             raise error
         if is_broken_device(error):

@@ -1,4 +1,4 @@
-"""What an engine must know of the settings. `headmap.settings.Settings` has it, but needs more libraries than it."""
+"""The settings an engine needs. `headmap.settings.Settings` has them, but needs more libraries than an engine."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Literal, Protocol
 
 
 class EngineSettings(Protocol):
-    """The fields of `Settings` by the same names, which says what they mean."""
+    """Fields of `Settings` under the same names; `Settings` says what they mean."""
 
     @property
     def kv_memory_bytes(self) -> int | None: ...

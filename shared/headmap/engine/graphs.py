@@ -1,8 +1,8 @@
 """Decode steps captured as CUDA graphs, one for each power of two of sequences, good until the model is unloaded.
 
 A step of a small batch is hundreds of short kernels; replayed as one graph, the device does not wait for Python between
-them. The pool and its integers never move, so all that changes is copied into a few tensors whose addresses the graph
-knows. A step of fewer sequences than its graph is filled up with the pool's idle slot.
+them. The pool and its integers never move, so what changes is copied into a few tensors whose addresses the graph
+knows. A step with fewer sequences than its graph is padded with the pool's idle slot.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ class CudaCapture:
         self._pool = torch.cuda.graph_pool_handle()
 
     def __call__(self, step: Callable[[], torch.Tensor]) -> tuple[Callable[[], None], torch.Tensor]:
-        """What replays `step`, and the tensor that then holds its result."""
+        """A function that replays `step`, and the tensor that then holds the result."""
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             step()  # compiles kernels and opens libraries, which cannot be captured
         torch.cuda.current_stream().wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
-        # Other threads may allocate meanwhile: only this thread's calls must be such as can be captured.
+        # Other threads may allocate meanwhile: only this thread's calls have to be capturable.
         with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
             result = step()
         return graph.replay, result
@@ -53,7 +53,7 @@ class _Captured:
 
 
 class GraphedDecoder:
-    """Runs `forward` by graphs. `replayed` and `plain` count steps with and without one."""
+    """Runs `forward` by graphs. `replayed` and `plain` count steps with and without a graph."""
 
     def __init__(self, forward: Forward, backend: DecodeBackend, capture: Capture) -> None:
         self._forward, self._backend, self._capture = forward, backend, capture
@@ -62,7 +62,7 @@ class GraphedDecoder:
         self.replayed = self.plain = 0
 
     def step(self, cache: DecodeCache, tokens: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
-        """Logits (S, vocab) of one token of each sequence, till the next step. `tokens`: (S, 1), `positions`: (S,)."""
+        """Logits (S, vocab) of one token of each sequence, until the next step. `tokens`: (S, 1), `positions`: (S,)."""
         count = len(tokens)
         captured = self._graph(1 << (count - 1).bit_length(), tokens.device)
         if captured is None:

@@ -1,4 +1,4 @@
-"""How much memory there is for keys and values where the settings do not say, and memory that goes back once freed."""
+"""How much memory keys and values get where the settings do not say, and how freed memory goes back to the system."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def spare_memory(device: torch.device) -> int:
 def share_of_each(settings: Settings, models: int) -> Settings:
     """The settings of each of a process's `models`: an even part of its memory for keys and values and for sessions.
 
-    Call it when the weights of all are on the device, since what is divided is what they leave.
+    Call it when all weights are on the device, since it divides what they leave.
     """
     kv = settings.kv_memory_bytes or spare_memory(find_device(settings.device))
     shares = {"kv_memory_bytes": kv // models, "session_memory_bytes": settings.session_memory_bytes // models}

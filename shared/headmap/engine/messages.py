@@ -27,10 +27,10 @@ class Cancelled(HeadmapError):
 class EngineRequest:
     """A prompt, what to keep of it, and how to go on.
 
-    scores: those of the map to serve with, if there is one. grammar: the form of the answer. session: the conversation
-    that the prompt may go on from and whose past is kept at the end. watched: the layer and the KV head whose kept
-    tokens are told. group: requests of one group differ in id and sampling alone, so one prefill may serve them all;
-    they have no session and watch nothing.
+    scores: of the map to serve with, if there is one. grammar: the form of the answer. session: the prompt may go on
+    from this conversation, and its past is kept at the end. watched: the result tells which tokens this layer and KV
+    head keep. group: requests of one group differ in id and sampling alone, so one prefill may serve them all; they
+    have no session and watch nothing.
     """
 
     id: str
@@ -48,9 +48,9 @@ class EngineRequest:
 
 @dataclass(frozen=True)
 class Token:
-    """One generated token; `text` is what became certain with it, maybe nothing.
+    """One generated token; `text` became certain with it and may be empty.
 
-    logprob: natural logarithm of its probability, and top: the likeliest tokens with theirs, where they are asked for.
+    logprob: natural logarithm of its probability. top: the likeliest tokens with theirs. Both only where requested.
     """
 
     id: int
@@ -99,7 +99,7 @@ OnEvent = Callable[[Event], None]
 
 @dataclass(frozen=True)
 class EngineStats:
-    """A look at the engine. Bytes are of KV: of pages that are held, and of all; totals count since the start."""
+    """The engine at one moment. KV bytes are of held pages and of the whole pool; totals count since the start."""
 
     alive: bool
     running: int

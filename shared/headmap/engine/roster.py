@@ -15,10 +15,10 @@ from headmap.kvcache.pool.books import Books
 class Roster:
     """The requests of one engine, and which of them start.
 
-    One starts when what it keeps of its prompt fits beside a page's worth of steps of all that run. `packs`: whether a
-    request's prompt can be prefilled in one row with others, up to `max_prefill_tokens` tokens.
+    A request starts when memory holds what it keeps of its prompt and a page's worth of steps of all that run. `packs`:
+    whether a request's prompt can be prefilled in one row with others, up to `max_prefill_tokens` tokens.
 
-    running, prefilling: changed by the engine's thread alone, oldest first. changed: the lock of everything here.
+    running, prefilling: oldest first; only the engine's thread changes them. changed: the lock of everything here.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class Roster:
             self.changed.notify()
 
     def stop(self, seconds: float) -> None:
-        """Take no more; what is there has so many seconds."""
+        """Take no more requests; those that are here have so many seconds."""
         with self.changed:
             self.stop_at = time.monotonic() + seconds
             self.changed.notify()
@@ -84,7 +84,7 @@ class Roster:
         return self.stop_at is not None and time.monotonic() >= self.stop_at
 
     def take_cancelled(self) -> list[Sequence]:
-        """Those whose clients have gone. What is being prefilled ends with its prefill."""
+        """Sequences whose clients have gone; those being prefilled end with their prefill."""
         with self.changed:
             ids, self._cancelled = self._cancelled, set()
             self._cancelled.update(sequence.id for sequence in self.prefilling if sequence.id in ids)
@@ -97,7 +97,7 @@ class Roster:
         return any(sequence.id not in self._cancelled for sequence in self.prefilling)
 
     def next_pack(self) -> list[Sequence]:
-        """Take the requests to prefill now: at least one where one fits, more up to the bound on tokens."""
+        """Take the requests to prefill: at least one where one fits, more up to the bound on tokens."""
         pack: list[Sequence] = []
         taken = 0
 
@@ -110,7 +110,7 @@ class Roster:
             tokens = sum(one.prompt.prompt_tokens for one in pack) + sequence.prompt.prompt_tokens
             if sequence.alone or tokens > self._max_prefill_tokens:
                 return False
-            # One of a group is prefilled, the others go on from it.
+            # Only one request of a group is prefilled; the others go on from it.
             groups = {one.request.group for one in pack} - {None}
             return sequence.request.group not in groups and self._packs(sequence)
 
@@ -124,7 +124,7 @@ class Roster:
         return pack
 
     def next_fork(self, first: Sequence) -> Sequence | None:
-        """Take the next request where its turn is and it is of the group of `first`, whose prompt is in the cache."""
+        """Take the next request if it belongs to the group of `first`, whose prompt is in the cache."""
         shared = self._books.part(first.slot).used
 
         def fits(sequence: Sequence) -> bool:
@@ -140,13 +140,13 @@ class Roster:
             return fork
 
     def run_pack(self) -> None:
-        """What was being prefilled runs."""
+        """The prefilled sequences run."""
         with self.changed:
             self.running += self.prefilling
             self.prefilling = []
 
     def put_back(self, sequence: Sequence) -> None:
-        """Have one wait again; it is the next to start."""
+        """Have a sequence wait again; it is the next to start."""
         with self.changed:
             self.remove(sequence)
             self._scheduler.put_back(sequence)
@@ -158,7 +158,7 @@ class Roster:
                     among.remove(sequence)
 
     def drain(self) -> list[Sequence]:
-        """Take all there are out, and take no more."""
+        """Remove all sequences, and take no more."""
         with self.changed:
             self.stop_at = self.stop_at or time.monotonic()
             left = [*self.prefilling, *self.running, *self._scheduler.drain()]
@@ -169,5 +169,5 @@ class Roster:
         return sequence.pages(self._books.paging, sequence.room)
 
     def _spare_pages(self, starting: int = 0, taken: int = 0) -> int:
-        """Pages for one that starts, beside those `starting` with it, who take `taken` pages."""
+        """Pages for one more sequence, beside `starting` others that start with it and take `taken` pages."""
         return spare_pages(len(self._books.free) - taken, len(self.running) + starting, self._books.tail.rows)

@@ -22,7 +22,7 @@ OnLayer = Callable[[], None]
 
 
 class ModelRunner:
-    """Touches tensors and decides nothing: who runs, and with which budget, is settled by the caller."""
+    """Touches tensors and decides nothing: the caller decides who runs, and with which budget."""
 
     def __init__(
         self, loaded: LoadedModel, cache: RaggedCache, mask: HeadMask | None = None, capture: Capture | None = None
@@ -40,9 +40,9 @@ class ModelRunner:
         """Run whole prompts in one row, keeping what their plans say. Returns the next tokens' logits, (S, vocab)
         float32.
 
-        `on_layer` is called before each layer of what sees the pictures, and before each text layer's attention; it may
-        decode other sequences, and may raise to end the work. Raises OutOfMemory, and ValueError for several prompts of
-        which one cannot be packed.
+        `on_layer` is called before each layer of the vision tower, and before each text layer's attention; it may
+        decode other sequences, and may raise to end the work. Raises OutOfMemory, and ValueError where one of several
+        prompts cannot be packed.
         """
         model, device = self.loaded.model, self.loaded.device
         packed = self.loaded.family.pack(prepared)
@@ -64,7 +64,7 @@ class ModelRunner:
 
     @contextmanager
     def _before_vision_layers(self, call: OnLayer | None) -> Iterator[None]:
-        """Have `call` called before each member of the module lists outside the text model."""
+        """Call `call` before each member of the module lists outside the text model."""
         if call is None:
             yield
             return
@@ -98,7 +98,7 @@ class ModelRunner:
         """Run one token of each sequence at its position. Returns logits, (len(slots), vocab) float32, good until the
         next step.
 
-        Raises OutOfMemory. A step that fails can be run again, without sequences that were released meanwhile.
+        Raises OutOfMemory. A failed step can be run again, without sequences released meanwhile.
         """
         device = self.loaded.device
         ids = torch.tensor(tokens, device=device)[:, None]

@@ -1,4 +1,4 @@
-"""One request in the engine, from its submission to its terminal event, and the checks it has to pass."""
+"""One request in the engine, from submission to terminal event, and the checks it has to pass."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from headmap.kvcache.transformers.prefill import Prompt
 class Sequence:
     """A request on its way. Times in seconds.
 
-    `prompt` is what is left to prefill of the request's, and `plan` is about that, where a session holds the rest.
-    `tokens` stay when a sequence is preempted; it then waits once more, and goes on from them.
+    Where a session holds a part of the request's prompt, `prompt` and `plan` are about the rest. `tokens` stay when a
+    sequence is preempted; it then waits again, and goes on from them.
     """
 
     request: EngineRequest
@@ -60,23 +60,23 @@ class Sequence:
 
     @property
     def position(self) -> int:
-        """Where the last token stands, the one that the next step runs."""
+        """The position of the last token, which the next step runs."""
         return self.request.prompt.next_position + len(self.tokens) - 1
 
     @property
     def room(self) -> int:
-        """Generated tokens that there must be room for when it starts: those it has, one at least."""
+        """Generated tokens that need room when it starts: those it has, at least one."""
         return max(1, len(self.tokens))
 
     def pages(self, paging: Paging, new_tokens: int) -> int:
-        """What it holds once it has `new_tokens` tokens."""
+        """Pages it holds once it has `new_tokens` tokens."""
         return paging.sequence(self.plan, new_tokens, None if self.past is None else self.past.lengths)
 
     def prefill(self) -> Prompt:
         return Prompt(self.slot, self.plan, self.prompt.spans, self.past, self.watch)
 
     def finished(self, reason: str, tail: str, paging: Paging) -> Finished:
-        """Its end, where it went well. `tail`: text that no Token event brought."""
+        """Its successful end. `tail`: text that no Token event brought."""
         prompt_tokens, shape = self.request.prompt.prompt_tokens, paging.shape
         reused_tokens = prompt_tokens - self.prompt.prompt_tokens
         return Finished(
@@ -123,7 +123,7 @@ def make_sequence(
     prompt, kv = request.prompt, request.kv
     if session is not None:
         prompt = loaded.rest(prompt, len(session.tokens))
-        # A turn with pictures is compressed by itself, one of text alone is kept whole.
+        # A turn with pictures is compressed by itself; a turn of text alone is kept whole.
         kv = kv if prompt.images else KVRequest("full")
     sequence = Sequence(
         request=request,

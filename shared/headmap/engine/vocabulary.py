@@ -17,7 +17,7 @@ _SPACE = "▁"
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """pieces: bytes by token id, nothing for control tokens. controls: what control tokens are called, by id."""
+    """pieces: bytes by token id, none for control tokens. controls: names of control tokens, by id."""
 
     pieces: tuple[bytes, ...]
     controls: dict[int, str]
@@ -33,7 +33,7 @@ class Vocabulary:
         return self.pieces[token] if token < len(self.pieces) else b""
 
     def spells(self, text: str) -> bool:
-        """Whether some tokens one after the other write `text`."""
+        """Whether some sequence of tokens writes `text`."""
         data = text.encode()
         reached = [True] + [False] * len(data)
         for end in range(1, len(data) + 1):
@@ -42,7 +42,7 @@ class Vocabulary:
         return reached[-1]
 
     def tokens(self, data: bytes) -> list[int]:
-        """Tokens that write `data`, the longest first; ends early where none goes on."""
+        """Tokens that write `data`, the longest fitting one each time; ends early where none fits."""
         found: list[int] = []
         start = 0
         while start < len(data):
@@ -90,7 +90,7 @@ def read_vocabulary(tokenizer: PreTrainedTokenizerBase) -> Vocabulary:
 
 
 def _decoders(tokenizer: PreTrainedTokenizerBase) -> set[str]:
-    """The kinds of decoders that a tokenizer of the tokenizers library is made of."""
+    """The kinds of decoders in a tokenizer of the tokenizers library."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     decoder: dict[str, Any] = (json.loads(backend.to_str())["decoder"] if backend is not None else None) or {}
     parts: Sequence[dict[str, Any]] = decoder.get("decoders", [decoder])

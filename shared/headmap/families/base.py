@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Axis:
-    """Pixels of a picture's width (or height) to columns (or rows) of its token grid: cell = pixel x scale + offset."""
+    """Maps pixels of a picture's width (height) to columns (rows) of its token grid: cell = pixel x scale + offset."""
 
     cells: int
     scale: float
@@ -50,8 +50,8 @@ class Axis:
 class VisualTokens:
     """One picture's tokens: `count` in the prompt; `grid` (rows, cols) int64, which of them shows each cell.
 
-    A family counts picture tokens alone. In a PreparedPrompt all count that lie between the picture's first and last,
-    row ends and the names of tiles among them.
+    A family counts picture tokens alone. A PreparedPrompt counts all tokens from the picture's first to its last, row
+    ends and tile names included.
     """
 
     count: int
@@ -70,7 +70,7 @@ class VisualTokens:
 
     def cells_of(self, tokens: npt.NDArray[np.int64]) -> npt.NDArray[np.int32]:
         """For tokens counted from the picture's first: row x columns + column of their cell, -1 where there is none."""
-        cells = np.full(self.count + 1, -1, dtype=np.int32)  # the last stands for all that is no token of the picture
+        cells = np.full(self.count + 1, -1, dtype=np.int32)  # the last entry stands for all tokens outside the picture
         cells[self.grid] = np.arange(self.grid.size, dtype=np.int32).reshape(self.grid.shape)
         cells[-1] = -1
         return cells[np.where((tokens >= 0) & (tokens < self.count), tokens, self.count)]
@@ -80,9 +80,9 @@ class VisualTokens:
 class PreparedPrompt:
     """A prompt as the model takes it, for one sequence of n tokens.
 
-    inputs: input_ids (1, n) and the pictures' tensors. position_ids: (1, n) or, with M-RoPE, (3, 1, n).
-    next_position: the position of the first generated token. images: tokens of each picture, and image_starts, the
-    index in the prompt of its first. spans: (start, end) of pictures whose tokens see each other in both directions.
+    inputs: input_ids (1, n) and the pictures' tensors. position_ids: (1, n) or, with M-RoPE, (3, 1, n). next_position:
+    the position of the first generated token. images: tokens of each picture. image_starts: the index in the prompt of
+    each picture's first token. spans: (start, end) of pictures whose tokens see each other in both directions.
     """
 
     inputs: Mapping[str, torch.Tensor]
@@ -107,7 +107,7 @@ class PackedPrompts:
 
     inputs: input_ids (1, n) and the tensors of all pictures, prompt after prompt. position_ids: (1, n) or, with M-RoPE,
     (3, 1, n); each prompt has its own. bounds: (start, end) of each prompt in the row. Nothing here keeps the prompts
-    from seeing each other: that is the work of the cache whose attention they meet.
+    from seeing each other: the cache's attention does.
     """
 
     prompts: tuple[PreparedPrompt, ...]
@@ -121,7 +121,7 @@ class PackedPrompts:
 
     @property
     def last_tokens(self) -> tuple[int, ...]:
-        """The index in the row of each prompt's last token, whose hidden state predicts the first new one."""
+        """The index in the row of each prompt's last token; its hidden state predicts the first new token."""
         return tuple(end - 1 for _, end in self.bounds)
 
 
@@ -143,11 +143,11 @@ class Family(ABC):
         """Preprocess pictures (RGB): the model's tensors, and each picture's tokens."""
 
     def place(self, config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase) -> str:
-        """What the chat template writes for a picture. The default is the picture token itself."""
+        """The chat template writes this text for a picture; by default the picture token itself."""
         return self.image_token(config, tokenizer)
 
     def written(self, config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase, image: VisualTokens) -> str:
-        """What stands in the prompt instead of `place`, with `image.count` picture tokens in it, and only these."""
+        """The prompt has this text in place of `place`; it holds exactly `image.count` picture tokens."""
         return self.image_token(config, tokenizer) * image.count
 
     def image_token(self, config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase) -> str:
@@ -157,7 +157,7 @@ class Family(ABC):
     def skip_images(
         self, config: PretrainedConfig, inputs: Mapping[str, torch.Tensor], skipped: Sequence[VisualTokens]
     ) -> dict[str, torch.Tensor]:
-        """The tensors of `image_inputs` without those of the first pictures, `skipped`; at least one is left."""
+        """The tensors of `image_inputs` without the first pictures, `skipped`; at least one picture is left."""
 
     def packs(self, prompt: PreparedPrompt) -> bool:
         """Whether `prompt` can be laid in one row with others."""
@@ -165,7 +165,7 @@ class Family(ABC):
         return True
 
     def pack(self, prompts: Sequence[PreparedPrompt]) -> PackedPrompts:
-        """Lay `prompts` one after the other in one row. Raises ValueError for several of which one does not `packs`."""
+        """Lay `prompts` one after the other in one row. Raises ValueError for several unless all pass `packs`."""
         if len(prompts) > 1 and not all(map(self.packs, prompts)):
             raise ValueError("prompts: one of them cannot be laid in a row with others")
         pictures = [rest for prompt in prompts if (rest := _without_ids(prompt.inputs))]
@@ -177,7 +177,7 @@ class Family(ABC):
         )
 
     def join_images(self, parts: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
-        """The tensors of `image_inputs` of several prompts as those of one; every prompt in `parts` has pictures.
+        """Join the `image_inputs` tensors of several prompts into those of one; every prompt in `parts` has pictures.
 
         The default takes the first dimension for pictures, tiles or patches: (p, ...) and (q, ...) to (p + q, ...).
         """
@@ -200,7 +200,7 @@ class Family(ABC):
         return model.model.language_model
 
     def bound_activations(self, model: PreTrainedModel) -> None:
-        """Have long prompts and many pictures run in pieces; changes `model` in place. Once a model."""
+        """Make long prompts and many pictures run in pieces; changes `model` in place. Call it once a model."""
         bound_activations(model, self.text_model(model))
 
 

@@ -1,7 +1,7 @@
 """Gemma 3: every picture stretched to one square of tokens, which see each other in both directions.
 
-Most of its layers slide: they hold their window, and budgets are for the others. Pan and scan, a choice of its
-processor that is off by default, is not used.
+Most of its layers slide: they hold their window, and budgets are for the others. The processor's pan and scan, off by
+default, is not used.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ class Idefics3(Family):
         side, tokens = _side(config), []
         for image, rows, cols in zip(images, features["rows"][0], features["cols"][0], strict=True):
             split = {"rows": int(rows), "cols": int(cols), "whole_tokens": side * side}
-            if not rows:  # small pictures are not split: the whole is all there is
+            if not rows:  # small pictures are not split: there is only the whole
                 split = {"rows": 1, "cols": 1, "whole_tokens": 0}
             tokens.append(tiled(image.width, image.height, side=side, **split))
         return {key: features[key] for key in ("pixel_values", "pixel_attention_mask")}, tuple(tokens)

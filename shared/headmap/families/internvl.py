@@ -44,7 +44,7 @@ class InternVL(Family):
 def arrangement(shape: float, area: float, fewest: int, most: int) -> tuple[int, int]:
     """Rows and columns of tiles for a picture of `shape` (width / height) and `area` (in tiles).
 
-    The one nearest in shape; of those equally near the one with most tiles that the picture fills by more than half.
+    The nearest in shape; among equally near ones, the one with most tiles that the picture fills by more than half.
     """
     options = [
         (rows, cols) for cols in range(1, most + 1) for rows in range(1, most + 1) if fewest <= rows * cols <= most

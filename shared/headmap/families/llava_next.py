@@ -1,7 +1,7 @@
 """LLaVA-NeXT (Vicuna, Llama and Mistral text models): a small whole picture, then high-resolution tiles.
 
-The first (size / patch)^2 tokens show the whole picture. Then come the tiles of the best-fitting resolution, put
-together, freed of padding, row by row with a newline token after each row.
+The first (size / patch)^2 tokens show the whole picture. Then come the tiles of the best-fitting resolution, joined and
+without padding, row by row with a newline token after each row.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def _class_token(config: PretrainedConfig) -> int:
 
 
 def _axis(length: int, other: int, best: int, best_other: int, tile: int, side: int) -> Axis:
-    """One axis: the picture is scaled to fit `best`, centred on it, cut into patches, and padding rows are dropped.
+    """One axis: scale the picture to fit `best`, centre it there, cut it into patches and drop padding rows.
 
     The processor pads in pixels and the model unpads in patches; both roundings are followed.
     """

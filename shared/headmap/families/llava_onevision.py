@@ -1,8 +1,8 @@
 """LLaVA-OneVision: as LLaVA-NeXT, at more resolutions and shrunk to a bound; several pictures come as one tile each.
 
-A picture alone: the whole at the base resolution, then the tiles freed of padding, scaled down where they are above
-`anyres_max_N` bases, a newline token after each row. One of several: padded to a square around its middle, one tile,
-one newline token at its end.
+A single picture: the whole at the base resolution, then the tiles without padding, scaled down where they exceed
+`anyres_max_N` bases, with a newline token after each row. One of several: padded to a square around its middle, one
+tile, with a newline token at its end.
 """
 
 from __future__ import annotations
@@ -38,17 +38,17 @@ class LlavaOnevision(Family):
         self, config: PretrainedConfig, inputs: Mapping[str, torch.Tensor], skipped: Sequence[VisualTokens]
     ) -> dict[str, torch.Tensor]:
         rest = {key: inputs[key][len(skipped) :] for key in ("pixel_values", "image_sizes")}
-        # As many as the whole prompt had: a picture that was one of several stays one tile, though it be left alone.
+        # The count of the whole prompt: a picture that was one of several stays one tile, even when left alone.
         return {**rest, "batch_num_images": inputs["batch_num_images"]}
 
     def packs(self, prompt: PreparedPrompt) -> bool:
-        """Not where one picture is left of several: the model takes a count of one for a picture alone, in tiles."""
+        """False where one of several pictures is left: the model reads a count of one as a single picture, in tiles."""
         return len(prompt.images) != 1 or int(prompt.inputs["batch_num_images"]) == 1
 
     def join_images(self, parts: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
         """Pixels (images, tiles, channels, side, side) padded to the most tiles; image_sizes (images, 2).
 
-        batch_num_images (prompts,): how many of the pictures are each prompt's.
+        batch_num_images (prompts,): the number of pictures of each prompt.
         """
         sizes = [part["image_sizes"] for part in parts]
         return {

@@ -16,7 +16,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-# From its own module: some releases guard the name at top level with torchvision, which we do without.
+# From its own module: some releases hide the name at top level behind torchvision, which is not needed here.
 from transformers.models.auto.image_processing_auto import AutoImageProcessor
 
 from headmap.devices import find_device, use_device
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model ready to run: weights, tokenizer, picture processor and what its family knows."""
+    """A model ready to run: weights, tokenizer, picture processor and its family."""
 
     info: ModelInfo
     family: Family
@@ -60,8 +60,8 @@ class LoadedModel:
     def prepare(self, messages: Sequence[Message], images: Sequence[Image.Image]) -> PreparedPrompt:
         """Tokenize a conversation and preprocess its pictures (RGB, one for each image part, in order).
 
-        Raises InvalidParameter for a conversation that the chat template does not take and for another number of
-        pictures than image parts.
+        Raises InvalidParameter for a conversation that the chat template rejects, and where the numbers of pictures and
+        image parts differ.
         """
         config, tokenizer = self.model.config, self.tokenizer
         inputs, tokens = ({}, ()) if not images else self.family.image_inputs(config, self.image_processor, images)
@@ -100,7 +100,7 @@ class LoadedModel:
         )
 
     def rest(self, prompt: PreparedPrompt, start: int) -> PreparedPrompt:
-        """`prompt` without its first `start` tokens, which must not end within a picture: what a further turn adds."""
+        """`prompt` without its first `start` tokens, which must not end within a picture: a further turn."""
         seen = sum(place < start for place in prompt.image_starts)
         inputs = {"input_ids": prompt.inputs["input_ids"][:, start:]}
         if seen < len(prompt.images):
@@ -122,7 +122,7 @@ def load_model(info: ModelInfo, *, device: str = "auto", dtype: str = "auto") ->
     """
     where = find_device(device)
     use_device(where)
-    # Said either way: where nothing is said, transformers may ask at a terminal.
+    # Always set: otherwise transformers may ask at a terminal.
     code = {"trust_remote_code": info.trust_remote_code, "local_files_only": True}
     try:
         model: PreTrainedModel = AutoModelForImageTextToText.from_pretrained(
@@ -139,7 +139,7 @@ def load_model(info: ModelInfo, *, device: str = "auto", dtype: str = "auto") ->
 def wrap_model(
     info: ModelInfo, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, image_processor: Any
 ) -> LoadedModel:
-    """Make a LoadedModel of parts at hand; switches the model's text attention to ours.
+    """Make a LoadedModel from its parts; switches the model's text attention to ours.
 
     Raises UnsupportedModel for layers of a kind that the cache does not hold.
     """
@@ -182,8 +182,8 @@ def _chat_template(info: ModelInfo, tokenizer: PreTrainedTokenizerBase) -> str:
 def _eos(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
     """Every token that ends an answer by the generation settings, by the tokenizer or by the model's own config.
 
-    Of the config only control tokens count: where its file names none it has those of its class, made for another
-    vocabulary.
+    Only control tokens count from the config: where its file names none, it has the defaults of its class, which belong
+    to another vocabulary.
     """
     named = set(_as_ids(getattr(model.generation_config, "eos_token_id", None)))
     controls = {token_id for token_id, token in tokenizer.added_tokens_decoder.items() if token.special}

@@ -1,7 +1,7 @@
-"""Activations of long prompts and of many pictures, bounded: what works token by token runs over them in pieces.
+"""Bounded activations for long prompts and many pictures: modules that work token by token run over them in pieces.
 
 An MLP of 18,944 hidden units holds 5 GB three times over for 128K tokens in bfloat16, and a norm holds all of them in
-float32 several times. Put on from outside: modules of the model at hand get a wrapper in their place.
+float32 several times. Nothing is patched: wrappers replace modules of the loaded model.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class InPieces(nn.Module):
 class PictureByPicture(nn.Module):
     """Pixtral's vision tower, one picture at a time.
 
-    By itself it lays all pictures in one row, and masks each from the others with a matrix of patches x patches.
+    The tower alone lays all pictures in one row, and masks them from each other with a matrix of patches x patches.
     """
 
     def __init__(self, inner: nn.Module) -> None:
@@ -63,7 +63,7 @@ class PictureByPicture(nn.Module):
         output.last_hidden_state = torch.cat([part.last_hidden_state for part in parts], dim=1)
         if output.hidden_states is not None:
             by_layer = zip(*(part.hidden_states for part in parts), strict=True)
-            # transformers 5.24 has None for layers that nobody asked for
+            # transformers 5.24 gives None for layers not requested
             output.hidden_states = tuple(None if states[0] is None else torch.cat(states, dim=1) for states in by_layer)
         return output
 
@@ -71,7 +71,7 @@ class PictureByPicture(nn.Module):
 def bound_activations(model: nn.Module, text_model: nn.Module, tokens: int = MAX_TOKENS) -> None:
     """Run the MLPs and norms of `model`'s layers over at most `tokens` tokens at a time; changes it in place.
 
-    What is not known to take each token by itself stays as it is: attention, an MLP with experts.
+    Modules not known to take each token by itself stay as they are: attention, an MLP with experts.
     """
     lists = [part for part in model.modules() if isinstance(part, nn.ModuleList)]
     for owner in {text_model, *(layer for layers in lists for layer in layers)}:
@@ -87,5 +87,5 @@ def _is_norm(part: nn.Module) -> bool:
 
 
 def _is_plain(mlp: nn.Module) -> bool:
-    """Whether all weights are those of linear layers: what lies between them is elementwise."""
+    """Whether all weights belong to linear layers: everything between them is elementwise."""
     return all(isinstance(part, nn.Linear) or not list(part.parameters(recurse=False)) for part in mlp.modules())

@@ -50,9 +50,9 @@ class QwenVL(Family):
 
 
 def _resized(image_processor: Any, image: Image.Image) -> Image.Image:
-    """A picture at the size its processor would bring it to, by the same filter: the processor then leaves it as it is.
+    """Resize a picture as its processor would, by the same filter: the processor then leaves it as it is.
 
-    By itself it does that on a copy, and another, of the whole picture, each made at a stroke that holds Python's lock.
+    The processor would first make two copies of the whole picture, and hold Python's lock during each.
     """
     # Only here: transformers' module needs pillow, which a text alone does without.
     from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize

@@ -1,4 +1,4 @@
-"""Every family that is served, the one place where it is named; and what config.json leaves out. Imports no torch."""
+"""The one list of the families that are served, and defaults that config.json leaves out. Imports no torch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RegisteredFamily:
-    """A family: its module in this package, its class there, and the config.json by which its models are known."""
+    """A family: its module in this package, its class there, and how config.json identifies its models."""
 
     name: str
     class_name: str
@@ -59,7 +59,7 @@ REFUSED = {
     "visual tokens to size",
 }
 
-# model_type of text_config -> what its configuration class takes where config.json leaves it out
+# model_type of text_config -> defaults of its configuration class for what config.json leaves out
 TEXT_DEFAULTS: dict[str, dict[str, int]] = {
     "gemma3_text": {
         "num_hidden_layers": 26, "num_attention_heads": 8, "num_key_value_heads": 4, "max_position_embeddings": 131072,
@@ -75,5 +75,5 @@ TEXT_DEFAULTS: dict[str, dict[str, int]] = {
 
 
 def family_of(config: Mapping[str, Any]) -> RegisteredFamily | None:
-    """The family of the model that has this config.json, None where it is of none."""
+    """The family of the model with this config.json, None where no family fits."""
     return next((family for family in FAMILIES.values() if family.matches(config)), None)

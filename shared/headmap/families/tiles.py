@@ -1,4 +1,4 @@
-"""What families share: a picture stretched over a grid, each axis by its own factor; pixels of all sizes stacked."""
+"""Shared by families: a picture stretched over a grid, each axis by its own factor; pixels of all sizes stacked."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def row_major(width: int, height: int, *, rows: int, cols: int) -> VisualTokens:
 
 
 def tiled(width: int, height: int, *, rows: int, cols: int, side: int, whole_tokens: int = 0) -> VisualTokens:
-    """Tiles row by row, in each side x side tokens row by row; then `whole_tokens` more for the whole picture.
+    """Tiles row by row, each with side x side tokens row by row; then `whole_tokens` more for the whole picture.
 
     Regions are looked up in the tiles. `width`, `height`: the picture's, in pixels.
     """

@@ -1,8 +1,8 @@
-"""From a conversation to tokens. What a user writes is text: no text of theirs becomes a control token.
+"""From a conversation to tokens. A user's text never becomes a control token.
 
-Control tokens are a tokenizer's added tokens: turn marks, picture places, the end of text. Those of a prompt are the
-chat template's, one by one; a prompt that comes out with others is tokenized again piece by piece, users' text by a
-tokenizer that knows none of them.
+Control tokens are a tokenizer's added tokens: turn marks, picture places, the end of text. A prompt has exactly those
+that the chat template writes. A prompt with others is tokenized again piece by piece, and users' text by a tokenizer
+without control tokens.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Message = dict[str, Any]
 
 @dataclass(frozen=True)
 class _Piece:
-    """A part of a prompt; `text` is a user's, or else the template's."""
+    """A part of a prompt; `text` comes from a user or from the template."""
 
     text: str
     users: bool
@@ -52,10 +52,10 @@ class PromptTokenizer:
     def chat(self, messages: Sequence[Message], place: str = "", pictures: Sequence[str] = ()) -> list[int]:
         """The tokens of a conversation, ending where the model speaks.
 
-        `place` is what the template writes for a picture; `pictures` is what comes there instead, one after the other.
-        They are put in before the text is cut into tokens: newlines around a picture may be one token with its own.
-        Raises InvalidParameter where the template takes no such conversation or has another number of places, and where
-        a text holds control tokens that this tokenizer cannot take as text.
+        The template writes `place` for a picture; the texts of `pictures` replace these in order. They are put in
+        before the text is cut into tokens: newlines around a picture may be one token with its own. Raises
+        InvalidParameter where the template rejects the conversation or writes another number of places, and where a
+        text holds control tokens that this tokenizer cannot take as text.
         """
         bos = self._tokenizer.bos_token
         rendered = self._render(messages)
@@ -95,13 +95,13 @@ class PromptTokenizer:
                     list(messages), chat_template=self._template, add_generation_prompt=True, tokenize=False
                 )
             )
-        except (TemplateError, TypeError) as error:  # a template that adds a list to a text raises the latter
+        except (TemplateError, TypeError) as error:  # TypeError: a template that adds a list to a text
             raise InvalidParameter(
                 f"messages: the model's chat template takes no such conversation ({error})", param="messages"
             ) from error
 
     def _pieces(self, messages: Sequence[Message], rendered: str) -> list[_Piece]:
-        """What the template writes and what users wrote, in turn: rendered with marks in the place of the texts."""
+        """The template's and the users' texts, in turn: rendered with marks in place of users' texts."""
         secret = secrets.token_hex(16)  # so that no text can hold a mark
         texts: list[str] = []
 
@@ -119,7 +119,7 @@ class PromptTokenizer:
             marked.append({**message, "content": content})
         split = re.split(f"\ue000{secret}:(\\d+)\ue001", self._render(marked))
         pieces: list[_Piece] = []
-        for trim in (str, str.strip):  # some templates strip what users write
+        for trim in (str, str.strip):  # some templates strip users' text
             pieces = [
                 _Piece(trim(texts[int(part)]), True) if odd % 2 else _Piece(part, False)
                 for odd, part in enumerate(split)
@@ -129,7 +129,7 @@ class PromptTokenizer:
         return pieces
 
     def _piecewise(self, pieces: Sequence[_Piece], plain: Tokenizer) -> list[int]:
-        """The template's control tokens, and what lies between them by the plain tokenizer."""
+        """The template's control tokens, and the plain tokenizer's tokens for the text between them."""
         tokens: list[int] = []
         between = ""
         for piece in pieces:
@@ -148,7 +148,7 @@ class PromptTokenizer:
 
     @cached_property
     def _plain(self) -> Tokenizer | None:
-        """The same tokenizer without its added tokens; None for those that are not of the tokenizers library."""
+        """The same tokenizer without its added tokens; None unless it is one of the tokenizers library."""
         backend = getattr(self._tokenizer, "backend_tokenizer", None)
         if not isinstance(backend, Tokenizer):
             return None
@@ -167,7 +167,7 @@ class PromptTokenizer:
 def _with_pictures(
     rendered: str, pieces: Sequence[_Piece], place: str, pictures: Sequence[str]
 ) -> tuple[str, list[_Piece]]:
-    """A rendered prompt and its pieces with `pictures` in their places, which the template alone can make."""
+    """A rendered prompt and its pieces, with `pictures` in the places that the template wrote."""
     found = sum(piece.text.count(place) for piece in pieces if not piece.users)
     if found != len(pictures):
         raise InvalidParameter(
@@ -177,7 +177,7 @@ def _with_pictures(
     filled = [piece if piece.users else _Piece(_filled(piece.text, place, rest), False) for piece in pieces]
     if "".join(piece.text for piece in pieces) == rendered:
         return "".join(piece.text for piece in filled), filled
-    # The template changes what users write; a place in their text cannot be told from its own.
+    # The template changes users' text, so a place in their text cannot be told from one of its own.
     return (rendered if rendered.count(place) != found else _filled(rendered, place, iter(pictures))), filled
 
 

@@ -1,4 +1,4 @@
-"""ASGI middleware that lets in who has a key, as much as the key may. Health is open."""
+"""ASGI middleware that lets callers in by key, within the key's limits. Health needs no key."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ KEY_NAME = "headmap_key"
 
 
 class AuthMiddleware:
-    """Answers 401, 429 or 503 instead of the application to those who may not call, or not now."""
+    """Answers 401, 429 or 503 instead of the application to callers who may not call, or not yet."""
 
     def __init__(self, app: ASGIApp, keys: KeyRing, limits: KeyLimits) -> None:
         self._app, self._keys, self._limits = app, keys, limits

@@ -21,7 +21,7 @@ class _LargeRequest(Request):
         self._whole: bytearray | None = None
 
     async def body(self) -> bytes:
-        """Grows as chunks come: joined at the end, a large body is a copy of some tens of milliseconds at one blow."""
+        """Grows as chunks come: joining a large body at the end would block for tens of milliseconds."""
         if self._whole is None:
             self._whole = bytearray()
             async for chunk in self.stream():
@@ -46,7 +46,7 @@ class LargeBodyRoute(APIRoute):
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
-        # A parser holds Python's lock while it runs: many at once would pass it among themselves, past the event loop.
+        # A parser holds Python's lock while it runs: many at once would keep it from the event loop.
         parsers = CapacityLimiter(1)
 
         async def handler(request: Request) -> Response:

@@ -1,4 +1,4 @@
-"""What pydantic finds wrong with a request, as one error in the words of the API: its fields, the values sent."""
+"""Pydantic's errors about a request, as one error in the words of the API: its fields, the values sent."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _PLACES = ("body", "query", "path", "header", "cookie")
 def invalid_parameter(errors: Iterable[Mapping[str, Any]], body: object) -> InvalidParameter:
     """One error for all of `errors` (pydantic's, as FastAPI hands them on); its `param` is the first field.
 
-    `body` is what was sent. A field that may be one of several types has an error for each; they are told together.
+    `body` is what was sent. A field that may be one of several types has an error for each; these become one.
     """
     found: dict[str, tuple[list[str], object]] = {}
     for error in errors:
@@ -52,7 +52,7 @@ def _got(reasons: Sequence[str], value: object) -> str:
 
 
 def _field(error: Mapping[str, Any], body: object) -> str:
-    """The path to a field through what was sent; pydantic's own has branches of unions in it, which no client knows."""
+    """The path to a field in the body sent; pydantic's own path holds branches of unions, which no client knows."""
     place, *path = error["loc"] or ("body",)
     if place not in _PLACES:
         place, path = "body", [place, *path]
@@ -70,7 +70,7 @@ def _field(error: Mapping[str, Any], body: object) -> str:
 
 
 def _member(value: object, part: object) -> object:
-    """What is under a key or at an index. Raises LookupError."""
+    """The value under a key or at an index. Raises LookupError."""
     if isinstance(value, Mapping):
         return value[part]
     if isinstance(value, list) and isinstance(part, int):

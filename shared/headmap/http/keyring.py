@@ -1,4 +1,4 @@
-"""Which API keys let in: those of the settings and those of the registry, which is asked again every few seconds."""
+"""The valid API keys: those of the settings and those of the registry, which is read again every few seconds."""
 
 from __future__ import annotations
 
@@ -23,8 +23,9 @@ _PATIENCE_SECONDS = 1.0
 class KeyRing:
     """Tells callers apart by their keys. Used on the event loop; the registry is read in a thread.
 
-    A key that is made or revoked counts after `settings.key_refresh_seconds`. While the registry is away, what was read
-    last counts, its keys for `settings.key_max_age_seconds`; calls wait for it a second at most, until that is known.
+    A key that is made or revoked counts after `settings.key_refresh_seconds`. While the registry is away, the last
+    reading counts, its keys for `settings.key_max_age_seconds`. Calls wait a second at most for it, until it is known
+    to be away.
     """
 
     def __init__(self, settings: Settings, stored: StoredKeys, clock: Callable[[], float] = time.monotonic) -> None:
@@ -75,7 +76,7 @@ class KeyRing:
         return found
 
     async def _refresh(self) -> None:
-        """Ask the registry where it is time to, and wait for it unless it is known to be away."""
+        """Read the registry when it is due, and wait for it unless it is known to be away."""
         look = self._look
         if (look is None or look.done()) and self._clock() >= self._look_at:
             look = self._look = self._pool.submit(self._load)

@@ -55,7 +55,7 @@ class KeyLimits:
                 return
             except RateLimited:
                 raise
-            except Exception as error:  # whatever the client raises: Redis away must not keep anybody out
+            except Exception as error:  # any error of the client: an absent Redis must not keep anybody out
                 logger.warning("rate limits: Redis does not answer (%s); counting here", type(error).__name__)
                 self._shared_from = time.monotonic() + _REDIS_AWAY_SECONDS
         await _hit(self._own, item, key)

@@ -8,7 +8,7 @@ _BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300
 
 
 class Metrics:
-    """Requests by method, route and status. Services register what else they count with `registry`."""
+    """Requests by method, route and status. Services register further metrics with `registry`."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()

@@ -19,7 +19,7 @@ from headmap.http.problems import SECURITY_HEADERS, error_response, too_large
 
 logger = logging.getLogger("headmap.access")
 
-# For data, heatmaps in SVG included: were it shown as a page, it could load nothing and run nothing.
+# For data, heatmaps in SVG included: shown as a page, it can load and run nothing.
 NO_PAGE_POLICY = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
@@ -61,7 +61,7 @@ class RequestMiddleware:
 
 
 class SecurityHeadersMiddleware:
-    """Sets SECURITY_HEADERS on every answer that does not set them itself, and a policy on those that are no page."""
+    """Sets SECURITY_HEADERS on every answer that does not set them itself, and a policy on answers that are no page."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -82,9 +82,10 @@ class SecurityHeadersMiddleware:
 class BodyLimitMiddleware:
     """Refuses bodies above `limit` bytes with 413: by their Content-Length, or once more has arrived.
 
-    And with 429 what would make the bodies of all requests at work more than `total` bytes: what has arrived counts,
-    until the request ends, so that senders who announce much and send little take nothing from others. `to_disk`: paths
-    whose bodies are written to disk as they come, each with a limit of its own; they take no part in the total.
+    Also refuses with 429 a body that would take the bodies of all open requests above `total` bytes. Only bytes that
+    have arrived count, until the request ends, so senders who announce much and send little take nothing from others.
+    `to_disk`: paths whose bodies are written to disk as they come, each with a limit of its own; they take no part in
+    the total.
     """
 
     def __init__(self, app: ASGIApp, limit: int, total: int, to_disk: Mapping[str, int]) -> None:

@@ -77,7 +77,7 @@ def install(
     app.add_middleware(AuthMiddleware, keys=keys, limits=KeyLimits(settings))
     if settings.cors_origins:
         app.add_middleware(
-            CORSMiddleware,  # before the key, which a browser's question in advance does not carry
+            CORSMiddleware,  # before the key, which a browser's preflight request does not carry
             allow_origins=settings.cors_origins,
             allow_methods=[method.upper() for method in _METHODS],
             allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID", "X-Request-ID"],
@@ -150,7 +150,7 @@ def _severity(status: str) -> int:
 
 
 def _openapi(app: FastAPI, keys: bool, documents: dict[bool, dict[str, Any]]) -> dict[str, Any]:
-    """FastAPI's document with the errors as they are sent, and the key where one is needed; made once of each."""
+    """FastAPI's document with the errors as sent, and with the key where one is needed; each form is made once."""
     if keys in documents:
         return documents[keys]
     document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)

@@ -161,7 +161,7 @@ def _respond(document: Mapping[str, Any], status: int, path: str, headers: Mappi
 
 
 def _printable(text: str) -> str:
-    """`text` without lone surrogates, which JSON can carry in and UTF-8 cannot carry out."""
+    """`text` without lone surrogates, which JSON accepts and UTF-8 cannot encode."""
     return text.encode("utf-8", "replace").decode("utf-8")
 
 

@@ -31,7 +31,7 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         gc.collect()
-        gc.freeze()  # modules and models stay; each look at their half a million objects would hold up every request
+        gc.freeze()  # modules and models stay; scanning their half a million objects would hold up every request
 
     async def on_tick(self, counter: int) -> bool:
         if counter % _TICKS_BETWEEN_LOOKS == 0 and not self.failed:
@@ -68,10 +68,9 @@ def serve(
 ) -> bool:
     """Serve until a signal, on `bound` where it is given. Returns whether it went well: started, and did not fail.
 
-    Call it on the main thread. The application may have two functions on its `state`. `failure()` is asked twice a
-    second, must not block, and returns why the process is of no use any more; that ends it as a signal does. Running
-    requests have `settings.drain_seconds` to finish; then `give_up()` is awaited, so that what still runs gets an
-    answer.
+    Call it on the main thread. The application may have two functions on its `state`. `failure()` is called twice a
+    second and must not block; it returns why the process can no longer serve, which ends it as a signal does. Running
+    requests have `settings.drain_seconds` to finish; then `give_up()` is awaited, so that open requests get an answer.
     """
     config = uvicorn.Config(
         app,

@@ -81,7 +81,7 @@ class WorkerRuntime:
         return outcome
 
     def _announce_round(self, job_id: str) -> None:
-        """Where the shard was the last of its round and the job goes on: its next round need not wait for a sweeper."""
+        """After the last shard of a round, enqueue the job's next round: it need not wait for a sweeper."""
         try:
             with self.database().read() as session:
                 begun = has_unannounced(session, job_id)
@@ -104,7 +104,7 @@ class WorkerRuntime:
 
     @contextmanager
     def _hard_limit(self) -> Iterator[None]:
-        """In the solo pool, where no parent keeps it: the process ends, and whoever started it starts another."""
+        """In the solo pool no parent enforces it: the process ends, and its starter starts another."""
         if os.getpid() != self._made_in:
             yield
             return
@@ -118,7 +118,7 @@ class WorkerRuntime:
             timer.cancel()
 
     def _end_at_once(self, reason: str) -> NoReturn:
-        """Whoever started the process starts another: a pool, the supervisor or the container's."""
+        """The pool, the supervisor or the container runtime that started the process starts another."""
         logger.critical("%s: this worker process ends", reason)
         os._exit(1)
 
@@ -177,7 +177,7 @@ class WorkerSteps(bootsteps.StartStopStep):  # type: ignore[misc]  # celery is u
 
     def _shutting_down(self, **_: Any) -> None:
         self._runtime.stopping.set()
-        # This is a signal handler, which may have interrupted a transaction of ours: work beside it.
+        # This signal handler may have interrupted one of our transactions: work in another thread.
         threading.Thread(target=self._runtime.release, name="release", daemon=True).start()
 
 
@@ -198,7 +198,7 @@ def create_celery(
         options = transport_options(settings)
     else:
         options = {
-            # above the hard limit: Redis must not hand out again what is still being worked on
+            # above the hard limit: Redis must not redeliver a message still being worked on
             "visibility_timeout": hard + 600,
             "socket_timeout": 10,
             "socket_connect_timeout": 5,
@@ -220,7 +220,7 @@ def create_celery(
         task_reject_on_worker_lost=False,  # the lease decides, not the broker
         task_publish_retry=False,
         task_time_limit=hard,
-        # A scorer that did not hear it was over at `shard_seconds` is interrupted, then killed.
+        # A scorer that goes on past `shard_seconds` is interrupted, then killed.
         task_soft_time_limit=0.95 * hard,
         worker_prefetch_multiplier=1,
         worker_hijack_root_logger=False,

@@ -1,8 +1,8 @@
 """The embedded broker: kombu's `filesystem` transport with writes that readers cannot see half done.
 
-kombu's own writes into the queue's folder, where a consumer may pick up an empty file, and moves what it reads through
-the system's temporary folder. Here a message is written aside and renamed in, and everything stays in the data
-directory. A message taken by a worker that dies is gone; the sweeper of `sweeper.py` sends another.
+kombu's own transport writes into the queue's folder, where a consumer may pick up an empty file, and moves messages
+that it reads through the system's temporary folder. Here a message is written aside and renamed in, and everything
+stays in the data directory. A message taken by a worker that dies is gone; the sweeper of `sweeper.py` sends another.
 """
 
 from __future__ import annotations

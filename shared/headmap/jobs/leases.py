@@ -1,8 +1,8 @@
-"""Leases on shards: who works on what, for how long, and whose results count.
+"""Leases on shards: which worker has which shard, for how long, and whose results count.
 
 A lease is an owner, an attempt number and an expiry. Only the newest attempt of a running shard may renew it, write its
-result or fail it: what a worker writes that was thought dead is refused. All changes of a shard's state hold the lock
-on its job's row (`headmap.registry.jobs.lock_job`), so the last shard is the last for everyone.
+result or fail it: results of a worker thought dead are refused. All changes of a shard's state hold the lock on its
+job's row (`headmap.registry.jobs.lock_job`), so the last shard is the last for everyone.
 """
 
 from __future__ import annotations
@@ -149,7 +149,7 @@ def expire(session: Session, job_id: str, number: int, *, max_attempts: int, bac
 
 
 def release(session: Session, owner_prefix: str) -> int:
-    """Hand back the shards of owners so named, as a worker does that is going; returns how many. No failure counts."""
+    """Hand back shards of owners with this prefix, when a worker stops; returns how many. None counts as a failure."""
     now = utc_now(session)
     mine = (Shard.state == ShardState.RUNNING, Shard.owner.startswith(owner_prefix, autoescape=True))
     queued = {"state": ShardState.QUEUED, "owner": None, "lease_until": None, "pages_done": 0}
@@ -211,7 +211,7 @@ def claim_unannounced(session: Session, *, wait: float, limit: int, waiting: int
     before: list[Shard] = []
     for shard in session.scalars(query):
         (never if shard.enqueued_at is None else before).append(shard)
-    # Of those enqueued before, as many as messages are left still have theirs.
+    # Of the shards enqueued before, as many as messages are left are still in the queue.
     chosen = never + before[: max(0, len(before) - waiting)]
     for shard in chosen:
         shard.enqueued_at = now
@@ -220,7 +220,7 @@ def claim_unannounced(session: Session, *, wait: float, limit: int, waiting: int
 
 
 def has_unannounced(session: Session, job_id: str) -> bool:
-    """Whether a job has shards to be done of which no broker was ever told."""
+    """Whether a job has open shards that were never sent to a broker."""
     never = (Shard.job_id == job_id, Shard.state == ShardState.QUEUED, Shard.enqueued_at.is_(None))
     return session.scalar(select(Shard.number).where(*never).limit(1)) is not None
 
@@ -234,5 +234,5 @@ def _held(lease: Lease) -> tuple[Any, ...]:
 
 
 def _dump(values: Floats) -> str:
-    """JSON with Python's shortest exact floats: what is read back is the same to the bit."""
+    """JSON with Python's shortest exact floats: they read back bit for bit."""
     return json.dumps(np.asarray(values, dtype=np.float64).tolist())

@@ -52,13 +52,13 @@ def profile_here(
             watched = _Watched(scorer, job, on_progress).made
             outcomes = [run_shard(database, settings, watched, job_id, number, owner=owner) for number in numbers]
             if "done" not in outcomes:
-                time.sleep(_PAUSE_SECONDS)  # back-off, or shards that are somebody else's
+                time.sleep(_PAUSE_SECONDS)  # back-off, or shards leased by others
     finally:
         database.patiently(lambda session: release(session, owner), seconds=5)
 
 
 class _Watched:
-    """A scorer that also tells of the whole job: of the pages done when it was made, and of those done since."""
+    """A scorer that reports progress of the whole job: pages done when it was made, and pages done since."""
 
     def __init__(self, scorer: ShardScorer, job: JobRecord, on_progress: Callable[[int, int], None]) -> None:
         self._scorer, self._done, self._total, self._on_progress = scorer, job.done, job.total, on_progress

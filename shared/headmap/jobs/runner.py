@@ -26,7 +26,7 @@ Observe = Callable[[str, int, float], None]
 
 
 def unobserved(outcome: str, pages: int, seconds: float) -> None:
-    """The `Observe` of those who count nothing."""
+    """The `Observe` that counts nothing."""
 
 
 class Heartbeat:
@@ -96,14 +96,13 @@ def run_shard(
     owner: str,
     observe: Observe = unobserved,
 ) -> str:
-    """Do one shard if it is there to be done, and return what became of it.
+    """Do one shard if it is open, and return the outcome.
 
     `scorer` gives the process's scorer; it is asked under the lease, so a scorer that cannot be made fails the attempt.
-    What is logged meanwhile carries the id of the request that made the job.
-    Outcomes: `skipped` (nothing to do, or another has it), `done`, `lost` (someone else has it now, or the job was
-    cancelled), `retry` (again after a back-off) or `failed`. A registry that goes away is waited for, then
-    RegistryUnavailable is raised: the lease runs out and another attempt follows. DeviceFailed is raised once the shard
-    has been given back: this process can score no other.
+    Log lines meanwhile carry the id of the request that made the job. Outcomes: `skipped` (nothing to do, or another
+    has it), `done`, `lost` (someone else has it now, or the job was cancelled), `retry` (again after a back-off) or
+    `failed`. A registry that goes away is waited for, then RegistryUnavailable is raised: the lease runs out and
+    another attempt follows. DeviceFailed is raised once the shard has been given back: this process can score no other.
     """
     with database.write() as session:
         lease = acquire(session, job_id, number, owner=owner, seconds=settings.lease_seconds)

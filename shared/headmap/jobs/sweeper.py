@@ -1,4 +1,4 @@
-"""The sweeper: puts right what broker and workers lose. Every worker runs one; any number at once do no harm."""
+"""The sweeper recovers shards that broker or workers lose. Every worker runs one; any number may run at once."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _BATCH = 100
 
 
 def sweep(database: Database, broker: Broker, settings: Settings) -> int:
-    """Take back shards whose lease ran out, enqueue those that are due and not on their way; returns how many.
+    """Take back shards whose lease ran out, enqueue due shards that are not in the queue; returns how many.
 
     Each step is a conditional change under a row lock, so several sweepers do the work of one. Raises
     RegistryUnavailable, and OSError when the broker does not answer.
@@ -78,5 +78,5 @@ class SweeperThread:
             except (HeadmapError, OSError) as error:
                 logger.warning("sweep: %s", error)
             except Exception:
-                logger.exception("sweep")  # the next one may do better; without a sweeper nothing is put right
+                logger.exception("sweep")  # the next sweep may succeed; without a sweeper lost shards stay lost
             self._stop.wait(self._settings.sweep_seconds)

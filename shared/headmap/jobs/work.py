@@ -1,4 +1,4 @@
-"""What a shard's work is: the seam between jobs, which know no model, and the profiler, which knows no job."""
+"""A shard's work: the interface between jobs, which know no model, and the profiler, which knows no job."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class ShardAborted(Exception):
 
 @dataclass(frozen=True)
 class ShardSpec:
-    """Pages `first` to `first + count - 1` of a job, and all that decides their scores."""
+    """Pages `first` to `first + count - 1` of a job, and everything that decides their scores."""
 
     job_id: str
     number: int

@@ -1,4 +1,4 @@
-"""What a caller asks of the cache, and how many tokens of a prompt each head then keeps: integers alone."""
+"""A caller's request to the cache, and how many tokens of a prompt each head keeps for it: integers alone."""
 
 from __future__ import annotations
 

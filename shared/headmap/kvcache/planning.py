@@ -1,4 +1,4 @@
-"""From what a caller asks of the cache to what one sequence keeps: settled in integers, before any tensor exists."""
+"""From a caller's request to the tokens that one sequence keeps: settled in integers, before any tensor exists."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from headmap.kvcache.shape import CacheShape
 def plan_cache(request: KVRequest, shape: CacheShape, prompt_tokens: int, scores: HeadScores | None) -> KeepPlan:
     """Settle the budgets of one sequence.
 
-    Raises UnknownMethod, BudgetTooSmall or InvalidParameter for a bad request, and MapMismatch where `scores` are of
+    Raises UnknownMethod, BudgetTooSmall or InvalidParameter for a bad request, and MapMismatch where `scores` have
     another shape than the model.
     """
     if scores is not None and (scores.num_layers, scores.num_kv_heads) != (shape.num_layers, shape.num_kv_heads):
@@ -48,7 +48,7 @@ def plan_cache(request: KVRequest, shape: CacheShape, prompt_tokens: int, scores
 
 
 def _unneeded_budget(request: KVRequest, prompt_tokens: int) -> int:
-    """`full` keeps everything; a budget beside it is checked, then means nothing."""
+    """`full` keeps everything; a budget beside it is checked and then ignored."""
     if request.budget is not None and request.ratio is not None:
         raise InvalidParameter("kv: give at most one of budget and ratio", param="kv.budget")
     if request.budget is not None or request.ratio is not None:

@@ -16,11 +16,11 @@ POOL = 5
 
 @dataclass(frozen=True)
 class Observed:
-    """What a layer's choice of tokens looks at.
+    """The input of a layer's choice of tokens.
 
     queries: (num_heads, q, d), the prompt's last queries after rotary embedding, q = max(window, 1). keys:
-    (num_kv_heads, n, d), n the whole prompt. scaling multiplies the products. window: how many of the last tokens are
-    kept whatever they score. mask: what tokens see in the layer.
+    (num_kv_heads, n, d), n the whole prompt. scaling multiplies the products. window: so many of the last tokens are
+    always kept. mask: which tokens each token sees in the layer.
     """
 
     queries: torch.Tensor
@@ -55,7 +55,7 @@ def keep_tokens(method: Method, seen: Observed, budgets: torch.Tensor) -> torch.
 
 
 def highest(scores: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
-    """(rows, n) bool: the `counts` (rows,) highest of each row of `scores` (rows, n), of equal ones the earlier."""
+    """(rows, n) bool: the `counts` (rows,) highest scores of each row of `scores` (rows, n); ties go to the earlier."""
     n = scores.shape[1]
     if not n:
         return torch.zeros_like(scores, dtype=torch.bool)

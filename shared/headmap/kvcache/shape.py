@@ -13,8 +13,8 @@ from headmap.budgets import Ints
 class CacheShape:
     """The shape of a model's KV cache. `itemsize` is bytes per element of a key or value.
 
-    sliding_layers: those that attend to the last `window` tokens only. They hold exactly these whatever is asked for;
-    budgets are for the other layers.
+    sliding_layers: those that attend to the last `window` tokens only. They always hold exactly these; budgets are for
+    the other layers.
     """
 
     num_layers: int
@@ -34,7 +34,7 @@ class CacheShape:
         return self.window if layer_idx in self.sliding_layers else None
 
     def layer_tokens(self, prompt_tokens: int) -> Ints:
-        """(num_layers,) int64: the most that a head of each layer has to hold of a prompt."""
+        """(num_layers,) int64: the most tokens of a prompt that a head of each layer holds."""
         tokens = np.full(self.num_layers, prompt_tokens, dtype=np.int64)
         if self.window is not None:
             tokens[list(self.sliding_layers)] = min(prompt_tokens, self.window)

@@ -36,7 +36,7 @@ def draw_overlay(looks: PageLooks, caption: Caption, form: PictureForm = "png", 
     """The picture's bytes. Raises IndexError for a head that the model does not have.
 
     A word the head hit is framed, and the cells it looked at for this word's tokens are filled, the darker the more
-    tokens looked there. Grey cells were looked at for words that lie elsewhere.
+    tokens looked there. The head looked at grey cells for words that are elsewhere.
     """
     found = looks.of_head(caption.layer, caption.head)
     scale = 8.0 / max(looks.width, looks.height)

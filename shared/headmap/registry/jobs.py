@@ -54,7 +54,7 @@ def job_params(
     stable_overlap: float | None = None,
     **others: Any,
 ) -> JobParams:
-    """The parameters of a request. Raises InvalidParameter for what is only meant with `auto`, or contradicts itself.
+    """The parameters of a request. Raises InvalidParameter for fields that need `auto`, or contradict each other.
 
     `others` are JobParams' other fields.
     """
@@ -135,7 +135,7 @@ def add_job(
     created = job_id is None
     numbers: list[int] = []
     if job_id is None:
-        if force:  # only then: an equal job committed since the look above must stand, and refuse this one
+        if force:  # only at this point: an equal job committed since the look above must stand, and refuse this one
             session.execute(update(Job).where(Job.active_key == key).values(active_key=None))
         job_id = uuid.uuid4().hex
         job = Job(id=job_id, state=JobState.QUEUED, active_key=key, created_at=now, **asdict(params))
@@ -166,7 +166,7 @@ def add_shards(session: Session, job: Job, pages: int, *, shard_pages: int) -> N
 def _shard_rows(
     job_id: str, pages: range, shard_pages: int, before: int, announce: int, now: datetime
 ) -> Iterable[dict[str, Any]]:
-    """Rows for consecutive pages, numbered on from the `before` there are; the first `announce` count as enqueued."""
+    """Rows for consecutive pages, numbered after the `before` existing ones; the first `announce` count as enqueued."""
     for number, first in enumerate(pages[::shard_pages], start=before):
         yield {
             "job_id": job_id,

@@ -34,7 +34,7 @@ _VERSION_TRIES = 100
 
 @dataclass(frozen=True, kw_only=True)
 class Provenance:
-    """Where a map comes from. What an import does not tell is None.
+    """The origin of a map. Fields that an import does not tell are None.
 
     `halves_...`: how alike the maps of the pages with even and with odd numbers are (`headmap.page_sums.Stability`).
     """

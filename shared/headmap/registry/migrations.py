@@ -16,7 +16,7 @@ from headmap.errors import RegistryUnavailable
 from headmap.registry.session import open_engine
 from headmap.settings import Settings
 
-_LOCK = 0x6865_6164  # any number of ours, the same in every process that migrates
+_LOCK = 0x6865_6164  # an arbitrary number, the same in every process that migrates
 
 
 def scripts_folder() -> Path:
@@ -37,7 +37,7 @@ def migrate(settings: Settings, revision: str = "head") -> None:
     try:
         with engine.connect() as connection:
             if connection.dialect.name == "sqlite":
-                # Rebuilding a table in batch mode drops it for a moment; outside a transaction only can this be said.
+                # Rebuilding a table in batch mode drops it for a moment; this setting works only outside a transaction.
                 connection.rollback()
                 raw = connection.connection.cursor()
                 raw.execute("PRAGMA foreign_keys=OFF")

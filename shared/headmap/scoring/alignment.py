@@ -33,8 +33,8 @@ def _only_word(text: str, words: Sequence[str]) -> int:
 def match_aligned(tokens: Sequence[str], words: Sequence[str]) -> list[int]:
     """Align the generated text to the page's words by characters; a token reads the word that most of them fall on.
 
-    Words are first aligned in reading order; a word that found no place is then looked for as a whole in what is left,
-    so that columns read in another order still count. A token needs half of its visible characters on one word.
+    Words are first aligned in reading order. Each word left over is then searched as a whole in the remaining text, so
+    that columns read in another order still count. A token needs half of its visible characters on one word.
     """
     text = "".join(tokens)
     word_of_char = [-1] * len(text)

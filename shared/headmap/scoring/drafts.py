@@ -50,7 +50,7 @@ class Draft:
         return guessed
 
     def learn(self, guessed: int, right: int) -> None:
-        """Take note that `right` of `guessed` tokens were as guessed."""
+        """Record that `right` of `guessed` tokens were right."""
         if right < guessed:
             self._width = max(CAUTION, right)
         elif guessed:
@@ -58,9 +58,9 @@ class Draft:
 
 
 def _continuation(history: Sequence[int], answer: Sequence[int]) -> int | None:
-    """Where `history`, which ends with `answer`, has what follows the longest end of `answer` that it also has before.
+    """The index in `history` after the longest earlier match of the end of `answer`; `history` ends with `answer`.
 
-    Of equally long ones the last; None below MIN_MATCH tokens.
+    Of equally long matches the last; None below MIN_MATCH tokens.
     """
     best, place = MIN_MATCH, None
     if len(answer) < MIN_MATCH:

@@ -29,10 +29,10 @@ class _Ended(Exception):
 
 
 def in_lanes(items: Iterable[S], work: Callable[[S, Step], T], *, lanes: int, on_step: Step) -> Iterator[T]:
-    """`work` of each item, in the items' order; `work` is handed what it must call now and then.
+    """Yield `work` of each item, in the items' order; `work` gets a function that it must call now and then.
 
     Items are taken, and `on_step` is called, in the thread that iterates: after some tenths of a second without a
-    result. What any of them raises ends all lanes at their next step. No more than two items a lane are held at a time.
+    result. An error in any of them ends all lanes at their next step. No more than two items a lane are held at a time.
     """
     ended = Event()
 

@@ -44,7 +44,7 @@ class Past:
         return self._put(self.keys, layer_idx, keys), self._put(self.values, layer_idx, values)
 
     def clear(self) -> None:
-        """Let go of all keys and values."""
+        """Free all keys and values."""
         self.keys.clear()
         self.values.clear()
 
@@ -60,7 +60,7 @@ class Past:
 
 @dataclass(frozen=True)
 class Watched:
-    """What a forward feeds of one sequence: `tokens` on top of `past`; where heads look is noted for the last `rows`.
+    """One sequence's input to a forward: `tokens` on top of `past`; for the last `rows` it notes where heads look.
 
     spans: as in PreparedPrompt. winners: by layer (num_heads, rows) int64, the position of the key with the highest
     attention.

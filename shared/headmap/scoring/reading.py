@@ -64,7 +64,7 @@ def read_pages(
 
 
 class _Page:
-    """One page on its way: the answer so far, and what the next forward is fed.
+    """One page being read: the answer so far, and the input of the next forward.
 
     tokens: those after the prompt, the answer's last one and the guess; positions: where they stand.
     """
@@ -88,7 +88,7 @@ class _Page:
         )
 
     def take(self, greedy: list[int]) -> None:
-        """Go on by the greedy tokens at the watched rows, as far as what was fed is the answer."""
+        """Extend the answer by the greedy tokens at the watched rows, as long as the input agrees with them."""
         pairs = enumerate(zip(self._guess, greedy, strict=False))
         right = next((index for index, (guessed, token) in pairs if guessed != token), len(self._guess))
         new = greedy[: right + 1]

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 
 def page_hits(winners: npt.NDArray[np.int64], regions: Sequence[npt.NDArray[np.int64]]) -> npt.NDArray[np.bool_]:
-    """Which heads looked at the word that was being read, token by token.
+    """Which heads looked at the word being read, token by token.
 
     `winners`: (layers, heads, tokens), the prompt position each head looked at most when it predicted a token.
     `regions`: for each token, the positions of the visual tokens that show its word. Returns (layers, heads, tokens).

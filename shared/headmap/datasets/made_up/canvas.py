@@ -21,7 +21,7 @@ _ONE = 1 << 16
 
 @dataclass(frozen=True)
 class Placement:
-    """Turns and moves what is drawn: x' = xx x + xy y + dx, y' = yx x + yy y + dy.
+    """Turns and moves outlines: x' = xx x + xy y + dx, y' = yx x + yy y + dy.
 
     Factors are in 1/65536, `dx` and `dy` in 1/64 px.
     """
@@ -81,7 +81,7 @@ def dimmed(colour: Colour, share: int, of: int) -> Colour:
 
 
 class Canvas:
-    """Collects what is on a page, in px from its top left corner; `placement` applies to what is drawn from then on."""
+    """Collects what is on a page, in px from its top left corner; `placement` applies to later drawing."""
 
     def __init__(self, width: int, height: int) -> None:
         self.width, self.height = width, height

@@ -50,7 +50,7 @@ CHECKSUMS = {
 }
 """Font file -> the first 16 hex digits of its SHA-256."""
 
-# It warns of the day on which the Computer Modern files say they were made.
+# fontTools warns of the creation date in the Computer Modern files.
 logging.getLogger("fontTools.ttLib.tables._h_e_a_d").setLevel(logging.ERROR)
 
 
@@ -78,7 +78,7 @@ class Face:
         return self.units // 3 if name is None else int(self._widths[name][0])
 
     def outline(self, character: str) -> Ints:
-        """Edges (count, 4) in 1/16 font units, y upwards from the baseline. Raises KeyError for one it has not."""
+        """Edges (count, 4) in 1/16 font units, y upwards from the baseline. Raises KeyError for a missing character."""
         if character not in self._outlines:
             self._outlines[character] = self._trace(self._names[ord(character)])
         return self._outlines[character]
@@ -127,7 +127,7 @@ def face(file: str) -> Face:
 
 
 def _flatten(corners: list[tuple[int, int]], on_curve: list[bool]) -> list[tuple[int, int]]:
-    """A TrueType contour as a polygon: quadratic curves become lines; between two control points lies a corner."""
+    """A TrueType contour as a polygon: quadratic curves become lines; there is a corner between two control points."""
     path: list[tuple[tuple[int, int], bool]] = []
     for index, (corner, on) in enumerate(zip(corners, on_curve, strict=True)):
         path.append((corner, on))

@@ -1,4 +1,4 @@
-"""Forms: printed labels, and what somebody filled in, in boxes or on lines."""
+"""Forms: printed labels and filled-in values, in boxes or on lines."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def canvas_width(text: str, style: Style) -> int:
 
 
 def _entries(draw: Draw, language: Language) -> list[tuple[str, str]]:
-    """Labels and what is entered, in the form's order; all but the name may be missing."""
+    """Labels and their values, in the form's order; all but the name may be missing."""
     street = f"{draw.choice(language.streets)} {draw.integer(1, 180)}"
     phone = f"{draw.integer(100, 999)} {draw.integer(100, 999)} {draw.integer(1000, 9999)}"
     entries = {

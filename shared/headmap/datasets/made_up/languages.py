@@ -1,4 +1,4 @@
-"""What made-up pages say: words, names, goods and labels in some languages and three scripts."""
+"""The texts of made-up pages: words, names, goods and labels in some languages and three scripts."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Language:
 
     @property
     def text(self) -> str:
-        """All of it, to see which fonts can write it."""
+        """All of its text, to see which fonts can write it."""
         lists = (value for value in vars(self).values() if isinstance(value, list))
         return "".join("".join(entries) for entries in lists) + "".join(self.labels.values())
 
@@ -62,7 +62,7 @@ def code(draw: Draw) -> str:
 
 
 def sentence(draw: Draw, language: Language) -> list[str]:
-    """Words of the language in no order that means anything."""
+    """Words of the language in random order."""
     words = [
         draw.choice(language.nouns if draw.integer(0, 3) == 0 else language.words) for _ in range(draw.integer(5, 11))
     ]

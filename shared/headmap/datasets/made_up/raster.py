@@ -18,9 +18,9 @@ Ints = npt.NDArray[np.int64]
 def coverage(segments: Ints, height: int, width: int) -> npt.NDArray[np.int32]:
     """How much of each pixel lies inside closed outlines: (height, width) int32, 0 to 255.
 
-    `segments`: (count, 4), the directed edges `x0, y0, x1, y1` in units of 1/64 px, y downwards. Inside is what an
-    outline winds around, whichever way. Each pixel row is cut along 8 lines, and each cut is exact to 1/64 px; what
-    lies beyond the picture is left out.
+    `segments`: (count, 4), the directed edges `x0, y0, x1, y1` in units of 1/64 px, y downwards. A point is inside
+    where an outline winds around it, in either direction. Each pixel row is cut along 8 lines, and each cut is exact to
+    1/64 px; parts beyond the picture are left out.
     """
     x0, y0, x1, y1 = segments.T
     down = y1 > y0

@@ -1,8 +1,8 @@
-"""Conversations between their turns: what each has kept of its past, under a memory bound, the least recently used
-dropped first. Bytes and token ids are all that is decided on.
+"""Conversations between their turns: each keeps its past, under a memory bound that drops the least recently used.
 
-Kept is the last turn's prompt, without its answer, and what the cache held of it: a copy that never changes, so any
-number of requests may go on from it at once. Each of them leaves its own prompt in its place.
+A past is the last turn's prompt, without its answer, and what the cache held of it. It is a copy that never changes, so
+any number of requests may go on from it at once. Each of them replaces it with its own prompt. Decisions look at bytes
+and token ids alone.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Changes of the logits before a token is chosen: bias, penalties, grammars, answers that may not end yet."""
+"""Changes to the logits before a token is chosen: bias, penalties, grammars, answers that may not end yet."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _FLOAT32 = np.finfo(np.float32)
 def adjust(logits: torch.Tensor, states: Sequence[RequestState]) -> dict[int, HeadmapError]:
     """Change the rows of `logits`, (S, vocab) float32, in place, as their requests ask.
 
-    Returns the errors of rows that cannot go on, InvalidParameter each.
+    Returns an InvalidParameter for each row that cannot go on.
     """
     errors: dict[int, HeadmapError] = {}
     _bias(logits, states, errors)
@@ -65,13 +65,13 @@ def _penalise(logits: torch.Tensor, states: Sequence[RequestState]) -> None:
     seen, counts = zip(*(states[row].seen for row in asked), strict=True)
     tokens, times = np.concatenate(seen), np.concatenate(counts)
     of = np.repeat(np.arange(len(asked)), [len(one) for one in seen])
-    # Prompts may hold tokens that the model cannot write, such as places of pictures.
+    # Prompts may hold tokens that the model cannot write, such as picture tokens.
     writable = tokens < logits.shape[1]
     places = np.stack([np.array(asked)[of], tokens, of, times])[:, writable]
     row, token, nth, said = to_device(places, logits.device)
     repetition, presence, frequency = to_device(_penalties(states, asked), logits.device)[nth].unbind(-1)
     values = logits[row, token]
-    # Keskar et al. 2019 (CTRL), section 4.1: divide what is above 0, multiply what is below
+    # Keskar et al. 2019 (CTRL), section 4.1: divide logits above 0, multiply those below
     values = torch.where(values > 0, values / repetition, values * repetition)
     values = values - presence * (said > 0) - frequency * said
     logits[row, token] = values.clamp(max=float(_FLOAT32.max))

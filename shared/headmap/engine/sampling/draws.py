@@ -1,4 +1,4 @@
-"""One token of each row: the highest, or drawn with one random number a row. Without a sort where no cut asks for one.
+"""One token of each row: the highest, or drawn with one random number a row. Rows without a cut are not sorted.
 
 Rows are cut into blocks, so that a vocabulary is read by operations that use every core and vectors, and only one block
 of each row is looked at token by token.
@@ -9,13 +9,13 @@ from __future__ import annotations
 import torch
 
 _BLOCK = 1024
-_BELOW_ONE = 1 - 2**-52  # times any total in float64 it is below the total
+_BELOW_ONE = 1 - 2**-52  # any float64 total times this is below the total
 CANDIDATES = 1024
 """The likeliest tokens that cuts look at on a CPU before they sort all."""
 
 
 def highest(rows: torch.Tensor) -> torch.Tensor:
-    """The place of the highest value of each row, the first where several are. `rows`: (R, n); returns (R,) int64."""
+    """The index of the highest value of each row; of equal ones the first. `rows`: (R, n); returns (R,) int64."""
     blocks, rest = _blocks(rows)
     maxima = blocks.amax(-1)
     if rest.shape[1]:
@@ -25,10 +25,10 @@ def highest(rows: torch.Tensor) -> torch.Tensor:
 
 
 def draw(weights: torch.Tensor, uniforms: torch.Tensor) -> torch.Tensor:
-    """A place of each row with the probability that its weight has of the row's sum: the inverse of their running sum.
+    """Draw an index from each row with probability weight / row sum, by inverting the running sum.
 
-    `weights`: (R, n) float32, at least 0. `uniforms`: (R,) float64, from 0 to below 1. Returns (R,) int64. What weighs
-    0 is never drawn; a row where nothing weighs anything, or something is not a number, gives any place.
+    `weights`: (R, n) float32, at least 0. `uniforms`: (R,) float64, from 0 to below 1. Returns (R,) int64. A weight of
+    0 is never drawn; a row whose weights are all 0, or that holds a NaN, gives any index.
     """
     block, rest = _inverse(_sums(weights), uniforms)
     inside, _ = _inverse(_block_of(weights, block, 0.0), rest)
@@ -38,15 +38,15 @@ def draw(weights: torch.Tensor, uniforms: torch.Tensor) -> torch.Tensor:
 def draw_from_top(
     scaled: torch.Tensor, uniforms: torch.Tensor, top_k: torch.Tensor, top_p: torch.Tensor
 ) -> torch.Tensor:
-    """As `draw`, from the `top_k` likeliest of each row, and of them from the fewest that have `top_p` of their sum.
+    """As `draw`, from the `top_k` likeliest of each row, cut to the fewest that hold `top_p` of their sum.
 
-    `scaled`: (R, n) float32, logarithms of weights, 0 the highest of each row. `top_k`: (R,) int64, from 1 to n.
-    `top_p`: (R,) float64 (nucleus sampling, Holtzman et al. 2019). Returns (R,) int64.
+    `scaled`: (R, n) float32, logarithms of weights; each row's highest is 0. `top_k`: (R,) int64, from 1 to n. `top_p`:
+    (R,) float64 (nucleus sampling, Holtzman et al. 2019). Returns (R,) int64.
     """
     if scaled.is_cuda:
         return _draw_sorted(scaled, uniforms, top_k, top_p)
     ordered, index = scaled.topk(min(CANDIDATES, scaled.shape[1]))
-    total = torch.full_like(uniforms, torch.inf)  # of what top-k leaves, which is unknown where that is more than these
+    total = torch.full_like(uniforms, torch.inf)  # the sum top-k leaves; unknown where top-k is larger than this prefix
     if bool((everything := top_k == scaled.shape[1]).any()):
         total[everything] = torch.cat([_total(part) for part in scaled.split(8)])[everything]
     weights, covered = _cut(ordered, top_k, top_p, total)
@@ -67,27 +67,27 @@ def _draw_sorted(
 def _cut(
     ordered: torch.Tensor, top_k: torch.Tensor, top_p: torch.Tensor, total: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The weights, (R, m), of the first m of a row in order, 0 after the cut; and whether the cut lies in them, (R,).
+    """The weights, (R, m), of a row's first m in order, 0 after the cut; and whether the cut lies in them, (R,).
 
-    `total`: (R,) float64, the sum of the first `top_k`, read where those are more than m.
+    `total`: (R,) float64, the sum of the first `top_k`, read only where `top_k` is above m.
     """
     inside = top_k <= ordered.shape[1]
     places = torch.arange(ordered.shape[1], device=ordered.device)
     weights = ordered.exp().masked_fill_(places >= top_k[:, None], 0.0)
     reached = weights.cumsum(-1, dtype=torch.float64)
     bound = top_p * torch.where(inside, reached[:, -1], total)
-    # Tokens before which less than the bound has been gathered: always at least one
+    # Keep tokens while the sum before them is below the bound: always at least one
     return weights.masked_fill_(reached - weights >= bound[:, None], 0.0), inside | (reached[:, -1] >= bound)
 
 
 def _inverse(weights: torch.Tensor, uniforms: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Where the running sum of each row passes `uniforms` of its total, and how far into that place's weight it does.
+    """The index where each row's running sum passes `uniforms` of its total, and how far into that weight it passes.
 
-    Sums in float64: in float32 those of 150,000 tokens would be off by more than many of them weigh.
+    Sums in float64: in float32 the error over 150,000 tokens would exceed many a weight.
     """
     reached = weights.cumsum(-1, dtype=torch.float64)
     some = weights > 0
-    # Not the last sum: a device that adds in a tree may round sums with the same addends differently
+    # The highest sum, not the last: a device that adds in a tree may round sums of the same addends differently
     total = reached.masked_fill(~some, 0.0).amax(-1)
     target = uniforms.clamp(max=_BELOW_ONE) * total
     place = (some & (reached > target[:, None])).to(torch.int8).argmax(-1)
@@ -98,7 +98,7 @@ def _inverse(weights: torch.Tensor, uniforms: torch.Tensor) -> tuple[torch.Tenso
 
 def _total(scaled: torch.Tensor) -> torch.Tensor:
     """(R,) float64: the sum of the weights of each row, the highest being 1."""
-    # What is below -87 adds nothing to a sum of more than 1, and exp takes long over it
+    # Below -87 a weight adds nothing to a sum of at least 1, and exp is slow there
     return _sums(scaled.clamp(min=-87.0).exp_()).sum(-1, dtype=torch.float64)
 
 

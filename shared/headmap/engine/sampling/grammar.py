@@ -1,4 +1,4 @@
-"""Answers in a given form: JSON of a schema, or a regular expression. The work is llguidance's, one mask a token.
+"""Answers in a given form: JSON of a schema, or a regular expression. llguidance does the work, one mask a token.
 
 llguidance is a small library without dependencies that takes any vocabulary; xgrammar, its peer, brings Triton along.
 """
@@ -35,8 +35,8 @@ class Grammars:
     def json_schema(self, schema: Mapping[str, Any], field: str) -> Grammar:
         """Answers that are JSON and fit `schema`.
 
-        Raises InvalidParameter naming `field` for a schema that is broken, too large, uses keywords that are not known,
-        or asks for characters that the model has no token for.
+        Raises InvalidParameter naming `field` for a schema that is broken, too large, uses unknown keywords, or asks
+        for characters that the model has no token for.
         """
         text = json.dumps(schema)
         if len(text) > _LONGEST:
@@ -70,7 +70,7 @@ class Grammars:
         if matcher.is_error():
             raise InvalidParameter(f"{field}: {_first_line(matcher.get_error())}", param=field)
         grammar = Grammar(matcher, field)
-        grammar.start().allowed(1)  # refused now where no token can even begin
+        grammar.start().allowed(1)  # refuse at once where no token can even begin
         return grammar
 
 
@@ -91,7 +91,7 @@ class Match:
         self._matcher, self._field = matcher, field
 
     def allowed(self, size: int) -> torch.Tensor:
-        """(size,) bool: the tokens that may come now, of a model with `size` of them.
+        """(size,) bool: the tokens that may come next, of a model with `size` tokens.
 
         Raises InvalidParameter where no token goes on, or where finding out is too much work.
         """
@@ -115,7 +115,7 @@ class Match:
 
 
 class _Tokens:
-    """The vocabulary as llguidance asks for it."""
+    """The vocabulary in llguidance's form."""
 
     def __init__(self, vocabulary: Vocabulary, eos: frozenset[int]) -> None:
         self.eos_token_id = min(eos, default=0)

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 
 from headmap.errors import InvalidParameter
 
-# Logits of float32 between 8 and 16 are 9.5e-7 apart or equal: at this temperature the next one has e^-9 of the first.
+# float32 logits between 8 and 16 differ by 9.5e-7 or are equal: at this temperature the second has e^-9 of the first.
 _GREEDY_TEMPERATURE = 1e-7
-# The likeliest of fewer than a million tokens has more than this.
+# The likeliest of fewer than a million tokens has a higher probability than this.
 _GREEDY_TOP_P = 1e-6
 
 
@@ -21,10 +21,10 @@ class SamplingParams:
     Raises InvalidParameter naming the field. `top_k` 0, `top_p` 1 and `min_p` 0 mean no cut. Without a seed one is
     drawn.
 
-    min_p: the least share of the likeliest token's probability that a token must have (Nguyen et al. 2024). logit_bias:
-    what is added to the logits of tokens. repetition_penalty counts prompt and answer, presence_penalty and
-    frequency_penalty the answer alone. stop_token_ids: they end the answer as the model's end tokens do. min_tokens:
-    nothing that ends the answer is chosen before so many. top_logprobs: tell each token's log probability and those of
+    min_p: a token must have at least this share of the likeliest token's probability (Nguyen et al. 2024). logit_bias:
+    added to the logits of these tokens. repetition_penalty counts prompt and answer, presence_penalty and
+    frequency_penalty the answer alone. stop_token_ids: they end the answer as the model's end tokens do. min_tokens: no
+    token that ends the answer is chosen before so many. top_logprobs: tell the log probabilities of each token and of
     so many likeliest ones; None tells none.
     """
 

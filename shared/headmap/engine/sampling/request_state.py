@@ -1,4 +1,4 @@
-"""What one request's next token depends on beside the logits."""
+"""What one request's next token depends on, beside the logits."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 
 class RequestState:
-    """One request between two tokens: what was said, where its grammar stands, which random number comes next.
+    """One request between two tokens: its tokens so far, where its grammar stands, which random number comes next.
 
-    Nothing in it depends on other requests, so a request that is preempted keeps it, or makes it once more and takes
-    the same tokens again.
+    Nothing here depends on other requests: a preempted request keeps its state, or makes a new one and takes the same
+    tokens again.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class RequestState:
 
     @property
     def done(self) -> bool:
-        """Whether nothing may follow in the grammar; never without one."""
+        """Whether nothing may follow in the grammar; false without one."""
         return self._match is not None and self._match.done
 
     @property
@@ -68,11 +68,11 @@ class RequestState:
 
     @property
     def seen(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Tokens that penalties are about, and how often the answer has each: 0 for those of the prompt alone."""
+        """Tokens that penalties concern, and how often the answer has each: 0 for tokens of the prompt alone."""
         return self._seen, self._counts
 
     def allowed(self, vocab: int) -> torch.Tensor:
-        """(vocab,) bool: what may come next in the grammar, and before `min_tokens` no end where anything else may.
+        """(vocab,) bool: the tokens that may come next; before `min_tokens` no end token where others may come.
 
         Raises InvalidParameter where no token goes on, or where finding out is too much work.
         """
@@ -86,7 +86,7 @@ class RequestState:
         return allowed
 
     def uniform(self) -> float:
-        """The next token's random number, from 0 to below 1: of the seed and the token's number in the answer alone.
+        """The next token's random number, in [0, 1): it depends on the seed and the token's index in the answer alone.
 
         A counter-based generator, Philox (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3").
         """

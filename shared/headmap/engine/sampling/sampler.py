@@ -1,4 +1,4 @@
-"""The next token of every running sequence, chosen at once where the logits are."""
+"""The next token of every running sequence, chosen for all at once on the logits' device."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class LogProbabilities(NamedTuple):
 
 @dataclass(frozen=True)
 class Sampled:
-    """tokens: (S,) int64, on the logits' device. log_probabilities: of the rows that asked. errors: of the rows that
-    cannot go on; their tokens mean nothing.
+    """tokens: (S,) int64, on the logits' device. log_probabilities: of rows that asked. errors: of rows that cannot go
+    on; their tokens mean nothing.
     """
 
     tokens: torch.Tensor
@@ -42,12 +42,11 @@ def sample(logits: torch.Tensor, states: Sequence[RequestState]) -> Sampled:
     """Choose a token for each of S requests. `logits`: (S, vocab) float32 on any device, **changed in place**.
 
     In this order: logit bias, repetition, presence and frequency penalties, grammar and `min_tokens`, temperature,
-    min-p, top-k, top-p. A row's token depends on its own logits and state alone. States are only read: tell each the
-    token that it goes on with by `take`. Only log probabilities that were asked for make the host wait for a CUDA
-    device.
+    min-p, top-k, top-p. A row's token depends on its own logits and state alone. States are only read: call `take` to
+    tell each its token. The host waits for a CUDA device only where log probabilities are requested.
 
-    A row that fails (InvalidParameter: a grammar that cannot go on, a bias on what is no token) is told in `errors`.
-    Logits that are not numbers give any token of the vocabulary, and the other rows their own.
+    `errors` holds the rows that fail (InvalidParameter: a grammar that cannot go on, a bias on an unknown token). A row
+    with NaN logits gets any token of the vocabulary; other rows are not affected.
     """
     asked = [row for row, state in enumerate(states) if state.params.top_logprobs is not None]
     raw = logits[to_device(np.array(asked), logits.device)] if asked else None
@@ -58,7 +57,7 @@ def sample(logits: torch.Tensor, states: Sequence[RequestState]) -> Sampled:
 
 
 def _choose(logits: torch.Tensor, states: Sequence[RequestState]) -> torch.Tensor:
-    """Each way of choosing takes its rows at once; where all rows go one way, none is copied."""
+    """Each way of choosing takes all its rows at once; where all rows go one way, none is copied."""
     groups: dict[_Choose, list[int]] = {}
     for row, state in enumerate(states):
         groups.setdefault(_way(state.params), []).append(row)
@@ -87,7 +86,7 @@ def _highest(rows: torch.Tensor, states: Sequence[RequestState]) -> torch.Tensor
 
 def _from_all(rows: torch.Tensor, states: Sequence[RequestState]) -> torch.Tensor:
     _scale(rows, states)
-    # Over its own input, since fresh memory costs more than the work; not exp, which is slow where much is -inf.
+    # In place, since fresh memory costs more than the work; exp would be slow over many -inf.
     torch.softmax(rows, -1, out=rows)
     return draw(rows, _uniforms(rows, states))
 
@@ -102,8 +101,8 @@ def _from_top(rows: torch.Tensor, states: Sequence[RequestState]) -> torch.Tenso
 
 
 def _scale(rows: torch.Tensor, states: Sequence[RequestState]) -> None:
-    """Turn logits into logarithms of weights at each row's temperature, 0 the highest, -inf below its min-p."""
-    # The highest comes off first, so no temperature makes it overflow.
+    """Turn logits into log weights at each row's temperature: the highest is 0, those below min-p are -inf."""
+    # Subtract the highest first, so that no temperature overflows.
     rows.sub_(rows.amax(-1, keepdim=True))
     temperature = np.clip([state.params.temperature for state in states], _FLOAT32.tiny, _FLOAT32.max)
     rows.div_(to_device(temperature.astype(np.float32), rows.device)[:, None])

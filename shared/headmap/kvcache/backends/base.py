@@ -1,4 +1,4 @@
-"""What a decode backend is: it writes one token of each sequence to the pool, and attends over all that is there."""
+"""A decode backend writes one token of each sequence to the pool, and attends over all tokens of the sequence there."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ class DecodeBackend(ABC):
 
     What a row holds, a (slot, KV head) pair of a layer:
     - of the part: `books.part_tokens[layer, slot, head]` tokens, in the pages whose numbers lie in memory from
-      `books.part_pages[slot]`, an address of int32s, at index `books.part_starts[layer, slot, head]` on; none where it
-      has no token, and then the address means nothing;
+    `books.part_pages[slot]`, an address of int32s, at index `books.part_starts[layer, slot, head]` on; a row without
+    tokens has no pages, and its address means nothing;
     - of the tail (`tails = books.tails_of(layer)`): `tails.tokens[slot]` tokens. The i-th lies in page
-      `tails.chunk_pages[tails.chunks[slot, i // page_tokens], tails.first_row(layer) + head]` at i % page_tokens.
-      The step's own token is one of them, and goes to place `tails.write_at[slot]`.
-    Places that no row counts may hold anything, NaN too. Slot `books.slots` is idle and may come several times: its
-    output means nothing, and what it writes lands in a page of its own.
+    `tails.chunk_pages[tails.chunks[slot, i // page_tokens], tails.first_row(layer) + head]` at i % page_tokens. The
+    step's own token is among them, at place `tails.write_at[slot]`. Places that no row counts may hold anything, NaN
+    too. Slot `books.slots` is idle and may come several times: its output means nothing, and what it writes lands in a
+    page of its own.
 
     capturable: whether a step can be captured in a CUDA graph: it looks at no value on the host.
     """
@@ -36,7 +36,7 @@ class DecodeBackend(ABC):
     @staticmethod
     @abstractmethod
     def missing(pool: Pool) -> str | None:
-        """Why this backend cannot serve such a pool on this machine; None where it can."""
+        """The reason this backend cannot serve such a pool on this machine; None where it can."""
 
     @abstractmethod
     def attend(
@@ -48,7 +48,7 @@ class DecodeBackend(ABC):
         values: torch.Tensor,
         scaling: float,
     ) -> torch.Tensor:
-        """Write each sequence's token, then attend over all that its rows hold.
+        """Write each sequence's token, then attend over all tokens of its rows.
 
         `slots`: (S,) int64 on the pool's device. `queries`: (S, num_kv_heads, g, head_dim), g query heads to a KV head;
         `keys`, `values`: (S, num_kv_heads, head_dim). Returns the shape and dtype of `queries`. Logits and sums are
@@ -58,8 +58,8 @@ class DecodeBackend(ABC):
     def write(self, pages: Int32s, source: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> None:
         """Fill whole pages with tokens of a prompt.
 
-        `pages`: (p,); `source`: (p * page_tokens,) int64, which token goes to each place of them; `keys`, `values`:
-        (tokens, head_dim). A backend may do it in a faster way.
+        `pages`: (p,); `source`: (p * page_tokens,) int64, the token for each place in them; `keys`, `values`: (tokens,
+        head_dim). A backend may override it with a faster way.
         """
         shape = (len(pages), self.pool.page_tokens, keys.shape[-1])
         kept_keys, kept_values = (of.index_select(0, source).view(shape) for of in (keys, values))

@@ -1,7 +1,7 @@
-"""Which backend serves a pool: found out on this machine, not assumed.
+"""Choose the backend that serves a pool, by a trial on this machine.
 
-Each candidate answers a made-up step of the pool's own shape, is held against float64, and is timed. They are imported
-only when they are tried: a CPU build of torch brings no Triton.
+Each candidate answers a made-up step of the pool's own shape, is held against float64, and is timed. A candidate is
+imported only when it is tried: a CPU build of torch brings no Triton.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Choice:
 
     @property
     def gain(self) -> float | None:
-        """How many times as fast as the next of the right ones; None where there is no other."""
+        """How many times as fast as the next right one; None where there is no other."""
         times = {one.name: one.milliseconds for one in self.tried if one.right and one.milliseconds is not None}
         own = times.pop(self.chosen, None)
         return min(times.values()) / own if own and times else None
@@ -84,7 +84,7 @@ def find_backend(name: str) -> type[DecodeBackend]:
 
 
 def candidates(device: torch.device) -> tuple[str, ...]:
-    """Those that "auto" may mean. Triton runs on a CPU too, in its interpreter, but only where it is named."""
+    """The candidates of "auto". Triton runs on a CPU too, in its interpreter, but only where it is named."""
     return tuple(name for name in BACKENDS if name != "triton" or device.type == "cuda")
 
 
@@ -117,8 +117,8 @@ def choose_backend(
 ) -> Choice:
     """Try `name`, or with "auto" all candidates; the fastest that is right is chosen.
 
-    `group`: query heads to a KV head. Raises Unavailable where none is right, naming what is wrong with each, and
-    DeviceFailed where one broke the device.
+    `group`: query heads to a KV head. Raises Unavailable where none is right, with the fault of each, and DeviceFailed
+    where one broke the device.
     """
     trial = standard_trial(shape, dtype=dtype, device=device, group=group)
     layers = range(trial.pool.shape.num_layers)
@@ -140,7 +140,7 @@ def standard_trial(shape: CacheShape, *, dtype: torch.dtype, device: torch.devic
     for sequence in range(_SEQUENCES):
         heads = np.arange(shape.num_kv_heads) + sequence
         tokens = np.repeat((_LONGEST // (1 + heads % 8 * 2))[None], small.num_layers, axis=0)
-        tokens[list(small.sliding_layers)] = _LONGEST  # what a sliding layer saw, the same for all heads
+        tokens[list(small.sliding_layers)] = _LONGEST  # prompt tokens of a sliding layer, the same for all heads
         parts.append(tokens)
     paging = Paging(small)
     full = paging.full(_LONGEST + max(_GENERATED))
@@ -156,18 +156,18 @@ def standard_trial(shape: CacheShape, *, dtype: torch.dtype, device: torch.devic
 
 
 def error_bound(dtype: torch.dtype) -> float:
-    """What `worst_error` may be: no more than an answer that is cut off, not rounded, at the dtype's last bit."""
+    """The limit for `worst_error`: the error of an answer truncated, not rounded, at the dtype's last bit."""
     return max(torch.finfo(dtype).eps, _FLOAT32_BOUND)
 
 
 def worst_error(output: torch.Tensor, expected: torch.Tensor) -> float:
-    """The largest distance of a head's output (..., head_dim) from what is expected, over the length of the latter."""
+    """The largest distance of a head's output (..., head_dim) from the expected one, over the expected one's length."""
     distance = (output.double() - expected).norm(dim=-1) / expected.norm(dim=-1)
     return float(distance.nan_to_num(torch.inf).max())
 
 
 def step_milliseconds(run: Callable[[], object], device: torch.device, repeats: int = REPEATS) -> float:
-    """The median of some runs after one that does not count; fewer of a step that takes long."""
+    """The median of some runs after one warm-up; fewer runs of a slow step."""
     seconds: list[float] = []
     while len(seconds) < 2 or (len(seconds) <= repeats and sum(seconds) < ENOUGH_SECONDS):
         _wait(device)

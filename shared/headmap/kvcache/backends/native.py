@@ -2,7 +2,7 @@
 
 In torch it takes a dozen operations, each with its own trip through memory (`torch_ops`). `native.cc` is compiled for a
 dtype at its first use in a process, into a folder that is gone afterwards: there is nothing to ship for each kind of
-processor, and nothing on disk that another could exchange. It takes a C++ compiler: CXX, else c++.
+processor, and nothing on disk that others could replace. It takes a C++ compiler: CXX, else c++.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ LANES = 16
 
 
 class NativeBackend(DecodeBackend):
-    """Keys, values and queries of another dtype than the pool's are rounded to that; answers have their own again."""
+    """Keys, values and queries are rounded to the pool's dtype; answers have the dtype of the queries."""
 
     name = "native"
 
@@ -78,10 +78,10 @@ class NativeBackend(DecodeBackend):
         return output if output.dtype is queries.dtype else output.to(queries.dtype)
 
     def write(self, pages: Int32s, source: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> None:
-        """Fill whole pages from where a prompt's keys and values lie: `Pool.write` with what it takes to call it.
+        """Fill whole pages straight from a prompt's keys and values: `Pool.write` without gathering them first.
 
         `pages`: (p,). `source`: (p * page_tokens,) int64, the row of `keys` and `values`, (T, head_dim), that each
-        place takes; -1 where it stays free. Neither is checked against what there is.
+        place takes; -1 where it stays free. Neither is checked for its range.
         """
         dtype = self.pool.keys.dtype
         key, value = (t.to(dtype) if t.stride(-1) == 1 else t.to(dtype).contiguous() for t in (keys, values))
@@ -92,7 +92,7 @@ class NativeBackend(DecodeBackend):
 
     def _ready(self, tensor: torch.Tensor) -> torch.Tensor:
         dtype = self.pool.keys.dtype
-        # asked first: `to` takes a microsecond even where there is nothing to do
+        # checked first: `to` takes a microsecond even where it does nothing
         return tensor if tensor.dtype is dtype and tensor.is_contiguous() else tensor.to(dtype).contiguous()
 
 
@@ -148,7 +148,7 @@ def _declared(library: CDLL) -> CDLL:
 
 
 def _openmp() -> str:
-    """What to link OpenMP with: the library that torch runs its own threads in, so that there are not two sets."""
+    """The OpenMP library to link: the one that runs torch's threads, so that there is only one set of threads."""
     try:
         maps = Path("/proc/self/maps").read_text()
     except OSError:
@@ -159,5 +159,5 @@ def _openmp() -> str:
 
 def _run(*command: str) -> None:
     settings = {**os.environ, "LC_ALL": "C"}  # messages in English
-    # S603: what runs is the compiler that whoever starts this process has named, on our own source
+    # S603: this runs the compiler that the user named, on our own source
     subprocess.run(command, capture_output=True, text=True, check=True, timeout=SECONDS, env=settings)  # noqa: S603

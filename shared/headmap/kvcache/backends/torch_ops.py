@@ -1,7 +1,7 @@
 """Decode attention in plain torch operations: any device and any float, no kernel to build.
 
 Every page meets the queries of its own row, and rows are put together from their pages by log-sum-exp. Pages are
-gathered first, so a step copies what it reads: the backend to fall back on, and to read beside the kernels.
+gathered first, so a step copies what it reads. This is the fallback, and the reference to read beside the kernels.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class TorchBackend(DecodeBackend):
         self.pool.values[page, offset] = values
 
     def _read(self, layer_idx: int, slots: list[int]) -> tuple[Ints, Ints, Ints]:
-        """The pages of all rows, the row each belongs to, and how many of its places count: (n,) int64 each."""
+        """The pages of all rows, the row of each page, and how many of its places count: (n,) int64 each."""
         books, size = self.pool.books, self.pool.page_tokens
         tails, heads = books.tails_of(layer_idx), self.pool.shape.num_kv_heads
         pages, counts, lengths = [], [], []

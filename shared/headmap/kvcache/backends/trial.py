@@ -1,4 +1,4 @@
-"""A made-up step to hold a backend against: sequences of the model's own shape, and what attention must answer."""
+"""A made-up step to test a backend: sequences of the model's own shape, and the right output of attention."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Trial:
         return backend.attend(layer_idx, self.slots, self.queries, self.keys, self.values, self.scaling)
 
     def forget(self, layer_idx: int) -> None:
-        """Fill the places of the step's own tokens with NaN: who runs the step has to write them."""
+        """Fill the places of the step's own tokens with NaN, so that the step has to write them."""
         tails, size = self.pool.books.tails_of(layer_idx), self.pool.page_tokens
         for slot in self.slots.tolist():
             place = int(tails.write_at.host[slot])
@@ -98,7 +98,7 @@ def _normal(pool: Pool, random: torch.Generator, *size: int) -> torch.Tensor:
 
 
 def _fill(pool: Pool, pages: Int32s, pages_of_row: Ints, tokens: Ints, random: torch.Generator) -> None:
-    """Random keys and values in the first `tokens` places of each row, whose pages come one row after the other."""
+    """Random keys and values in the first `tokens` places of each row; `pages` lists the rows' pages in order."""
     if not len(pages):
         return
     keys, values = (_normal(pool, random, len(pages), pool.page_tokens, pool.shape.head_dim) for _ in "kv")

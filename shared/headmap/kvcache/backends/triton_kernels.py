@@ -1,8 +1,8 @@
 """The three Triton kernels of a decode step in one layer; `triton_pages.py` says how they work together.
 
-A row is a (sequence, KV head) pair; what it holds is one list of pages, those of its part and then those of its tail.
-Tiles cut that list into equal lengths, and all rows' tiles are counted through, row by row. Integers that differ
-between launches are not specialised, and no pointer of a step's tensors is, so nothing is compiled while serving.
+A row is a (sequence, KV head) pair with one list of pages: those of its part, then those of its tail. Tiles cut that
+list into equal lengths, and tiles are numbered through all rows, row by row. Neither integers that differ between
+launches nor pointers to a step's tensors are specialised, so nothing is compiled while serving.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def interpreted() -> bool:
 
 
 def factors(dtype: torch.dtype) -> tl.dtype:
-    """What matrix products multiply: keys and values of `dtype` as they are.
+    """The dtype that matrix products multiply: `dtype` itself.
 
     The interpreter would multiply the bits of bfloat16 as integers: there it is float32.
     """
@@ -40,10 +40,10 @@ def begin(  # type: ignore[no-untyped-def]
     HEADS: tl.constexpr, DIM: tl.constexpr, PAGE: tl.constexpr, TILE: tl.constexpr, WIDE_DIM: tl.constexpr,
     PROGRAMS: tl.constexpr, LEAST: tl.constexpr,
 ):  # fmt: skip
-    """Program 0 counts tiles, each other one writes the token of one row.
+    """Program 0 counts tiles; each other program writes the token of one row.
 
-    `starts` (rows + 1,) gets each row's first tile, `share` (1,) how many each program of `attend` takes: an equal
-    share of all, and no fewer than LEAST.
+    `starts` (rows + 1,) gets each row's first tile, `share` (1,) the tiles for each program of `attend`: an equal
+    share, at least LEAST.
     """
     rows = sequences * HEADS
     if tl.program_id(0) == 0:
@@ -78,7 +78,7 @@ def begin(  # type: ignore[no-untyped-def]
 
 @triton.jit
 def _row_of(tile, starts, rows):  # type: ignore[no-untyped-def]
-    """The row that a tile belongs to: so many rows end at or before it."""
+    """The row of a tile: the number of rows that end at or before it."""
     ended = 0
     for first in range(0, rows, ROWS_AT_ONCE):
         row = first + tl.arange(0, ROWS_AT_ONCE)
@@ -95,10 +95,10 @@ def attend(  # type: ignore[no-untyped-def]
     HEADS: tl.constexpr, GROUP: tl.constexpr, DIM: tl.constexpr, PAGE: tl.constexpr, TILE: tl.constexpr,
     WIDE_GROUP: tl.constexpr, WIDE_DIM: tl.constexpr, FACTORS: tl.constexpr,
 ):  # fmt: skip
-    """One program's share of all tiles, from one row to the next: what lies in one row is a segment.
+    """One program's share of all tiles, which may span rows: its tiles in one row are a segment.
 
     A segment leaves its unnormalised output, (GROUP, DIM) float32, its highest logit and its sum of weights at index
-    program + row, which no other segment has: from one to the next, one of the two grows.
+    program + row. No other segment has this index: from one segment to the next, one of the two grows.
     """
     program, rows = tl.program_id(0), sequences * HEADS
     tiles = tl.load(share)
@@ -133,7 +133,7 @@ def attend(  # type: ignore[no-untyped-def]
             tail_page = tl.load(chunk_pages + chunk * tail_rows + column, mask=of_tail, other=0)
             page = (tl.load(part_at + index, mask=of_part, other=0) + tail_page).to(tl.int64)
             counts = offset < tl.where(of_part, part - index * PAGE, tail - in_tail * PAGE)
-            # Keys are loaded page by page, free places too, so that loads stay wide. Values are not: 0 x NaN is NaN.
+            # Keys of free places are loaded too: loads stay wide. Their values are not: 0 x NaN is NaN.
             key = tl.load(
                 pool_keys + (page * (DIM * PAGE) + offset)[None, :] + channel[:, None] * PAGE,
                 mask=(channel[:, None] < DIM) & (index < pages)[None, :],
@@ -147,13 +147,13 @@ def attend(  # type: ignore[no-untyped-def]
             logits = tl.dot(query, key, input_precision="ieee") * scaling
             logits = tl.where(counts[None, :], logits, -float("inf"))
             highest = tl.maximum(peak, tl.max(logits, 1))
-            base = tl.where(highest > -float("inf"), highest, 0.0)  # a tile may lie in free places only
+            base = tl.where(highest > -float("inf"), highest, 0.0)  # a tile may hold free places only
             kept = tl.exp(peak - base)
             weights = tl.exp(logits - base[:, None])
             total = total * kept + tl.sum(weights, 1)
             rounded = weights.to(FACTORS)
             output = tl.dot(rounded, value, output * kept[:, None], input_precision="ieee")
-            if tl.float32 != FACTORS:  # what rounding took away, so that weights count as in float32
+            if tl.float32 != FACTORS:  # the rounding error is multiplied too, so that weights count as in float32
                 output = tl.dot((weights - rounded.to(tl.float32)).to(FACTORS), value, output)
             peak = highest
         segment = tl.cast(program + row, tl.int64)

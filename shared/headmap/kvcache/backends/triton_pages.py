@@ -1,9 +1,9 @@
 """Decode attention in Triton kernels over the pool's pages, for CUDA.
 
 Flash decoding: heads hold very different numbers of tokens, so a row is split over programs and its splits are joined
-by log-sum-exp. How many tokens the rows hold changes with every step and a captured CUDA graph does not, so the grid is
-fixed: a constant number of programs share the tokens of the whole batch equally (stream-K, Osama et al., PPoPP 2023).
-Three launches a layer: write the step's tokens and count tiles; attend; join each row's segments, all rows at once.
+by log-sum-exp. The rows' lengths change with every step, but a captured CUDA graph cannot, so the grid is fixed: a
+constant number of programs share the tokens of the whole batch equally (stream-K, Osama et al., PPoPP 2023). Three
+launches a layer: write the step's tokens and count tiles; attend; join each row's segments, all rows at once.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _MOST_PROGRAMS_PER_PROCESSOR = 3
 
 @dataclass(frozen=True)
 class _Workspace:
-    """What the kernels leave for each other in a step of a layer.
+    """What the kernels pass to each other in a step of a layer.
 
     starts: (rows + 1,), share: (1,) int32. partial: (segments, g, head_dim), peaks, totals: (segments, g) float32.
     """
@@ -45,18 +45,18 @@ class _Workspace:
 
 
 class TritonBackend(DecodeBackend):
-    """No value is read on the host, and once a step of the pool's shape has run, none compiles anything.
+    """The host reads no value, and nothing is compiled once a step of the pool's shape has run.
 
-    Logits, sums and what segments leave are float32. Softmax weights multiply 16-bit values in two halves, the rounded
-    weight and what rounding took away, so that they count with 16 bits or more. Where a row is split depends on what
-    else is in the batch, so its last float32 bits may differ from those of the row alone.
+    Logits, sums and the segments' results are float32. Softmax weights multiply 16-bit values in two halves, the
+    rounded weight and the rounding error, so that they count with 16 bits or more. The batch decides where a row is
+    split, so the row's last float32 bits may differ from those it has alone.
 
-    split_tokens: a program takes at least so many tokens, and more where all programs have more to do. programs: how
-    many; by default two or three for each multiprocessor. tile_tokens: how many tokens meet the queries at once, a
-    power of two of at least 16; by default by head_dim and dtype.
+    split_tokens: the fewest tokens of a program; it takes more where the batch has more. programs: their number; by
+    default two or three for each multiprocessor. tile_tokens: tokens that meet the queries at once, a power of two, at
+    least 16; the default depends on head_dim and dtype.
 
-    The workspace, `workspace_bytes`, is allocated by the first step, which says how many query heads a KV head has, and
-    is for life: a step has to run once before one is captured.
+    The first step tells how many query heads a KV head has; it allocates the workspace (`workspace_bytes`), which
+    stays. So a step has to run once before one is captured.
     """
 
     name = "triton"
@@ -93,7 +93,7 @@ class TritonBackend(DecodeBackend):
     def workspace_bytes(sequences: int, num_kv_heads: int, group: int, head_dim: int, programs: int) -> int:
         """Bytes of the workspace of a pool of `sequences` slots, `group` query heads to a KV head.
 
-        A segment ends where a program's share or a row does, so there are fewer than programs + rows: 0.7 MB for 32
+        A segment ends where a program's share or a row ends, so there are fewer than programs + rows: 0.7 MB for 32
         slots of 32 heads of 128 on 132 multiprocessors, however many tokens the pool holds.
         """
         rows = _power_of_two(sequences) * num_kv_heads
@@ -139,7 +139,7 @@ class TritonBackend(DecodeBackend):
         return output
 
     def _workspace(self, sequences: int, group: int) -> _Workspace:
-        """One for all steps of no more sequences than the pool has slots, filled up to a power of two."""
+        """One workspace for all steps, with room for the pool's slots, rounded up to a power of two."""
         most, shape, device = _power_of_two(max(sequences, self.pool.books.slots)), self.pool.shape, self.pool.device
         if (made := self._workspaces.get((most, group))) is None:
             rows = most * shape.num_kv_heads
@@ -156,7 +156,7 @@ class TritonBackend(DecodeBackend):
 
 
 def default_programs(device: torch.device) -> int:
-    """As many as run at the same time, so that none waits for a place; in the interpreter, a few."""
+    """As many programs as run at the same time, so that none waits for a place; in the interpreter, a few."""
     if device.type != "cuda":
         return 4
     found = torch.cuda.get_device_properties(device)
@@ -170,7 +170,7 @@ def _tile_tokens(head_dim: int, itemsize: int) -> int:
 
 
 def _side(count: int) -> int:
-    """The side of a matrix that takes `count`."""
+    """The side of a matrix that has room for `count`."""
     return max(_LEAST_SIDE, _power_of_two(count))
 
 

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 class Method(ABC):
     """A way to size the heads' caches. Stateless: one instance serves every request.
 
-    A method overrides `budgets`; `score_tokens` where it chooses tokens in a way of its own; and `head_budgets` (with
-    `decides_per_prompt`) where the tokens' scores decide how a layer's budget is shared.
+    A method overrides `budgets`. It overrides `score_tokens` to choose tokens in its own way, and `head_budgets` (with
+    `decides_per_prompt`) to share a layer's budget by the tokens' scores.
     """
 
     name: ClassVar[str]

@@ -1,7 +1,7 @@
-"""Which page belongs to which row: of the immutable parts and the tails of all sequences. Integers only, no keys.
+"""Which page belongs to which row, in the immutable parts and the tails of all sequences. Integers only, no keys.
 
 Pages are handed out when a sequence is admitted and when its tail needs another chunk; nothing is moved or compacted.
-What is held is what is counted: bytes are pages times the size of a page.
+Bytes held are pages held times the size of a page.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from headmap.kvcache.pool.tails import Tails
 
 @dataclass(eq=False)
 class Part:
-    """What was kept of a prompt: written once, read by every sequence that goes on from it.
+    """The kept tokens of a prompt: written once, read by every sequence that goes on from it.
 
-    pages: (n,) int32, those of all rows, layer by layer and head by head. used: how many of them rows have by now.
-    starts, tokens: (num_layers, num_kv_heads) int32, where each row's pages begin in `pages`, and its tokens.
+    pages: (n,) int32, of all rows, layer by layer and head by head. used: how many of them rows have been given.
+    starts, tokens: (num_layers, num_kv_heads) int32, where each row's pages begin in `pages`, and its token count.
     """
 
     pages: SharedInts
@@ -44,7 +44,7 @@ class Books:
     """Pages and rows of all sequences of one pool. Not thread-safe: one engine thread owns it.
 
     part_pages: (slots + 1,) int64, the address of each slot's part's `pages`. part_starts, part_tokens: (num_layers,
-    slots + 1, num_kv_heads) int32. Slot `slots` is idle: it holds nothing, and what is written there is lost.
+    slots + 1, num_kv_heads) int32. Slot `slots` is idle: it holds nothing, and writes to it are lost.
     """
 
     def __init__(self, paging: Paging, *, pages: int, slots: int, max_tokens: int, device: torch.device) -> None:
@@ -65,7 +65,7 @@ class Books:
         self._device = device
 
     def tails_of(self, layer_idx: int) -> Tails:
-        """Where the layer's generated tokens go."""
+        """The tails that take the layer's generated tokens."""
         return self.ring if layer_idx in self.ring.layers else self.tail
 
     # ---- how much
@@ -80,7 +80,7 @@ class Books:
         return self.tail.short(order) + self.ring.short(order)
 
     def prompt_pages(self, slot: int) -> int:
-        """Pages held for what is kept of a slot's prompt: its part, which others may read too, and its ring."""
+        """Pages that hold a slot's prompt: its part, which other slots may read too, and its ring."""
         return self.part(slot).used + self.ring.held_pages(slot)
 
     def tokens(self, slot: int) -> int:
@@ -116,7 +116,7 @@ class Books:
         return slot
 
     def place(self, slot: int, layer_idx: int, tokens: Ints) -> Int32s:
-        """Give the rows of a layer of the part their pages: `tokens` (num_kv_heads,) each. Once for each layer.
+        """Give pages to the rows of one layer of the part, for `tokens` (num_kv_heads,) tokens. Call it once a layer.
 
         Returns the pages, (n,) int32, head by head. Raises OutOfMemory where the part was admitted with fewer.
         """
@@ -131,7 +131,7 @@ class Books:
         return part.pages.host[start : part.used].astype(np.int32, copy=False)
 
     def seal(self, slot: int) -> None:
-        """All layers are placed: what was admitted and not needed is free again, and the part can be read."""
+        """All layers are placed: free the admitted pages that were not needed; the part can be read."""
         part = self.part(slot)
         self.free.give(part.pages.host[part.used :].astype(np.int32, copy=False))
         part.pages.host = part.pages.host[: part.used]
@@ -164,12 +164,12 @@ class Books:
         self.ring.append(slots, self.free)
 
     def undo(self, slots: Ints) -> None:
-        """Take the last `append`, of these slots, back."""
+        """Undo the last `append` of these slots."""
         self.tail.undo(slots)
         self.ring.undo(slots)
 
     def release(self, slot: int) -> None:
-        """Forget a sequence; its pages are free for others, those of a part that others read stay."""
+        """Forget a sequence and free its pages; a part that other sequences read stays."""
         part = self.part(slot)
         self._parts[slot] = None
         self._free_slots.append(slot)
@@ -180,7 +180,7 @@ class Books:
         self.ring.clear(slot, self.free)
 
     def part_rows(self, slot: int, layer_idx: int) -> tuple[Int32s, Int32s]:
-        """Pages of a layer's rows, (n,) int32, head by head, and the tokens of each, (num_kv_heads,); idle: none."""
+        """Pages of a layer's rows, (n,) int32, head by head, and each row's tokens, (num_kv_heads,); idle: none."""
         part = None if slot == self.slots else self.part(slot)
         if part is None:
             none = np.zeros(self.shape.num_kv_heads, dtype=np.int32)

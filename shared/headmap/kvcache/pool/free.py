@@ -1,4 +1,4 @@
-"""What is free, as integers: taking back copies nothing, handing out is one copy."""
+"""Free numbers: taking them back copies nothing, handing them out is one copy."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class FreeList:
             piece = self._pieces.pop()
             if len(piece) > count:
                 piece, rest = piece[:count], piece[count:]
-                # What is left of a piece holds all of its memory.
+                # A view of a piece would keep all of its memory.
                 whole = rest.base is not None and 2 * len(rest) < rest.base.size
                 self._pieces.append(rest.copy() if whole else rest)
             taken.append(piece)

@@ -23,7 +23,7 @@ class Paging:
         return self.page_tokens * self.shape.token_bytes
 
     def part(self, plan: KeepPlan, past: Ints | None = None) -> int:
-        """What the immutable part holds at most. `past`: (num_layers, num_kv_heads), tokens its rows had before."""
+        """The most pages of the immutable part. `past`: (num_layers, num_kv_heads), tokens its rows had before."""
         layers = self.shape.budgeted_layers
         tokens = plan.tokens[layers] + (0 if past is None else past[layers])
         if plan.shared_out_by_prompt and not plan.keeps_all:
@@ -33,23 +33,23 @@ class Paging:
         return int((-(-tokens // self.page_tokens)).sum())
 
     def tail(self, tokens: int) -> int:
-        """What `tokens` generated tokens take in layers that see everything."""
+        """Pages of `tokens` generated tokens in layers that see everything."""
         return len(self.shape.budgeted_layers) * self.shape.num_kv_heads * -(-tokens // self.page_tokens)
 
     def ring(self, tokens: int) -> int:
-        """What the sliding layers hold of `tokens` tokens."""
+        """Pages of the sliding layers for `tokens` tokens."""
         held = min(tokens, self.shape.window or 0)
         return len(self.shape.sliding_layers) * self.shape.num_kv_heads * -(-held // self.page_tokens)
 
     def sequence(self, plan: KeepPlan, new_tokens: int, past: Ints | None = None) -> int:
-        """What a sequence holds once it has `new_tokens` generated tokens."""
+        """Pages of a sequence once it has `new_tokens` generated tokens."""
         return self.part(plan, past) + self.tail(new_tokens) + self.ring(self.in_ring(plan, past) + new_tokens)
 
     def in_ring(self, plan: KeepPlan, past: Ints | None = None) -> int:
-        """Tokens that a prompt brings to the rows of sliding layers, those of before among them."""
+        """Tokens in the rows of sliding layers after a prompt, those from before included."""
         sliding = list(self.shape.sliding_layers)
         return plan.prompt_tokens + (int(past[sliding].max()) if past is not None and sliding else 0)
 
     def full(self, prompt_tokens: int) -> int:
-        """What a prompt takes of which every layer keeps all that it sees."""
+        """Pages of a prompt when every layer keeps all that it sees."""
         return self.tail(prompt_tokens) + self.ring(prompt_tokens)

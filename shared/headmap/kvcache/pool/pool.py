@@ -16,7 +16,7 @@ from headmap.kvcache.shape import CacheShape
 
 
 class Pool:
-    """`pages` pages of `page_tokens` tokens of one KV head of one layer, and one more that takes what nobody reads.
+    """`pages` pages of `page_tokens` tokens of one KV head of one layer, and a spare one for tokens that nobody reads.
 
     keys: (pages + 1, head_dim, page_tokens), so that a query meets neighbouring tokens at neighbouring addresses.
     values: (pages + 1, page_tokens, head_dim). Places that no row counts may hold anything: readers leave them out.
@@ -92,7 +92,7 @@ class Pool:
     def row(self, slot: int, layer_idx: int, head: int) -> tuple[torch.Tensor, torch.Tensor]:
         """A copy of what one head holds of a sequence: keys and values, (n, head_dim) each.
 
-        In the order they lie in: of the part, then of the tail; a ring's begin wherever its oldest token lies.
+        In memory order: the part, then the tail; the oldest token of a ring may lie anywhere in it.
         """
         books = self.books
         part, tails = books.part(slot), books.tails_of(layer_idx)

@@ -1,7 +1,7 @@
 """Rows of equal length in all heads of some layers: the generated tokens, or the window of layers that slide.
 
 A tail grows by chunks: one page for each of its rows. Once it holds `span` tokens, each further one takes the place of
-the oldest; attention does not mind the order that keys lie in. Integers only.
+the oldest; attention does not depend on the order of keys. Integers only.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from headmap.kvcache.pool.integers import SharedInts
 class Tails:
     """The tails of every slot, for the layers `layers`, over a pool of `pages` pages and a spare one.
 
-    A row is a (layer, KV head) pair of these layers, in order. With `wraps` a row is a ring of `span` tokens, else it
-    never has more. Slot `slots` is idle: what is written there lands in the spare page and nobody reads it.
+    A row is a (layer, KV head) pair of these layers, in order. With `wraps` a row is a ring of `span` tokens; without
+    it a row never has more. Slot `slots` is idle: its writes land in the spare page, which nobody reads.
 
     chunk_pages: (chunks, rows) int32, the page that each row has in a chunk. chunks: (slots + 1, width) int32, the
-    chunks of each slot in order. tokens: (slots + 1,) int32, how many tokens each row holds, that of the step under way
-    among them. write_at: (slots + 1,) int32, where in its row that token goes.
+    chunks of each slot in order. tokens: (slots + 1,) int32, tokens in each row, the token of the current step
+    included. write_at: (slots + 1,) int32, where in its row that token goes.
     """
 
     def __init__(
@@ -86,12 +86,12 @@ class Tails:
         self._grow(np.full(missing, slot), np.arange(held, held + missing), pool)
 
     def begin(self, slot: int, written: int) -> None:
-        """Say how many tokens were written to a slot's rows: those of a prompt, or of an answer that is run again."""
+        """Set how many tokens a slot's rows hold, after a prompt or an answer that is run again."""
         self._written[slot] = written
         self._tell(np.array([slot]), written - 1)
 
     def append(self, slots: Ints, pool: FreeList) -> None:
-        """Make room for one token in every row of `slots`. Raises OutOfMemory, then nothing has been appended."""
+        """Make room for one token in every row of `slots`. Raises OutOfMemory with nothing appended."""
         if not self.rows:
             return
         full = slots[self._chunks_for(self._written[slots] + 1) > self._held[slots]]
@@ -101,14 +101,14 @@ class Tails:
         self._written[slots] += 1
 
     def undo(self, slots: Ints) -> None:
-        """Take the last `append` of these slots back. Its pages stay held: the next append needs them again."""
+        """Undo the last `append` of these slots. Its pages stay held: the next append needs them again."""
         if not self.rows:
             return
         self._written[slots] -= 1
         self._tell(slots, self._written[slots] - 1)
 
     def clear(self, slot: int, pool: FreeList) -> None:
-        """Give a slot's pages back."""
+        """Free a slot's pages."""
         held = int(self._held[slot])
         chunks = self.chunks.host[slot, :held].astype(np.int32)
         pool.give(self.chunk_pages.host[chunks].astype(np.int32, copy=False).reshape(-1))
@@ -123,7 +123,7 @@ class Tails:
         return self.chunk_pages.host[chunks, first : first + self._heads].T.astype(np.int32)
 
     def _grow(self, slots: Ints, places: Ints, pool: FreeList) -> None:
-        """One more chunk for each of `slots`, at `places` among its own. Raises OutOfMemory with nothing changed."""
+        """Add a chunk to each of `slots`, at `places` among its chunks. Raises OutOfMemory with nothing changed."""
         pages = pool.take(len(slots) * self.rows)
         taken = self._free.take(len(slots))  # there are as many chunks as the pool has pages for
         self.chunk_pages.host[taken] = pages.reshape(len(slots), self.rows)
@@ -137,7 +137,7 @@ class Tails:
         return np.asarray(-(-held // self._page_tokens))
 
     def _tell(self, slots: Ints, places: Ints | int) -> None:
-        """The token of a step goes to `places`, counted from the first token ever written."""
+        """Set the place of the step's token: `places` count from the first token ever written."""
         self.write_at.host[slots] = places % self.span if self.wraps else places
         self.tokens.host[slots] = np.minimum(np.asarray(places) + 1, self.span)
         self.write_at.send()

@@ -1,8 +1,8 @@
 """How the cache meets a transformers model: one attention function, registered under the name "headmap".
 
-A model calls `update(keys, values, layer_idx)` of the cache it was given and hands what it gets to the attention
-function. Our caches return a `LayerAttention` in the place of the keys: it holds the cache and the layer, so all state
-is in the cache object, none on modules, and nothing in transformers is patched.
+A model calls `update(keys, values, layer_idx)` of its cache and hands the result to the attention function. Our caches
+return a `LayerAttention` in place of the keys. It holds the cache and the layer, so the cache object has all state,
+modules have none, and nothing in transformers is patched.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class PromptMask:
     spans: tuple[tuple[int, int], ...] = ()
 
     def visible(self, rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
-        """(r, c) bool: whether the token at each of `rows` (r,) sees the one at each of `columns` (c,); int64."""
+        """(r, c) bool: whether the token at `rows` (r,) sees the token at `columns` (c,); both int64."""
         seen = columns <= rows[:, None]
         for start, end in self.spans:
             inside = [(places >= start) & (places < end) for places in (rows, columns)]
@@ -45,19 +45,19 @@ class PromptMask:
         return seen
 
     def hide(self, logits: torch.Tensor, start: int) -> torch.Tensor:
-        """Set to -inf, in place, what the tokens at `start`, `start` + 1, ... do not see. `logits`: (..., r, n)."""
+        """Set `logits`, (..., r, n), in place to -inf where the tokens at `start`, `start` + 1, ... do not see."""
         r, n = logits.shape[-2:]
-        first = start if self.window is None else 0  # without a window, all of them see all before `start`
+        first = start if self.window is None else 0  # without a window, every row sees all tokens before `start`
         rows, columns = (torch.arange(*ends, device=logits.device) for ends in ((start, start + r), (first, n)))
         logits[..., first:].masked_fill_(~self.visible(rows, columns), -torch.inf)
         return logits
 
     def after(self, tokens: int) -> PromptMask:
-        """The same with `tokens` others before the prompt."""
+        """The same mask with `tokens` more tokens before the prompt."""
         return PromptMask(self.window, tuple((start + tokens, end + tokens) for start, end in self.spans))
 
     def reach(self, start: int, end: int) -> tuple[int, int]:
-        """The first and one past the last column that any of the rows `start` to `end` sees."""
+        """The range of columns, end excluded, that any of the rows `start` to `end` sees."""
         last = max([end, *(stop for first, stop in self.spans if first < end and stop > start)])
         return (0 if self.window is None else max(0, start - self.window + 1)), last
 
@@ -66,7 +66,7 @@ CAUSAL = PromptMask()
 
 
 class LayerAttention(ABC):
-    """What a cache's `update` returns in the place of keys and values: attention over one layer.
+    """A cache's `update` returns it in place of keys and values: attention over one layer.
 
     window: the layer's sliding window, None where it sees everything.
     """
@@ -90,8 +90,8 @@ def headmap_attention(
 ) -> tuple[torch.Tensor, None]:
     """The attention function in transformers' own signature.
 
-    Raises TypeError when the model runs without one of our caches, and ValueError for a layer with another sliding
-    window than the cache was made for, or with attention that the cache does not know (soft caps, sinks).
+    Raises TypeError when the model runs without one of our caches, and ValueError for a layer whose sliding window
+    differs from the cache's, or whose attention the cache does not support (soft caps, sinks).
     """
     del module, value, attention_mask
     if not isinstance(key, LayerAttention):
@@ -123,7 +123,7 @@ def _cache_name(forward: Callable[..., Any]) -> str:
 def causal_attention(
     queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, scaling: float, mask: PromptMask = CAUSAL
 ) -> torch.Tensor:
-    """Attention of the last queries over all keys, each seeing what `mask` says, without materialising the weights.
+    """Attention of the last queries over all keys that `mask` lets them see, without materialising the weights.
 
     `queries`: (batch, num_heads, q, d), the last q of n; `keys`, `values`: (batch, num_kv_heads, n, d). Returns
     (batch, q, num_heads, d).

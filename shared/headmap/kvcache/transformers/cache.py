@@ -1,4 +1,4 @@
-"""The ragged cache as the engine has it: sequences of one pool, and the caches that a model runs with."""
+"""The engine's ragged cache: sequences of one pool, and the caches that a model runs with."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class RaggedCache:
         page_tokens: int = PAGE_TOKENS,
         backend: str = "auto",
     ) -> RaggedCache:
-        """A cache with just the room for these sequences, each with `new_tokens` after its prompt."""
+        """A cache with exactly the room for these sequences, each with `new_tokens` after its prompt."""
         paging = Paging(shape, page_tokens)
         pages = sum(paging.sequence(plan, new_tokens) for plan in plans)
         pool = Pool(
@@ -56,7 +56,7 @@ class RaggedCache:
         return cls(pool, backend)
 
     def admit(self, plan: KeepPlan, new_tokens: int = 1, past: ParkedSequence | None = None) -> int:
-        """A slot with room for what `plan` keeps, for `past` and for `new_tokens` more. Raises OutOfMemory."""
+        """A slot with room for the kept tokens of `plan`, for `past` and for `new_tokens` more. Raises OutOfMemory."""
         return self.books.admit(plan, new_tokens, None if past is None else past.lengths)
 
     def release(self, slot: int) -> None:
@@ -73,8 +73,8 @@ class RaggedCache:
     def step(self, slots: Sequence[int]) -> Iterator[DecodeCache]:
         """The cache for one token of each of `slots`; an error inside takes the tokens back.
 
-        Of a step that failed each sequence must be in the next one or be released: some layers may have written its
-        token, which is written again to where it belongs. Raises OutOfMemory before anything is done.
+        After a failed step each of its sequences must be in the next step or be released: some layers may have written
+        its token, and the next step writes it again in the same place. Raises OutOfMemory before anything is done.
         """
         cache = self.step_for_good(slots)
         try:
@@ -84,7 +84,7 @@ class RaggedCache:
             raise
 
     def step_for_good(self, slots: Sequence[int]) -> DecodeCache:
-        """As `step`, for who cannot take a failed step back."""
+        """As `step`, without undoing a failed step."""
         order = np.asarray(slots, dtype=np.int64)
         self.books.append(order)
         return DecodeCache(self.backend, torch.from_numpy(order).to(self.pool.device))
@@ -101,7 +101,7 @@ class RaggedCache:
 
     @torch.inference_mode()
     def park(self, slot: int) -> ParkedSequence:
-        """A copy of what a sequence holds, in the machine's memory and without unused room; the slot stays as it is."""
+        """A copy of a sequence's tokens in the machine's memory, without unused room; the slot stays as it is."""
         layers = []
         for layer_idx in range(self.shape.num_layers):
             rows = [self.row(layer_idx, slot, head) for head in range(self.shape.num_kv_heads)]
@@ -110,7 +110,7 @@ class RaggedCache:
         return ParkedSequence(self.lengths(slot), tuple(layers))
 
     def row(self, layer_idx: int, slot: int, head: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """A copy of what one head holds: keys and values, (n, head_dim) each, in sliding layers oldest token first."""
+        """A copy of one head's keys and values, (n, head_dim) each; in sliding layers the oldest token comes first."""
         keys, values = self.pool.row(slot, layer_idx, head)
         oldest = self.books.ring.oldest(slot) if layer_idx in self.books.ring.layers else 0
         return keys.roll(-oldest, 0), values.roll(-oldest, 0)
@@ -124,5 +124,5 @@ class RaggedCache:
         return int(self.books.lengths(slot).sum())
 
     def prompt_bytes(self, slot: int) -> int:
-        """Bytes of the pages that hold what was kept of a sequence's prompt."""
+        """Bytes of the pages that hold a sequence's prompt."""
         return self.books.prompt_pages(slot) * self.pool.page_bytes

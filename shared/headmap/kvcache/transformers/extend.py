@@ -1,4 +1,4 @@
-"""Tokens of an answer that were generated before, run at once on top of a prompt's part: a sequence goes on again."""
+"""A sequence goes on again: the answer tokens it had generated run at once on top of its prompt's part."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from headmap.kvcache.transformers.on_top import Rows, attend_on_top, followed_by
 
 @dataclass(frozen=True)
 class ExtendCache:
-    """A model's cache for `tokens` tokens of one sequence that holds its part, and room in its tail, but no tail yet.
+    """A model's cache for `tokens` tokens of one sequence, which holds its part and has room in a tail still empty.
 
     Equals as many decode steps, up to rounding. `on_layer` is called before each layer.
     """

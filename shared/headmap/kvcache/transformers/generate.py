@@ -79,7 +79,7 @@ class GenerateCache:
 
     @property
     def is_linear(self) -> list[bool]:
-        """For each layer whether it has linear attention, as `generate` asks: none has."""
+        """For `generate`: whether each layer has linear attention; none has."""
         return [False] * self.shape.num_layers
 
     @property
@@ -96,8 +96,8 @@ class GenerateCache:
 def cache_shape(model: PreTrainedModel) -> CacheShape:
     """The shape of `model`'s KV cache, from its text configuration.
 
-    Raises ValueError for layers that are neither full nor sliding attention, and for texts read in both directions:
-    they have no such cache.
+    Raises ValueError for layers that are neither full nor sliding attention, and for text attention in both directions:
+    such models have no such cache.
     """
     text = model.config.get_text_config()
     if getattr(text, "use_bidirectional_attention", None) is True:
@@ -115,7 +115,7 @@ def cache_shape(model: PreTrainedModel) -> CacheShape:
 
 
 def _sliding_layers(text: PretrainedConfig) -> tuple[int, ...]:
-    """Layers with a sliding window: as the configuration lists them, or all where it only has a window (Mistral)."""
+    """Layers with a sliding window: those the configuration lists, or all where it only gives a window (Mistral)."""
     if getattr(text, "sliding_window", None) is None:
         return ()
     kinds = getattr(text, "layer_types", None) or ["sliding_attention"] * text.num_hidden_layers

@@ -15,7 +15,7 @@ from headmap.kvcache.transformers.attention import LayerAttention
 
 
 class Cache(Protocol):
-    """What a model needs of its cache."""
+    """The part of a cache that a model calls."""
 
     def update(
         self, keys: torch.Tensor, values: torch.Tensor, layer_idx: int

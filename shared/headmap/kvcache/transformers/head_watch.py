@@ -1,4 +1,4 @@
-"""Which tokens of a prompt one KV head keeps: to look at, on request. Costs one copy of a row of the layer's choice."""
+"""Which tokens of a prompt one KV head keeps, on request. Costs one copy of a row of the layer's choice."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import torch
 
 @dataclass
 class HeadWatch:
-    """Given to a prefill, it learns what KV head `kv_head` of layer `layer_idx` keeps.
+    """During a prefill it notes the tokens that KV head `kv_head` of layer `layer_idx` keeps.
 
-    `positions`: indices in the prompt, ascending. In a further turn they count from the turn's own first token, and
-    what a sliding layer still holds from before has negative ones; what other layers hold from before is not told.
+    `positions`: indices in the prompt, ascending. In a further turn they count from the turn's own first token. Earlier
+    tokens have negative indices in a sliding layer, and are left out in other layers.
     """
 
     layer_idx: int

@@ -1,4 +1,4 @@
-"""Attention of tokens over rows that the cache holds already, each head's of another length, and over themselves."""
+"""Attention of tokens over themselves and over rows already in the cache, whose lengths differ by head."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ Rows = Sequence[tuple[torch.Tensor, torch.Tensor]]
 
 @dataclass(frozen=True)
 class ParkedSequence:
-    """What a sequence held, outside the pool. lengths: (num_layers, num_kv_heads) int64, tokens of each head; layers:
-    keys and values by layer, each (sum of its lengths, head_dim), head by head."""
+    """A sequence's tokens, copied out of the pool. lengths: (num_layers, num_kv_heads) int64, tokens of each head;
+    layers: keys and values by layer, each (sum of its lengths, head_dim), head by head."""
 
     lengths: Ints
     layers: tuple[tuple[torch.Tensor, torch.Tensor], ...]
@@ -35,7 +35,7 @@ class ParkedSequence:
 def attend_on_top(
     queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, past: Rows, scaling: float, mask: PromptMask
 ) -> torch.Tensor:
-    """Attention over `past` and over the tokens themselves, in which each sees what `mask` says.
+    """Attention over `past` and over the tokens themselves, as far as `mask` lets each see.
 
     `queries`: (1, num_heads, n, d); `keys`, `values`: (num_kv_heads, n, d). Returns (1, n, num_heads, d).
     """
@@ -50,7 +50,7 @@ def attend_on_top(
 
 
 def followed_by(past: Rows, keys: torch.Tensor, values: torch.Tensor, last: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """The `last` tokens of past and own together, (num_kv_heads, m, d) each; all heads' past is equally long."""
+    """The `last` tokens of past and own together, (num_kv_heads, m, d) each; every head's past has the same length."""
     pairs = [
         (torch.cat([held_keys, keys[head]])[-last:], torch.cat([held_values, values[head]])[-last:])
         for head, (held_keys, held_values) in enumerate(past)

@@ -1,7 +1,7 @@
-"""Prompts on their way through the model: each layer's keys and values are seen whole, and what the plan says is kept.
+"""Prefill: attention sees each layer's keys and values whole, then the cache keeps what the plan says.
 
 Several prompts run in one row, one after the other; each sees itself alone. A layer's full keys are dropped before the
-next layer runs, so at no time does more than one layer hold them.
+next layer runs, so only one layer holds them at any time.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from headmap.kvcache.transformers.on_top import ParkedSequence, attend_on_top, f
 class Prompt:
     """A prompt of a prefill, and the slot that its plan was admitted to.
 
-    spans: the pictures whose tokens see each other in both directions. past: with it the prompt is a further turn: its
-    tokens see what was kept before, which becomes the sequence's too; plan and spans are about the turn's own tokens.
-    watch: learns what one head keeps.
+    spans: the pictures whose tokens see each other in both directions. past: makes the prompt a further turn, whose
+    tokens see the past; the sequence takes the past over. plan and spans are about the turn's own tokens. watch: notes
+    what one head keeps.
     """
 
     slot: int
@@ -63,7 +63,7 @@ class PrefillCache:
         return 0
 
     def done(self) -> None:
-        """After the last layer: pages that were not needed go back, and decoding may begin."""
+        """After the last layer: free the pages that were not needed; decoding may begin."""
         for prompt in self.prompts:
             self.backend.pool.books.seal(prompt.slot)
 
@@ -82,7 +82,7 @@ class _PrefillLayer(LayerAttention):
         parts = zip(
             prompts, queries.split(counts, 2), self.keys.split(counts, 1), self.values.split(counts, 1), strict=True
         )
-        # Made head by head once: attention, selection and what is kept read them so.
+        # Laid out head by head once: attention, selection and placing all read them so.
         outputs = [
             self._attend_one(prompt, own, keys.contiguous(), values.contiguous(), scaling)
             for prompt, own, keys, values in parts
@@ -126,7 +126,7 @@ class _PrefillLayer(LayerAttention):
             prompt.watch.note(self.layer_idx, prompt.plan.prompt_tokens - held, held, None)
 
     def _keep(self, prompt: Prompt, keys: torch.Tensor, values: torch.Tensor, keep: torch.Tensor | None) -> None:
-        """Put what a layer keeps, after what its rows held before, into pages. `keep`: (num_kv_heads, n) bool."""
+        """Write a layer's kept tokens into pages, after its rows' earlier ones. `keep`: (num_kv_heads, n) bool."""
         pool, (heads, n, d) = self.prefill.backend.pool, keys.shape
         counts = self._counts(prompt.plan, keep, n, heads)
         if prompt.past is None and keep is None:
@@ -156,7 +156,7 @@ class _PrefillLayer(LayerAttention):
     ) -> torch.Tensor:
         """(places,) int64: the token that goes to each place of the rows' pages; 0 for places that stay free.
 
-        Tokens are counted over all heads, head by head; those of before come after the prompt's own.
+        Tokens are numbered through all heads, head by head; earlier tokens come after the prompt's own.
         """
         size, heads = self.prefill.backend.pool.page_tokens, len(counts)
         held = before + counts
@@ -165,7 +165,7 @@ class _PrefillLayer(LayerAttention):
         source = torch.zeros(places + 1, dtype=torch.int64, device=device)
         if keep is None:
             index = own_starts + torch.arange(n, device=device)
-        else:  # what is not kept goes to the place after the last; so the host need not know what is
+        else:  # dropped tokens go to one place past the end, so the host need not know which are kept
             index = (own_starts + keep.cumsum(1) - 1).masked_fill_(~keep, places)
         source.scatter_(0, index.reshape(-1), torch.arange(heads * n, device=device))
         if before.any():
