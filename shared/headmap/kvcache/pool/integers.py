@@ -6,8 +6,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-_TYPES = {np.dtype(np.int32): torch.int32, np.dtype(np.int64): torch.int64}
-
 
 class SharedInts:
     """`host` and `device` hold the same values: one memory on a CPU; elsewhere `send` copies what has changed."""
