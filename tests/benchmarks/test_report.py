@@ -119,7 +119,7 @@ def test_a_block_shows_its_plot_and_the_plot_is_the_same_every_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     short, long = request("full", **MEASURED), request("full", **MEASURED) | {"prompt_tokens": 4096}
-    save(document("efficiency", {}, [short]), tmp_path / "efficiency.json")
+    save(document("efficiency", {}, [short]), tmp_path / "requests.json")
     page = tmp_path / "page.md"
     page.write_text("<!-- bench requests -->\n<!-- /bench -->\n<!-- bench serving -->\n<!-- /bench -->\n")
     for name, value in {"RESULTS": tmp_path, "PAGES": (page,), "FIGURES": tmp_path / "figures"}.items():
@@ -127,7 +127,7 @@ def test_a_block_shows_its_plot_and_the_plot_is_the_same_every_time(
     render.main()
     assert "2,048 tokens" in page.read_text()
     assert "requests.svg" not in page.read_text()  # one length makes no line
-    save(document("efficiency", {}, [short, long]), tmp_path / "efficiency.json")
+    save(document("efficiency", {}, [short, long]), tmp_path / "requests.json")
     render.main()
     assert "(figures/requests.svg)" in page.read_text()
     assert "serving.svg" not in page.read_text()
