@@ -12,6 +12,7 @@ import logging
 import threading
 import time
 from collections.abc import Hashable
+from contextlib import suppress
 
 import torch
 
@@ -163,7 +164,8 @@ class Engine:
             if not isinstance(error, Exception):
                 raise
         finally:
-            self._telling.tell_untold()
+            with suppress(Exception):  # what runs here has to tell everybody, whatever else is broken
+                self._telling.tell_untold()
             for sequence in self._roster.drain():  # nothing is cleaned up: the cache ends with the engine
                 self._count_failure(sequence, why)
                 self._telling.event(sequence, Failed(why))
@@ -295,17 +297,19 @@ class Engine:
         else:
             return
         self._telling.tell_untold()
-        self._take_all(running, logits)
-        self._last_step = time.monotonic()
-        elapsed = self._last_step - started
-        self._step_seconds += elapsed
-        for sequence in running:
-            sequence.decode_s += elapsed
+        self._take_all(running, logits, started)
 
     def _make_room(self) -> None:
         """Preempt the youngest sequences until pages for one more token of the others are free."""
         books, roster = self._cache.books, self._roster
-        while roster.busy > 1 and books.short([sequence.slot for sequence in roster.running]) > len(books.free):
+
+        def is_short() -> bool:
+            slots = [sequence.slot for sequence in roster.running]
+            return roster.busy > 1 and books.short(slots) > len(books.free)
+
+        if is_short():
+            self._telling.tell_untold()
+        while is_short():
             self._totals["preempted"] += 1
             if roster.prefilling:
                 raise _Preempted
@@ -313,13 +317,15 @@ class Engine:
 
     def _put_back(self, sequence: Sequence) -> None:
         """Free a sequence's memory; it starts next, and goes on from the tokens that it has."""
-        self._telling.tell_untold()
         self._release(sequence)
         sequence.submitted = time.monotonic()
         self._roster.put_back(sequence)
 
-    def _take_all(self, sequences: list[Sequence], logits: torch.Tensor) -> None:
-        """Choose each sequence's next token, tell its caller, and end it where it ends. `logits`: (S, vocab)."""
+    def _take_all(self, sequences: list[Sequence], logits: torch.Tensor, started: float | None = None) -> None:
+        """Choose each sequence's next token, tell its caller, and end it where it ends. `logits`: (S, vocab).
+
+        `started`: when the step began that made them, in seconds of time.monotonic(); None after a prefill.
+        """
         try:
             sampled = sample(logits, [sequence.state for sequence in sequences])
             tokens = sampled.tokens.tolist()
@@ -328,13 +334,24 @@ class Engine:
             for sequence in sequences:
                 self._fail(sequence, as_headmap_error(error))
             return
+        if started is not None:
+            self._count_step(sequences, started)
         for row, (sequence, token) in enumerate(zip(sequences, tokens, strict=True)):
+            if sequence.ended:  # its token of the step before could not be told
+                continue
             try:
                 if row in sampled.errors:
                     raise sampled.errors[row]
                 self._take(sequence, token, sampled.log_probabilities.get(row))
             except Exception as error:
                 self._fail(sequence, as_headmap_error(error))
+
+    def _count_step(self, sequences: list[Sequence], started: float) -> None:
+        self._last_step = time.monotonic()
+        elapsed = self._last_step - started
+        self._step_seconds += elapsed
+        for sequence in sequences:
+            sequence.decode_s += elapsed
 
     def _take(self, sequence: Sequence, token: int, logprobs: LogProbabilities | None) -> None:
         sequence.state.take(token)
@@ -358,8 +375,10 @@ class Engine:
         if len(sequence.tokens) <= 1:
             self._keep_session(sequence)
         self._leave(sequence)
+        end = sequence.finished(reason, tail, self._cache.paging)
+        sequence.ended = True
         self._totals["finished"] += 1
-        self._telling.event(sequence, sequence.finished(reason, tail, self._cache.paging))
+        self._telling.event(sequence, end)
 
     def _keep_session(self, sequence: Sequence) -> None:
         """Copy what the cache holds of a conversation for its next turn, where that fits the sessions' memory.
@@ -379,8 +398,11 @@ class Engine:
             log.exception("the session of request %s is not kept", sequence.id)
 
     def _fail(self, sequence: Sequence, error: HeadmapError) -> None:
-        """Its client is told first, whatever happens to the rest."""
+        """Its client is told first, whatever happens to the rest. Does nothing where it has ended."""
         self._telling.tell_untold()
+        if sequence.ended:
+            return
+        sequence.ended = True
         self._count_failure(sequence, error)
         self._telling.event(sequence, Failed(error))
         self._leave(sequence)

@@ -39,6 +39,8 @@ class Sequence:
     stream: TextStream
     submitted: float
     slot: int = -1
+    ended: bool = False
+    """Whether its terminal event was told."""
     tokens: list[int] = field(default_factory=list)
     alone: bool = False
     """Whether it is prefilled by itself: together with others the prefill failed."""

@@ -54,7 +54,7 @@ def _resized(image_processor: Any, image: Image.Image) -> Image.Image:
 
     The processor would first make two copies of the whole picture, and hold Python's lock during each.
     """
-    # Only here: transformers' module needs pillow, which a text alone does without.
+    # Imported here because it needs pillow, and a prompt without pictures does not.
     from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
 
     if image_processor.backend != "pil" or not image_processor.do_resize:

@@ -116,7 +116,7 @@ def test_no_more_is_kept_than_was_asked(url: str) -> None:
         most = told["full_tokens"] * (1.0 if kv is None else kv.get("ratio", 1.0))
         assert told["kept_tokens"] <= (most if kv is None or "ratio" in kv else kv["budget"] * heads)
         token_bytes, page_tokens = 256, 16
-        # Bytes are those of the pages that are held: each head may leave all but one place of its last one free.
+        # Bytes count whole pages: the last page of each head may be partly empty, but holds one token at least.
         places, of_pages = divmod(told["bytes"] // token_bytes, page_tokens)
         assert of_pages == told["bytes"] % token_bytes == 0
         assert told["kept_tokens"] <= places * page_tokens < told["kept_tokens"] + heads * page_tokens

@@ -73,6 +73,11 @@ def test_length_stop_and_end_token(engine: Engine, model: LoadedModel) -> None:
         ending.stop(0)
 
 
+def test_the_last_step_counts_in_what_is_told_of_decoding(engine: Engine, model: LoadedModel) -> None:
+    assert submit(engine, make(model, "a", max_new_tokens=1)).result().decode_ms_per_token == 0
+    assert submit(engine, make(model, "b", max_new_tokens=2)).result().decode_ms_per_token > 0
+
+
 def test_no_new_tokens_at_all(engine: Engine, model: LoadedModel) -> None:
     done = submit(engine, make(model, "a", KVRequest("snapkv", budget=5), max_new_tokens=0)).result()
     assert (done.finish_reason, done.token_ids, done.kept_tokens) == ("length", (), 30)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import sys
 import threading
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 
 from headmap.engine.engine import Engine
-from headmap.engine.messages import Event, Failed
+from headmap.engine.messages import Event, Failed, Token
+from headmap.engine.sequence import Sequence
 from headmap.errors import (
     DeviceFailed,
     HeadmapError,
@@ -97,6 +99,31 @@ def test_a_faulty_listener_does_not_harm_the_engine(engine: Engine, model: Loade
 
     engine.submit(make(model, "a"), broken)
     assert submit(engine, make(model, "b")).result().finish_reason == "length"
+
+
+def test_a_token_that_cannot_be_told_fails_its_request_alone_and_once(engine: Engine, model: LoadedModel) -> None:
+    """Also where tokens are told while the next step runs, and that step fails."""
+    engine._telling.later = True
+    say = engine._telling._say
+
+    def faulty(sequence: Sequence, *rest: Any) -> None:
+        if sequence.id == "b" and len(sequence.tokens) == 3:
+            raise RuntimeError("no text for it")
+        say(sequence, *rest)
+
+    engine._telling._say = faulty
+    expected = submit(engine, make(model, "expected")).result().token_ids
+    calls = at_once(engine, [make(model, name) for name in "abc"])
+    assert calls[0].result().token_ids == calls[2].result().token_ids == expected
+    with pytest.raises(HeadmapError, match="the model failed on this request"):
+        calls[1].result()
+    inner = engine._runner.decode
+    engine._runner.decode = Faulty(inner, lambda call: call == 3, RuntimeError("the step fails too"))
+    calls = at_once(engine, [make(model, name) for name in "abc"])
+    for call in calls:
+        assert isinstance(call.ended(), Failed)
+    assert_all_free(engine)
+    assert [sum(not isinstance(event, Token) for event in call.events) for call in calls] == [1, 1, 1]
 
 
 def test_stopping_does_not_wait_for_a_prefill(model: LoadedModel) -> None:
