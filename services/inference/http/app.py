@@ -14,7 +14,8 @@ from headmap.http.plumbing import Check, Checks, install, log_start
 from headmap.registry.keys import read_keys
 from headmap.registry.session import open_database
 from headmap.settings import Settings
-from services.inference.http.routes import chat, completions, generate, models
+from services.inference.http.response_store import ResponseStore
+from services.inference.http.routes import chat, completions, generate, models, responses, tokens
 from services.inference.intake.fetching import ImageFetcher
 from services.inference.metrics import EngineCollector, InferenceMetrics
 from services.inference.served_model import OpenModel, ServedModel, Stats, open_model
@@ -67,6 +68,7 @@ def mount(
     serving = Serving(settings, open_database(settings), open_model, fetcher, InferenceMetrics(metrics.registry))
     metrics.registry.register(EngineCollector(partial(_stats, serving)))
     app.state.inference = serving
+    app.state.responses = ResponseStore(settings.response_memory_bytes)
     app.state.give_up, app.state.failure = serving.give_up, serving.failure
     app.include_router(inference_router())
     return serving
@@ -85,7 +87,7 @@ async def running(serving: Serving) -> AsyncIterator[None]:
 def inference_router() -> APIRouter:
     """The routes; they need `app.state.inference`, which `mount` sets."""
     router = APIRouter()
-    for module in (generate, chat, completions, models):
+    for module in (generate, chat, completions, responses, models, tokens):
         router.include_router(module.router)
     return router
 

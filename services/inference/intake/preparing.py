@@ -58,6 +58,9 @@ class Intake:
             grammar = None if asked.form is None else await run(_make_grammar, model, asked.form)
             if isinstance(asked.prompt, str):
                 return Prepared(await run(model.prompts.prepare_text, asked.prompt), grammar)
+            if isinstance(asked.prompt, tuple):
+                return Prepared(await run(model.prompts.prepare_tokens, asked.prompt), grammar)
+            _check_template(model, asked.prompt)
             sources = asked.prompt.images
             fetched = [await self._fetcher.fetch(source) if source.is_url else source for source in sources]
             prompt, digests = await run(self._make_prompt, model, asked.prompt, fetched, asked.session is not None)
@@ -89,7 +92,9 @@ class Intake:
                     param=source.field,
                 )
         try:
-            prompt = model.prompts.prepare(conversation.messages, images)
+            prompt = model.prompts.prepare(
+                conversation.messages, images, conversation.tools, conversation.template_kwargs
+            )
         except HeadmapError:
             raise
         except ValueError as error:
@@ -101,9 +106,25 @@ class Intake:
 
 
 def _make_grammar(model: OpenedModel, form: AnswerForm) -> Grammar:
-    if form.kind == "regex":
-        return model.grammars.regex(form.value, form.field)
-    return model.grammars.json_schema(form.value, form.field)
+    grammars = model.grammars
+    makers = {
+        "json_schema": grammars.json_schema,
+        "regex": grammars.regex,
+        "choice": grammars.choice,
+        "grammar": grammars.lark,
+    }
+    return makers[form.kind](form.value, form.field)
+
+
+_OWN_VARIABLES = frozenset({"messages", "tools", "add_generation_prompt", "tokenize", "return_dict", "chat_template"})
+
+
+def _check_template(model: OpenedModel, conversation: Conversation) -> None:
+    """Raises InvalidParameter for a variable that the model's chat template does not read: it would change nothing."""
+    for name in conversation.template_kwargs:
+        if name in _OWN_VARIABLES or name not in model.prompts.template_names:
+            field = f"chat_template_kwargs.{name}"
+            raise InvalidParameter(f"{field}: the model's chat template reads no such variable", param=field)
 
 
 def _digest(image: Image.Image) -> str:
