@@ -237,10 +237,10 @@ class Serving:
 def _check_tokens(served: ServedModel, sampling: Mapping[str, Any]) -> None:
     """Raises InvalidParameter for a token id that the model does not have."""
     size = len(served.opened.vocabulary.pieces)
-    for field in ("logit_bias", "stop_token_ids"):
-        for token in sampling.get(field, ()):
+    for name in ("logit_bias", "stop_token_ids"):
+        for token in sampling.get(name, ()):
             if not 0 <= token < size:
-                raise InvalidParameter(f"{field}: {token} is no token of the model, which has {size}", param=field)
+                raise InvalidParameter(f"{name}: {token} is no token of the model, which has {size}", param=name)
 
 
 def _check_head(served: ServedModel, head: tuple[int, int] | None) -> None:

@@ -37,7 +37,9 @@ class Chosen:
     map: str | None
 
 
-def choose(serving: Serving, name: str | None, header: str | None, body: KVBody | None, any_name: bool = False) -> Chosen:
+def choose(
+    serving: Serving, name: str | None, header: str | None, body: KVBody | None, any_name: bool = False
+) -> Chosen:
     """Settle model and `kv` of a request; `any_name`: where one model is served, it answers to every name.
 
     Raises ModelNotFound, UnknownMethod, and InvalidParameter for a budget that is broken or that says something else in
@@ -54,7 +56,7 @@ def choose(serving: Serving, name: str | None, header: str | None, body: KVBody 
 
 
 def told_kv(generation: Generation, finished: Finished | None = None) -> str:
-    """What was really used, for the answer's header; the kept share where it is known, which a stream's start is not."""
+    """What was really used, for the answer's header. The kept share is not known yet where a stream begins."""
     kv, found = generation.request.kv, generation.map
     parts = [f"method={kv.method}"]
     if kv.ratio is not None:
@@ -80,8 +82,7 @@ def _find(serving: Serving, name: str | None, any_name: bool) -> tuple[ServedMod
         served = serving.model(None)
         return served, None, served.info.name
     raise ModelNotFound(
-        f"model: {name!r} is not served here; served are {', '.join(serving.models)}, "
-        "each also as MODEL@METHOD-RATIO",
+        f"model: {name!r} is not served here; served are {', '.join(serving.models)}, each also as MODEL@METHOD-RATIO",
         param="model",
     )
 

@@ -107,7 +107,9 @@ def form_of_format(asked: ResponseFormat | None, field: str) -> AnswerForm | Non
         return AnswerForm("json_schema", asked.json_schema or asked.value or {"type": "object"}, f"{field}.{name}")
     if isinstance(asked, JsonSchemaFormat):
         schema = asked.json_schema.value
-        return AnswerForm("json_schema", {"type": "object"} if schema is None else schema, f"{field}.json_schema.schema")
+        return AnswerForm(
+            "json_schema", {"type": "object"} if schema is None else schema, f"{field}.json_schema.schema"
+        )
     if isinstance(asked, JsonValue):
         return AnswerForm("json_schema", asked.value, f"{field}.value")
     return None

@@ -9,8 +9,8 @@ import uuid
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from headmap.errors import HeadmapError
 from headmap.engine.messages import Finished
+from headmap.errors import HeadmapError
 from services.inference.bridge import Generation
 from services.inference.http.cache_details import kv_details
 from services.inference.http.schemas.responses import (
@@ -28,7 +28,9 @@ Event = dict[str, Any]
 def begin(body: ResponsesRequest, identity: str, created: int, model: str) -> ResponseBody:
     """The response before its first token."""
     asked_format = None if body.text is None else body.text.format
-    told_format = {"type": "text"} if asked_format is None else asked_format.model_dump(by_alias=True, exclude_none=True)
+    told_format = (
+        {"type": "text"} if asked_format is None else asked_format.model_dump(by_alias=True, exclude_none=True)
+    )
     return ResponseBody(
         id=identity,
         created_at=created,
@@ -108,16 +110,16 @@ class ResponseWriter:
         return len(self.document.output) - 1
 
     def _open_message(self) -> Iterator[Event]:
-        yield self._add({"id": _id("msg"), "type": "message", "status": "in_progress", "role": "assistant", "content": []})
+        yield self._add(
+            {"id": _id("msg"), "type": "message", "status": "in_progress", "role": "assistant", "content": []}
+        )
         part = {"type": "output_text", "text": "", "annotations": [], "logprobs": []}
         self._item["content"].append(part)
         yield self._event("response.content_part.added", **self._place, content_index=0, part=dict(part))
 
     def _on_text(self, text: str) -> Event:
         self._item["content"][0]["text"] += text
-        return self._event(
-            "response.output_text.delta", **self._place, content_index=0, delta=text, logprobs=[]
-        )
+        return self._event("response.output_text.delta", **self._place, content_index=0, delta=text, logprobs=[])
 
     def _open_call(self, call: str, name: str) -> Iterator[Event]:
         item = {"type": "function_call", "call_id": call, "name": name, "arguments": "", "status": "in_progress"}
@@ -134,9 +136,7 @@ class ResponseWriter:
         item["status"] = status
         if item["type"] == "message":
             part = dict(item["content"][0])
-            yield self._event(
-                "response.output_text.done", **place, content_index=0, text=part["text"], logprobs=[]
-            )
+            yield self._event("response.output_text.done", **place, content_index=0, text=part["text"], logprobs=[])
             yield self._event("response.content_part.done", **place, content_index=0, part=part)
         else:
             yield self._event(

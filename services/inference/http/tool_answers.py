@@ -13,7 +13,7 @@ from services.inference.served_model import ServedModel
 from services.inference.tools.calls import CallReader, ContentDelta, Delta, Tool
 from services.inference.tools.forced import ForcedReader, forced_schema
 from services.inference.tools.formats import format_of
-from services.inference.tools.requests import Choice, check_tools, settle_choice
+from services.inference.tools.requests import check_tools, settle_choice
 
 TOOLS = "x-headmap-tools"
 
@@ -42,19 +42,14 @@ def settle_tools(
     if not known or settled.mode == "none":
         return ToolUse()
     prompts = served.opened.prompts
-    shown = tuple(map(_shown, known)) if prompts.template_knows_tools else ()
+    shown = tuple(map(_shown, known)) if "tools" in prompts.template_names else ()
     if settled.mode == "required":
         schema = forced_schema(known, settled.name, many)
-        reader = _forced(known, settled, many)
-        return ToolUse(shown, AnswerForm("json_schema", schema, "tools"), reader)
+        return ToolUse(shown, AnswerForm("json_schema", schema, "tools"), lambda: ForcedReader(settled.name))
     make = format_of(prompts.template_text) if shown else None
     if make is None:
         return ToolUse(shown, told="the chat template of the model knows no tools; answered as text")
     return ToolUse(shown, reader=lambda: make(known))
-
-
-def _forced(tools: Sequence[Tool], choice: Choice, many: bool) -> Callable[[], CallReader]:
-    return lambda: ForcedReader(tools, choice.name, many)
 
 
 def _shown(tool: Tool) -> dict[str, Any]:

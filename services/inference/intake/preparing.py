@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from PIL import Image
 
@@ -107,7 +108,7 @@ class Intake:
 
 def _make_grammar(model: OpenedModel, form: AnswerForm) -> Grammar:
     grammars = model.grammars
-    makers = {
+    makers: dict[str, Callable[[Any, str], Grammar]] = {
         "json_schema": grammars.json_schema,
         "regex": grammars.regex,
         "choice": grammars.choice,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -16,7 +16,7 @@ from headmap.engine.decode_choice import DecodeChoice
 from headmap.engine.messages import Cancelled, EngineRequest, Event, Failed, Finished, OnEvent, Token
 from headmap.engine.sampling.grammar import Grammars
 from headmap.engine.vocabulary import Vocabulary
-from headmap.errors import HeadmapError
+from headmap.errors import HeadmapError, InvalidParameter
 from headmap.families.base import Axis, PreparedPrompt, VisualTokens
 from headmap.kvcache.planning import plan_cache
 from headmap.kvcache.shape import CacheShape
@@ -135,18 +135,36 @@ class FakePrompts:
     conversations: list[Sequence[dict[str, Any]]] = field(default_factory=list)
     images: list[Image.Image] = field(default_factory=list)
     error: ValueError | None = None
+    template_text: str = "{{ messages }}"
+    tools: list[Mapping[str, Any]] = field(default_factory=list)
 
-    def prepare(self, messages: Sequence[dict[str, Any]], images: Sequence[Image.Image]) -> PreparedPrompt:
+    @property
+    def template_names(self) -> frozenset[str]:
+        return frozenset({"messages", "tools", "enable_thinking"} if "tool" in self.template_text else {"messages"})
+
+    def prepare(
+        self,
+        messages: Sequence[dict[str, Any]],
+        images: Sequence[Image.Image],
+        tools: Sequence[Mapping[str, Any]] = (),
+        variables: Mapping[str, Any] | None = None,
+    ) -> PreparedPrompt:
         if self.error is not None:
             raise self.error
         self.conversations.append(messages)
         self.images += images
+        self.tools += tools
         characters = sum(len(part.get("text", "")) for message in messages for part in message["content"])
         return self._prepared(characters, len(images))
 
     def prepare_text(self, prompt: str) -> PreparedPrompt:
         self.conversations.append([{"role": "user", "content": prompt}])
         return self._prepared(len(prompt), 0)
+
+    def prepare_tokens(self, token_ids: Sequence[int]) -> PreparedPrompt:
+        if min(token_ids) < 0:
+            raise InvalidParameter("prompt: no token", param="prompt")
+        return self._prepared(len(token_ids), 0)
 
     @staticmethod
     def _prepared(characters: int, images: int) -> PreparedPrompt:

@@ -33,7 +33,7 @@ from services.inference.http.schemas.openai_chat import (
 from services.inference.http.server_sent_events import OPENAPI, event, stream_response
 from services.inference.http.told_headers import headers, ignored_fields
 from services.inference.http.tool_answers import TOOLS, Teller, ToolUse, settle_tools
-from services.inference.tools.calls import CallArguments, CallBegins, ContentDelta, Delta, fold
+from services.inference.tools.calls import Call, CallArguments, CallBegins, ContentDelta, Delta, fold
 
 router = APIRouter(route_class=LargeBodyRoute, tags=["openai"])
 
@@ -112,7 +112,8 @@ def _choice(number: int, answer: Answer, tools: ToolUse) -> Choice:
     finished, generation = answer.finished, answer.generation
     asked = generation.request.sampling.top_logprobs is not None
     logprobs = [part for token in answer.tokens for part in _logprobs(token, generation)]
-    content, calls, why = finished.generated_text, [], reason(finished)
+    content, why = finished.generated_text, reason(finished)
+    calls: list[Call] = []
     if tools.reader is not None:
         teller = Teller(tools.reader(), generation.served.opened.vocabulary)
         content, calls = fold(teller.whole(answer.tokens, finished.tail))

@@ -110,7 +110,7 @@ def _logprobs(tokens: Iterable[Token], generation: Generation, offset: int) -> C
 async def _events(
     answers: Answers, before: Sequence[str], n: int, body: CompletionRequest
 ) -> AsyncGenerator[ServerSentEvent, None]:
-    """With the prompt's log probabilities, an echoed prompt comes with the last token: they are told with the result."""
+    """An echoed prompt with log probabilities comes with the last token: the engine tells them with the result."""
     same = {**head(answers, "cmpl"), "object": "text_completion"}
     offsets = [0] * len(before)
     new_tokens = 0

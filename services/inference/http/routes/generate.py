@@ -11,6 +11,7 @@ from fastapi.responses import JSONResponse
 from sse_starlette import ServerSentEvent
 
 from headmap.engine.messages import Finished, Token
+from headmap.errors import InvalidParameter
 from headmap.http.bodies import LargeBodyRoute
 from headmap.http.problems import generation_problem
 from services.inference.asked import AnswerForm, AskedRequest, FieldNames, given
@@ -60,27 +61,48 @@ _ANSWER: dict[int | str, dict[str, Any]] = {
 }
 
 
-@router.post("/", summary="The same as /generate", response_model=GenerateResponse, responses=_ANSWER)
+@router.post(
+    "/", summary="The same, in a list of one unless streamed", response_model=list[GenerateResponse], responses=_ANSWER
+)
+async def root(body: GenerateRequest, request: Request, serving: TheServing) -> Response:
+    if body.stream:
+        return await generate_stream(body, request, serving)
+    response, told = await _whole(body, request, serving)
+    return JSONResponse([response.model_dump()], headers=told)
+
+
 @router.post(
     "/generate", summary="Answer a question about pictures", response_model=GenerateResponse, responses=_ANSWER
 )
 async def generate(body: GenerateRequest, request: Request, serving: TheServing) -> Response:
-    arrived = time.perf_counter()
     if body.stream:
         return await generate_stream(body, request, serving)
+    response, told = await _whole(body, request, serving)
+    return JSONResponse(response.model_dump(), headers=told)
+
+
+async def _whole(body: GenerateRequest, request: Request, serving: Serving) -> tuple[GenerateResponse, dict[str, str]]:
+    """The answer and its headers."""
+    arrived = time.perf_counter()
     answers = await _prepare(body, request, serving, tells_tokens=body.settled.details)
     prepared = time.perf_counter()
     (answer,) = await answers.whole(request)
     generation, finished = answer.generation, answer.finished
     told = _tokens(body.settled, answer.tokens, generation) if body.settled.details else {}
+    vocabulary = generation.served.opened.vocabulary
+    prefill = [_token(one, vocabulary.text(one.id), generation) for one in finished.prompt_logprobs]
     response = GenerateResponse(
-        generated_text=finished.generated_text,
-        details=_details(generation, finished, **told),
+        generated_text=_before(body) + finished.generated_text,
+        details=_details(generation, finished, prefill=prefill, **told),
         model=answers.model,
         revision=generation.served.info.revision,
     )
-    headers = _headers(body, generation, finished) | _timings(finished, prepared - arrived, time.perf_counter() - arrived)
-    return JSONResponse(response.model_dump(), headers=headers)
+    timings = _timings(finished, prepared - arrived, time.perf_counter() - arrived)
+    return response, _headers(body, generation, finished) | timings
+
+
+def _before(body: GenerateRequest) -> str:
+    return body.inputs if body.settled.return_full_text else ""
 
 
 @router.post(
@@ -90,11 +112,13 @@ async def generate(body: GenerateRequest, request: Request, serving: TheServing)
     responses={**_ERRORS, 200: {"description": "Server-sent events", "content": OPENAPI}},
 )
 async def generate_stream(body: GenerateRequest, request: Request, serving: TheServing) -> Response:
+    if body.settled.decoder_input_details:
+        field = "parameters.decoder_input_details"
+        raise InvalidParameter(f"{field}: the prompt's tokens are not told in a stream", param=field)
     answers = await _prepare(body, request, serving, tells_tokens=True)
     answers.start()
-    top = bool(body.settled.top_n_tokens)
     (generation,) = answers.generations
-    return stream_response(_events(answers, top), serving.settings.drain_seconds, _headers(body, generation))
+    return stream_response(_events(answers, body), serving.settings.drain_seconds, _headers(body, generation))
 
 
 async def _prepare(body: GenerateRequest, request: Request, serving: Serving, *, tells_tokens: bool) -> Answers:
@@ -114,6 +138,7 @@ async def _prepare(body: GenerateRequest, request: Request, serving: Serving, *,
         stop=parameters.stop or (),
         ignore_eos=parameters.ignore_eos,
         top_logprobs=(parameters.top_n_tokens or 0) if tells_tokens else None,
+        prompt_logprobs=0 if parameters.decoder_input_details and parameters.details else None,
         form=_form(parameters),
         watched=watched,
     )
@@ -204,9 +229,9 @@ def _timings(finished: Finished, preparing: float, total: float) -> dict[str, st
     }
 
 
-async def _events(answers: Answers, top: bool) -> AsyncGenerator[ServerSentEvent, None]:
+async def _events(answers: Answers, body: GenerateRequest) -> AsyncGenerator[ServerSentEvent, None]:
     (generation,) = answers.generations
-    info = generation.served.info
+    info, top = generation.served.info, bool(body.settled.top_n_tokens)
     count = 0
     try:
         async for _, token, finished in answers.tokens():
@@ -214,7 +239,8 @@ async def _events(answers: Answers, top: bool) -> AsyncGenerator[ServerSentEvent
             one = StreamEvent(index=count, token=_token(token, token.text, generation))
             one.top_tokens = _top(token, generation) if top else None
             if finished is not None:
-                one.generated_text, one.details = finished.generated_text, _details(generation, finished)
+                text = _before(body) + finished.generated_text
+                one.generated_text, one.details = text, _details(generation, finished)
                 one.model, one.revision = answers.model, info.revision
             yield event(one.model_dump())
     except Exception as error:

@@ -21,7 +21,12 @@ from services.inference.http.openai_answers import sampling_of
 from services.inference.http.response_input import conversation_of, with_answer, with_instructions
 from services.inference.http.response_store import StoredResponse
 from services.inference.http.response_writer import ResponseWriter, begin
-from services.inference.http.schemas.responses import JsonObjectFormat, JsonSchemaTextFormat, ResponseBody, ResponsesRequest
+from services.inference.http.schemas.responses import (
+    JsonObjectFormat,
+    JsonSchemaTextFormat,
+    ResponseBody,
+    ResponsesRequest,
+)
 from services.inference.http.server_sent_events import OPENAPI, as_stream_error, event, stream_response
 from services.inference.http.told_headers import headers, ignored_fields
 from services.inference.http.tool_answers import TOOLS, Teller, settle_tools
@@ -52,7 +57,7 @@ async def respond(body: ResponsesRequest, request: Request, serving: TheServing,
         before = kept.get(owner, body.previous_response_id, "previous_response_id")
     conversation = conversation_of(
         body.input,
-        before and before.conversation,
+        None if before is None else before.conversation,
         lambda identity, field: kept.item(owner, identity, field),
         serving.settings,
     )
@@ -95,7 +100,9 @@ async def respond(body: ResponsesRequest, request: Request, serving: TheServing,
     return JSONResponse(writer.document.model_dump(), headers=headers(generation, ignored, answer.finished) | told)
 
 
-@router.get("/v1/responses/{response_id}", summary="A response that is kept", responses={404: {"description": "It is not"}})
+@router.get(
+    "/v1/responses/{response_id}", summary="A response that is kept", responses={404: {"description": "It is not"}}
+)
 async def read_response(response_id: ResponseId, request: Request, kept: TheResponses) -> ResponseBody:
     return ResponseBody.model_validate(kept.get(caller(request), response_id).document)
 

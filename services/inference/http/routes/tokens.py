@@ -25,7 +25,9 @@ from services.inference.http.tool_answers import settle_tools
 router = APIRouter(route_class=LargeBodyRoute, tags=["tokens"])
 
 
-@router.post("/tokenize", summary="The tokens of a text or a conversation", response_model=TokenizeResponse | list[PlacedToken])
+@router.post(
+    "/tokenize", summary="The tokens of a text or a conversation", response_model=TokenizeResponse | list[PlacedToken]
+)
 async def tokenize(body: TokenizeRequest, request: Request, serving: TheServing) -> Response:
     forms = [name for name in ("prompt", "messages", "inputs") if getattr(body, name) is not None]
     if len(forms) != 1:
@@ -60,7 +62,7 @@ async def tokenize(body: TokenizeRequest, request: Request, serving: TheServing)
     return JSONResponse(answer.model_dump())
 
 
-@router.post("/detokenize", summary="The text of tokens")
+@router.post("/detokenize", summary="The text of tokens", responses={404: {"description": "No such model"}})
 async def detokenize(body: DetokenizeRequest, serving: TheServing) -> DetokenizeResponse:
     vocabulary = choose(serving, body.model, None, None).served.opened.vocabulary
     for place, token in enumerate(body.tokens):

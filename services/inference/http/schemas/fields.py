@@ -207,5 +207,5 @@ def _nullable(schema: dict[str, Any]) -> dict[str, Any]:
         return schema
     if "enum" in schema and "type" not in schema:
         return {**schema, "enum": [*schema["enum"], None]}
-    about = {name: schema[name] for name in ("title", "description", "default") if name in schema}
+    about: dict[str, Any] = {name: schema[name] for name in ("title", "description", "default") if name in schema}
     return {**about, "anyOf": [schema, {"type": "null"}]}

@@ -12,8 +12,8 @@ from services.inference.http.schemas.fields import (
     MAX_TOKENS,
     Body,
     Integer,
-    NotServed,
     Nothing,
+    NotServed,
     Only,
     kinds,
     text_or_list,
@@ -93,7 +93,9 @@ class StructuredOutputs(Body):
 class OpenAIRequest(Body):
     """Greedy unless temperature, top_p, top_k or min_p is given."""
 
-    model: str | None = Field(None, min_length=1, max_length=512, description="as /v1/models lists it, or MODEL@METHOD-RATIO")
+    model: str | None = Field(
+        None, min_length=1, max_length=512, description="as /v1/models lists it, or MODEL@METHOD-RATIO"
+    )
     temperature: float | None = Field(None, ge=0, le=2, description="0 is greedy")
     top_p: float | None = Field(None, gt=0, le=1)
     top_k: int | None = Field(None, ge=-1, le=MAX_TOKENS, description="0 and -1 mean no cut")
@@ -103,9 +105,7 @@ class OpenAIRequest(Body):
     frequency_penalty: float | None = Field(None, ge=-2, le=2)
     logit_bias: dict[str, float] | None = Field(None, max_length=1024, description="by token id, -100 to 100")
     do_sample: bool | None = Field(None, description="false is greedy")
-    seed: int | None = Field(
-        None, ge=-MAX_SEED - 1, le=MAX_SEED, description="choice i is sampled with seed + i"
-    )
+    seed: int | None = Field(None, ge=-MAX_SEED - 1, le=MAX_SEED, description="choice i is sampled with seed + i")
     stop: Stops | None = None
     stop_token_ids: list[Integer] | None = Field(None, max_length=64)
     min_tokens: int | None = Field(None, ge=0, le=MAX_TOKENS, description="no end before so many")

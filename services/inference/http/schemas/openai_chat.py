@@ -10,8 +10,8 @@ from services.inference.http.schemas.fields import (
     MAX_TOKENS,
     MAX_TOP,
     LooseBody,
-    NotServed,
     Nothing,
+    NotServed,
     Only,
     kinds,
     text_or_list,
@@ -73,7 +73,9 @@ def _kind_of_part(part: dict[str, Any]) -> str | None:
 
 
 ContentPart = Annotated[
-    Annotated[TextPart, Tag("<text>")] | Annotated[ImagePart, Tag("<image_url>")] | Annotated[RefusalPart, Tag("<refusal>")],
+    Annotated[TextPart, Tag("<text>")]
+    | Annotated[ImagePart, Tag("<image_url>")]
+    | Annotated[RefusalPart, Tag("<refusal>")],
     kinds("type", "text", "image_url", "refusal", default=_kind_of_part),
 ]
 Content = Annotated[
@@ -144,11 +146,10 @@ class ChatRequest(OpenAIRequest):
     )
     max_tokens: int | None = Field(None, ge=0, le=MAX_TOKENS, description="older name of max_completion_tokens")
     logprobs: bool = Field(False, description="tell the log probability of each token")
-    top_logprobs: int | None = Field(
-        None, ge=0, le=MAX_TOP, description="and of so many likeliest ones; with logprobs"
-    )
+    top_logprobs: int | None = Field(None, ge=0, le=MAX_TOP, description="and of so many likeliest ones; with logprobs")
     session: Session | None = Field(
-        None, description="keep this conversation's cache for its next turn, which names it and brings all messages again"
+        None,
+        description="keep this conversation's cache for its next turn, which names it and brings all messages again",
     )
     tools: list[dict[str, Any]] | None = Field(None, max_length=128, description="functions that the answer may call")
     tool_choice: str | dict[str, Any] | None = Field(

@@ -39,9 +39,7 @@ class CompletionRequest(OpenAIRequest):
         None, ge=0, le=MAX_TOKENS, description="16 when left out, as OpenAI has it; 0 only prefills the prompt"
     )
     echo: bool = Field(False, description="answers begin with the prompt; with logprobs, those of the prompt too")
-    logprobs: int | None = Field(
-        None, ge=0, le=MAX_TOP, description="log probabilities, and so many likeliest ones"
-    )
+    logprobs: int | None = Field(None, ge=0, le=MAX_TOP, description="log probabilities, and so many likeliest ones")
 
     suffix: Annotated[Any, Only("")] = None
     add_special_tokens: Annotated[Any, Only(True)] = None

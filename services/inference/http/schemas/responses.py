@@ -11,8 +11,8 @@ from services.inference.http.schemas.fields import (
     MAX_TOKENS,
     Body,
     LooseBody,
-    NotServed,
     Nothing,
+    NotServed,
     Only,
     kinds,
     text_or_list,
@@ -170,7 +170,9 @@ class ResponsesRequest(Body):
     seed: int | None = Field(None, ge=-MAX_SEED - 1, le=MAX_SEED)
     text: TextOptions | None = Field(None, description="`format`: the form that the answer must have")
     tools: list[dict[str, Any]] | None = Field(None, max_length=128, description="functions that the answer may call")
-    tool_choice: str | dict[str, Any] | None = Field(None, description="none, auto, required, or {type: function, name}")
+    tool_choice: str | dict[str, Any] | None = Field(
+        None, description="none, auto, required, or {type: function, name}"
+    )
     parallel_tool_calls: bool | None = Field(None, description="true: a forced answer may hold several calls")
     stream: bool = False
     kv: KVBody | None = None

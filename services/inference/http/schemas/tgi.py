@@ -70,13 +70,13 @@ class Parameters(Body):
     top_n_tokens: int | None = Field(
         None, ge=0, le=MAX_TOP, description="tell the likeliest tokens at each place, with details or in a stream"
     )
+    decoder_input_details: bool = Field(False, description="tell the prompt's tokens, with details; not in a stream")
+    return_full_text: bool = Field(False, description="the generated text begins with `inputs`")
     grammar: Grammar | None = Field(None, description="the form that the answer must have")
     kv: KVBody | None = None
     kept: KVHeadBody | None = Field(None, description="a KV head: the details tell which tokens it keeps")
 
     best_of: Annotated[Any, Only(1)] = None
-    decoder_input_details: Annotated[Any, Only(False)] = None
-    return_full_text: Annotated[Any, Only(False)] = None
     typical_p: Annotated[Any, Only(1)] = None
     watermark: Annotated[Any, Only(False)] = None
     adapter_id: NotServed = None
@@ -123,7 +123,7 @@ class Details(BaseModel):
     seed: int
     kv: KVDetails
     timings: Timings
-    prefill: list[TokenBody] = Field([], description="the prompt's tokens are not told")
+    prefill: list[TokenBody] = Field([], description="the prompt's tokens, with `decoder_input_details`")
     tokens: list[TokenBody] = Field([], description="with `details`")
     top_tokens: list[list[TokenBody]] | None = None
     kept: KeptTokensBody | None = Field(None, description="where `kept` asks for a head")

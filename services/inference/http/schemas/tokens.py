@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, Field
 
-from services.inference.http.schemas.fields import MAX_TOKENS, Body, Integer, NotServed, Nothing, Only
+from services.inference.http.schemas.fields import MAX_TOKENS, Body, Integer, Nothing, NotServed, Only
 from services.inference.http.schemas.openai_chat import Messages
 
 
@@ -22,7 +22,9 @@ class TokenizeRequest(Body):
     chat_template_kwargs: dict[str, Any] | None = None
 
     parameters: Nothing = None
-    add_special_tokens: Nothing = Field(None, description="a text gets those of the model, a conversation its template's")
+    add_special_tokens: Nothing = Field(
+        None, description="a text gets those of the model, a conversation its template's"
+    )
     add_generation_prompt: Annotated[Any, Only(True)] = None
     continue_final_message: Annotated[Any, Only(False)] = None
     mm_processor_kwargs: Annotated[Any, Only({})] = None
