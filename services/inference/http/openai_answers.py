@@ -58,7 +58,7 @@ def asked_of(
         kv=chosen.kv,
         map=chosen.map,
         max_new_tokens=new_tokens,
-        do_sample=do_sample if body.do_sample is None else body.do_sample,
+        do_sample=body.do_sample if do_sample is None else do_sample,
         sampling=sampling,
         stop=body.stops,
         ignore_eos=body.ignore_eos,

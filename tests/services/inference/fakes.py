@@ -121,7 +121,7 @@ class FakeEngine:
                 queue_ms=1.0,
                 prefill_ms=2.0,
                 decode_ms_per_token=3.0,
-                reused_tokens=0 if request.session is None else 7,
+                reused_tokens=0 if request.session is None else min(7, request.prompt.prompt_tokens),
                 session_kept=request.session is not None,
             )
 
