@@ -46,7 +46,7 @@ class FakeStats:
 
 @dataclass
 class FakeEngine:
-    """Says WORDS, ending with the end token. Each request runs in a thread of its own.
+    """Says `words`, ending with the end token. Each request runs in a thread of its own.
 
     `refuse` is raised by submit, `fail` ends a request after one token, `hold` keeps requests running until it is set
     or they are cancelled.
@@ -62,6 +62,7 @@ class FakeEngine:
     stopped: bool = False
     sessions: list[Hashable] = field(default_factory=list)
     current: FakeStats = field(default_factory=FakeStats)
+    words: tuple[str, ...] = WORDS
 
     def start(self) -> None:
         pass
@@ -92,12 +93,14 @@ class FakeEngine:
         threading.Thread(target=self._run, args=(request, on_event, end), daemon=True).start()
 
     def _run(self, request: EngineRequest, on_event: OnEvent, end: Callable[[int], Event]) -> None:
-        count = min(len(WORDS), request.sampling.max_new_tokens)
+        count = min(len(self.words), request.sampling.max_new_tokens)
         for number in range(count):
-            token = EOS if number == len(WORDS) - 1 else number + 1
+            token = EOS if number == len(self.words) - 1 else number + 1
             top = request.sampling.top_logprobs
             logprob = None if top is None else -0.5 * (number + 1)
-            on_event(Token(token, WORDS[number], logprob, tuple((other, -1.0 - other) for other in range(top or 0))))
+            on_event(
+                Token(token, self.words[number], logprob, tuple((other, -1.0 - other) for other in range(top or 0)))
+            )
             if self.fail is not None:
                 on_event(Failed(self.fail))
                 return
@@ -110,9 +113,10 @@ class FakeEngine:
     def _end(self, request: EngineRequest, budget: int, kept: int, full: int) -> Callable[[int], Finished]:
         def end(count: int) -> Finished:
             return Finished(
-                generated_text="".join(WORDS[:count]),
-                finish_reason="eos_token" if count == len(WORDS) else "length",
-                token_ids=tuple(EOS if number == len(WORDS) - 1 else number + 1 for number in range(count)),
+                generated_text="".join(self.words[:count]),
+                finish_reason="eos_token" if count == len(self.words) else "length",
+                token_ids=tuple(EOS if number == len(self.words) - 1 else number + 1 for number in range(count)),
+                prompt_logprobs=_of_prompt(request),
                 kept_tokens=kept,
                 full_tokens=full,
                 kv_bytes=kept * self.shape.token_bytes,
@@ -126,6 +130,15 @@ class FakeEngine:
             )
 
         return end
+
+
+def _of_prompt(request: EngineRequest) -> tuple[Token, ...]:
+    """Token 1 in every place, likelier each time."""
+    if request.prompt_logprobs is None:
+        return ()
+    top = tuple((other, -2.0) for other in range(request.prompt_logprobs))
+    count = request.prompt.prompt_tokens
+    return (Token(1, ""), *(Token(1, "", -1.0 / number, top) for number in range(1, count)))
 
 
 @dataclass

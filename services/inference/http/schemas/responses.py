@@ -98,6 +98,11 @@ class ReasoningItem(LooseBody):
     """Accepted and left out: no model here reasons apart from its answer."""
 
     type: Literal["reasoning"]
+    id: Nothing = None
+    status: Nothing = None
+    summary: Nothing = None
+    content: Nothing = None
+    encrypted_content: Nothing = None
 
 
 def _kind_of_item(item: dict[str, Any]) -> str | None:

@@ -11,6 +11,7 @@ from fastapi.testclient import TestClient
 
 from headmap.errors import OutOfMemory, QueueFull
 from headmap.settings import DEMO_MODEL
+from tests.services.inference.asking import events_of
 from tests.services.inference.conftest import AddMap, live
 from tests.services.inference.fakes import IMAGE_TOKENS, FakeModels
 
@@ -239,3 +240,58 @@ def test_no_new_tokens_only_prefill_the_prompt(client: TestClient, picture: str,
     text = post(client, picture, n=n, stream=True, logprobs=True, **{field: 0}).text
     assert text.count('"finish_reason": "length"') == n
     assert "error" not in text
+
+
+def test_the_role_comes_with_the_first_token(client: TestClient, picture: str) -> None:
+    text = post(client, picture, stream=True).text.replace("data: [DONE]", "")
+    first, *others = [chunk["choices"][0]["delta"] for _, chunk in events_of(text)]
+    assert first == {"role": "assistant", "content": "It"}
+    assert not any("role" in delta for delta in others)
+
+
+@pytest.mark.parametrize("fields", [{}, {"max_tokens": 2}, {"stop": "q"}, {"n": 2}])
+def test_log_probabilities_are_the_same_streamed_and_whole(
+    client: TestClient, picture: str, fields: dict[str, Any]
+) -> None:
+    asked = {"logprobs": True, "top_logprobs": 2, **fields}
+    whole = post(client, picture, **asked).json()["choices"]
+    text = post(client, picture, stream=True, **asked).text.replace("data: [DONE]", "")
+    streamed: dict[int, list[Any]] = {choice["index"]: [] for choice in whole}
+    for _, chunk in events_of(text):
+        for choice in chunk["choices"]:
+            streamed[choice["index"]] += (choice["logprobs"] or {"content": []})["content"]
+    for choice in whole:
+        assert choice["logprobs"]["content"] == streamed[choice["index"]]
+        assert len(choice["logprobs"]["content"]) == (2 if "max_tokens" in fields else 4)
+
+
+def test_usage_can_come_with_every_chunk(client: TestClient, picture: str) -> None:
+    options = {"include_usage": True, "continuous_usage_stats": True}
+    text = post(client, picture, stream=True, stream_options=options).text.replace("data: [DONE]", "")
+    counts = [chunk["usage"]["completion_tokens"] for _, chunk in events_of(text)]
+    assert counts[:4] == [1, 2, 3, 4]
+    assert counts[-1] == 5
+
+
+def test_a_prompt_that_is_too_long_is_told_in_openais_words(client: TestClient, models: FakeModels) -> None:
+    for fields, param in (
+        ({"messages": [{"role": "user", "content": "x" * 5000}]}, "messages"),
+        ({"messages": [{"role": "user", "content": "x" * 100_000}]}, "messages"),
+        ({"messages": [{"role": "user", "content": "x"}], "max_tokens": 5000}, "max_tokens"),
+        ({"messages": [{"role": "user", "content": "x"}], "max_completion_tokens": 5000}, "max_completion_tokens"),
+    ):
+        answer = client.post("/v1/chat/completions", json=fields)
+        error = answer.json()["error"]
+        assert (answer.status_code, error["code"], error["param"]) == (400, "context_length_exceeded", param)
+        assert "maximum context length is 4096 tokens. However, you requested" in error["message"]
+
+
+def test_without_max_tokens_an_answer_has_the_room_that_is_left(
+    client: TestClient, picture: str, models: FakeModels
+) -> None:
+    post(client, picture)
+    request = models.engine.requests[0]
+    assert request.sampling.max_new_tokens == 4096 - request.prompt.prompt_tokens
+    assert request.open_ended
+    post(client, picture, max_tokens=5)
+    assert not models.engine.requests[1].open_ended

@@ -120,3 +120,32 @@ def test_bad_input_names_the_field(client: TestClient, fields: dict[str, Any], c
     error = response.json()["error"]
     assert (response.status_code, error["code"]) == (400, code), error
     assert error["param"].startswith(param)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("max_tokens", [0, 1, 9])
+def test_an_echoed_prompt_has_log_probabilities(client: TestClient, stream: bool, max_tokens: int) -> None:
+    response = post(client, echo=True, logprobs=1, stream=stream, max_tokens=max_tokens)
+    assert response.status_code == 200, response.text
+    if stream:
+        chunks = [data["choices"][0] for _, data in events_of(response.text.replace("data: [DONE]", ""))]
+        parts = [chunk["logprobs"] for chunk in chunks if chunk["logprobs"]]
+        told = {name: [one for part in parts for one in part[name]] for name in parts[0]}
+        text = "".join(chunk["text"] for chunk in chunks)
+    else:
+        (choice,) = response.json()["choices"]
+        told, text = choice["logprobs"], choice["text"]
+    assert text.startswith("Once")
+    new = min(max_tokens, 5)
+    assert len(told["tokens"]) == 4 + new, "every token counts, the end token too"
+    assert told["token_logprobs"][0] is None
+    assert told["top_logprobs"][0] is None
+    assert all(value < 0 for value in told["token_logprobs"][1:])
+    assert told["text_offset"] == sorted(told["text_offset"])
+
+
+def test_prompts_of_token_ids_go_on(client: TestClient, models: FakeModels) -> None:
+    assert post(client, prompt=[1, 2, 3]).json()["usage"]["prompt_tokens"] == 3
+    both = post(client, prompt=[[1, 2], [3]], echo=True).json()
+    assert [choice["text"] for choice in both["choices"]] == ["It saysIt says ABC", " It says ABC"]
+    assert both["usage"]["prompt_tokens"] == 3

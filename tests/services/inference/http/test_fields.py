@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,25 @@ MARKED = [
     for name, field in body.model_fields.items()
     if (mark := mark_of(field)) is not None
 ]
+
+
+@pytest.fixture(scope="module")
+def client(tmp_path_factory: pytest.TempPathFactory, empty_registry: Path) -> Iterator[TestClient]:
+    """One for all: no test here leaves anything behind. `models` are its own."""
+    folder = tmp_path_factory.mktemp("fields")
+    shutil.copy(empty_registry, folder / "registry.sqlite3")
+    with TestClient(create_app(Settings(data_dir=folder), open_model=MODELS), raise_server_exceptions=False) as client:
+        yield client
+
+
+@pytest.fixture
+def models() -> FakeModels:
+    MODELS.engine.requests.clear()
+    MODELS.prompt_maker.images.clear()
+    return MODELS
+
+
+MODELS = FakeModels()
 
 
 def ask(client: TestClient, body: type[Body], **fields: Any) -> Any:
@@ -229,9 +250,9 @@ def test_unknown_fields_of_messages_are_ignored_and_told(client: TestClient, mod
     assert "surprise" in streamed.headers["x-headmap-ignored"]
 
 
-def test_unknown_fields_of_messages_can_be_refused(settings: Settings, models: FakeModels) -> None:
+def test_unknown_fields_of_messages_can_be_refused(settings: Settings) -> None:
     strict = settings.model_copy(update={"unknown_fields": "refuse"})
-    with TestClient(create_app(strict, open_model=models)) as client:
+    with TestClient(create_app(strict, open_model=FakeModels())) as client:
         answer = ask(client, ChatRequest, messages=[{"role": "user", "content": "Hi", "surprise": 1}])
         assert (answer.status_code, answer.json()["error"]["param"]) == (400, "messages.0.surprise")
 

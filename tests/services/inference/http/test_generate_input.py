@@ -37,7 +37,12 @@ BAD = [
     ({"parameters": {"grammar": {}}}, 422, "invalid_parameter", "parameters.grammar"),
     ({"parameters": {"grammar": {"type": "regex", "value": "("}}}, 422, "invalid_parameter", "parameters.grammar"),
     ({"parameters": {"grammar": {"type": "regex", "value": "é"}}}, 422, "invalid_parameter", "cannot write 'é'"),
-    ({"stream": True, "parameters": {"decoder_input_details": True}}, 422, "invalid_parameter", "decoder_input_details"),
+    (
+        {"stream": True, "parameters": {"decoder_input_details": True}},
+        422,
+        "invalid_parameter",
+        "decoder_input_details",
+    ),
     ({"parameters": {"top_n_tokens": 21}}, 422, "invalid_parameter", "got 21"),
     ({"parameters": {"kept": {"layer": 6, "kv_head": 0}}}, 422, "invalid_parameter", "parameters.kept.layer: 6 is not"),
     ({"parameters": {"kept": {"layer": 0, "kv_head": 3}}}, 422, "invalid_parameter", "parameters.kept.kv_head: 3 is"),
