@@ -397,7 +397,7 @@ def summary(folder: Path) -> str:
     rows: list[Row] = []
     lines = []
     for path in sorted(folder.glob("*.json")):
-        result = json.loads(path.read_text())
+        result = json.loads(path.read_text(encoding="utf-8"))
         rows += result["rows"] if result["benchmark"] == "gpu" else []
         lines.append(f"{path.stem}: {len(result['rows'])} rows{'' if result['complete'] else ', cut short'}")
     lines += [

@@ -76,5 +76,5 @@ def _wait_until_ready(server: ServerProcess, log_file: Path) -> None:
         except httpx.HTTPError:
             pass
         if server.child.poll() is not None or monotonic() > deadline:
-            raise RuntimeError(f"the server did not start: {log_file.read_text()[-2000:]}")
+            raise RuntimeError(f"the server did not start: {log_file.read_text(encoding='utf-8')[-2000:]}")
         sleep(0.2)

@@ -28,7 +28,7 @@ _BLOCK = re.compile(r"(<!-- bench (\w+) -->\n).*?(<!-- /bench -->)", re.DOTALL)
 
 
 def main() -> int:
-    results = {path.stem: json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"))}
+    results = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.glob("*.json"))}
     tables, outdated = dict[str, str](), list[str]()
     for name, (of, table) in TABLES.items():
         try:
@@ -47,11 +47,11 @@ def main() -> int:
         folder = os.path.relpath(FIGURES, page.parent)
         pictures = {name: f"\n![{alt}]({folder}/{name}.svg)\n" for name, alt in drawn.items()}
         blocks = {name: table + pictures.get(name, "") for name, table in tables.items() if table}
-        text = page.read_text()
+        text = page.read_text(encoding="utf-8")
         blocks |= {m[2]: m[0][len(m[1]) : -len(m[3])] for m in _BLOCK.finditer(text) if m[2] in outdated}
         filled = _BLOCK.sub(partial(_filled, blocks), text)
         if filled != text:
-            page.write_text(filled)
+            page.write_text(filled, encoding="utf-8")
     sys.stdout.write(f"rendered {', '.join(results) or 'nothing'}\n")
     return 0
 

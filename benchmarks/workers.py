@@ -63,7 +63,7 @@ class Cluster:
         self._database = open_database(self._settings)
         self._workers = [self._start(log) for log in self._logs]
         seed = 1_000_000
-        while not all(SHARD_DONE in log.read_text() for log in self._logs):  # each has loaded its model
+        while not all(SHARD_DONE in log.read_text(encoding="utf-8") for log in self._logs):  # each has loaded its model
             self.job(seed, pages=8 * self.count)
             seed += 1
         return self
@@ -96,7 +96,7 @@ class Cluster:
         job, _ = submit(self._database, broker, self._settings, info, params)
         while not job.state.ended:
             if any(worker.poll() is not None for worker in self._workers):
-                raise RuntimeError(f"a worker ended: {self._logs[0].read_text()[-2000:]}")
+                raise RuntimeError(f"a worker ended: {self._logs[0].read_text(encoding='utf-8')[-2000:]}")
             time.sleep(0.05)
             with self._database.read() as session:
                 job = get_job(session, job.id)

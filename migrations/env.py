@@ -7,7 +7,7 @@ from sqlalchemy import Connection
 
 from headmap.registry.session import open_engine
 from headmap.registry.tables import Base
-from headmap.settings import Settings
+from headmap.settings import load_settings
 
 
 def run(connection: Connection) -> None:
@@ -25,6 +25,6 @@ given = context.config.attributes.get("connection")
 if given is not None:
     run(given)
 else:
-    with open_engine(Settings().sql_url).connect() as own:
+    with open_engine(load_settings().sql_url).connect() as own:
         run(own)
         own.commit()

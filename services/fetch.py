@@ -13,7 +13,7 @@ import sys
 from headmap.errors import ModelNotFound, UnsupportedModel
 from headmap.http.logs import setup_logging
 from headmap.models import find_model
-from headmap.settings import Settings
+from headmap.settings import load_settings
 
 logger = logging.getLogger("headmap.fetch")
 
@@ -21,7 +21,7 @@ PATTERNS = ["*.json", "*.jinja", "*.txt", "*.model", "*.safetensors"]
 
 
 def main() -> int:
-    settings = Settings()
+    settings = load_settings()
     setup_logging(settings, "fetch")
     logging.getLogger("httpx").setLevel(logging.WARNING)
     for name in dict.fromkeys(settings.models):

@@ -13,7 +13,7 @@ from headmap.errors import RegistryUnavailable
 from headmap.http.logs import setup_logging
 from headmap.registry.migrations import current_revision, migrate
 from headmap.registry.session import open_engine
-from headmap.settings import Settings
+from headmap.settings import load_settings
 
 logger = logging.getLogger("headmap.migrate")
 
@@ -23,7 +23,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("revision", nargs="?", default="head", help="head, base, or a migration's revision")
     parser.add_argument("--show", action="store_true", help="only say where the registry stands")
     arguments = parser.parse_args(argv)
-    settings = Settings()
+    settings = load_settings()
     setup_logging(settings, "migrate")
     try:
         if not arguments.show:

@@ -90,7 +90,7 @@ def _peak_memory(device: str) -> int:
 def _resident_peak() -> int:
     status = Path("/proc/self/status")
     if status.is_file():  # getrusage would include the parent's peak from when this process began
-        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
+        line = next(line for line in status.read_text(encoding="utf-8").splitlines() if line.startswith("VmHWM:"))
         return int(line.split()[1]) * 1024
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -33,21 +33,12 @@ def one_line_errors(command: Callable[P, R]) -> Callable[P, R]:
 
     @functools.wraps(command)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
-        from pydantic import ValidationError
-        from pydantic_settings import SettingsError
-
         from headmap.errors import HeadmapError
 
         try:
             return command(*args, **kwargs)
         except HeadmapError as error:
             fail(error.detail)
-        except ValidationError as error:
-            first = error.errors()[0]
-            name = "_".join(str(part) for part in first["loc"]).upper()
-            fail(f"HEADMAP_{name}: {first['msg']}, got {first.get('input')!r}", code=2)
-        except SettingsError as error:
-            fail(str(error), code=2)
         except BrokenPipeError:
             sys.stderr.close()  # the reader went away: nobody to tell, and Python must not try
             raise typer.Exit(1) from None
@@ -66,15 +57,15 @@ def fail(message: str, code: int = 1) -> NoReturn:
 
 
 def load_settings(data_dir: Path | None = None, models: list[str] | None = None) -> Settings:
-    """HEADMAP_* settings, with what the command line says instead. Raises pydantic's ValidationError."""
-    from headmap.settings import Settings
+    """HEADMAP_* settings, with what the command line says instead; wrong ones end the command with exit code 2."""
+    from headmap.settings import load_settings as load
 
     given: dict[str, Any] = {}
     if data_dir is not None:
         given["data_dir"] = data_dir
     if models:
         given["models"] = tuple(models)
-    return Settings(**given)
+    return load(**given)
 
 
 @contextmanager

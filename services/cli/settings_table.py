@@ -34,4 +34,4 @@ def _plain(value: object) -> str:
 
 if __name__ == "__main__":
     readme = Path(sys.argv[1] if len(sys.argv) > 1 else "README.md")
-    readme.write_text(with_table(readme.read_text()))
+    readme.write_text(with_table(readme.read_text(encoding="utf-8")), encoding="utf-8")

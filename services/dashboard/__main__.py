@@ -7,7 +7,7 @@ import sys
 
 from headmap.http.logs import setup_logging
 from headmap.http.server import serve
-from headmap.settings import Settings
+from headmap.settings import load_settings
 from services.dashboard.app import create_app
 from services.dashboard.state import Addresses
 
@@ -21,7 +21,7 @@ def main(argv: list[str] | None = None) -> int:
         "--service", action="append", help="asked how it is, at each address of its host; may be repeated [--api]"
     )
     arguments = parser.parse_args(argv)
-    settings = Settings()
+    settings = load_settings()
     setup_logging(settings, "dashboard")
     addresses = Addresses(arguments.api.rstrip("/"), tuple(arguments.service or [arguments.api]))
     well = serve(create_app(settings, addresses), settings, host=arguments.host, port=arguments.port)

@@ -54,7 +54,7 @@ _HEADERS = {
 def mount_pages(app: FastAPI) -> None:
     """Put the pages and what they load on `app`."""
     router = APIRouter(default_response_class=HTMLResponse)
-    frame = Template((FOLDER / "pages" / "frame.html").read_text())
+    frame = Template((FOLDER / "pages" / "frame.html").read_text(encoding="utf-8"))
     for page in PAGES:
         router.add_api_route(page.path, _Shown(page, render(frame, page)), include_in_schema=False, name=page.name)
     app.include_router(router)
@@ -72,7 +72,7 @@ def render(frame: Template, page: Page) -> str:
         title=escape(page.title),
         links="\n".join(link(one) for one in PAGES if one.section),
         others="\n".join(link(one) for one in PAGES if not one.section),
-        main=(FOLDER / "pages" / f"{page.name}.html").read_text(),
+        main=(FOLDER / "pages" / f"{page.name}.html").read_text(encoding="utf-8"),
         version=headmap.__version__,
     )
 

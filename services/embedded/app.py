@@ -7,7 +7,6 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 
 from fastapi import FastAPI, Request
-from prometheus_client.multiprocess import MultiProcessCollector
 
 import headmap
 from headmap.http.plumbing import Check, Checks, install, log_start
@@ -23,6 +22,7 @@ from services.inference.intake.fetching import ImageFetcher
 from services.inference.served_model import OpenModel, open_model
 from services.scoring import app as scoring
 from services.scoring.metrics import JobCollector
+from services.scoring.worker_metrics import collect_counts
 
 
 def create_app(
@@ -65,7 +65,7 @@ def create_app(
     metrics.registry.register(JobCollector(scoring_state.database))
     counted = metrics_folder(settings)
     counted.mkdir(parents=True, exist_ok=True)
-    MultiProcessCollector(metrics.registry, str(counted))  # registers itself: what the worker counts
+    collect_counts(metrics.registry, counted)  # the worker's
     serving = inference.mount(app, settings, metrics, open_model=open_model, fetcher=fetcher)
     if dashboard is not None:
         app.add_middleware(DashboardMiddleware, dashboard=dashboard)

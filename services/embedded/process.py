@@ -82,7 +82,9 @@ class Process:
 
     def last_words(self) -> str:
         """The last message of the log."""
-        lines = self.log.read_text(errors="replace").strip().splitlines() if self.log.is_file() else []
+        lines = (
+            self.log.read_text(errors="replace", encoding="utf-8").strip().splitlines() if self.log.is_file() else []
+        )
         for line in reversed(lines[-50:]):
             try:
                 entry = json.loads(line)

@@ -169,7 +169,7 @@ def stop_signals() -> Iterator[Callable[[], int]]:
 def _lock(data_dir: Path) -> IO[str]:
     """Take the data directory for this cluster alone, for as long as the file stays open."""
     data_dir.mkdir(parents=True, exist_ok=True)
-    file = (data_dir / "lock").open("w")
+    file = (data_dir / "lock").open("w", encoding="utf-8")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:

@@ -6,12 +6,12 @@ import socket
 import sys
 
 from headmap.http.logs import setup_logging
-from headmap.settings import Settings
+from headmap.settings import load_settings
 from services.embedded.lifeline import hold_lifeline
 
 
 def main() -> int:
-    settings = Settings()
+    settings = load_settings()
     setup_logging(settings, "headmap")
     hold_lifeline(settings.drain_seconds + 10)
     from headmap.engine.memory import give_back_freed_memory

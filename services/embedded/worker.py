@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from headmap.settings import Settings
+from headmap.settings import load_settings
 from services.embedded.lifeline import hold_lifeline
 from services.embedded.metrics_folder import metrics_folder
 
@@ -20,7 +20,7 @@ def main() -> int:
     from services.scoring.worker import run_worker
     from services.scoring.worker_metrics import ShardMetrics, count_in
 
-    settings = Settings()
+    settings = load_settings()
     count_in(metrics_folder(settings))
     run_worker(create_worker(settings, ShardMetrics()), settings, pool="solo")
     return 0

@@ -7,7 +7,7 @@ import os
 import sys
 
 from headmap.http.logs import setup_logging
-from headmap.settings import Settings
+from headmap.settings import load_settings
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -15,7 +15,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8001)
     arguments = parser.parse_args(argv)
-    settings = Settings()
+    settings = load_settings()
     setup_logging(settings, "inference")
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch is imported: spinning threads starve others
     from headmap.engine.memory import give_back_freed_memory

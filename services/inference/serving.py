@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, NoReturn
 
-from headmap.budgets import resolve_budget
 from headmap.context import request_id
 from headmap.engine.memory import share_of_each
 from headmap.engine.messages import EngineRequest
@@ -26,6 +25,7 @@ from headmap.errors import (
 )
 from headmap.kvcache.methods import get_method
 from headmap.kvcache.plan import KVRequest
+from headmap.kvcache.planning import check_request
 from headmap.models import find_model
 from headmap.registry.session import Database
 from headmap.settings import Settings
@@ -160,14 +160,14 @@ class Serving:
     ) -> tuple[KVRequest, ServedMap | None]:
         """What to keep, and the map that sets the budgets where the method needs one. Raises as `prepare`."""
         method = get_method(kv.method)
-        if method.needs_budget:
-            if kv.budget is None and kv.ratio is None:
-                kv = replace(kv, ratio=self.settings.default_kv_ratio)
-            resolve_budget(1, kv.budget, kv.ratio)  # refuse before any picture is decoded
-        named = None if name is None else served.maps.check(await served.maps.named(name))
+        if method.needs_budget and kv.budget is None and kv.ratio is None:
+            kv = replace(kv, ratio=self.settings.default_kv_ratio)
+        check_request(kv)  # refuse before any picture is decoded
         if not method.needs_scores:
+            if name is not None:
+                raise InvalidParameter(f"kv.map: method {kv.method!r} reads no map, got {name!r}", param="kv.map")
             return kv, None
-        found = named or served.maps.default
+        found = served.maps.default if name is None else await served.maps.named(name)
         if found is not None:
             return kv, served.maps.check(found)
         if self.settings.no_map_policy == "error":

@@ -7,7 +7,7 @@ import sys
 
 from headmap.http.logs import setup_logging
 from headmap.http.server import serve
-from headmap.settings import Settings
+from headmap.settings import load_settings
 from services.scoring.app import create_app
 
 
@@ -16,7 +16,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8000)
     arguments = parser.parse_args(argv)
-    settings = Settings()
+    settings = load_settings()
     setup_logging(settings, "scoring")
     well = serve(create_app(settings), settings, host=arguments.host, port=arguments.port)
     return 0 if well else 1

@@ -71,7 +71,7 @@ def sliding_layers(info: ModelInfo) -> tuple[int | None, tuple[int, ...]]:
 def _configs(info: ModelInfo) -> tuple[dict[str, Any], dict[str, Any]]:
     """The whole configuration and its text model's; empty ones where the file cannot be read."""
     try:
-        config: dict[str, Any] = json.loads((info.folder / "config.json").read_text())
+        config: dict[str, Any] = json.loads((info.folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}, {}
     return config, config.get("text_config") or config

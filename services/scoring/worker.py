@@ -22,7 +22,7 @@ from headmap.http.logs import setup_logging
 from headmap.jobs.celery_app import worker_arguments
 from headmap.registry.keys import read_keys
 from headmap.registry.session import open_database
-from headmap.settings import Settings
+from headmap.settings import Settings, load_settings
 from services.scoring.tasks import create_worker
 from services.scoring.worker_metrics import ShardMetrics, count_in, serve_metrics, worker_registry
 
@@ -35,7 +35,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--check", action="store_true", help="only ask whether the worker of this host answers")
     arguments = parser.parse_args(argv)
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch is imported: spinning threads starve others
-    settings = Settings()
+    settings = load_settings()
     if arguments.check:
         name = f"scoring@{socket.gethostname()}"
         return 0 if create_worker(settings).control.ping(destination=[name], timeout=5) else 1

@@ -63,7 +63,6 @@ def worker_registry(folder: Path, leases_taken_back: Callable[[], int]) -> Colle
     """What a worker tells: the counts in `folder`, and its sweeper's."""
     from prometheus_client import CollectorRegistry
     from prometheus_client.core import CounterMetricFamily
-    from prometheus_client.multiprocess import MultiProcessCollector
     from prometheus_client.registry import Collector
 
     class Sweeps(Collector):
@@ -72,9 +71,20 @@ def worker_registry(folder: Path, leases_taken_back: Callable[[], int]) -> Colle
             yield CounterMetricFamily("headmap_leases_lost", meaning, value=leases_taken_back())
 
     registry = CollectorRegistry()
-    MultiProcessCollector(registry, str(folder))
+    collect_counts(registry, folder)
     registry.register(Sweeps())
     return registry
+
+
+def collect_counts(registry: CollectorRegistry, folder: Path) -> None:
+    """Let `registry` tell what processes count in `folder`."""
+    from prometheus_client.multiprocess import MultiProcessCollector
+
+    class Counts(MultiProcessCollector):
+        def collect(self) -> Iterable[Metric]:  # its own takes the folder's name for a pattern
+            return self.merge([str(path) for path in folder.glob("*.db")], accumulate=True)
+
+    Counts(registry, str(folder))  # registers itself
 
 
 class _Handler(WSGIRequestHandler):

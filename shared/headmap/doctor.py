@@ -99,7 +99,7 @@ def compilers() -> dict[str, str | None]:
 def openmp() -> dict[str, Any]:
     """OpenMP's libraries in this process (two would each have their own threads), its threads, and the usable cores."""
     try:
-        maps = Path("/proc/self/maps").read_text()
+        maps = Path("/proc/self/maps").read_text(encoding="utf-8")
     except OSError:
         maps = ""
     return {

@@ -75,7 +75,7 @@ def list_models(settings: Settings) -> list[ModelInfo]:
 def read_model(name: str, folder: Path) -> ModelInfo:
     """Read `folder`/config.json. Raises UnsupportedModel where it is no model of a family that is served."""
     try:
-        config = json.loads((folder / "config.json").read_text())
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UnsupportedModel(f"model: {name!r} has no readable config.json ({error})", param="model") from error
     model_type = config.get("model_type")
@@ -162,7 +162,7 @@ def _hub_snapshot(name: str, revision: str | None) -> Path | None:
     if not re.fullmatch(r"[\w.-]+", revision) or ".." in revision:
         return None
     ref = repo / "refs" / revision
-    commit = ref.read_text().strip() if ref.is_file() else revision
+    commit = ref.read_text(encoding="utf-8").strip() if ref.is_file() else revision
     folder = repo / "snapshots" / commit
     return folder if (folder / "config.json").is_file() else None
 

@@ -31,10 +31,12 @@ def test_a_restored_registry_has_its_maps_and_goes_on_with_its_jobs(settings: Se
     steps.held(database, half, 1, "at work when the dump was taken")
     before = steps.checksum(database, whole)
 
-    dump = subprocess.run([postgres.program("pg_dump"), "-d", settings.sql_url, *DUMP], capture_output=True, check=True)
+    dump = subprocess.run(
+        [postgres.program("pg_dump"), "-d", settings.database_url, *DUMP], capture_output=True, check=True
+    )
     database.close()
     migrate(settings, "base")
-    restore = [postgres.program("pg_restore"), "-d", settings.sql_url, *RESTORE]
+    restore = [postgres.program("pg_restore"), "-d", settings.database_url, *RESTORE]
     subprocess.run(restore, input=dump.stdout, capture_output=True, check=True)
     migrate(settings)
 

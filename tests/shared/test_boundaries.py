@@ -52,6 +52,18 @@ def files(*folders: Path) -> list[Path]:
     return [path for folder in folders for path in sorted(folder.rglob("*.py"))]
 
 
+def test_texts_are_read_and_written_as_utf8_whatever_the_locale() -> None:
+    """ruff sees `open()`; of methods it knows only those on a path that was made in sight."""
+    found = [
+        f"{path.relative_to(ROOT)}:{node.lineno}"
+        for path in files(*(ROOT / name for name in ("shared", "services", "benchmarks", "migrations")))
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
+        if node.func.attr in ("read_text", "write_text") and "encoding" not in [one.arg for one in node.keywords]
+    ]
+    assert found == []
+
+
 def test_the_library_imports_no_process() -> None:
     assert offenders(files(LIBRARY), ("services", "tests", "benchmarks")) == []
 

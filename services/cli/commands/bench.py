@@ -219,7 +219,7 @@ def _computes_with(chosen: str) -> None:
 
 def _rows(path: Path | None) -> list[dict[str, Any]]:
     """The rows that are in the file."""
-    return json_files.loads(path.read_text())["rows"] if path is not None and path.is_file() else []
+    return json_files.loads(path.read_text(encoding="utf-8"))["rows"] if path is not None and path.is_file() else []
 
 
 def _finish(result: dict[str, Any], path: Path | None) -> None:

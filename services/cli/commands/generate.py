@@ -35,11 +35,15 @@ def generate(
     """Ask a model about pictures; the answer streams as it comes."""
     from headmap.errors import EmptyPrompt
     from headmap.kvcache.plan import KVRequest
+    from headmap.kvcache.planning import check_request
 
     info, settings = find_named_model(model, data_dir)
     if not question.strip():
         raise EmptyPrompt("question: is empty")
     chosen = method or ("full" if budget is None and ratio is None else "sparsemm")
+    check_request(KVRequest(chosen, budget=budget, ratio=ratio))  # refuse before anything is loaded
+    if map_name is not None and chosen != "sparsemm":
+        fail(f"--map: method {chosen!r} reads no map, got {map_name!r}", code=2)
     scores, told = None, ""
     if chosen == "sparsemm":
         scores, told = _scores(settings, info, map_name)

@@ -134,7 +134,7 @@ def export(
     if out is None:
         typer.echo(text)
     else:
-        out.write_text(text + "\n")
+        out.write_text(text + "\n", encoding="utf-8")
         typer.echo(str(out))
 
 
@@ -154,7 +154,7 @@ def import_(
     from headmap.registry.maps import Provenance, add_map
 
     try:
-        body = json.loads(file.read_text())
+        body = json.loads(file.read_text(encoding="utf-8-sig"))
     except ValueError as error:
         fail(f"{file}: not JSON ({error})")
     if not isinstance(body, dict):

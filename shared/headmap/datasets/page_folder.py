@@ -46,7 +46,7 @@ class PageFolder:
             raise InvalidDataset(f"{index}: no such file")
         self._records: list[tuple[str, PageRecord]] = []
         try:
-            with index.open(encoding="utf-8") as lines:
+            with index.open(encoding="utf-8-sig") as lines:
                 for number, line in enumerate(lines, start=1):
                     if line.strip():
                         where = f"{index}, line {number}"

@@ -186,7 +186,7 @@ def _records(members: Members, folder: str) -> Iterator[tuple[str, PageRecord]]:
         if number > MAX_LINES:
             raise InvalidDataset(f"{where}: more than {MAX_LINES} lines")
         try:
-            text = line.decode("utf-8")
+            text = line.decode("utf-8-sig" if number == 1 else "utf-8")
         except UnicodeDecodeError as error:
             raise InvalidDataset(f"{where}: not UTF-8 ({error})") from error
         if text.strip():

@@ -42,7 +42,7 @@ def share_of_each(settings: Settings, models: int) -> Settings:
 def _container_limit() -> list[int]:
     """The memory limit of the control group (version 2), where there is one."""
     try:
-        limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()
+        limit = Path("/sys/fs/cgroup/memory.max").read_text(encoding="utf-8").strip()
     except OSError:
         return []
     return [int(limit)] if limit.isdigit() else []

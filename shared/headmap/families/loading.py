@@ -196,9 +196,9 @@ def _chat_template(info: ModelInfo, tokenizer: PreTrainedTokenizerBase) -> str:
     """The processor's template where the model has one of its own, else the tokenizer's."""
     jinja, wrapped = info.folder / "chat_template.jinja", info.folder / "chat_template.json"
     if jinja.is_file():
-        return jinja.read_text()
+        return jinja.read_text(encoding="utf-8")
     if wrapped.is_file():
-        return str(json.loads(wrapped.read_text())["chat_template"])
+        return str(json.loads(wrapped.read_text(encoding="utf-8"))["chat_template"])
     if isinstance(tokenizer.chat_template, str):
         return tokenizer.chat_template
     raise UnsupportedModel(f"model: {info.name!r} has no chat template", param="model")

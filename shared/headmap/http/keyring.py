@@ -54,9 +54,10 @@ class KeyRing:
         """
         if self._settings.access == "open":
             return None
+        key = key or None  # an empty one is none, whatever is stored
         digest = digest_of(key or "")
         own = find_key(self._own, digest)
-        if own is not None:
+        if own is not None and key is not None:
             return own
         await self._refresh()
         if self._read is None:
@@ -69,7 +70,7 @@ class KeyRing:
         if not self.asks:
             return None
         found = find_key(tuple(one for one in self._read if one.revoked_at is None), digest)
-        if found is None:
+        if found is None or key is None:
             raise _unauthorized()
         if self._clock() - self._read_at > self._settings.key_max_age_seconds:
             raise RegistryUnavailable("API keys cannot be checked: the registry has been away for too long")

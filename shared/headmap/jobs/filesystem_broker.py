@@ -39,7 +39,7 @@ class Channel(filesystem.Channel):
     def _put(self, queue: str, payload: dict[str, Any], **kwargs: Any) -> None:  # type: ignore[override]  # as kombu's
         name = f"{time.time_ns():020d}_{uuid.uuid4().hex}.{queue}.msg"
         aside = Path(self.processed_folder) / f"{name}.new"
-        aside.write_text(json.dumps(payload))
+        aside.write_text(json.dumps(payload), encoding="utf-8")
         aside.replace(Path(self.data_folder_out) / name)
 
     def _get(self, queue: str, timeout: float | None = None) -> dict[str, Any]:
@@ -51,7 +51,7 @@ class Channel(filesystem.Channel):
                 (Path(self.data_folder_in) / name).rename(taken)
             except FileNotFoundError:
                 continue  # another worker was faster
-            text = taken.read_text()
+            text = taken.read_text(encoding="utf-8")
             taken.unlink()
             message: dict[str, Any] = json.loads(text)
             return message

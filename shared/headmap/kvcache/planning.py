@@ -47,6 +47,22 @@ def plan_cache(request: KVRequest, shape: CacheShape, prompt_tokens: int, scores
     )
 
 
+def check_request(request: KVRequest) -> None:
+    """Refuse, before there is a prompt, what contradicts itself; a share of 1 beside `full` says the same as it.
+
+    Raises UnknownMethod, BudgetTooSmall, and InvalidParameter for a budget that is missing, double, or beside `full`.
+    """
+    if get_method(request.method).needs_budget:
+        resolve_budget(1, request.budget, request.ratio)
+        return
+    for name, value in (("budget", request.budget), ("ratio", request.ratio)):
+        if value is not None and (name, value) != ("ratio", 1):
+            raise InvalidParameter(
+                f"kv.{name}: method {request.method!r} keeps the whole prompt and takes no {name}, got {value}",
+                param=f"kv.{name}",
+            )
+
+
 def _unneeded_budget(request: KVRequest, prompt_tokens: int) -> int:
     """`full` keeps everything; a budget beside it is checked and then ignored."""
     if request.budget is not None and request.ratio is not None:

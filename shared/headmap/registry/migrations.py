@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 from alembic import command
@@ -73,7 +72,3 @@ def _move(connection: Connection, revision: str) -> None:
     known = [step.revision for step in script.walk_revisions()]  # newest first
     down = revision == "base" or (current in known and target in known and known.index(target) > known.index(current))
     (command.downgrade if down else command.upgrade)(config, revision)
-
-
-if __name__ == "__main__":  # the `migrate` container: python -m headmap.registry.migrations [revision]
-    migrate(Settings(), *sys.argv[1:2])

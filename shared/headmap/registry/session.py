@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import Any, TypeVar, cast
 
 from sqlalchemy import (
+    URL,
     Connection,
     CursorResult,
     Delete,
@@ -47,7 +48,7 @@ class Database:
     tables.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: URL | str) -> None:
         self.engine = open_engine(url)
         self._readers = self.engine.execution_options(**{_READ: True})
 
@@ -91,7 +92,7 @@ def open_database(settings: Settings) -> Database:
     return Database(settings.sql_url)
 
 
-def open_engine(url: str, **options: Any) -> Engine:
+def open_engine(url: URL | str, **options: Any) -> Engine:
     """An engine for `url`, with SQLite's WAL, foreign keys and waiting writers, or psycopg 3 for PostgreSQL."""
     parsed = make_url(url)
     if parsed.drivername in ("postgresql", "postgres"):

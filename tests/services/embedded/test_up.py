@@ -45,7 +45,7 @@ class Up:
 
     @property
     def text(self) -> str:
-        return self.output.read_text()
+        return self.output.read_text(encoding="utf-8")
 
     def url(self) -> str:
         wait_for(lambda: "ready" in self.text or self.process.poll() is not None, 120)
@@ -88,7 +88,7 @@ def wait_for(condition: Callable[[], bool], seconds: float) -> None:
 
 
 def test_it_serves_scores_and_ends_with_0_on_sigterm(tmp_path: Path) -> None:
-    with running(tmp_path / "data") as up:
+    with running(tmp_path / "50%20 of?[a-z]#é") as up:
         url = up.url()
         assert "open while there are no API keys" in up.text
         assert httpx.get(f"{url}/health/ready").json()["status"] == "ok"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 from collections.abc import Callable
 from typing import Any
@@ -32,6 +33,12 @@ def test_import_answers_201_with_the_map(client: TestClient) -> None:
     assert (found["dataset"], found["job_id"], found["pages"]) == ("import", None, None)
     assert client.get(f"/maps/{found['id']}").json() == found
     assert client.get(f"/maps/{found['id']}/scores").json() == [[0.25, 0.75]]
+
+
+def test_a_body_may_begin_with_a_byte_order_mark(client: TestClient) -> None:
+    body = json.dumps({"model": "a/b", "num_kv_heads": 1, "scores": {"0-0": 1}}).encode()
+    headers = {"Content-Type": "application/json"}
+    assert client.post("/maps", content=codecs.BOM_UTF8 + body, headers=headers).status_code == 201
 
 
 def test_a_map_travels_as_the_public_file_and_keeps_its_checksum(client: TestClient, upload: Upload) -> None:

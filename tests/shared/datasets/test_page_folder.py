@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 from functools import partial
 from pathlib import Path
@@ -85,6 +86,13 @@ def test_a_wrong_record_is_named(tmp_path: Path, change: dict[str, object], mess
     index.write_text(json.dumps({**json.loads(index.read_text()), **change}) + "\n")
     with pytest.raises(InvalidDataset, match=message):
         list(PageFolder(tmp_path))
+
+
+def test_a_byte_order_mark_is_passed_over(tmp_path: Path) -> None:
+    write_pages(tmp_path, 2, partial(make_page, 0))
+    index = tmp_path / "pages.jsonl"
+    index.write_bytes(codecs.BOM_UTF8 + index.read_bytes())
+    assert PageFolder(tmp_path).size == 2
 
 
 def test_a_broken_line_is_named(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import io
 from collections.abc import Iterator
 from pathlib import Path
@@ -67,6 +68,11 @@ def test_the_same_pages_are_the_same_whatever_they_come_in(tmp_path: Path, setti
     assert found == {folder.checksum}
     assert (folder.pages, folder.words > 10, folder.questions) == (2, True, 8)
     assert checksum(as_zip(files(3)), settings) != folder.checksum
+
+
+def test_a_byte_order_mark_changes_nothing(settings: Settings) -> None:
+    marked = files() | {"pages.jsonl": codecs.BOM_UTF8 + files()["pages.jsonl"]}
+    assert checksum(as_zip(marked), settings) == checksum(as_zip(files()), settings)
 
 
 def test_filed_pages_are_those_that_went_in(database: Database, settings: Settings) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -39,6 +40,13 @@ def test_a_body_in_chunks_arrives_whole(client: TestClient, length: int) -> None
 
     answer = client.post("/length", content=chunks, headers={"Content-Type": "application/json"})
 
+    assert answer.json() == length
+
+
+@pytest.mark.parametrize("length", [3, 300_000])
+def test_a_byte_order_mark_is_passed_over(client: TestClient, length: int) -> None:
+    body = codecs.BOM_UTF8 + json.dumps({"text": "x" * length}).encode()
+    answer = client.post("/length", content=body, headers={"Content-Type": "application/json"})
     assert answer.json() == length
 
 

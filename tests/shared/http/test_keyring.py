@@ -61,6 +61,16 @@ async def test_the_first_key_closes_the_door_at_the_next_look() -> None:
     assert keys.asks
 
 
+@pytest.mark.parametrize("access", ["auto", "keys"])
+async def test_an_empty_key_is_never_let_in(access: str) -> None:
+    stored = ring(Registry(replace(CI, digest=digest_of(""))), access=access)
+    given = ring(Registry(), access=access, api_keys=(SecretStr("x"),))
+    for keys in (stored, given):
+        for key in ("", None):
+            with pytest.raises(Unauthorized):
+                await keys.admit(key)
+
+
 async def test_revoking_the_last_key_opens_nothing() -> None:
     keys = ring(Registry(REVOKED))
     for key in (None, "ci-key"):

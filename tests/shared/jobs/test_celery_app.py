@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from celery import Celery
 
-from headmap.jobs.celery_app import create_celery
-from headmap.registry.session import Database
+from headmap.jobs.celery_app import CeleryBroker, create_celery
+from headmap.registry.migrations import migrate
+from headmap.registry.session import Database, open_database
 from headmap.registry.tables import JobState
 from headmap.settings import Settings
 from tests.shared.jobs import steps
@@ -28,6 +29,24 @@ def test_a_further_round_is_announced_with_the_result_that_begins_it(app: Celery
     assert app.headmap_runtime.score_shard(job, 1) == "done"
     assert take_all(app) == [(job, 2)]
     assert steps.read_job(database, job).total == 10
+
+
+def test_the_data_directory_may_have_any_name(tmp_path: Path) -> None:
+    settings = Settings(data_dir=tmp_path / "50%20 of?[a-z]*#é;x{y}&z='1'", shard_pages=4)
+    migrate(settings)
+    migrate(settings, "base")
+    migrate(settings)
+    database, app = open_database(settings), create_celery(settings, lambda _: FakeScorer())
+    try:
+        job = steps.make_job(database)
+        CeleryBroker(app).enqueue((job, number) for number in range(steps.SHARDS))
+        for shard in take_all(app):
+            assert app.headmap_runtime.score_shard(*shard) == "done"
+        assert steps.read_job(database, job).state is JobState.SUCCEEDED
+    finally:
+        database.close()
+    assert list(tmp_path.iterdir()) == [settings.data_dir]
+    assert {path.name for path in settings.data_dir.iterdir()} >= {"registry.sqlite3", "broker"}
 
 
 def test_a_broker_that_is_away_costs_no_shard(

@@ -13,7 +13,7 @@ from headmap.errors import BudgetTooSmall, HeadmapError, InvalidParameter, MapMi
 from headmap.head_scores import HeadScores
 from headmap.kvcache.methods import METHODS, get_method
 from headmap.kvcache.plan import KVRequest
-from headmap.kvcache.planning import plan_cache
+from headmap.kvcache.planning import check_request, plan_cache
 from headmap.kvcache.shape import CacheShape
 
 SHAPE = CacheShape(num_layers=5, num_kv_heads=3, head_dim=8, itemsize=2)
@@ -123,3 +123,23 @@ def test_a_map_of_another_shape_is_refused() -> None:
     other = HeadScores(np.ones((4, 6)), 3)
     with pytest.raises(MapMismatch, match="4 layers x 3 KV heads do not fit a model of 5 x 3"):
         plan_cache(KVRequest("sparsemm", budget=10), SHAPE, 100, other)
+
+
+@pytest.mark.parametrize(
+    ("request_", "param"),
+    [
+        (KVRequest("full", budget=5), "kv.budget"),
+        (KVRequest("full", ratio=0.2), "kv.ratio"),
+        (KVRequest("full", ratio=float("nan")), "kv.ratio"),
+        (KVRequest("snapkv"), "kv.budget"),
+    ],
+)
+def test_a_contradiction_is_refused_before_there_is_a_prompt(request_: KVRequest, param: str) -> None:
+    with pytest.raises(InvalidParameter) as caught:
+        check_request(request_)
+    assert caught.value.param == param
+
+
+def test_what_says_the_same_as_the_method_is_taken() -> None:
+    for request in (KVRequest("full"), KVRequest("full", ratio=1.0), KVRequest("snapkv", ratio=1.0)):
+        check_request(request)

@@ -150,7 +150,7 @@ def _declared(library: CDLL) -> CDLL:
 def _openmp() -> str:
     """The OpenMP library to link: the one that runs torch's threads, so that there is only one set of threads."""
     try:
-        maps = Path("/proc/self/maps").read_text()
+        maps = Path("/proc/self/maps").read_text(encoding="utf-8")
     except OSError:
         return "-fopenmp"
     found = re.search(r"/\S*/lib(gomp|iomp5|omp)\b\S*\.so\S*", maps)

@@ -1,0 +1,81 @@
+"""HEADMAP_* variables as people write them: blank means unset, lists are JSON or commas, a fault is one line."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Collection, Iterable, Iterator
+from difflib import get_close_matches
+from typing import Any
+from urllib.parse import urlsplit
+
+from pydantic import ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_settings import EnvSettingsSource
+
+PREFIX = "HEADMAP_"
+
+# Of docker-compose.yml alone
+_OTHERS = frozenset({"HEADMAP_ADDRESS", "HEADMAP_METRICS_KEY", "HEADMAP_PORT", "HEADMAP_TAG"})
+_MOST_CHARACTERS = 80
+
+
+class Environment(EnvSettingsSource):
+    """The environment, without the variables that are blank."""
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        value, key, is_complex = super().get_field_value(field, field_name)
+        return (None if isinstance(value, str) and not value.strip() else value), key, is_complex
+
+
+def items_of(text: str) -> list[Any]:
+    """The items of a JSON list, or of a list by commas, without the white space around each. Raises ValueError."""
+    if not text.lstrip().startswith("["):
+        return [item.strip() for item in text.split(",")]
+    try:
+        items: list[Any] = json.loads(text)
+    except ValueError as error:
+        raise ValueError("begins as a JSON list does and is none") from error
+    return items
+
+
+def is_blank(item: object) -> bool:
+    return isinstance(item, str) and not item.strip()
+
+
+def check_url(url: str, schemes: str) -> str:
+    """`url`, where it can be read and its scheme matches the pattern `schemes`. Raises ValueError, silent about it."""
+    try:
+        parts = urlsplit(url)
+        readable = parts.port is None or parts.port > 0
+    except ValueError:  # its words may hold a piece of the password
+        readable = False
+    if not readable or re.fullmatch(schemes, parts.scheme) is None or not url.startswith(f"{parts.scheme}:/"):
+        raise ValueError("cannot be read as a URL of that kind; reserved characters in a password are percent-encoded")
+    return url
+
+
+def faults(error: ValidationError, secret: Collection[str]) -> Iterator[str]:
+    """A line for each fault: the variable, what is wrong, and the value unless the setting is among `secret`."""
+    for one in error.errors(include_url=False):
+        name, *item = one["loc"] or ("",)
+        reason = re.sub("^Value error, ", "", one["msg"])
+        place = f" item {int(item[0]) + 1}:" if item else ""
+        value = "" if name in secret else f", got {_short(one['input'])}"
+        yield f"{PREFIX}{str(name).upper()}:{place} {reason[:1].lower()}{reason[1:]}{value}"
+
+
+def unknown_variables(variables: Iterable[str], settings: Iterable[str]) -> Iterator[str]:
+    """A line for each variable that has our prefix and sets nothing, with the nearest one that does."""
+    known = [name.upper() for name in settings]
+    for variable in sorted(variables):
+        name = variable.upper()
+        if not name.startswith(PREFIX) or name in _OTHERS or name.removeprefix(PREFIX) in known:
+            continue
+        near = get_close_matches(name.removeprefix(PREFIX), known, n=1)
+        yield f"{variable} is not a setting" + (f"; the nearest is {PREFIX}{near[0]}" if near else "")
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= _MOST_CHARACTERS else f"{text[: _MOST_CHARACTERS - 3]}..."
