@@ -39,7 +39,10 @@ class Vocabulary:
 
     def spells(self, text: str) -> bool:
         """Whether some sequence of tokens writes `text`."""
-        data = text.encode()
+        try:
+            data = text.encode()
+        except UnicodeEncodeError:  # half of a character, as JSON's escapes can write
+            return False
         reached = [True] + [False] * len(data)
         for end in range(1, len(data) + 1):
             starts = range(max(0, end - self._longest), end)

@@ -1,4 +1,5 @@
-"""Answers in a given form: JSON of a schema, or a regular expression. llguidance does the work, one mask a token.
+"""Answers in a given form: JSON of a schema, a regular expression, one of some texts, a grammar's language. llguidance
+does the work, one mask a token.
 
 llguidance is a small library without dependencies that takes any vocabulary; xgrammar, its peer, brings Triton along.
 """
@@ -6,6 +7,7 @@ llguidance is a small library without dependencies that takes any vocabulary; xg
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -19,9 +21,44 @@ from headmap.errors import InvalidParameter
 
 # Small models would write blank space for ever where JSON allows any.
 _COMPACT: Any = {"whitespace_flexible": False}
-# A grammar costs at most about 20 ms when it is made and 15 ms at each token.
+# A grammar costs at most about 0.2 s when it is made and 40 ms at each token, most of them a hundredth.
 _LIMITS = llguidance.LLParserLimits(initial_lexer_fuel=1_000_000, step_lexer_fuel=200_000, max_grammar_size=200_000)
 _LONGEST = 65_536
+# Each token costs time in proportion to a text that is matched in one piece.
+_LONGEST_PIECE = 8_192
+# The converter takes time in proportion to their square: 0.2 s.
+_MOST_GBNF_RULES = 500
+_GBNF_RULE = re.compile(r"^[ \t]*[\w-]+[ \t]*::=", re.MULTILINE)
+# Of JSON Schema's Validation, 7.3; any other format is a note to the reader. llguidance refuses those that it lacks.
+_FORMATS = frozenset(
+    [
+        "date-time",
+        "date",
+        "time",
+        "duration",
+        "email",
+        "idn-email",
+        "hostname",
+        "idn-hostname",
+        "ipv4",
+        "ipv6",
+        "uri",
+        "uri-reference",
+        "iri",
+        "iri-reference",
+        "uuid",
+        "uri-template",
+        "json-pointer",
+        "relative-json-pointer",
+        "regex",
+    ]
+)
+_NOTES = frozenset(
+    ["title", "description", "default", "example", "examples", "deprecated", "readOnly", "writeOnly", "$comment"]
+)
+# Members of a schema that hold schemas by names of the author's, and members that hold plain values.
+_NAMED = frozenset({"properties", "patternProperties", "$defs", "definitions", "dependentSchemas"})
+_PLAIN = frozenset({"enum", "const"})
 
 
 class Grammars:
@@ -33,16 +70,21 @@ class Grammars:
             llguidance.TokenizerWrapper(_Tokens(vocabulary, eos)), eos_token=sorted(eos) or None
         )
 
-    def json_schema(self, schema: Mapping[str, Any], field: str) -> Grammar:
-        """Answers that are compact JSON and fit `schema`.
+    def json_schema(self, schema: Mapping[str, Any] | bool, field: str) -> Grammar:
+        """Answers that are compact JSON and fit `schema`; True, as {}, takes any.
 
-        Raises InvalidParameter naming `field` for a schema that is broken, too large, uses unknown keywords, or asks
-        for characters that the model has no token for.
+        Raises InvalidParameter naming `field` for a schema that is broken, too large, uses keywords that cannot be
+        held, or asks for characters that the model has no token for.
         """
-        text = json.dumps(schema)
-        if len(text) > _LONGEST:
-            raise InvalidParameter(f"{field}: {len(text)} characters, at most {_LONGEST} are taken", param=field)
-        self._check(map(_inside, _literals(schema)), field)
+        if schema is False:
+            raise InvalidParameter(f"{field}: no answer fits the schema false", param=field)
+        try:
+            served = _without_notes({} if schema is True else schema)
+            text = json.dumps(served)
+        except RecursionError as error:
+            raise InvalidParameter(f"{field}: is nested too deeply", param=field) from error
+        _check_length(text, _LONGEST, field)
+        self._check(map(_inside, _literals(served)), field)
         try:
             described = llguidance.LLMatcher.grammar_from_json_schema(text, overrides=_COMPACT)
         except ValueError as error:  # nested too deeply
@@ -51,8 +93,7 @@ class Grammars:
 
     def regex(self, pattern: str, field: str) -> Grammar:
         """Answers that a regular expression matches as a whole. Raises InvalidParameter."""
-        if len(pattern) > _LONGEST:
-            raise InvalidParameter(f"{field}: {len(pattern)} characters, at most {_LONGEST} are taken", param=field)
+        _check_length(pattern, _LONGEST_PIECE, field)
         self._check(_beyond_ascii(pattern), field)
         return self._grammar(llguidance.LLMatcher.grammar_from_regex(pattern), field)
 
@@ -60,18 +101,21 @@ class Grammars:
         """Answers that are one of some texts. Raises InvalidParameter."""
         if not options or not all(options):
             raise InvalidParameter(f"{field}: must hold texts that are not empty, got {options!r}"[:200], param=field)
-        if sum(map(len, options)) > _LONGEST:
-            raise InvalidParameter(f"{field}: more than {_LONGEST} characters", param=field)
+        _check_length("".join(options), _LONGEST, field)
         self._check(options, field)
-        rules = " | ".join(map(json.dumps, options))
-        return self._grammar(llguidance.LLMatcher.grammar_from_lark(f"start: {rules}"), field)
+        # One terminal, as there is a bound on the rules that may begin in one place.
+        texts = " | ".join(map(json.dumps, options))
+        return self._grammar(llguidance.LLMatcher.grammar_from_lark(f"start: OPTION\nOPTION: {texts}"), field)
 
     def lark(self, grammar: str, field: str) -> Grammar:
-        """Answers of a grammar in Lark's form, or in GBNF where it has a rule `root ::=`. Raises InvalidParameter."""
-        if len(grammar) > _LONGEST:
-            raise InvalidParameter(f"{field}: {len(grammar)} characters, at most {_LONGEST} are taken", param=field)
+        """Answers of a grammar in Lark's form as llguidance takes it, which begins at `start`, or in GBNF (llama.cpp),
+        which begins at `root` and has rules `name ::= ...`. Raises InvalidParameter.
+        """
+        _check_length(grammar, _LONGEST, field)
         self._check(_beyond_ascii(grammar), field)
-        if "::=" in grammar:
+        if rules := len(_GBNF_RULE.findall(grammar)):
+            if rules > _MOST_GBNF_RULES:
+                raise InvalidParameter(f"{field}: {rules} rules, at most {_MOST_GBNF_RULES} are taken", param=field)
             try:
                 grammar = gbnf_to_lark(grammar)
             except Exception as error:  # it raises whatever its parser stumbles over
@@ -80,6 +124,7 @@ class Grammars:
 
     def _check(self, texts: Iterable[str], field: str) -> None:
         for text in texts:
+            _check_length(text, _LONGEST_PIECE, field)
             if not self._vocabulary.spells(text):
                 raise InvalidParameter(f"{field}: this model cannot write {text!r}", param=field)
 
@@ -147,15 +192,48 @@ class _Tokens:
         return self._vocabulary.tokens(text)
 
 
+def _check_length(text: str, most: int, field: str) -> None:
+    if len(text) > most:
+        raise InvalidParameter(f"{field}: {len(text)} characters, at most {most} are taken", param=field)
+
+
+def _without_notes(schema: Any) -> Any:
+    """A schema without the members that hold an answer to nothing.
+
+    Where a discriminator tells the cases of a oneOf apart, an answer fits one of them at most, as of an anyOf.
+    """
+    if isinstance(schema, list):
+        return [_without_notes(one) for one in schema]
+    if not isinstance(schema, Mapping):
+        return schema
+    kept: dict[str, Any] = {}
+    for key, value in schema.items():
+        if key in _NAMED and isinstance(value, Mapping):
+            kept[key] = {name: _without_notes(one) for name, one in value.items()}
+        elif key in _PLAIN:
+            kept[key] = value
+        elif not _is_note(key, value):
+            kept[key] = _without_notes(value)
+    if "discriminator" in kept and "anyOf" not in kept and "oneOf" in kept:
+        kept["anyOf"] = kept.pop("oneOf")
+    return kept
+
+
+def _is_note(key: str, value: object) -> bool:
+    if key == "format":
+        return isinstance(value, str) and value not in _FORMATS
+    return key in _NOTES or (key == "uniqueItems" and value is False)
+
+
 def _literals(schema: object) -> Iterator[str]:
     """The texts that a schema may have the model write: names of properties, constants, characters of patterns."""
     if isinstance(schema, Mapping):
         for key, value in schema.items():
-            if key in ("enum", "const"):
+            if key in _PLAIN:
                 yield from _strings(value)
             elif key == "pattern" and isinstance(value, str):
                 yield from _beyond_ascii(value)
-            elif key in ("properties", "$defs", "definitions", "dependentSchemas") and isinstance(value, Mapping):
+            elif key in _NAMED and isinstance(value, Mapping):
                 if key == "properties":
                     yield from map(str, value)
                 for one in value.values():
