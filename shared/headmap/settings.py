@@ -118,6 +118,9 @@ class Settings(BaseSettings):
     )
     scoring_batch: int = Field(4, ge=1, description="pages that a worker reads together")
 
+    metrics_aliases: tuple[Literal["vllm"], ...] = Field(
+        (), description="`vllm`: /metrics tells under vLLM's names as well what means the same"
+    )
     log_level: str = Field("INFO", description="DEBUG, INFO, WARNING or ERROR")
 
     @field_validator("*", mode="before")
