@@ -126,6 +126,9 @@ class Settings(BaseSettings):
     unknown_fields: Literal["ignore", "refuse"] = Field(
         "ignore", description="of chat messages and their parts; at the top of a body they are always refused"
     )
+    metrics_aliases: tuple[Literal["vllm"], ...] = Field(
+        (), description="`vllm`: /metrics tells under vLLM's names as well what means the same"
+    )
     log_level: str = Field("INFO", description="DEBUG, INFO, WARNING or ERROR")
 
     @field_validator("*", mode="before")
