@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 def generate(
     model: Annotated[str, typer.Argument(help="headmap/demo-ocr, a Hub id in the local cache, or a folder.")],
     question: Annotated[str, typer.Argument(help="What to ask.")],
-    image: Annotated[list[Path], typer.Option(help="A picture; may be repeated.", exists=True, dir_okay=False)],
+    image: Annotated[
+        list[Path],
+        typer.Option(help="A PNG, JPEG, WebP, GIF, BMP or TIFF picture; may be repeated.", exists=True, dir_okay=False),
+    ],
     method: Annotated[
         str | None,
         typer.Option(
@@ -96,10 +99,9 @@ def _answer(
     from headmap.engine.sampling.params import SamplingParams
     from headmap.families.loading import load_model
     from headmap.kvcache.plan import KVRequest
-    from services.inference.intake.images import EncodedImage, Limits, decode_image
+    from headmap.pictures.decode import decode_picture
 
-    limits = Limits(settings.max_image_bytes, settings.max_image_pixels)
-    images = [decode_image(EncodedImage(path.read_bytes(), str(path)), limits) for path in paths]
+    images = [decode_picture(path.read_bytes(), str(path), max_pixels=settings.max_image_pixels) for path in paths]
     if not isinstance(kv, KVRequest):
         raise TypeError("kv must be a KVRequest")
     with console(stderr=True).status(f"Loading {info.name}"):

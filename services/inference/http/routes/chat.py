@@ -98,7 +98,7 @@ def _conversation(body: ChatRequest, settings: Settings) -> Conversation:
             for place, part in enumerate(content):
                 if isinstance(part, ImagePart):
                     field = f"messages.{number}.content.{place}.image_url.url"
-                    images.append(ImageSource(part.image_url.url, field))
+                    images.append(ImageSource(part.image_url.url, field, len(images) + 1))
                     parts.append({"type": "image"})
                 else:
                     parts.append({"type": "text", "text": part.text})
