@@ -10,6 +10,8 @@ import typer
 from services.cli.common import DataDir, console, fail, find_named_model, one_line_errors, quiet_libraries
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
     from headmap.head_scores import HeadScores
     from headmap.models import ModelInfo
     from headmap.settings import Settings
@@ -81,6 +83,12 @@ def _scores(settings: Settings, info: ModelInfo, name: str | None) -> tuple[Head
         database.close()
 
 
+def _read(paths: list[Path], settings: Settings) -> list[Image]:
+    from headmap.pictures.decode import decode_picture
+
+    return [decode_picture(path.read_bytes(), str(path), max_pixels=settings.max_image_pixels) for path in paths]
+
+
 def _answer(
     info: ModelInfo,
     settings: Settings,
@@ -99,9 +107,8 @@ def _answer(
     from headmap.engine.sampling.params import SamplingParams
     from headmap.families.loading import load_model
     from headmap.kvcache.plan import KVRequest
-    from headmap.pictures.decode import decode_picture
 
-    images = [decode_picture(path.read_bytes(), str(path), max_pixels=settings.max_image_pixels) for path in paths]
+    images = _read(paths, settings)
     if not isinstance(kv, KVRequest):
         raise TypeError("kv must be a KVRequest")
     with console(stderr=True).status(f"Loading {info.name}"):

@@ -149,38 +149,32 @@ def _with_clear_colour(image: Image.Image, data: bytes) -> Image.Image:
 
 def _eight_bits(image: Image.Image) -> Image.Image:
     """Deeper grey as L, or as LA where one value is clear. Other pictures as they are."""
-    if image.mode.startswith("I;16"):
-        grey = _from_16_bits(image)
-    elif image.mode in ("I", "F"):
-        grey = _from_32_bits(image)
-    else:
+    if image.mode not in ("I", "F") and not image.mode.startswith("I;16"):
         return image
-    # Pillow itself turns round what it reads as L.
-    white_is_zero = isinstance(image, TiffImageFile) and image.tag_v2.get(_PHOTOMETRIC) == _WHITE_IS_ZERO
-    return ImageChops.invert(grey) if white_is_zero else grey
-
-
-def _from_16_bits(image: Image.Image) -> Image.Image:
-    most = 2 ** image.tag_v2.get(_BITS, (16,))[0] - 1 if isinstance(image, TiffImageFile) else 65535
-    wide = image.convert("I")
-    grey = wide.point([min(255, (255 * value + most // 2) // most) for value in range(65536)], "L")
+    first, last = _range(image)
+    scale = 255 / (last - first) if last > first else 1.0
+    wide = image.convert("I") if image.mode != "F" else image  # no other mode of integers can be scaled
+    grey = wide.point(lambda value: value * scale + (0.5 - first * scale)).convert("L")
+    if isinstance(image, TiffImageFile) and image.tag_v2.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
+        grey = ImageChops.invert(grey)  # Pillow does so itself for eight bits and fewer
     clear = image.info.get("transparency")
     if clear is not None:
         grey.putalpha(wide.point([255 * (value != clear) for value in range(65536)], "L"))
     return grey
 
 
-def _from_32_bits(image: Image.Image) -> Image.Image:
-    """Integers and floats do not tell their range: the smallest usual one that holds them, or else their own."""
+def _range(image: Image.Image) -> tuple[float, float]:
+    """The values that stand for black and white."""
+    if image.mode.startswith("I;16"):
+        return 0, 2 ** image.tag_v2.get(_BITS, (16,))[0] - 1 if isinstance(image, TiffImageFile) else 65535
     low, high = image.getextrema()
     if not (isinstance(low, int | float) and isinstance(high, int | float) and math.isfinite(low + high)):
         raise ValueError("its values are not finite numbers")
-    usual = (1, 255, 65535) if image.mode == "F" else (255, 65535)
-    # Resampled floats go a little beyond their range.
-    top = next((top for top in usual if low >= 0 and high < top + 1), None)
-    first, last = (low, high) if top is None else (0, top)
-    scale = 255 / (last - first) if last > first else 1.0
-    return image.point(lambda value: value * scale + (0.5 - first * scale)).convert("L")
+    # The file does not say: the smallest usual range that holds them. Resampled floats go a little beyond theirs.
+    for top in (1, 255, 65535) if image.mode == "F" else (255, 65535):
+        if low >= 0 and high < top + 1:
+            return 0, top
+    return low, high
 
 
 def _on_white(image: Image.Image) -> Image.Image:
