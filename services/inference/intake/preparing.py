@@ -24,6 +24,8 @@ from services.inference.intake.image_pool import ImagePool
 from services.inference.intake.images import EncodedImage, ImageSource
 from services.inference.served_model import OpenedModel, ServedModel
 
+_PICTURE_ALONE = ({"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "?"}]},)
+
 
 @dataclass(frozen=True)
 class Prepared:
@@ -89,7 +91,7 @@ class Intake:
             pixels += images[-1].width * images[-1].height
             if pixels > most:
                 raise ImageTooLarge(
-                    f"{source.field}: pictures up to it have {pixels} pixels; at most {most} are allowed in a request",
+                    f"{source.name}: pictures up to it have {pixels} pixels; at most {most} are allowed in a request",
                     param=source.field,
                 )
         try:
@@ -99,11 +101,28 @@ class Intake:
         except HeadmapError:
             raise
         except ValueError as error:
-            # Picture processors refuse sizes they cannot cut into patches, such as extreme ratios of the sides.
-            if not images:
-                raise InvalidParameter(f"messages: the prompt cannot be made ({error})", param="messages") from error
-            raise InvalidImage(f"images: the model cannot take this picture ({error})", param="images") from error
+            raise _refusal(model, sources, images, error) from error
         return prompt, tuple(map(_digest, images)) if with_digests else ()
+
+
+def _refusal(
+    model: OpenedModel,
+    sources: Sequence[ImageSource | EncodedImage],
+    images: Sequence[Image.Image],
+    error: ValueError,
+) -> HeadmapError:
+    """Whose fault it is that no prompt can be made: each picture is tried by itself.
+
+    Picture processors refuse sizes they cannot cut into patches, such as extreme ratios of the sides.
+    """
+    for source, image in zip(sources, images, strict=True):
+        try:
+            model.prompts.prepare(_PICTURE_ALONE, [image])
+        except HeadmapError:
+            continue
+        except ValueError as own:
+            return InvalidImage(f"{source.name}: the model cannot take this picture ({own})", param=source.field)
+    return InvalidParameter(f"messages: the prompt cannot be made ({error})", param="messages")
 
 
 def _make_grammar(model: OpenedModel, form: AnswerForm) -> Grammar:
