@@ -1,4 +1,4 @@
-"""openai's own ways to answers of a form: parse, streams that parse, tools, and all of it once more on /v1/responses."""
+"""openai's own ways to answers of a form: parse, streams that parse, tools, and all of it again on /v1/responses."""
 
 from __future__ import annotations
 
