@@ -24,5 +24,7 @@ def page_picture(
     except (InvalidImage, ImageTooLarge) as error:
         raise InvalidDataset(error.detail) from error
     if size is not None and picture.size != size:
-        raise InvalidDataset(f"{where}: fields 'width' and 'height' say {size}, the upright picture has {picture.size}")
+        raise InvalidDataset(
+            f"{where}: fields 'width' and 'height' say {size}, the picture has {picture.size} once upright"
+        )
     return picture
