@@ -140,9 +140,9 @@ _OWN_VARIABLES = frozenset({"messages", "tools", "add_generation_prompt", "token
 
 
 def _check_template(model: OpenedModel, conversation: Conversation) -> None:
-    """Raises InvalidParameter for a variable that the model's chat template does not read: it would change nothing."""
-    for name in conversation.template_kwargs:
-        if name in _OWN_VARIABLES or name not in model.prompts.template_names:
+    """Raises InvalidParameter for a variable that the model's chat template does not read; false means the default."""
+    for name, value in conversation.template_kwargs.items():
+        if name in _OWN_VARIABLES or (value and name not in model.prompts.template_names):
             field = f"chat_template_kwargs.{name}"
             raise InvalidParameter(f"{field}: the model's chat template reads no such variable", param=field)
 

@@ -99,7 +99,7 @@ async def drop_session(
     serving: TheServing,
     model: Annotated[str | None, Query(description="where several are served")] = None,
 ) -> None:
-    serving.drop_session(serving.model(model), caller(request), session)
+    serving.drop_session(choose(serving, model, None, None).served, caller(request), session)
 
 
 def _top_logprobs(body: ChatRequest) -> int | None:
