@@ -14,7 +14,7 @@ from headmap.http.plumbing import Check, Checks, install, log_start
 from headmap.registry.keys import read_keys
 from headmap.registry.session import open_database
 from headmap.settings import Settings
-from services.inference.http.routes import chat, completions, generate, models
+from services.inference.http.routes import chat, completions, generate, models, server
 from services.inference.intake.fetching import ImageFetcher
 from services.inference.metric_aliases import ALIASES
 from services.inference.metrics import EngineCollector, InferenceMetrics
@@ -88,7 +88,7 @@ async def running(serving: Serving) -> AsyncIterator[None]:
 def inference_router() -> APIRouter:
     """The routes; they need `app.state.inference`, which `mount` sets."""
     router = APIRouter()
-    for module in (generate, chat, completions, models):
+    for module in (generate, chat, completions, models, server):
         router.include_router(module.router)
     return router
 
