@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
 if TYPE_CHECKING:
     from headmap.families.loading import LoadedModel
@@ -17,6 +18,10 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch is import
 os.environ.setdefault(
     "TRITON_INTERPRET", "1"
 )  # read when triton is imported, which torch may do: kernels run on the CPU
+
+# How long an example takes says how busy the machine is.
+settings.register_profile("headmap", deadline=None)
+settings.load_profile("headmap")
 
 FAMILIES = ("qwen2_vl", "llava_next_llama", "llava_next_mistral")
 

@@ -91,21 +91,27 @@ class Generation:
         """
         sampling = self.request.sampling
         may_end = bool(sampling.stop) or self.request.grammar is not None
-        eos = frozenset() if sampling.ignore_eos else self.served.opened.eos_token_ids
         held: Token | None = None
         count = 0
         async for event in self._events():
             if isinstance(event, Finished):
                 last = held or Token(event.token_ids[-1] if event.token_ids else 0, "")
-                yield Token(last.id, last.text + event.tail), event
+                yield replace(last, text=last.text + event.tail), event
                 return
             if held is not None:
                 yield held, None
             count += 1
             held = event
-            if not (may_end or event.id in eos or count >= sampling.max_new_tokens):
+            if not (may_end or self.ends(event.id) or count >= sampling.max_new_tokens):
                 yield held, None
                 held = None
+
+    def ends(self, token: int) -> bool:
+        """Whether a token ends the answer and is no part of it."""
+        sampling = self.request.sampling
+        return token in sampling.stop_token_ids or (
+            not sampling.ignore_eos and token in self.served.opened.eos_token_ids
+        )
 
     async def _events(self) -> AsyncGenerator[Token | Finished, None]:
         """Tokens, then Finished. Raises the error of a Failed."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -22,8 +22,19 @@ from services.inference.maps import MapBook
 class PromptMaker(Protocol):
     """What the service needs of a LoadedModel. It is called from several threads."""
 
-    def prepare(self, messages: Sequence[dict[str, Any]], images: Sequence[Image.Image]) -> PreparedPrompt: ...
+    @property
+    def template_names(self) -> frozenset[str]: ...
+    @property
+    def template_text(self) -> str: ...
+    def prepare(
+        self,
+        messages: Sequence[dict[str, Any]],
+        images: Sequence[Image.Image],
+        tools: Sequence[Mapping[str, Any]] = (),
+        variables: Mapping[str, Any] | None = None,
+    ) -> PreparedPrompt: ...
     def prepare_text(self, prompt: str) -> PreparedPrompt: ...
+    def prepare_tokens(self, token_ids: Sequence[int]) -> PreparedPrompt: ...
 
 
 class Stats(Protocol):

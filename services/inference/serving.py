@@ -6,8 +6,9 @@ import asyncio
 import logging
 import time
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NoReturn
 
 from headmap.context import request_id
 from headmap.engine.memory import share_of_each
@@ -115,11 +116,14 @@ class Serving:
         """
         if self._stopping:
             raise ShuttingDown("the server is shutting down")
-        self._check_length(served, asked.prompt)
+        self._check_length(served, asked)
+        _check_tokens(served, asked.sampling)
         _check_head(served, asked.watched)
         asked_kv = asked.kv or KVRequest(**self.default_kv())
         kv, found = await self._settle_kv(served, asked_kv, asked.map)
         prepared = await self._intake.prepare(served, asked)
+        prompt_tokens = prepared.prompt.prompt_tokens
+        self._check_context(served, asked, prompt_tokens)
         session = None
         if asked.session is not None:
             session = SessionTurn((asked.caller, asked.session), (kv, found and found.id), prepared.digests)
@@ -128,7 +132,9 @@ class Serving:
             id=identity,
             prompt=prepared.prompt,
             kv=kv,
-            sampling=self._settle_sampling(served, asked, prepared.prompt.prompt_tokens),
+            sampling=self._settle_sampling(served, asked, prompt_tokens),
+            open_ended=asked.max_new_tokens is None,
+            prompt_logprobs=asked.prompt_logprobs,
             scores=None if found is None else found.scores,
             grammar=prepared.grammar,
             session=session,
@@ -137,6 +143,13 @@ class Serving:
             request_id=request_id.get(),
         )
         return Generation(served, request, self.metrics, map=found, map_missing=kv.method != asked_kv.method)
+
+    async def tokens(self, served: ServedModel, asked: AskedRequest) -> list[int]:
+        """The tokens of a prompt. Raises as `prepare` where the prompt is at fault."""
+        self._check_length(served, asked)
+        prompt = (await self._intake.prepare(served, asked)).prompt
+        ids: list[int] = prompt.inputs["input_ids"][0].tolist()
+        return ids
 
     def drop_session(self, served: ServedModel, caller: str | None, name: str) -> None:
         """Forget a caller's conversation. Raises SessionNotFound."""
@@ -175,32 +188,60 @@ class Serving:
         """The most tokens a prompt of this model may have."""
         return min(self.settings.max_prompt_tokens, served.info.max_positions)
 
-    def _check_length(self, served: ServedModel, prompt: Conversation | str) -> None:
+    def _check_length(self, served: ServedModel, asked: AskedRequest) -> None:
         """Refuse a text that is too long by its characters alone, before it is tokenized."""
-        characters = len(prompt) if isinstance(prompt, str) else prompt.characters
-        least = characters // served.opened.longest_token
+        prompt = asked.prompt
+        if isinstance(prompt, Conversation):
+            least = prompt.characters // served.opened.longest_token
+        else:
+            least = len(prompt) // (served.opened.longest_token if isinstance(prompt, str) else 1)
         if least > self.context(served):
-            raise PromptTooLong(
-                f"inputs: {characters} characters are at least {least} tokens, at most {self.context(served)} fit",
-                param="inputs",
-            )
+            self._too_long(asked, self.context(served), least, 0, "at least ")
+
+    def _check_context(self, served: ServedModel, asked: AskedRequest, prompt_tokens: int) -> None:
+        """Raises PromptTooLong where prompt and answer do not fit the model's context."""
+        if prompt_tokens > self.context(served):
+            self._too_long(asked, self.context(served), prompt_tokens, asked.max_new_tokens or 0)
+        new_tokens = 1 if asked.max_new_tokens is None else asked.max_new_tokens
+        if prompt_tokens + new_tokens > served.info.max_positions:
+            self._too_long(asked, served.info.max_positions, prompt_tokens, new_tokens)
+
+    @staticmethod
+    def _too_long(asked: AskedRequest, most: int, prompt_tokens: int, new_tokens: int, about: str = "") -> NoReturn:
+        """In OpenAI's words, by which clients know to shorten a conversation."""
+        prompt = asked.names.prompt
+        field = prompt if prompt_tokens >= most else asked.names.new_tokens
+        raise PromptTooLong(
+            f"{field}: This model's maximum context length is {most} tokens. However, you requested {about}"
+            f"{prompt_tokens + new_tokens} tokens ({prompt_tokens} in the {prompt}, {new_tokens} in the completion). "
+            f"Please reduce the length of the {prompt} or the completion.",
+            param=field,
+        )
 
     def _settle_sampling(self, served: ServedModel, asked: AskedRequest, prompt_tokens: int) -> SamplingParams:
         new_tokens = asked.max_new_tokens
         if new_tokens is None:  # nobody asked for more than fits
-            room = served.info.max_positions - prompt_tokens
-            new_tokens = max(1, min(self.settings.default_max_new_tokens, room))
-        names = ("temperature", "top_p", "top_k", "repetition_penalty", "seed")
-        given = {name: value for name in names if (value := getattr(asked, name)) is not None}
-        warped = not given.keys().isdisjoint(("temperature", "top_p", "top_k"))
+            new_tokens = served.info.max_positions - prompt_tokens
+            if self.settings.default_max_new_tokens is not None:
+                new_tokens = min(new_tokens, self.settings.default_max_new_tokens)
+        warped = not asked.sampling.keys().isdisjoint(("temperature", "top_p", "top_k")) or asked.sampling.get("min_p")
         return SamplingParams(
             max_new_tokens=new_tokens,
-            do_sample=warped if asked.do_sample is None else asked.do_sample,
+            do_sample=bool(warped) if asked.do_sample is None else asked.do_sample,
             stop=tuple(asked.stop),
             ignore_eos=asked.ignore_eos,
             top_logprobs=asked.top_logprobs,
-            **given,
+            **asked.sampling,
         )
+
+
+def _check_tokens(served: ServedModel, sampling: Mapping[str, Any]) -> None:
+    """Raises InvalidParameter for a token id that the model does not have."""
+    size = len(served.opened.vocabulary.pieces)
+    for name in ("logit_bias", "stop_token_ids"):
+        for token in sampling.get(name, ()):
+            if not 0 <= token < size:
+                raise InvalidParameter(f"{name}: {token} is no token of the model, which has {size}", param=name)
 
 
 def _check_head(served: ServedModel, head: tuple[int, int] | None) -> None:

@@ -2,7 +2,7 @@
 
     HeadmapError
     ├── BadRequest 422        InvalidParameter, InvalidImage, EmptyPrompt, BudgetTooSmall, UnknownMethod,
-    │                         PromptTooLong, NoImage, InvalidScores, InvalidDataset, UnsupportedModel
+    │                         PromptTooLong, InvalidScores, InvalidDataset, UnsupportedModel
     ├── NotFound 404          ModelNotFound, JobNotFound, MapNotFound, HeadNotFound, PageNotFound, DatasetNotFound,
     │                         SessionNotFound, KeyNotFound
     ├── Conflict 409          JobEnded, NoMapForModel, IdempotencyConflict, MapMismatch, KeyNameTaken,
@@ -56,10 +56,6 @@ class InvalidParameter(BadRequest):
 
 class InvalidImage(BadRequest):
     code, title = "invalid_image", "Invalid image"
-
-
-class NoImage(BadRequest):
-    code, title = "no_image", "No image"
 
 
 class EmptyPrompt(BadRequest):

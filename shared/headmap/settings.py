@@ -68,6 +68,9 @@ class Settings(BaseSettings):
     session_memory_bytes: int = Field(
         2**30, ge=0, description="of the machine's memory, for conversations between their turns; 0 keeps none"
     )
+    response_memory_bytes: int = Field(
+        2**28, ge=0, description="of the machine's memory, for what previous_response_id of /v1/responses goes on from"
+    )
     max_running: int = Field(32, ge=1, description="sequences decoded together")
     max_waiting: int = Field(128, ge=0, description="requests beyond those that can run, before 429; 0 queues none")
     max_prefill_tokens: int = Field(
@@ -84,7 +87,9 @@ class Settings(BaseSettings):
     cuda_graphs: Literal["auto", "on", "off"] = Field(
         "auto", description="decode steps are replayed as CUDA graphs; auto: where that is right and faster"
     )
-    default_max_new_tokens: int = Field(128, ge=1, description="for requests that do not say")
+    default_max_new_tokens: int | None = Field(
+        None, ge=1, description="at most, for requests that do not say; all that the context has room for when unset"
+    )
     max_prompt_tokens: int = Field(131_072, ge=1, description="at most; the model's context may be less")
     default_kv_ratio: float | None = Field(
         None, gt=0, le=1, description="requests that bring no kv: sparsemm at this share of the prompt; full when unset"
@@ -118,6 +123,9 @@ class Settings(BaseSettings):
     )
     scoring_batch: int = Field(4, ge=1, description="pages that a worker reads together")
 
+    unknown_fields: Literal["ignore", "refuse"] = Field(
+        "ignore", description="of chat messages and their parts; at the top of a body they are always refused"
+    )
     metrics_aliases: tuple[Literal["vllm"], ...] = Field(
         (), description="`vllm`: /metrics tells under vLLM's names as well what means the same"
     )

@@ -10,6 +10,8 @@ import typer
 from services.cli.common import DataDir, console, fail, find_named_model, one_line_errors, quiet_libraries
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
     from headmap.head_scores import HeadScores
     from headmap.models import ModelInfo
     from headmap.settings import Settings
@@ -19,7 +21,10 @@ if TYPE_CHECKING:
 def generate(
     model: Annotated[str, typer.Argument(help="headmap/demo-ocr, a Hub id in the local cache, or a folder.")],
     question: Annotated[str, typer.Argument(help="What to ask.")],
-    image: Annotated[list[Path], typer.Option(help="A picture; may be repeated.", exists=True, dir_okay=False)],
+    image: Annotated[
+        list[Path],
+        typer.Option(help="A PNG, JPEG, WebP, GIF, BMP or TIFF picture; may be repeated.", exists=True, dir_okay=False),
+    ],
     method: Annotated[
         str | None,
         typer.Option(
@@ -82,6 +87,12 @@ def _scores(settings: Settings, info: ModelInfo, name: str | None) -> tuple[Head
         database.close()
 
 
+def _read(paths: list[Path], settings: Settings) -> list[Image]:
+    from headmap.pictures.decode import decode_picture
+
+    return [decode_picture(path.read_bytes(), str(path), max_pixels=settings.max_image_pixels) for path in paths]
+
+
 def _answer(
     info: ModelInfo,
     settings: Settings,
@@ -100,10 +111,8 @@ def _answer(
     from headmap.engine.sampling.params import SamplingParams
     from headmap.families.loading import load_model
     from headmap.kvcache.plan import KVRequest
-    from services.inference.intake.images import EncodedImage, Limits, decode_image
 
-    limits = Limits(settings.max_image_bytes, settings.max_image_pixels)
-    images = [decode_image(EncodedImage(path.read_bytes(), str(path)), limits) for path in paths]
+    images = _read(paths, settings)
     if not isinstance(kv, KVRequest):
         raise TypeError("kv must be a KVRequest")
     with console(stderr=True).status(f"Loading {info.name}"):

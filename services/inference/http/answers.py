@@ -13,7 +13,7 @@ from headmap.errors import HeadmapError
 from headmap.http.auth import KEY_NAME
 from services.inference.asked import AskedRequest
 from services.inference.bridge import Answer, Generation
-from services.inference.served_model import ServedModel
+from services.inference.http.kv_choice import Chosen
 from services.inference.serving import Serving
 
 T = TypeVar("T")
@@ -28,27 +28,28 @@ def caller(request: Request) -> str | None:
 class Answers:
     """Generations that end together: when one fails or the client hangs up, the others are cancelled.
 
-    Choice i of prompt p is generation p x n + i. Each takes its own place in the queue and its own memory.
+    Choice i of prompt p is generation p x n + i. Each takes its own place in the queue and its own memory. `model`: its
+    name in the answer.
     """
 
-    def __init__(self, generations: Sequence[Generation]) -> None:
-        self.generations = tuple(generations)
+    def __init__(self, generations: Sequence[Generation], model: str) -> None:
+        self.generations, self.model = tuple(generations), model
 
     @classmethod
     async def prepare(
-        cls, request: Request, serving: Serving, served: ServedModel, asked: Sequence[AskedRequest], n: int = 1
+        cls, request: Request, serving: Serving, chosen: Chosen, asked: Sequence[AskedRequest], n: int = 1
     ) -> Answers:
         """Raises as `Serving.prepare`, and Cancelled when the client hangs up meanwhile."""
 
         async def prepare_all() -> list[Generation]:
-            return [await serving.prepare(served, one) for one in asked]
+            return [await serving.prepare(chosen.served, one) for one in asked]
 
         try:
             prepared = await unless_gone(request, prepare_all())
         except HeadmapError as error:
-            serving.metrics.failed(served.info.name, error)
+            serving.metrics.failed(chosen.served.info.name, error)
             raise
-        return cls([one.again(number) for one in prepared for number in range(n)])
+        return cls([one.again(number) for one in prepared for number in range(n)], chosen.name)
 
     def start(self) -> None:
         """Submit them. Raises what the engine refuses at once, so that a stream that cannot start is a plain error."""

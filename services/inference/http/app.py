@@ -14,7 +14,8 @@ from headmap.http.plumbing import Check, Checks, install, log_start
 from headmap.registry.keys import read_keys
 from headmap.registry.session import open_database
 from headmap.settings import Settings
-from services.inference.http.routes import chat, completions, generate, models, server
+from services.inference.http.response_store import ResponseStore
+from services.inference.http.routes import chat, completions, generate, models, responses, server, tokens
 from services.inference.intake.fetching import ImageFetcher
 from services.inference.metric_aliases import ALIASES
 from services.inference.metrics import EngineCollector, InferenceMetrics
@@ -70,6 +71,7 @@ def mount(
     for name in settings.metrics_aliases:
         metrics.alias(ALIASES[name])
     app.state.inference = serving
+    app.state.responses = ResponseStore(settings.response_memory_bytes)
     app.state.give_up, app.state.failure = serving.give_up, serving.failure
     app.include_router(inference_router())
     return serving
@@ -88,7 +90,7 @@ async def running(serving: Serving) -> AsyncIterator[None]:
 def inference_router() -> APIRouter:
     """The routes; they need `app.state.inference`, which `mount` sets."""
     router = APIRouter()
-    for module in (generate, chat, completions, models, server):
+    for module in (generate, chat, completions, responses, models, tokens, server):
         router.include_router(module.router)
     return router
 

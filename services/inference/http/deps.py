@@ -6,6 +6,7 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
+from services.inference.http.response_store import ResponseStore
 from services.inference.serving import Serving
 
 
@@ -14,4 +15,10 @@ def _serving(request: Request) -> Serving:
     return serving
 
 
+def _responses(request: Request) -> ResponseStore:
+    kept: ResponseStore = request.app.state.responses
+    return kept
+
+
 TheServing = Annotated[Serving, Depends(_serving)]
+TheResponses = Annotated[ResponseStore, Depends(_responses)]

@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-from headmap.errors import EmptyPrompt, InvalidParameter, NoImage
+from headmap.errors import EmptyPrompt, InvalidParameter
 from headmap.settings import Settings
 from services.inference.intake.images import ImageSource
 
 Message = dict[str, Any]
-"""As `LoadedModel.prepare` takes it: {"role", "content": [{"type": "image"} or {"type": "text", "text"}, ...]}."""
+"""As `LoadedModel.prepare` takes it: {"role", "content": [{"type": "image"} or {"type": "text", "text"}, ...]}, and
+`tool_calls`, `tool_call_id` and `name` where the client's message has them."""
 
 _LONGEST_ALT = 1024
 
 
 @dataclass(frozen=True)
 class Conversation:
-    """Messages with a place for each picture, and the pictures in the order of their places."""
+    """Messages with a place for each picture, and the pictures in the order of their places.
+
+    tools: what the answer may call, as the chat template takes it. template_kwargs: further variables of the template.
+    """
 
     messages: tuple[Message, ...]
     images: tuple[ImageSource, ...]
+    tools: tuple[dict[str, Any], ...] = ()
+    template_kwargs: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def characters(self) -> int:
@@ -32,7 +38,7 @@ class Conversation:
 def conversation_of_inputs(inputs: str, images: Sequence[str], settings: Settings) -> Conversation:
     """One user turn of /generate: `images` first, then `inputs`, whose markdown pictures stay where they are.
 
-    Raises EmptyPrompt where there is no text, NoImage where there is no picture, InvalidParameter for too many.
+    Raises EmptyPrompt where there is neither text nor a picture, and InvalidParameter for too many pictures.
     """
     parts: list[dict[str, str]] = [{"type": "image"} for _ in images]
     sources = [ImageSource(text, f"images.{number}") for number, text in enumerate(images)]
@@ -41,13 +47,11 @@ def conversation_of_inputs(inputs: str, images: Sequence[str], settings: Setting
             parts.append({"type": "text", "text": text})
         if target is not None:
             parts.append({"type": "image"})
-            sources.append(ImageSource(target, "inputs"))
+            sources.append(ImageSource(target, "inputs", len(sources) + 1))
     # What surrounds a picture in markdown is layout, not question.
     parts = _trimmed(parts)
-    if not any(part["type"] == "text" for part in parts):
-        raise EmptyPrompt(f"inputs: holds no text beside pictures, got {inputs[:40]!r}", param="inputs")
-    if not sources:
-        raise NoImage("images: at least one picture is needed, in images or as ![](URL) in inputs", param="images")
+    if not parts:
+        raise EmptyPrompt(f"inputs: holds no text and no picture, got {inputs[:40]!r}", param="inputs")
     check_count(len(sources), settings, "images")
     return Conversation(({"role": "user", "content": parts},), tuple(sources))
 

@@ -17,7 +17,8 @@ import sys
 from typing import Any
 
 from headmap.errors import HeadmapError, ImageTooLarge
-from services.inference.intake.images import EncodedImage, ImageSource, Limits, decode_image, read_inline
+from headmap.pictures.decode import TOO_MUCH_MEMORY, decode_picture
+from services.inference.intake.images import EncodedImage, ImageSource, Limits, name_of, read_inline
 
 _LENGTHS = struct.Struct("!IQ")  # of the head and of the body
 _NICE = 5  # the event loop and the model come first
@@ -71,18 +72,18 @@ def receive_into(sender: socket.socket, view: memoryview) -> None:
 
 def _answer(head: dict[str, Any], body: bytearray, limits: Limits) -> tuple[dict[str, Any], bytes]:
     """The picture's size and pixels, (height, width, 3) bytes; or what is wrong with the picture."""
-    field = head["field"]
+    place = head["field"], head["number"]
     try:
         if head["inline"]:
-            encoded = read_inline(ImageSource(body.decode(), field), limits)
+            encoded = read_inline(ImageSource(body.decode(), *place), limits)
         else:
-            encoded = EncodedImage(bytes(body), field)
-        image = decode_image(encoded, limits)
+            encoded = EncodedImage(bytes(body), *place)
+        image = decode_picture(encoded.data, encoded.name, max_pixels=limits.max_image_pixels)
         return {"width": image.width, "height": image.height}, image.tobytes()
     except HeadmapError as error:
         return {"code": error.code, "detail": error.detail}, b""
     except MemoryError:
-        return {"code": ImageTooLarge.code, "detail": f"{field}: decoding it takes more memory than is allowed"}, b""
+        return {"code": ImageTooLarge.code, "detail": f"{name_of(*place)}: {TOO_MUCH_MEMORY}"}, b""
 
 
 if __name__ == "__main__":

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from PIL import Image
 
@@ -22,6 +23,8 @@ from services.inference.intake.fetching import ImageFetcher
 from services.inference.intake.image_pool import ImagePool
 from services.inference.intake.images import EncodedImage, ImageSource
 from services.inference.served_model import OpenedModel, ServedModel
+
+_PICTURE_ALONE = ({"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "?"}]},)
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,9 @@ class Intake:
             grammar = None if asked.form is None else await run(_make_grammar, model, asked.form)
             if isinstance(asked.prompt, str):
                 return Prepared(await run(model.prompts.prepare_text, asked.prompt), grammar)
+            if isinstance(asked.prompt, tuple):
+                return Prepared(await run(model.prompts.prepare_tokens, asked.prompt), grammar)
+            _check_template(model, asked.prompt)
             sources = asked.prompt.images
             fetched = [await self._fetcher.fetch(source) if source.is_url else source for source in sources]
             prompt, digests = await run(self._make_prompt, model, asked.prompt, fetched, asked.session is not None)
@@ -85,25 +91,60 @@ class Intake:
             pixels += images[-1].width * images[-1].height
             if pixels > most:
                 raise ImageTooLarge(
-                    f"{source.field}: pictures up to it have {pixels} pixels; at most {most} are allowed in a request",
+                    f"{source.name}: pictures up to it have {pixels} pixels; at most {most} are allowed in a request",
                     param=source.field,
                 )
         try:
-            prompt = model.prompts.prepare(conversation.messages, images)
+            prompt = model.prompts.prepare(
+                conversation.messages, images, conversation.tools, conversation.template_kwargs
+            )
         except HeadmapError:
             raise
         except ValueError as error:
-            # Picture processors refuse sizes they cannot cut into patches, such as extreme ratios of the sides.
-            if not images:
-                raise InvalidParameter(f"messages: the prompt cannot be made ({error})", param="messages") from error
-            raise InvalidImage(f"images: the model cannot take this picture ({error})", param="images") from error
+            raise _refusal(model, sources, images, error) from error
         return prompt, tuple(map(_digest, images)) if with_digests else ()
 
 
+def _refusal(
+    model: OpenedModel,
+    sources: Sequence[ImageSource | EncodedImage],
+    images: Sequence[Image.Image],
+    error: ValueError,
+) -> HeadmapError:
+    """Whose fault it is that no prompt can be made: each picture is tried by itself.
+
+    Picture processors refuse sizes they cannot cut into patches, such as extreme ratios of the sides.
+    """
+    for source, image in zip(sources, images, strict=True):
+        try:
+            model.prompts.prepare(_PICTURE_ALONE, [image])
+        except HeadmapError:
+            continue
+        except ValueError as own:
+            return InvalidImage(f"{source.name}: the model cannot take this picture ({own})", param=source.field)
+    return InvalidParameter(f"messages: the prompt cannot be made ({error})", param="messages")
+
+
 def _make_grammar(model: OpenedModel, form: AnswerForm) -> Grammar:
-    if form.kind == "regex":
-        return model.grammars.regex(form.value, form.field)
-    return model.grammars.json_schema(form.value, form.field)
+    grammars = model.grammars
+    makers: dict[str, Callable[[Any, str], Grammar]] = {
+        "json_schema": grammars.json_schema,
+        "regex": grammars.regex,
+        "choice": grammars.choice,
+        "grammar": grammars.lark,
+    }
+    return makers[form.kind](form.value, form.field)
+
+
+_OWN_VARIABLES = frozenset({"messages", "tools", "add_generation_prompt", "tokenize", "return_dict", "chat_template"})
+
+
+def _check_template(model: OpenedModel, conversation: Conversation) -> None:
+    """Raises InvalidParameter for a variable that the model's chat template does not read: it would change nothing."""
+    for name in conversation.template_kwargs:
+        if name in _OWN_VARIABLES or name not in model.prompts.template_names:
+            field = f"chat_template_kwargs.{name}"
+            raise InvalidParameter(f"{field}: the model's chat template reads no such variable", param=field)
 
 
 def _digest(image: Image.Image) -> str:

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Hashable
 from contextlib import suppress
+from functools import partial
 
 import torch
 
@@ -24,6 +25,7 @@ from headmap.engine.failures import as_headmap_error
 from headmap.engine.graphs import CudaCapture
 from headmap.engine.memory import spare_memory
 from headmap.engine.messages import Cancelled, EngineRequest, EngineStats, Failed, OnEvent
+from headmap.engine.prompt_logprobs import prompt_logprobs
 from headmap.engine.reuse.sessions import Sessions
 from headmap.engine.roster import Roster
 from headmap.engine.sampling.sampler import LogProbabilities, sample
@@ -35,6 +37,11 @@ from headmap.kvcache.pool.pool import Pool
 from headmap.kvcache.transformers.cache import RaggedCache
 
 log = logging.getLogger(__name__)
+
+
+def _asks_of_prompt(sequence: Sequence) -> bool:
+    """Whether its prompt's log probabilities are still to be told: a preempted sequence has them."""
+    return sequence.request.prompt_logprobs is not None and not sequence.prompt_logprobs
 
 
 class _Preempted(Exception):
@@ -97,7 +104,8 @@ class Engine:
         wait, ShuttingDown and Unavailable when the engine ends or has ended.
         """
         token_ids = request.prompt.inputs["input_ids"][0].tolist()
-        session = None if request.session is None else self.sessions.take(request.session, token_ids)
+        goes_on = request.session is not None and request.prompt_logprobs is None
+        session = self.sessions.take(request.session, token_ids) if request.session and goes_on else None
         try:
             sequence = make_sequence(
                 request,
@@ -194,6 +202,7 @@ class Engine:
                 [sequence.prefill() for sequence in pack],
                 [sequence.prompt for sequence in pack],
                 on_layer=self._between_layers,
+                on_hidden=partial(self._tell_prompts, pack) if any(map(_asks_of_prompt, pack)) else None,
             )
             for sequence in pack:
                 if len(sequence.tokens) > 1:
@@ -210,6 +219,17 @@ class Engine:
             for sequence in pack:
                 sequence.prefill_s += elapsed
             self._begin(pack, logits)
+
+    def _tell_prompts(self, pack: list[Sequence], number: int, hidden: torch.Tensor) -> None:
+        sequence, loaded = pack[number], self.loaded
+        if _asks_of_prompt(sequence):
+            sequence.prompt_logprobs = prompt_logprobs(
+                loaded.model.lm_head,
+                hidden,
+                sequence.prompt_ids,
+                sequence.request.prompt_logprobs or 0,
+                loaded.family.image_token_id(loaded.model.config),
+            )
 
     def _prefill_failed(self, pack: list[Sequence], error: Exception) -> None:
         """A single prompt fails; several are each tried alone. Cancelled and ShuttingDown end all of them."""
@@ -258,6 +278,7 @@ class Engine:
                 self._fail(sequence, as_headmap_error(error))
             else:
                 sequence.kept_tokens, sequence.kept_bytes = first.kept_tokens, first.kept_bytes
+                sequence.prompt_logprobs = first.prompt_logprobs
                 forks.append(sequence)
         return forks
 
@@ -316,6 +337,10 @@ class Engine:
             if roster.prefilling:
                 raise _Preempted
             self._put_back(roster.running[-1])
+        # Alone with all of memory: only an open-ended request can come to this end.
+        if len(roster.running) == roster.busy == 1 and books.short([roster.running[0].slot]) > len(books.free):
+            self._telling.tell_untold()
+            self._finish(roster.running[0], "length")
 
     def _put_back(self, sequence: Sequence) -> None:
         """Free a sequence's memory; it starts next, and goes on from the tokens that it has."""

@@ -30,7 +30,9 @@ class EngineRequest:
     scores: of the map to serve with, if there is one. grammar: the form of the answer. session: the prompt may go on
     from this conversation, and its past is kept at the end. watched: the result tells which tokens this layer and KV
     head keep. group: requests of one group differ in id and sampling alone, so one prefill may serve them all; they
-    have no session and watch nothing.
+    have no session and watch nothing. open_ended: nobody asked for `max_new_tokens`, which is only what the context
+    has room for; so the request starts where its prompt fits, and ends with what memory holds. prompt_logprobs: the
+    result tells the log probability of each prompt token and of so many likeliest ones; it takes no session's past.
     """
 
     id: str
@@ -42,6 +44,8 @@ class EngineRequest:
     session: SessionTurn | None = None
     watched: tuple[int, int] | None = None
     group: str | None = None
+    open_ended: bool = False
+    prompt_logprobs: int | None = None
     request_id: str | None = None
     """Of the HTTP request, for the log; clients choose it, so only `id` tells requests apart."""
 
@@ -83,6 +87,9 @@ class Finished:
     """Whether the session's past is kept for its next turn."""
     kept_positions: tuple[int, ...] = ()
     """Indices in the prompt of what the watched head keeps."""
+    prompt_logprobs: tuple[Token, ...] = ()
+    """The prompt's tokens, without text, where they were asked for. The first has no log probability, nor have those of
+    pictures."""
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from headmap.kvcache.transformers.head_masks import Cache, HeadMask
 from headmap.kvcache.transformers.prefill import Prompt
 
 OnLayer = Callable[[], None]
+OnHidden = Callable[[int, torch.Tensor], None]
 
 
 class ModelRunner:
@@ -35,13 +36,18 @@ class ModelRunner:
     @told_as_out_of_memory()
     @torch.inference_mode()
     def prefill(
-        self, prompts: Sequence[Prompt], prepared: Sequence[PreparedPrompt], on_layer: OnLayer | None = None
+        self,
+        prompts: Sequence[Prompt],
+        prepared: Sequence[PreparedPrompt],
+        on_layer: OnLayer | None = None,
+        on_hidden: OnHidden | None = None,
     ) -> torch.Tensor:
         """Run whole prompts in one row, keeping what their plans say. Returns the next tokens' logits, (S, vocab)
         float32.
 
         `on_layer` is called before each layer of the vision tower, and before each text layer's attention; it may
-        decode other sequences, and may raise to end the work. Raises OutOfMemory, and ValueError where one of several
+        decode other sequences, and may raise to end the work. `on_hidden` is given each prompt's last hidden states,
+        (n, hidden). Raises OutOfMemory, and ValueError where one of several
         prompts cannot be packed.
         """
         model, device = self.loaded.model, self.loaded.device
@@ -59,8 +65,12 @@ class ModelRunner:
                 **with_cache(model.model, self._mask.over(cache)),
             )
         cache.done()
+        hidden = output.last_hidden_state[0]
+        if on_hidden is not None:
+            for number, (start, end) in enumerate(packed.bounds):
+                on_hidden(number, hidden[start:end])
         last = torch.tensor(packed.last_tokens, device=device)
-        return model.lm_head(output.last_hidden_state[0].index_select(0, last)).float()
+        return model.lm_head(hidden.index_select(0, last)).float()
 
     @contextmanager
     def _before_vision_layers(self, call: OnLayer | None) -> Iterator[None]:

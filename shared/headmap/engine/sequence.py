@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass, field
 
 from headmap.engine.detokenizer import TextStream
-from headmap.engine.messages import EngineRequest, Finished, OnEvent
+from headmap.engine.messages import EngineRequest, Finished, OnEvent, Token
 from headmap.engine.reuse.sessions import KeptSession
 from headmap.engine.sampling.request_state import RequestState
 from headmap.errors import PromptTooLong, RequestTooLarge
@@ -48,6 +48,7 @@ class Sequence:
     kept_tokens: int = 0
     kept_bytes: int = 0
     watch: HeadWatch | None = None
+    prompt_logprobs: tuple[Token, ...] = ()
     queue_s: float = 0.0
     prefill_s: float = 0.0
     decode_s: float = 0.0
@@ -97,6 +98,7 @@ class Sequence:
             reused_tokens=reused_tokens,
             session_kept=self.session_kept,
             kept_positions=() if self.watch is None else self.watch.positions,
+            prompt_logprobs=self.prompt_logprobs,
         )
 
 
@@ -139,7 +141,8 @@ def make_sequence(
         watch=None if request.watched is None else HeadWatch(*request.watched),
         submitted=time.monotonic(),
     )
-    needed = sequence.pages(cache.paging, max(1, new_tokens)) * cache.paging.page_bytes
+    # An open end is where memory ends; nobody asked for all of `new_tokens`.
+    needed = sequence.pages(cache.paging, 1 if request.open_ended else max(1, new_tokens)) * cache.paging.page_bytes
     if needed > cache.pool.capacity_bytes:
         raise RequestTooLarge(
             f"kv: the request needs up to {needed} bytes of KV memory, the server has {cache.pool.capacity_bytes}",

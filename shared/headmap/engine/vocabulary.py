@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -31,6 +31,11 @@ class Vocabulary:
     def written(self, token: int) -> bytes:
         """Models may have more rows than the tokenizer has tokens; those write nothing."""
         return self.pieces[token] if token < len(self.pieces) else b""
+
+    def join(self, tokens: Iterable[int]) -> str:
+        """Tokens as one text, control tokens by name. Their bytes are joined first: a character may take several."""
+        names = (self.controls[one].encode() if one in self.controls else self.written(one) for one in tokens)
+        return b"".join(names).decode("utf-8", "replace")
 
     def spells(self, text: str) -> bool:
         """Whether some sequence of tokens writes `text`."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,7 @@ from transformers import (
 from transformers.models.auto.image_processing_auto import AutoImageProcessor
 
 from headmap.devices import find_device, use_device
-from headmap.errors import UnsupportedModel
+from headmap.errors import InvalidParameter, UnsupportedModel
 from headmap.families.base import Family, PreparedPrompt, VisualTokens
 from headmap.families.registry import FAMILIES
 from headmap.families.tokenizing import Message, PromptTokenizer
@@ -57,21 +57,46 @@ class LoadedModel:
         """The text of tokens, control tokens left out."""
         return str(self.tokenizer.decode(list(token_ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
-    def prepare(self, messages: Sequence[Message], images: Sequence[Image.Image]) -> PreparedPrompt:
+    @property
+    def template_names(self) -> frozenset[str]:
+        """The variables that the model's chat template reads."""
+        return self.prompts.names
+
+    @property
+    def template_text(self) -> str:
+        return self.prompts.template
+
+    def prepare(
+        self,
+        messages: Sequence[Message],
+        images: Sequence[Image.Image],
+        tools: Sequence[Mapping[str, Any]] = (),
+        variables: Mapping[str, Any] | None = None,
+    ) -> PreparedPrompt:
         """Tokenize a conversation and preprocess its pictures (RGB, one for each image part, in order).
 
-        Raises InvalidParameter for a conversation that the chat template rejects, and where the numbers of pictures and
-        image parts differ.
+        `tools` and further `variables` are handed to the chat template. Raises InvalidParameter for a conversation that
+        the chat template rejects, and where the numbers of pictures and image parts differ.
         """
         config, tokenizer = self.model.config, self.tokenizer
         inputs, tokens = ({}, ()) if not images else self.family.image_inputs(config, self.image_processor, images)
         pictures = [self.family.written(config, tokenizer, image) for image in tokens]
-        token_ids = self.prompts.chat(messages, self.family.place(config, tokenizer), pictures)
+        token_ids = self.prompts.chat(messages, self.family.place(config, tokenizer), pictures, tools, variables)
         return self._prepared(token_ids, inputs, tokens)
 
     def prepare_text(self, prompt: str) -> PreparedPrompt:
         """Tokenize a bare text, without the chat template. Raises InvalidParameter."""
         return self._prepared(self.prompts.text(prompt), {}, ())
+
+    def prepare_tokens(self, token_ids: Sequence[int]) -> PreparedPrompt:
+        """A prompt of token ids. Raises InvalidParameter for one that the model lacks or that stands for a picture."""
+        size = self.model.config.get_text_config(decoder=True).vocab_size
+        image = self.family.image_token_id(self.model.config)
+        for place, token in enumerate(token_ids):
+            if not 0 <= token < size or token == image:
+                why = "stands for a picture" if token == image else f"is no token of the model, which has {size}"
+                raise InvalidParameter(f"prompt.{place}: {token} {why}", param=f"prompt.{place}")
+        return self._prepared(token_ids, {}, ())
 
     def _prepared(
         self, token_ids: Sequence[int], inputs: dict[str, torch.Tensor], images: Sequence[VisualTokens]

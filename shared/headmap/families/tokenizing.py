@@ -10,12 +10,13 @@ from __future__ import annotations
 import json
 import re
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from jinja2 import TemplateError
+from jinja2 import Environment, TemplateError
+from jinja2.meta import find_undeclared_variables
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerBase
 
@@ -38,7 +39,7 @@ class PromptTokenizer:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, chat_template: str) -> None:
         self._tokenizer = tokenizer
-        self._template = chat_template
+        self.template = chat_template
         # Some vocabularies add runs of blanks and newlines; they are text.
         added = {
             token_id: token.content
@@ -49,21 +50,43 @@ class PromptTokenizer:
         # Characters outside the vocabulary become the unknown token, which controls nothing.
         self._controls = frozenset(added) - {tokenizer.unk_token_id}
 
-    def chat(self, messages: Sequence[Message], place: str = "", pictures: Sequence[str] = ()) -> list[int]:
+    @cached_property
+    def names(self) -> frozenset[str]:
+        """The variables that the chat template reads."""
+        try:
+            parsed = Environment(extensions=["jinja2.ext.loopcontrols"]).parse(self.template)  # noqa: S701  not rendered
+        except TemplateError:  # tags that transformers alone knows
+            return frozenset(re.findall(r"[A-Za-z_]\w*", self.template))
+        return frozenset(find_undeclared_variables(parsed))
+
+    def chat(
+        self,
+        messages: Sequence[Message],
+        place: str = "",
+        pictures: Sequence[str] = (),
+        tools: Sequence[Mapping[str, Any]] = (),
+        variables: Mapping[str, Any] | None = None,
+    ) -> list[int]:
         """The tokens of a conversation, ending where the model speaks.
 
         The template writes `place` for a picture; the texts of `pictures` replace these in order. They are put in
-        before the text is cut into tokens: newlines around a picture may be one token with its own. Raises
-        InvalidParameter where the template rejects the conversation or writes another number of places, and where a
-        text holds control tokens that this tokenizer cannot take as text.
+        before the text is cut into tokens: newlines around a picture may be one token with its own. `tools` and
+        `variables` are the template's. Raises InvalidParameter where the template rejects the conversation or writes
+        another number of places, and where a text holds control tokens that this tokenizer cannot take as text.
         """
         bos = self._tokenizer.bos_token
-        rendered = self._render(messages)
-        pieces = self._pieces(messages, rendered)
+        given = {**(variables or {}), **({"tools": list(tools)} if tools else {})}
+        self._check_plain(given.get("tools"), "tools")
+        self._check_plain(variables, "chat_template_kwargs")
+        for number, message in enumerate(messages):
+            for name in ("tool_calls", "tool_call_id", "name"):
+                self._check_plain(message.get(name), f"messages.{number}.{name}")
+        rendered = self._render(messages, given)
+        pieces = self._pieces(messages, rendered, given)
         if place:
             rendered, pieces = _with_pictures(rendered, pieces, place, pictures)
         # Templates that write the first token themselves must not get it twice.
-        return self._tokens(rendered, pieces, adds_bos=not (bos and bos in self._template))
+        return self._tokens(rendered, pieces, adds_bos=not (bos and bos in self.template))
 
     def text(self, prompt: str) -> list[int]:
         """The tokens of a bare text. Raises InvalidParameter as `chat`."""
@@ -88,19 +111,32 @@ class PromptTokenizer:
             f"messages: a text holds {named}, which this model cannot take as text", param="messages"
         )
 
-    def _render(self, messages: Sequence[Message]) -> str:
+    def _check_plain(self, value: object, field: str) -> None:
+        """Raises InvalidParameter for a control token in what the template writes in forms of its own, such as JSON."""
+        if isinstance(value, str):
+            held = next((content for content in self._contents if content in value), None)
+            if held is not None:
+                raise InvalidParameter(f"{field}: holds the control token {held!r}", param=field)
+        elif isinstance(value, Mapping):
+            for one in (*value, *value.values()):
+                self._check_plain(one, field)
+        elif isinstance(value, Sequence):
+            for one in value:
+                self._check_plain(one, field)
+
+    def _render(self, messages: Sequence[Message], given: Mapping[str, Any]) -> str:
         try:
             return str(
                 self._tokenizer.apply_chat_template(
-                    list(messages), chat_template=self._template, add_generation_prompt=True, tokenize=False
+                    list(messages), chat_template=self.template, add_generation_prompt=True, tokenize=False, **given
                 )
             )
-        except (TemplateError, TypeError) as error:  # TypeError: a template that adds a list to a text
+        except (TemplateError, TypeError, ValueError, KeyError) as error:  # such as adding a list to a text
             raise InvalidParameter(
                 f"messages: the model's chat template takes no such conversation ({error})", param="messages"
             ) from error
 
-    def _pieces(self, messages: Sequence[Message], rendered: str) -> list[_Piece]:
+    def _pieces(self, messages: Sequence[Message], rendered: str, given: Mapping[str, Any]) -> list[_Piece]:
         """The template's and the users' texts, in turn: rendered with marks in place of users' texts."""
         secret = secrets.token_hex(16)  # so that no text can hold a mark
         texts: list[str] = []
@@ -117,7 +153,7 @@ class PromptTokenizer:
             else:
                 content = [{**part, "text": mark(part["text"])} if "text" in part else part for part in content]
             marked.append({**message, "content": content})
-        split = re.split(f"\ue000{secret}:(\\d+)\ue001", self._render(marked))
+        split = re.split(f"\ue000{secret}:(\\d+)\ue001", self._render(marked, given))
         pieces: list[_Piece] = []
         for trim in (str, str.strip):  # some templates strip users' text
             pieces = [

@@ -23,8 +23,13 @@ def invalid_parameter(errors: Iterable[Mapping[str, Any]], body: object) -> Inva
         field = "body" if error["type"] == "json_invalid" else _field(error, body)
         if field not in found and len(found) == MAX_FIELDS:
             break
-        reason = _reason(error)
-        reasons, _ = found.setdefault(field, ([], error.get("input")))
+        reason = _reason(error, field)
+        value = error.get("input")
+        if error["type"].startswith("unknown_") and isinstance(value, Mapping):  # which of several kinds of objects
+            member = error["type"].removeprefix("unknown_")
+            field = f"{field}.{member}"
+            reason, value = (reason, value[member]) if member in value else ("missing", None)
+        reasons, _ = found.setdefault(field, ([], value))
         if reason not in reasons:
             reasons.append(reason)
     parts = (f"{field}: {' or '.join(reasons)}{_got(reasons, value)}" for field, (reasons, value) in found.items())
@@ -35,20 +40,20 @@ _TOLD = {
     "missing": "missing",
     "extra_forbidden": "unknown field",
     "json_invalid": "not valid JSON",
-    "model_attributes_type": "must be a JSON object, sent as application/json",
 }
+_OBJECT = frozenset({"model_type", "model_attributes_type", "dict_type"})
 
 
-def _reason(error: Mapping[str, Any]) -> str:
-    if error["type"] == "too_long" and error.get("ctx", {}).get("max_length") == 0:
-        return "not served here"
+def _reason(error: Mapping[str, Any], field: str) -> str:
+    if error["type"] in _OBJECT:
+        return "must be a JSON object, sent as application/json" if field == "body" else "must be an object"
     message = str(error["msg"])
     return _TOLD.get(error["type"], message[:1].lower() + message[1:])
 
 
 def _got(reasons: Sequence[str], value: object) -> str:
     """The value at fault, where the reasons do not speak for themselves."""
-    return "" if set(reasons) <= {*_TOLD.values(), "not served here"} else f", got {_short(value)}"
+    return "" if set(reasons) <= set(_TOLD.values()) else f", got {_short(value)}"
 
 
 def _field(error: Mapping[str, Any], body: object) -> str:

@@ -32,6 +32,7 @@ from headmap.settings import Settings
 logger = logging.getLogger(__name__)
 
 _METHODS = ("get", "post", "put", "delete", "patch")
+_EXPOSED = ("Location", "Retry-After", "X-Request-ID", "X-Headmap-Ignored", "X-Headmap-KV", "X-Headmap-Tools")
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ def install(
             allow_origins=settings.cors_origins,
             allow_methods=[method.upper() for method in (*_METHODS, "head")],
             allow_headers=["*"],  # as the browser asks: clients send headers of their own
-            expose_headers=["*", "Location", "Retry-After", "X-Request-ID", "X-Headmap-KV", "X-Headmap-Ignored"],
+            expose_headers=["*", *_EXPOSED],  # the names for browsers that do not know the star
         )
     app.add_middleware(SecurityHeadersMiddleware)
     app.add_middleware(RequestMiddleware, metrics=metrics)

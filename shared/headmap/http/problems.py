@@ -66,7 +66,14 @@ _HTTP_CODES = {
     413: "payload_too_large",
     429: "too_many_requests",
 }
+_OPENAI_CODES = {"prompt_too_long": "context_length_exceeded"}
+"""Codes by which OpenAI's clients know what to do."""
+
 _OPENAI_TYPES = {401: "authentication_error", 404: "not_found_error", 429: "rate_limit_error"}
+
+
+GENERATE_PATHS = ("/", "/generate", "/generate_stream")
+"""Where clients of text-generation-inference read errors."""
 
 
 class ProblemResponse(JSONResponse):
@@ -153,10 +160,10 @@ def _respond(document: Mapping[str, Any], status: int, path: str, headers: Mappi
             "message": _printable(document["detail"]),
             "type": _OPENAI_TYPES.get(status, fallback),
             "param": document.get("param"),
-            "code": document["code"],
+            "code": _OPENAI_CODES.get(str(document["code"]), document["code"]),
         }
         return JSONResponse({"error": error}, status, headers=dict(headers))
-    if path in ("/generate", "/generate_stream"):
+    if path in GENERATE_PATHS:
         document = generation_problem(document)
     clean = {key: _printable(value) if isinstance(value, str) else value for key, value in document.items()}
     return ProblemResponse(clean, status, headers=dict(headers))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -16,7 +16,7 @@ from headmap.engine.decode_choice import DecodeChoice
 from headmap.engine.messages import Cancelled, EngineRequest, Event, Failed, Finished, OnEvent, Token
 from headmap.engine.sampling.grammar import Grammars
 from headmap.engine.vocabulary import Vocabulary
-from headmap.errors import HeadmapError
+from headmap.errors import HeadmapError, InvalidParameter
 from headmap.families.base import Axis, PreparedPrompt, VisualTokens
 from headmap.kvcache.planning import plan_cache
 from headmap.kvcache.shape import CacheShape
@@ -48,7 +48,7 @@ class FakeStats:
 
 @dataclass
 class FakeEngine:
-    """Says WORDS, ending with the end token. Each request runs in a thread of its own.
+    """Says `words`, ending with the end token. Each request runs in a thread of its own.
 
     `refuse` is raised by submit, `fail` ends a request after one token, `hold` keeps requests running until it is set
     or they are cancelled.
@@ -64,6 +64,7 @@ class FakeEngine:
     stopped: bool = False
     sessions: list[Hashable] = field(default_factory=list)
     current: FakeStats = field(default_factory=FakeStats)
+    words: tuple[str, ...] = WORDS
 
     def start(self) -> None:
         pass
@@ -94,12 +95,14 @@ class FakeEngine:
         threading.Thread(target=self._run, args=(request, on_event, end), daemon=True).start()
 
     def _run(self, request: EngineRequest, on_event: OnEvent, end: Callable[[int], Event]) -> None:
-        count = min(len(WORDS), request.sampling.max_new_tokens)
+        count = min(len(self.words), request.sampling.max_new_tokens)
         for number in range(count):
-            token = EOS if number == len(WORDS) - 1 else number + 1
+            token = EOS if number == len(self.words) - 1 else number + 1
             top = request.sampling.top_logprobs
             logprob = None if top is None else -0.5 * (number + 1)
-            on_event(Token(token, WORDS[number], logprob, tuple((other, -1.0 - other) for other in range(top or 0))))
+            on_event(
+                Token(token, self.words[number], logprob, tuple((other, -1.0 - other) for other in range(top or 0)))
+            )
             if self.fail is not None:
                 on_event(Failed(self.fail))
                 return
@@ -112,9 +115,10 @@ class FakeEngine:
     def _end(self, request: EngineRequest, budget: int, kept: int, full: int) -> Callable[[int], Finished]:
         def end(count: int) -> Finished:
             return Finished(
-                generated_text="".join(WORDS[:count]),
-                finish_reason="eos_token" if count == len(WORDS) else "length",
-                token_ids=tuple(EOS if number == len(WORDS) - 1 else number + 1 for number in range(count)),
+                generated_text="".join(self.words[:count]),
+                finish_reason="eos_token" if count == len(self.words) else "length",
+                token_ids=tuple(EOS if number == len(self.words) - 1 else number + 1 for number in range(count)),
+                prompt_logprobs=_of_prompt(request),
                 kept_tokens=kept,
                 full_tokens=full,
                 kv_bytes=kept * self.shape.token_bytes,
@@ -123,11 +127,20 @@ class FakeEngine:
                 queue_ms=1.0,
                 prefill_ms=2.0,
                 decode_ms_per_token=3.0,
-                reused_tokens=0 if request.session is None else 7,
+                reused_tokens=0 if request.session is None else min(7, request.prompt.prompt_tokens),
                 session_kept=request.session is not None,
             )
 
         return end
+
+
+def _of_prompt(request: EngineRequest) -> tuple[Token, ...]:
+    """Token 1 in every place, likelier each time."""
+    if request.prompt_logprobs is None:
+        return ()
+    top = tuple((other, -2.0) for other in range(request.prompt_logprobs))
+    count = request.prompt.prompt_tokens
+    return (Token(1, ""), *(Token(1, "", -1.0 / number, top) for number in range(1, count)))
 
 
 @dataclass
@@ -137,18 +150,36 @@ class FakePrompts:
     conversations: list[Sequence[dict[str, Any]]] = field(default_factory=list)
     images: list[Image.Image] = field(default_factory=list)
     error: ValueError | None = None
+    template_text: str = "{{ messages }}"
+    tools: list[Mapping[str, Any]] = field(default_factory=list)
 
-    def prepare(self, messages: Sequence[dict[str, Any]], images: Sequence[Image.Image]) -> PreparedPrompt:
+    @property
+    def template_names(self) -> frozenset[str]:
+        return frozenset({"messages", "tools", "enable_thinking"} if "tool" in self.template_text else {"messages"})
+
+    def prepare(
+        self,
+        messages: Sequence[dict[str, Any]],
+        images: Sequence[Image.Image],
+        tools: Sequence[Mapping[str, Any]] = (),
+        variables: Mapping[str, Any] | None = None,
+    ) -> PreparedPrompt:
         if self.error is not None:
             raise self.error
         self.conversations.append(messages)
         self.images += images
+        self.tools += tools
         characters = sum(len(part.get("text", "")) for message in messages for part in message["content"])
         return self._prepared(characters, len(images))
 
     def prepare_text(self, prompt: str) -> PreparedPrompt:
         self.conversations.append([{"role": "user", "content": prompt}])
         return self._prepared(len(prompt), 0)
+
+    def prepare_tokens(self, token_ids: Sequence[int]) -> PreparedPrompt:
+        if min(token_ids) < 0:
+            raise InvalidParameter("prompt: no token", param="prompt")
+        return self._prepared(len(token_ids), 0)
 
     @staticmethod
     def _prepared(characters: int, images: int) -> PreparedPrompt:

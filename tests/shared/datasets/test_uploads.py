@@ -142,14 +142,14 @@ def test_a_wrong_record_is_named(settings: Settings, change: dict[str, Any], mes
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b"no picture", r"line 1, file '0000\.png': is no PNG, JPEG, WEBP picture"),
+        (b"no picture", r"line 1, file '0000\.png': is no PNG, JPEG, WEBP, GIF, BMP, TIFF picture"),
         (b"", "is no PNG"),
         (files()["0000.png"][:-900], "the picture is broken"),
-        (picture("GIF"), "is no PNG"),
+        (picture("PPM"), "is no PNG"),
         (picture("PNG"), r"the picture has \(64, 48\)"),
         (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "is no PNG"),
     ],
-    ids=["text", "empty", "cut short", "gif", "other size", "svg"],
+    ids=["text", "empty", "cut short", "ppm", "other size", "svg"],
 )
 def test_what_is_no_picture_is_refused(settings: Settings, data: bytes, message: str) -> None:
     refused(files() | {"0000.png": data}, settings, message)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -10,13 +11,15 @@ from fastapi.responses import JSONResponse
 from sse_starlette import ServerSentEvent
 
 from headmap.engine.messages import Finished, Token
-from headmap.errors import EmptyPrompt, InvalidParameter
+from headmap.errors import EmptyPrompt
 from headmap.http.bodies import LargeBodyRoute
+from services.inference.asked import FieldNames
 from services.inference.bridge import Generation
 from services.inference.http.answers import Answers
 from services.inference.http.cache_details import kv_details
 from services.inference.http.deps import TheServing
-from services.inference.http.openai_answers import asked_of, ended, head, logprob_of, reason, says, usage
+from services.inference.http.kv_choice import HEADER, choose
+from services.inference.http.openai_answers import asked_of, ended, head, logprob_of, reason, usage, usage_so_far
 from services.inference.http.schemas.openai_completions import (
     Completion,
     CompletionChoice,
@@ -24,10 +27,12 @@ from services.inference.http.schemas.openai_completions import (
     CompletionRequest,
 )
 from services.inference.http.server_sent_events import OPENAPI, event, stream_response
+from services.inference.http.told_headers import headers
 
 router = APIRouter(route_class=LargeBodyRoute, tags=["openai"])
 
 _MAX_TOKENS = 16
+_NAMES = FieldNames("prompt", "max_tokens")
 
 
 @router.post(
@@ -42,28 +47,33 @@ _MAX_TOKENS = 16
     },
 )
 async def completions(body: CompletionRequest, request: Request, serving: TheServing) -> Response:
-    if body.echo and body.logprobs is not None:
-        raise InvalidParameter("echo: log probabilities of the prompt are not served, got logprobs too", param="echo")
-    if any(not prompt for prompt in body.prompts):
+    chosen = choose(serving, body.model, request.headers.get(HEADER), body.kv)
+    prompts = [one if isinstance(one, str) else tuple(one) for one in body.prompts]
+    if not all(prompts):
         raise EmptyPrompt("prompt: is empty", param="prompt")
     new_tokens = _MAX_TOKENS if body.max_tokens is None else body.max_tokens
-    asked = [asked_of(body, prompt, new_tokens, body.logprobs) for prompt in body.prompts]
+    asked = [asked_of(body, chosen, prompt, _NAMES, new_tokens, body.logprobs) for prompt in prompts]
+    if body.echo:
+        asked = [replace(one, prompt_logprobs=body.logprobs) for one in asked]
     n = body.n or 1
-    answers = await Answers.prepare(request, serving, serving.model(body.model), asked, n)
-    before = [prompt if body.echo else "" for prompt in body.prompts for _ in range(n)]
+    answers = await Answers.prepare(request, serving, chosen, asked, n)
+    first = answers.generations[0]
+    join = chosen.served.opened.vocabulary.join
+    texts = [(one if isinstance(one, str) else join(one)) if body.echo else "" for one in prompts]
+    before = [text for text in texts for _ in range(n)]
     if body.stream:
         answers.start()
-        events = _events(answers, before, n, body.include_usage)
-        return stream_response(ended(events), serving.settings.drain_seconds)
+        events = _events(answers, before, n, body)
+        return stream_response(ended(events), serving.settings.drain_seconds, headers(first, []))
     whole = await answers.whole(request)
     finished = [answer.finished for answer in whole]
     completion = Completion(
-        **head(answers.generations[0], "cmpl"),
+        **head(answers, "cmpl"),
         choices=[
             CompletionChoice(
                 index=number,
                 text=before[number] + answer.finished.generated_text,
-                logprobs=_logprobs(answer.tokens, answer.generation, 0),
+                logprobs=_logprobs([*answer.finished.prompt_logprobs, *answer.tokens], answer.generation, 0),
                 finish_reason=reason(answer.finished),
                 kv=kv_details(answer.generation, answer.finished),
             )
@@ -71,51 +81,79 @@ async def completions(body: CompletionRequest, request: Request, serving: TheSer
         ],
         usage=usage(answers.generations, finished, n),
     )
-    return JSONResponse(completion.model_dump())
+    return JSONResponse(completion.model_dump(), headers=headers(first, [], finished[0]))
 
 
-def _logprobs(tokens: Sequence[Token], generation: Generation, offset: int) -> CompletionLogprobs | None:
-    """Of tokens whose first begins at character `offset` of the answer; None where they were not asked for."""
-    if generation.request.sampling.top_logprobs is None:
+def _logprobs(tokens: Iterable[Token], generation: Generation, offset: int) -> CompletionLogprobs | None:
+    """Of tokens whose first begins at character `offset` of the choice's text; None where they were not asked for.
+
+    An end token is told only beside the prompt's tokens: who asks for a prompt's likelihood counts on every token.
+    """
+    request = generation.request
+    if request.sampling.top_logprobs is None:
         return None
+    vocabulary = generation.served.opened.vocabulary
     told = CompletionLogprobs(tokens=[], token_logprobs=[], top_logprobs=[], text_offset=[])
     for token in tokens:
-        if says(token, generation) and token.logprob is not None:
-            one = logprob_of(token, generation.served.opened.vocabulary)
-            told.tokens.append(one.token)
-            told.token_logprobs.append(one.logprob)
-            told.top_logprobs.append({other.token: other.logprob for other in one.top_logprobs})
-            told.text_offset.append(offset)
-            offset += len(one.token)
+        if request.prompt_logprobs is None and (token.logprob is None or generation.ends(token.id)):
+            continue
+        one = logprob_of(token, vocabulary)
+        told.tokens.append(one.token)
+        told.token_logprobs.append(None if token.logprob is None else one.logprob)
+        top = {other.token: other.logprob for other in one.top_logprobs}
+        told.top_logprobs.append(None if token.logprob is None else top)
+        told.text_offset.append(offset)
+        offset += len(one.token)
     return told
 
 
 async def _events(
-    answers: Answers, before: Sequence[str], n: int, include_usage: bool
+    answers: Answers, before: Sequence[str], n: int, body: CompletionRequest
 ) -> AsyncGenerator[ServerSentEvent, None]:
-    same = {**head(answers.generations[0], "cmpl"), "object": "text_completion"}
-    rest: dict[str, Any] = {"usage": None} if include_usage else {}
+    """An echoed prompt with log probabilities comes with the last token: the engine tells them with the result."""
+    same = {**head(answers, "cmpl"), "object": "text_completion"}
     offsets = [0] * len(before)
+    new_tokens = 0
     results: dict[int, Finished] = {}
+    with_prompt = body.echo and body.logprobs is not None
+    held: list[list[Token]] = [[] for _ in before]
 
     def chunk(index: int, text: str, **extra: Any) -> ServerSentEvent:
         choice = {"index": index, "text": text, "logprobs": None, "finish_reason": None, **extra}
+        rest: dict[str, Any] = {"usage": None} if body.include_usage else {}
+        if body.usage_on_every_chunk:
+            rest = {"usage": usage_so_far(answers.generations, new_tokens, n).model_dump()}
         return event({**same, "choices": [choice], **rest})
 
-    for index, prompt in enumerate(before):
-        if prompt:
-            yield chunk(index, prompt)
-    async for index, token, finished in answers.tokens():
-        generation = answers.generations[index]
-        logprobs = _logprobs([token], generation, offsets[index])
-        told = logprobs is not None and bool(logprobs.tokens)
+    def told(index: int, text: str, tokens: Sequence[Token]) -> ServerSentEvent | None:
+        logprobs = _logprobs(tokens, answers.generations[index], offsets[index])
         if logprobs is not None:
             offsets[index] += sum(map(len, logprobs.tokens))
-        if token.text or told:
-            yield chunk(index, token.text, logprobs=logprobs.model_dump() if logprobs is not None else None)
+        if not text and not (logprobs and logprobs.tokens):
+            return None
+        return chunk(index, text, logprobs=None if logprobs is None else logprobs.model_dump())
+
+    if not with_prompt:
+        for index, prompt in enumerate(before):
+            if prompt:
+                yield chunk(index, prompt)
+    async for index, token, finished in answers.tokens():
+        new_tokens += 1
+        if with_prompt:
+            held[index].append(token)
+            if finished is None:
+                continue
+            one = told(index, before[index], finished.prompt_logprobs)
+            if one is not None:
+                yield one
+        for late in held[index] or [token]:
+            one = told(index, late.text, [late] if late.logprob is not None else [])
+            if one is not None:
+                yield one
         if finished is not None:
             results[index] = finished
-            yield chunk(index, "", finish_reason=reason(finished), kv=kv_details(generation, finished).model_dump())
-    if include_usage:
+            kv = kv_details(answers.generations[index], finished).model_dump()
+            yield chunk(index, "", finish_reason=reason(finished), kv=kv)
+    if body.include_usage:
         told_usage = usage(answers.generations, [results[index] for index in sorted(results)], n)
         yield event({**same, "choices": [], "usage": told_usage.model_dump()})

@@ -1,4 +1,4 @@
-"""POST /generate and /generate_stream, in text-generation-inference's shape."""
+"""POST /generate, its other name /, and /generate_stream, in text-generation-inference's shape."""
 
 from __future__ import annotations
 
@@ -11,14 +11,16 @@ from fastapi.responses import JSONResponse
 from sse_starlette import ServerSentEvent
 
 from headmap.engine.messages import Finished, Token
+from headmap.errors import InvalidParameter
 from headmap.http.bodies import LargeBodyRoute
 from headmap.http.problems import generation_problem
-from services.inference.asked import AnswerForm, AskedRequest
+from services.inference.asked import AnswerForm, AskedRequest, FieldNames, given
 from services.inference.bridge import Generation
 from services.inference.http.answers import Answers
 from services.inference.http.cache_details import kept_tokens, kv_details
 from services.inference.http.deps import TheServing
-from services.inference.http.schemas.kv import asked_kv
+from services.inference.http.kv_choice import HEADER, choose
+from services.inference.http.openai_answers import json_object_of
 from services.inference.http.schemas.tgi import (
     Details,
     GenerateRequest,
@@ -31,10 +33,16 @@ from services.inference.http.schemas.tgi import (
     TokenBody,
 )
 from services.inference.http.server_sent_events import OPENAPI, as_stream_error, event, stream_response
+from services.inference.http.told_headers import headers
 from services.inference.intake.conversation import conversation_of_inputs
 from services.inference.serving import Serving
 
 router = APIRouter(route_class=LargeBodyRoute, tags=["generate"])
+
+_MAX_NEW_TOKENS = 100
+"""As text-generation-inference documents it."""
+
+_NAMES = FieldNames("inputs", "parameters.max_new_tokens")
 
 _ERRORS: dict[int | str, dict[str, Any]] = {
     404: {"description": "No such model or map"},
@@ -44,35 +52,57 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
 }
 
 
-@router.post(
-    "/generate",
-    summary="Answer a question about pictures",
-    response_model=GenerateResponse,
-    responses={
-        **_ERRORS,
-        200: {
-            "description": "The answer; with `stream`, server-sent events: one for each token, the last with the text",
-            "content": OPENAPI,
-        },
+_ANSWER: dict[int | str, dict[str, Any]] = {
+    **_ERRORS,
+    200: {
+        "description": "The answer; with `stream`, server-sent events: one for each token, the last with the text",
+        "content": OPENAPI,
     },
+}
+
+
+@router.post(
+    "/", summary="The same, in a list of one unless streamed", response_model=list[GenerateResponse], responses=_ANSWER
+)
+async def root(body: GenerateRequest, request: Request, serving: TheServing) -> Response:
+    if body.stream:
+        return await generate_stream(body, request, serving)
+    response, told = await _whole(body, request, serving)
+    return JSONResponse([response.model_dump()], headers=told)
+
+
+@router.post(
+    "/generate", summary="Answer a question about pictures", response_model=GenerateResponse, responses=_ANSWER
 )
 async def generate(body: GenerateRequest, request: Request, serving: TheServing) -> Response:
-    arrived = time.perf_counter()
-    answers = await _prepare(body, request, serving, streams=body.stream)
     if body.stream:
-        return _stream(body, answers, serving)
+        return await generate_stream(body, request, serving)
+    response, told = await _whole(body, request, serving)
+    return JSONResponse(response.model_dump(), headers=told)
+
+
+async def _whole(body: GenerateRequest, request: Request, serving: Serving) -> tuple[GenerateResponse, dict[str, str]]:
+    """The answer and its headers."""
+    arrived = time.perf_counter()
+    answers = await _prepare(body, request, serving, tells_tokens=body.settled.details)
     prepared = time.perf_counter()
     (answer,) = await answers.whole(request)
     generation, finished = answer.generation, answer.finished
     told = _tokens(body.settled, answer.tokens, generation) if body.settled.details else {}
+    vocabulary = generation.served.opened.vocabulary
+    prefill = [_token(one, vocabulary.text(one.id), generation) for one in finished.prompt_logprobs]
     response = GenerateResponse(
-        generated_text=finished.generated_text,
-        details=_details(generation, finished, **told),
-        model=generation.served.info.name,
+        generated_text=_before(body) + finished.generated_text,
+        details=_details(generation, finished, prefill=prefill, **told),
+        model=answers.model,
         revision=generation.served.info.revision,
     )
-    headers = _headers(body, generation) | _timings(finished, prepared - arrived, time.perf_counter() - arrived)
-    return JSONResponse(response.model_dump(), headers=headers)
+    timings = _timings(finished, prepared - arrived, time.perf_counter() - arrived)
+    return response, _headers(body, generation, finished) | timings
+
+
+def _before(body: GenerateRequest) -> str:
+    return body.inputs if body.settled.return_full_text else ""
 
 
 @router.post(
@@ -82,35 +112,43 @@ async def generate(body: GenerateRequest, request: Request, serving: TheServing)
     responses={**_ERRORS, 200: {"description": "Server-sent events", "content": OPENAPI}},
 )
 async def generate_stream(body: GenerateRequest, request: Request, serving: TheServing) -> Response:
-    return _stream(body, await _prepare(body, request, serving, streams=True), serving)
+    if body.settled.decoder_input_details:
+        field = "parameters.decoder_input_details"
+        raise InvalidParameter(f"{field}: the prompt's tokens are not told in a stream", param=field)
+    answers = await _prepare(body, request, serving, tells_tokens=True)
+    answers.start()
+    (generation,) = answers.generations
+    return stream_response(_events(answers, body), serving.settings.drain_seconds, _headers(body, generation))
 
 
-async def _prepare(body: GenerateRequest, request: Request, serving: Serving, *, streams: bool) -> Answers:
-    served = serving.model(body.model)
+async def _prepare(body: GenerateRequest, request: Request, serving: Serving, *, tells_tokens: bool) -> Answers:
+    """Only answers that tell each token tell its log probability, too."""
+    chosen = choose(serving, body.model, request.headers.get(HEADER), body.settled.kv, any_name=True)
     conversation = conversation_of_inputs(body.inputs, body.images, serving.settings)
     parameters = body.settled
     watched = None if parameters.kept is None else (parameters.kept.layer, parameters.kept.kv_head)
-    kv, named_map = asked_kv(parameters.kv)
-    # Only answers that tell each token tell its log probability, too.
-    top_logprobs = (parameters.top_n_tokens or 0) if streams or parameters.details else None
     asked = AskedRequest(
         prompt=conversation,
-        kv=kv,
-        map=named_map,
-        max_new_tokens=parameters.max_new_tokens,
+        names=_NAMES,
+        kv=chosen.kv,
+        map=chosen.map,
+        max_new_tokens=_new_tokens(parameters, serving),
         do_sample=parameters.do_sample,
-        temperature=parameters.temperature,
-        top_p=parameters.top_p,
-        top_k=parameters.top_k,
-        repetition_penalty=parameters.repetition_penalty,
-        seed=parameters.seed,
+        sampling=given(parameters),
         stop=parameters.stop or (),
         ignore_eos=parameters.ignore_eos,
-        top_logprobs=top_logprobs,
+        top_logprobs=(parameters.top_n_tokens or 0) if tells_tokens else None,
+        prompt_logprobs=0 if parameters.decoder_input_details and parameters.details else None,
         form=_form(parameters),
         watched=watched,
     )
-    return await Answers.prepare(request, serving, served, [asked])
+    return await Answers.prepare(request, serving, chosen, [asked])
+
+
+def _new_tokens(parameters: Parameters, serving: Serving) -> int:
+    if parameters.max_new_tokens is not None:
+        return parameters.max_new_tokens
+    return serving.settings.default_max_new_tokens or _MAX_NEW_TOKENS
 
 
 def _form(parameters: Parameters) -> AnswerForm | None:
@@ -120,6 +158,8 @@ def _form(parameters: Parameters) -> AnswerForm | None:
     if isinstance(grammar, RegexGrammar):
         return AnswerForm("regex", grammar.value, "parameters.grammar")
     schema = grammar.value.value if isinstance(grammar, JsonSchemaGrammar) else grammar.value
+    if isinstance(schema, str):
+        schema = json_object_of(schema, "parameters.grammar.value")
     return AnswerForm("json_schema", schema, "parameters.grammar")
 
 
@@ -163,8 +203,9 @@ def _details(generation: Generation, finished: Finished, **tokens: Any) -> Detai
     )
 
 
-def _headers(body: GenerateRequest, generation: Generation) -> dict[str, str]:
+def _headers(body: GenerateRequest, generation: Generation, finished: Finished | None = None) -> dict[str, str]:
     return {
+        **headers(generation, [], finished),
         "x-compute-type": generation.served.opened.device,
         "x-compute-characters": str(len(body.inputs)),
         "x-prompt-tokens": str(generation.request.prompt.prompt_tokens),
@@ -188,16 +229,9 @@ def _timings(finished: Finished, preparing: float, total: float) -> dict[str, st
     }
 
 
-def _stream(body: GenerateRequest, answers: Answers, serving: Serving) -> Response:
-    answers.start()
-    top = bool(body.settled.top_n_tokens)
+async def _events(answers: Answers, body: GenerateRequest) -> AsyncGenerator[ServerSentEvent, None]:
     (generation,) = answers.generations
-    return stream_response(_events(answers, top), serving.settings.drain_seconds, _headers(body, generation))
-
-
-async def _events(answers: Answers, top: bool) -> AsyncGenerator[ServerSentEvent, None]:
-    (generation,) = answers.generations
-    info = generation.served.info
+    info, top = generation.served.info, bool(body.settled.top_n_tokens)
     count = 0
     try:
         async for _, token, finished in answers.tokens():
@@ -205,8 +239,9 @@ async def _events(answers: Answers, top: bool) -> AsyncGenerator[ServerSentEvent
             one = StreamEvent(index=count, token=_token(token, token.text, generation))
             one.top_tokens = _top(token, generation) if top else None
             if finished is not None:
-                one.generated_text, one.details = finished.generated_text, _details(generation, finished)
-                one.model, one.revision = info.name, info.revision
+                text = _before(body) + finished.generated_text
+                one.generated_text, one.details = text, _details(generation, finished)
+                one.model, one.revision = answers.model, info.revision
             yield event(one.model_dump())
     except Exception as error:
         yield event(generation_problem(as_stream_error(error).problem()), "error")

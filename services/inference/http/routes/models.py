@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Path
+from fastapi import APIRouter, Path, Response
 
 import headmap
+from headmap.errors import NotFound
 from headmap.kvcache.methods import METHODS
 from services.inference.http.deps import TheServing
 from services.inference.http.schemas.models import DecodeBody, InfoBody, MapBody, ModelBody, ModelList
@@ -24,6 +25,13 @@ async def models(serving: TheServing) -> ModelList:
 @router.get("/v1/models/{model_id:path}", summary="One of them", responses={404: {"description": "No such model"}})
 async def model(model_id: Annotated[str, Path(description="as /v1/models lists it")], serving: TheServing) -> ModelBody:
     return _body(serving, serving.model(model_id))
+
+
+@router.post(
+    "/v1/embeddings", summary="Not served", response_class=Response, responses={404: {"description": "Never served"}}
+)
+async def embeddings() -> Response:
+    raise NotFound("embeddings are not served: the models here generate text")
 
 
 @router.get("/info", summary="The server, as text-generation-inference tells it")

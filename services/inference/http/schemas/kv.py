@@ -9,10 +9,10 @@ from pydantic import BaseModel, Field
 from headmap.budgets import DEFAULT_UNIFORM, Allocation
 from headmap.kvcache.methods import METHODS
 from headmap.kvcache.plan import KVRequest
-from services.inference.http.schemas.strict import MAX_LAYERS, MAX_TOKENS, Strict
+from services.inference.http.schemas.fields import MAX_LAYERS, MAX_TOKENS, Body
 
 
-class KVBody(Strict):
+class KVBody(Body):
     """What to keep of the prompt's KV cache. Methods other than `full` take exactly one of `budget` and `ratio`.
 
     A request without `kv` is served with `full`, unless HEADMAP_DEFAULT_KV_RATIO says otherwise.
@@ -48,7 +48,7 @@ def asked_kv(body: KVBody | None) -> tuple[KVRequest | None, str | None]:
     return kv, body.map
 
 
-class KVHeadBody(Strict):
+class KVHeadBody(Body):
     layer: int = Field(ge=0, le=MAX_LAYERS)
     kv_head: int = Field(ge=0, le=MAX_LAYERS, description="of that layer")
 

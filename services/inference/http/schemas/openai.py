@@ -1,87 +1,174 @@
-"""What both OpenAI routes share. What we cannot serve is refused by name; what means the default is accepted."""
+"""The fields that OpenAI's routes share, those that vLLM adds to them included, and what their answers share."""
 
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Discriminator, Field, Tag
 
+from services.inference.http.schemas.fields import (
+    MAX_SEED,
+    MAX_STOPS,
+    MAX_TOKENS,
+    Body,
+    Integer,
+    Nothing,
+    NotServed,
+    Only,
+    kinds,
+    text_or_list,
+)
 from services.inference.http.schemas.kv import KVBody
-from services.inference.http.schemas.strict import MAX_SEED, MAX_TOKENS, Strict
 
 MAX_CHOICES = 8
 """The most answers to one prompt."""
 
-_Zero = Annotated[float, Field(ge=0, le=0)]
 _Stop = Annotated[str, Field(min_length=1, max_length=256)]
-_Tag = Annotated[str, Field(max_length=512)]
+Stops = Annotated[
+    Annotated[Annotated[str, Field(max_length=256)], Tag("<text>")]
+    | Annotated[list[_Stop], Field(max_length=MAX_STOPS), Tag("<list>")],
+    Discriminator(text_or_list),
+]
 
 
-class StreamOptions(Strict):
-    include_usage: bool | None = None
-    include_obfuscation: Literal[False] | None = None
+class StreamOptions(Body):
+    include_usage: bool = False
+    continuous_usage_stats: bool = Field(False, description="usage so far on every chunk, with include_usage")
+    include_obfuscation: Nothing = None
 
 
-class PlainText(Strict):
+class PlainText(Body):
     type: Literal["text"]
 
 
-class JsonObject(Strict):
+class JsonObject(Body):
     type: Literal["json_object"]
+    value: dict[str, Any] | None = Field(None, description="a JSON schema; any JSON object when left out")
+    json_schema: dict[str, Any] | None = Field(None, alias="schema", description="another name of `value`")
 
 
-class JsonSchema(Strict):
+class JsonSchema(Body):
     name: str = Field(min_length=1, max_length=64)
-    description: str | None = Field(None, max_length=MAX_TOKENS)
+    description: Nothing = None
     value: dict[str, Any] | None = Field(None, alias="schema", description="any JSON object when left out")
-    strict: bool | None = Field(None, description="answers always keep to the schema")
+    strict: Nothing = Field(None, description="answers always keep to the schema")
 
 
-class JsonSchemaFormat(Strict):
+class JsonSchemaFormat(Body):
     type: Literal["json_schema"]
     json_schema: JsonSchema
 
 
-ResponseFormat = Annotated[PlainText | JsonObject | JsonSchemaFormat, Field(discriminator="type")]
+class JsonValue(Body):
+    """As text-generation-inference's clients ask for it."""
+
+    type: Literal["json"]
+    value: dict[str, Any]
 
 
-class OpenAIRequest(Strict):
-    """Greedy unless temperature or top_p is given."""
+ResponseFormat = Annotated[
+    Annotated[PlainText, Tag("<text>")]
+    | Annotated[JsonObject, Tag("<json_object>")]
+    | Annotated[JsonSchemaFormat, Tag("<json_schema>")]
+    | Annotated[JsonValue, Tag("<json>")],
+    kinds("type", "text", "json_object", "json_schema", "json"),
+]
 
-    model: str | None = Field(None, min_length=1, max_length=512)
+
+class StructuredOutputs(Body):
+    """As vLLM has it; exactly one of them."""
+
+    json_schema: dict[str, Any] | str | None = Field(None, alias="json", description="a JSON schema")
+    regex: str | None = Field(None, min_length=1)
+    choice: list[str] | None = Field(None, min_length=1, max_length=1024)
+    grammar: str | None = Field(None, min_length=1, description="Lark, or GBNF with a root rule")
+    json_object: bool | None = None
+    disable_any_whitespace: Nothing = Field(None, description="JSON is always compact")
+    disable_fallback: Nothing = None
+    disable_additional_properties: Annotated[Any, Only(False)] = None
+    whitespace_pattern: NotServed = None
+    structural_tag: NotServed = None
+
+
+class OpenAIRequest(Body):
+    """Greedy unless temperature, top_p, top_k or min_p is given."""
+
+    model: str | None = Field(
+        None, min_length=1, max_length=512, description="as /v1/models lists it, or MODEL@METHOD-RATIO"
+    )
     temperature: float | None = Field(None, ge=0, le=2, description="0 is greedy")
     top_p: float | None = Field(None, gt=0, le=1)
     top_k: int | None = Field(None, ge=-1, le=MAX_TOKENS, description="0 and -1 mean no cut")
+    min_p: float | None = Field(None, ge=0, le=1, description="share of the likeliest token's probability")
     repetition_penalty: float | None = Field(None, gt=0, le=100)
-    seed: int | None = Field(None, ge=0, le=MAX_SEED, description="choice i is sampled with seed + i")
-    stop: _Stop | Annotated[list[_Stop], Field(max_length=4)] | None = None
+    presence_penalty: float | None = Field(None, ge=-2, le=2)
+    frequency_penalty: float | None = Field(None, ge=-2, le=2)
+    logit_bias: dict[str, float] | None = Field(None, max_length=1024, description="by token id, -100 to 100")
+    do_sample: bool | None = Field(None, description="false is greedy")
+    seed: int | None = Field(None, ge=-MAX_SEED - 1, le=MAX_SEED, description="choice i is sampled with seed + i")
+    stop: Stops | None = None
+    stop_token_ids: list[Integer] | None = Field(None, max_length=64)
+    min_tokens: int | None = Field(None, ge=0, le=MAX_TOKENS, description="no end before so many")
     ignore_eos: bool = False
     n: int | None = Field(None, ge=1, le=MAX_CHOICES, description="answers to each prompt")
-    stream: bool | None = None
+    stream: bool = False
     stream_options: StreamOptions | None = None
     response_format: ResponseFormat | None = Field(None, description="the form that the answer must have")
+    structured_outputs: StructuredOutputs | None = Field(None, description="the same, as vLLM has it")
+    guided_json: dict[str, Any] | str | None = Field(None, description="a JSON schema")
+    guided_regex: str | None = Field(None, min_length=1)
+    guided_choice: list[str] | None = Field(None, min_length=1, max_length=1024)
+    guided_grammar: str | None = Field(None, min_length=1, description="Lark, or GBNF with a root rule")
     kv: KVBody | None = None
 
-    # No effect on the answer
-    user: _Tag | None = None
-    safety_identifier: _Tag | None = None
-    prompt_cache_key: _Tag | None = None
-    metadata: dict[str, str] | None = None
-
-    # Not served: only what means the default
-    frequency_penalty: _Zero | None = None
-    presence_penalty: _Zero | None = None
-    logit_bias: Annotated[dict[str, float], Field(max_length=0)] | None = None
-    store: Literal[False] | None = None
-    service_tier: Literal["auto", "default"] | None = None
+    user: Nothing = None
+    safety_identifier: Nothing = None
+    prompt_cache_key: Nothing = None
+    prompt_cache_retention: Nothing = None
+    metadata: Nothing = None
+    service_tier: Nothing = None
+    store: Nothing = None
+    cache_salt: Nothing = None
+    request_id: Nothing = None
+    prediction: Nothing = None
+    guided_decoding_backend: Nothing = None
+    guided_whitespace_pattern: Nothing = None
+    return_token_ids: Annotated[Any, Only(False)] = None
+    return_tokens_as_token_ids: Annotated[Any, Only(False)] = None
+    priority: Annotated[Any, Only(0)] = None
+    best_of: Annotated[Any, Only(1)] = None
+    use_beam_search: Annotated[Any, Only(False)] = None
+    num_beams: Annotated[Any, Only(1)] = None
+    length_penalty: Annotated[Any, Only(1)] = None
+    early_stopping: Annotated[Any, Only(False)] = None
+    typical_p: Annotated[Any, Only(1)] = None
+    watermark: Annotated[Any, Only(False)] = None
+    skip_special_tokens: Annotated[Any, Only(True)] = None
+    spaces_between_special_tokens: Annotated[Any, Only(True)] = None
+    include_stop_str_in_output: Annotated[Any, Only(False)] = None
+    bad_words: Annotated[Any, Only([])] = None
+    logits_processors: Annotated[Any, Only([])] = None
+    mm_processor_kwargs: Annotated[Any, Only({})] = None
+    kv_transfer_params: Annotated[Any, Only({})] = None
+    vllm_xargs: Annotated[Any, Only({})] = None
+    allowed_token_ids: NotServed = None
+    truncate_prompt_tokens: NotServed = None
+    prompt_logprobs: NotServed = None
 
     @property
     def stops(self) -> list[str]:
-        return [self.stop] if isinstance(self.stop, str) else self.stop or []
+        if isinstance(self.stop, str):
+            return [self.stop] if self.stop else []
+        return self.stop or []
 
     @property
     def include_usage(self) -> bool:
-        return self.stream_options is not None and bool(self.stream_options.include_usage)
+        return self.stream_options is not None and self.stream_options.include_usage
+
+    @property
+    def usage_on_every_chunk(self) -> bool:
+        options = self.stream_options
+        return options is not None and options.include_usage and options.continuous_usage_stats
 
 
 class CachedTokens(BaseModel):

@@ -4,86 +4,185 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Discriminator, Field, Tag
 
+from services.inference.http.schemas.fields import (
+    MAX_TOKENS,
+    MAX_TOP,
+    LooseBody,
+    Nothing,
+    NotServed,
+    Only,
+    kinds,
+    text_or_list,
+)
 from services.inference.http.schemas.kv import KVDetails, SessionDetails
 from services.inference.http.schemas.openai import OpenAIRequest, TokenLogprob, Usage
-from services.inference.http.schemas.strict import MAX_TOKENS, MAX_TOP, Strict
 
-_Empty = Annotated[list[Any], Field(max_length=0)]
+Session = Annotated[str, Field(pattern=r"^[A-Za-z0-9._:-]{1,64}$")]
 
 
-class ImageURL(Strict):
+class _Part(LooseBody):
+    id: Nothing = None
+    uuid: Nothing = None
+    name: Nothing = None
+    metadata: Nothing = None
+    cache_control: Nothing = None
+    annotations: Nothing = None
+    logprobs: Nothing = None
+
+
+class ImageURL(LooseBody):
     url: str = Field(description="http(s) URL or data: URL")
-    detail: Literal["auto", "low", "high"] | None = Field(None, description="accepted; pictures keep their resolution")
+    detail: Literal["auto", "low", "high", "original"] | None = Field(
+        None, description="accepted; pictures keep their resolution"
+    )
+    uuid: Nothing = None
 
 
-class ImagePart(Strict):
-    type: Literal["image_url"]
-    image_url: ImageURL
+class ImagePart(_Part):
+    type: Literal["image_url"] = "image_url"
+    image_url: Annotated[
+        Annotated[str, Tag("<text>")] | Annotated[ImageURL, Tag("<object>")],
+        Discriminator(lambda value: "<text>" if isinstance(value, str) else "<object>"),
+    ]
+    detail: Nothing = None
+
+    @property
+    def source(self) -> tuple[str, str]:
+        """The picture's URL, and the field that holds it."""
+        if isinstance(self.image_url, str):
+            return self.image_url, "image_url"
+        return self.image_url.url, "image_url.url"
 
 
-class TextPart(Strict):
-    type: Literal["text"]
+class TextPart(_Part):
+    type: Literal["text"] = "text"
     text: str
 
 
-class SystemMessage(Strict):
+class RefusalPart(_Part):
+    """What an assistant said when it refused; it is text as other text is."""
+
+    type: Literal["refusal"]
+    refusal: str
+
+
+def _kind_of_part(part: dict[str, Any]) -> str | None:
+    return next((name for name in ("text", "image_url") if name in part), None)
+
+
+ContentPart = Annotated[
+    Annotated[TextPart, Tag("<text>")]
+    | Annotated[ImagePart, Tag("<image_url>")]
+    | Annotated[RefusalPart, Tag("<refusal>")],
+    kinds("type", "text", "image_url", "refusal", default=_kind_of_part),
+]
+Content = Annotated[
+    Annotated[str, Tag("<text>")] | Annotated[list[ContentPart], Field(max_length=4096), Tag("<list>")],
+    Discriminator(text_or_list),
+]
+
+
+class _Message(LooseBody):
+    name: Nothing = None
+    id: Nothing = None
+    metadata: Nothing = None
+    cache_control: Nothing = None
+
+
+class SystemMessage(_Message):
     role: Literal["system", "developer"]
-    content: str | list[TextPart]
+    content: Content
 
 
-class UserMessage(Strict):
+class UserMessage(_Message):
     role: Literal["user"]
-    content: str | list[Annotated[TextPart | ImagePart, Field(discriminator="type")]]
+    content: Content
 
 
-class AssistantMessage(Strict):
+class AssistantMessage(_Message):
+    """What an answer carries beside its content is taken back as it came."""
+
     role: Literal["assistant"]
-    content: str | list[TextPart]
-    # What our own answers carry beside the content; a client sends them back as they came.
-    refusal: None = None
-    annotations: _Empty | None = None
-    audio: None = None
-    function_call: None = None
-    tool_calls: _Empty | None = None
+    content: Content | None = None
+    tool_calls: list[dict[str, Any]] | None = Field(None, max_length=128, description="calls of earlier turns")
+    refusal: Nothing = None
+    annotations: Nothing = None
+    reasoning: Nothing = None
+    reasoning_content: Nothing = None
+    reasoning_details: Nothing = None
+    audio: Nothing = None
+    prefix: Annotated[Any, Only(False)] = None
+    function_call: NotServed = None
 
 
-ChatMessage = Annotated[SystemMessage | UserMessage | AssistantMessage, Field(discriminator="role")]
+class ToolMessage(_Message):
+    """What a tool answered; `name` reaches the chat template."""
+
+    role: Literal["tool"]
+    content: Content
+    tool_call_id: str | None = Field(None, max_length=512)
+    name: str | None = Field(None, max_length=512)
+
+
+ChatMessage = Annotated[
+    Annotated[SystemMessage, Tag("<system>")]
+    | Annotated[SystemMessage, Tag("<developer>")]
+    | Annotated[UserMessage, Tag("<user>")]
+    | Annotated[AssistantMessage, Tag("<assistant>")]
+    | Annotated[ToolMessage, Tag("<tool>")],
+    kinds("role", "system", "developer", "user", "assistant", "tool"),
+]
+Messages = Annotated[list[ChatMessage], Field(min_length=1, max_length=4096)]
 
 
 class ChatRequest(OpenAIRequest):
     """OpenAI's schema, with `kv` and `session` as extra fields. Greedy unless temperature or top_p is given."""
 
-    messages: list[ChatMessage] = Field(min_length=1, max_length=4096)
-    max_completion_tokens: int | None = Field(None, ge=0, le=MAX_TOKENS, description="0 only prefills the prompt")
-    max_tokens: int | None = Field(None, ge=0, le=MAX_TOKENS, description="the older name of max_completion_tokens")
-    logprobs: bool | None = Field(None, description="tell the log probability of each token")
+    messages: Messages
+    max_completion_tokens: int | None = Field(
+        None, ge=0, le=MAX_TOKENS, description="0 only prefills the prompt; all that fits when left out"
+    )
+    max_tokens: int | None = Field(None, ge=0, le=MAX_TOKENS, description="older name of max_completion_tokens")
+    logprobs: bool = Field(False, description="tell the log probability of each token")
     top_logprobs: int | None = Field(None, ge=0, le=MAX_TOP, description="and of so many likeliest ones; with logprobs")
-    session: str | None = Field(
+    session: Session | None = Field(
         None,
-        pattern=r"^[A-Za-z0-9._:-]{1,64}$",
         description="keep this conversation's cache for its next turn, which names it and brings all messages again",
     )
+    tools: list[dict[str, Any]] | None = Field(None, max_length=128, description="functions that the answer may call")
+    tool_choice: str | dict[str, Any] | None = Field(
+        None, description="none, auto, required, or {type: function, function: {name}}"
+    )
+    parallel_tool_calls: bool | None = Field(None, description="true: a forced answer may hold several calls")
+    chat_template_kwargs: dict[str, Any] | None = Field(
+        None, description="variables for the chat template; those that it does not read are refused"
+    )
 
-    # No effect on the answer
-    parallel_tool_calls: bool | None = None
-
-    # Not served: only what means the default
-    modalities: Annotated[list[Literal["text"]], Field(max_length=1)] | None = None
-    tools: _Empty | None = None
-    tool_choice: Literal["none", "auto"] | None = None
-    functions: _Empty | None = None
-    function_call: Literal["none", "auto"] | None = None
-    audio: None = None
-    prediction: None = None
-    reasoning_effort: None = None
-    verbosity: None = None
-    web_search_options: None = None
+    include_reasoning: Nothing = None
+    modalities: Annotated[Any, Only(["text"])] = None
+    functions: Annotated[Any, Only([])] = None
+    function_call: Annotated[Any, Only("none", "auto")] = None
+    reasoning_effort: Annotated[Any, Only("none")] = None
+    verbosity: Annotated[Any, Only("medium")] = None
+    echo: Annotated[Any, Only(False)] = None
+    add_generation_prompt: Annotated[Any, Only(True)] = None
+    continue_final_message: Annotated[Any, Only(False)] = None
+    add_special_tokens: Annotated[Any, Only(False)] = None
+    documents: Annotated[Any, Only([])] = None
+    media_io_kwargs: Annotated[Any, Only({})] = None
+    chat_template: NotServed = None
+    audio: NotServed = None
+    web_search_options: NotServed = None
 
     @property
     def new_tokens(self) -> int | None:
         return self.max_completion_tokens if self.max_completion_tokens is not None else self.max_tokens
+
+    @property
+    def new_tokens_field(self) -> str:
+        return "max_tokens" if self.max_completion_tokens is None else "max_completion_tokens"
 
 
 class ChatLogprobs(BaseModel):
@@ -91,17 +190,29 @@ class ChatLogprobs(BaseModel):
     refusal: None = None
 
 
+class FunctionBody(BaseModel):
+    name: str
+    arguments: str = Field(description="JSON")
+
+
+class ToolCallBody(BaseModel):
+    id: str
+    type: Literal["function"] = "function"
+    function: FunctionBody
+
+
 class AnswerMessage(BaseModel):
     role: Literal["assistant"] = "assistant"
-    content: str
+    content: str | None = Field(description="null where the answer is nothing but calls")
     refusal: None = None
+    tool_calls: list[ToolCallBody] | None = None
 
 
 class Choice(BaseModel):
     index: int
     message: AnswerMessage
     logprobs: ChatLogprobs | None
-    finish_reason: Literal["stop", "length"]
+    finish_reason: Literal["stop", "length", "tool_calls"]
 
 
 class ChatCompletion(BaseModel):

@@ -2,43 +2,61 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Discriminator, Field, Tag
 
+from services.inference.http.schemas.fields import MAX_TOKENS, MAX_TOP, Integer, Only
 from services.inference.http.schemas.kv import KVDetails
 from services.inference.http.schemas.openai import OpenAIRequest, Usage
-from services.inference.http.schemas.strict import MAX_TOKENS, MAX_TOP
 
 MAX_PROMPTS = 16
 """The most prompts of one request."""
 
-_One = Annotated[int, Field(ge=1, le=1)]
+_Ids = Annotated[list[Integer], Field(min_length=1, max_length=MAX_TOKENS)]
+
+
+def _kind_of_prompt(value: Any) -> str:
+    first = value[0] if isinstance(value, list) and value else None
+    if isinstance(first, list):
+        return "<id lists>"
+    if isinstance(first, int | float):
+        return "<ids>"
+    return "<list>" if isinstance(value, list) else "<text>"
 
 
 class CompletionRequest(OpenAIRequest):
     """Text goes on from text, without the chat template: OpenAI's schema, with `kv` as an extra field."""
 
-    prompt: str | Annotated[list[str], Field(min_length=1, max_length=MAX_PROMPTS)] = Field(
-        description="text; lists of token ids are not served"
+    prompt: Annotated[
+        Annotated[str, Tag("<text>")]
+        | Annotated[list[str], Field(min_length=1, max_length=MAX_PROMPTS), Tag("<list>")]
+        | Annotated[_Ids, Tag("<ids>")]
+        | Annotated[list[_Ids], Field(min_length=1, max_length=MAX_PROMPTS), Tag("<id lists>")],
+        Discriminator(_kind_of_prompt),
+    ] = Field(description="a text, token ids, or a list of either")
+    max_tokens: int | None = Field(
+        None, ge=0, le=MAX_TOKENS, description="16 when left out, as OpenAI has it; 0 only prefills the prompt"
     )
-    max_tokens: int | None = Field(None, ge=0, le=MAX_TOKENS, description="16 when left out, as OpenAI has it")
-    echo: bool | None = Field(None, description="answers begin with the prompt; not together with logprobs")
+    echo: bool = Field(False, description="answers begin with the prompt; with logprobs, those of the prompt too")
     logprobs: int | None = Field(None, ge=0, le=MAX_TOP, description="log probabilities, and so many likeliest ones")
 
-    # Not served: only what means the default
-    best_of: _One | None = None
-    suffix: None = None
+    suffix: Annotated[Any, Only("")] = None
+    add_special_tokens: Annotated[Any, Only(True)] = None
 
     @property
-    def prompts(self) -> list[str]:
-        return [self.prompt] if isinstance(self.prompt, str) else self.prompt
+    def prompts(self) -> list[str] | list[list[int]]:
+        """All prompts, whatever form they came in."""
+        prompt: Any = self.prompt
+        return prompt if isinstance(prompt, list) and not isinstance(prompt[0], int) else [prompt]
 
 
 class CompletionLogprobs(BaseModel):
+    """The first token of a prompt that is told has no log probability, nor have tokens of pictures."""
+
     tokens: list[str]
-    token_logprobs: list[float]
-    top_logprobs: list[dict[str, float]]
+    token_logprobs: list[float | None]
+    top_logprobs: list[dict[str, float] | None]
     text_offset: list[int]
 
 

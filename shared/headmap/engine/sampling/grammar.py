@@ -6,18 +6,19 @@ llguidance is a small library without dependencies that takes any vocabulary; xg
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import llguidance
 import numpy as np
 import torch
+from llguidance.gbnf_to_lark import gbnf_to_lark
 
 from headmap.engine.vocabulary import Vocabulary
 from headmap.errors import InvalidParameter
 
-# Some models would write blank space for ever where JSON allows any.
-_WHITESPACE = r"[ \n]{0,16}"
+# Small models would write blank space for ever where JSON allows any.
+_COMPACT: Any = {"whitespace_flexible": False}
 # A grammar costs at most about 20 ms when it is made and 15 ms at each token.
 _LIMITS = llguidance.LLParserLimits(initial_lexer_fuel=1_000_000, step_lexer_fuel=200_000, max_grammar_size=200_000)
 _LONGEST = 65_536
@@ -33,7 +34,7 @@ class Grammars:
         )
 
     def json_schema(self, schema: Mapping[str, Any], field: str) -> Grammar:
-        """Answers that are JSON and fit `schema`.
+        """Answers that are compact JSON and fit `schema`.
 
         Raises InvalidParameter naming `field` for a schema that is broken, too large, uses unknown keywords, or asks
         for characters that the model has no token for.
@@ -42,16 +43,11 @@ class Grammars:
         if len(text) > _LONGEST:
             raise InvalidParameter(f"{field}: {len(text)} characters, at most {_LONGEST} are taken", param=field)
         self._check(map(_inside, _literals(schema)), field)
-        options: Any = {"whitespace_pattern": _WHITESPACE}
         try:
-            described = llguidance.LLMatcher.grammar_from_json_schema(text, overrides=options)
+            described = llguidance.LLMatcher.grammar_from_json_schema(text, overrides=_COMPACT)
         except ValueError as error:  # nested too deeply
             raise InvalidParameter(f"{field}: {_first_line(str(error))}", param=field) from error
         return self._grammar(described, field)
-
-    def json_object(self, field: str) -> Grammar:
-        """Answers that are a JSON object. Raises InvalidParameter."""
-        return self.json_schema({"type": "object"}, field)
 
     def regex(self, pattern: str, field: str) -> Grammar:
         """Answers that a regular expression matches as a whole. Raises InvalidParameter."""
@@ -59,6 +55,28 @@ class Grammars:
             raise InvalidParameter(f"{field}: {len(pattern)} characters, at most {_LONGEST} are taken", param=field)
         self._check(_beyond_ascii(pattern), field)
         return self._grammar(llguidance.LLMatcher.grammar_from_regex(pattern), field)
+
+    def choice(self, options: Sequence[str], field: str) -> Grammar:
+        """Answers that are one of some texts. Raises InvalidParameter."""
+        if not options or not all(options):
+            raise InvalidParameter(f"{field}: must hold texts that are not empty, got {options!r}"[:200], param=field)
+        if sum(map(len, options)) > _LONGEST:
+            raise InvalidParameter(f"{field}: more than {_LONGEST} characters", param=field)
+        self._check(options, field)
+        rules = " | ".join(map(json.dumps, options))
+        return self._grammar(llguidance.LLMatcher.grammar_from_lark(f"start: {rules}"), field)
+
+    def lark(self, grammar: str, field: str) -> Grammar:
+        """Answers of a grammar in Lark's form, or in GBNF where it has a rule `root ::=`. Raises InvalidParameter."""
+        if len(grammar) > _LONGEST:
+            raise InvalidParameter(f"{field}: {len(grammar)} characters, at most {_LONGEST} are taken", param=field)
+        self._check(_beyond_ascii(grammar), field)
+        if "::=" in grammar:
+            try:
+                grammar = gbnf_to_lark(grammar)
+            except Exception as error:  # it raises whatever its parser stumbles over
+                raise InvalidParameter(f"{field}: not GBNF ({_first_line(str(error))})", param=field) from error
+        return self._grammar(llguidance.LLMatcher.grammar_from_lark(grammar), field)
 
     def _check(self, texts: Iterable[str], field: str) -> None:
         for text in texts:

@@ -35,7 +35,7 @@ def test_n_answers_stream_side_by_side(client: TestClient, picture: str) -> None
     chunks = [data for _, data in events_of(response.text.replace("data: [DONE]", ""))]
     for index in range(2):
         own = [c["choices"][0] for c in chunks if c["choices"] and c["choices"][0]["index"] == index]
-        assert own[0]["delta"] == {"role": "assistant", "content": ""}
+        assert own[0]["delta"] == {"role": "assistant", "content": "It"}
         assert "".join(choice["delta"].get("content", "") for choice in own) == "It says ABC"
         assert [choice["finish_reason"] for choice in own][-1] == "stop"
     assert chunks[-1]["usage"]["completion_tokens"] == 10

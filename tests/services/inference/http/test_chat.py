@@ -11,6 +11,7 @@ from fastapi.testclient import TestClient
 
 from headmap.errors import OutOfMemory, QueueFull
 from headmap.settings import DEMO_MODEL
+from tests.services.inference.asking import events_of
 from tests.services.inference.conftest import AddMap, live
 from tests.services.inference.fakes import IMAGE_TOKENS, FakeModels
 
@@ -86,10 +87,8 @@ def test_the_openai_client_streams_with_usage(server: openai.OpenAI, picture: st
 def test_the_openai_client_knows_our_errors(server: openai.OpenAI, picture: str, models: FakeModels) -> None:
     with pytest.raises(openai.NotFoundError, match="'nope' is not served"):
         server.chat.completions.create(model="nope", messages=messages(picture))
-    with pytest.raises(openai.BadRequestError, match="tools"):
-        server.chat.completions.create(
-            model=DEMO_MODEL, messages=messages(picture), tools=[{"type": "function", "function": {"name": "f"}}]
-        )
+    with pytest.raises(openai.BadRequestError, match="reasoning_effort: not served"):
+        server.chat.completions.create(model=DEMO_MODEL, messages=messages(picture), reasoning_effort="high")
     models.engine.refuse = QueueFull("full")
     with pytest.raises(openai.RateLimitError):
         server.chat.completions.create(model=DEMO_MODEL, messages=messages(picture))
@@ -186,13 +185,13 @@ BAD: list[tuple[dict[str, Any], int, str, str]] = [
         "invalid_parameter",
         "response_format.json_schema.schema",
     ),
-    ({"frequency_penalty": 0.5}, 400, "invalid_parameter", "frequency_penalty"),
+    ({"frequency_penalty": 2.5}, 400, "invalid_parameter", "frequency_penalty"),
     ({"surprise": True}, 400, "invalid_parameter", "surprise"),
     ({"messages": []}, 400, "invalid_parameter", "messages"),
-    ({"messages": [{"role": "tool", "content": "x"}]}, 400, "invalid_parameter", "messages.0"),
+    ({"messages": [{"role": "judge", "content": "x"}]}, 400, "invalid_parameter", "messages.0"),
     ({"messages": [{"role": "user", "content": " "}]}, 400, "empty_prompt", "messages"),
     ({"messages": [{"role": "user", "content": []}]}, 400, "empty_prompt", "messages"),
-    ({"stop": ["a", "b", "c", "d", "e"]}, 400, "invalid_parameter", "stop"),
+    ({"stop": ["a"] * 17}, 400, "invalid_parameter", "stop"),
     ({"max_tokens": -1}, 400, "invalid_parameter", "max_tokens"),
     ({"temperature": "1"}, 400, "invalid_parameter", "temperature"),
     ({"model": "nope"}, 404, "model_not_found", "model"),
@@ -241,3 +240,58 @@ def test_no_new_tokens_only_prefill_the_prompt(client: TestClient, picture: str,
     text = post(client, picture, n=n, stream=True, logprobs=True, **{field: 0}).text
     assert text.count('"finish_reason": "length"') == n
     assert "error" not in text
+
+
+def test_the_role_comes_with_the_first_token(client: TestClient, picture: str) -> None:
+    text = post(client, picture, stream=True).text.replace("data: [DONE]", "")
+    first, *others = [chunk["choices"][0]["delta"] for _, chunk in events_of(text)]
+    assert first == {"role": "assistant", "content": "It"}
+    assert not any("role" in delta for delta in others)
+
+
+@pytest.mark.parametrize("fields", [{}, {"max_tokens": 2}, {"stop": "q"}, {"n": 2}])
+def test_log_probabilities_are_the_same_streamed_and_whole(
+    client: TestClient, picture: str, fields: dict[str, Any]
+) -> None:
+    asked = {"logprobs": True, "top_logprobs": 2, **fields}
+    whole = post(client, picture, **asked).json()["choices"]
+    text = post(client, picture, stream=True, **asked).text.replace("data: [DONE]", "")
+    streamed: dict[int, list[Any]] = {choice["index"]: [] for choice in whole}
+    for _, chunk in events_of(text):
+        for choice in chunk["choices"]:
+            streamed[choice["index"]] += (choice["logprobs"] or {"content": []})["content"]
+    for choice in whole:
+        assert choice["logprobs"]["content"] == streamed[choice["index"]]
+        assert len(choice["logprobs"]["content"]) == (2 if "max_tokens" in fields else 4)
+
+
+def test_usage_can_come_with_every_chunk(client: TestClient, picture: str) -> None:
+    options = {"include_usage": True, "continuous_usage_stats": True}
+    text = post(client, picture, stream=True, stream_options=options).text.replace("data: [DONE]", "")
+    counts = [chunk["usage"]["completion_tokens"] for _, chunk in events_of(text)]
+    assert counts[:4] == [1, 2, 3, 4]
+    assert counts[-1] == 5
+
+
+def test_a_prompt_that_is_too_long_is_told_in_openais_words(client: TestClient, models: FakeModels) -> None:
+    for fields, param in (
+        ({"messages": [{"role": "user", "content": "x" * 5000}]}, "messages"),
+        ({"messages": [{"role": "user", "content": "x" * 100_000}]}, "messages"),
+        ({"messages": [{"role": "user", "content": "x"}], "max_tokens": 5000}, "max_tokens"),
+        ({"messages": [{"role": "user", "content": "x"}], "max_completion_tokens": 5000}, "max_completion_tokens"),
+    ):
+        answer = client.post("/v1/chat/completions", json=fields)
+        error = answer.json()["error"]
+        assert (answer.status_code, error["code"], error["param"]) == (400, "context_length_exceeded", param)
+        assert "maximum context length is 4096 tokens. However, you requested" in error["message"]
+
+
+def test_without_max_tokens_an_answer_has_the_room_that_is_left(
+    client: TestClient, picture: str, models: FakeModels
+) -> None:
+    post(client, picture)
+    request = models.engine.requests[0]
+    assert request.sampling.max_new_tokens == 4096 - request.prompt.prompt_tokens
+    assert request.open_ended
+    post(client, picture, max_tokens=5)
+    assert not models.engine.requests[1].open_ended

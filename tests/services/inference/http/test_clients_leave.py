@@ -68,10 +68,10 @@ def test_more_requests_than_are_taken_get_429_while_pictures_are_decoded(
         maker = models.prompt_maker
         prepare = maker.prepare
 
-        def slowly(messages: object, images: object) -> object:
+        def slowly(*given: object) -> object:
             begun.set()
             gate.wait(10)
-            return prepare(messages, images)  # type: ignore[arg-type]
+            return prepare(*given)  # type: ignore[arg-type]
 
         maker.prepare = slowly  # type: ignore[method-assign, assignment]
         body = {"inputs": "What?", "images": [picture]}

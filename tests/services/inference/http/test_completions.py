@@ -100,14 +100,13 @@ def test_log_probabilities_have_openais_older_shape(client: TestClient, stream: 
 BAD: list[tuple[dict[str, Any], str, str]] = [
     ({"prompt": ""}, "empty_prompt", "prompt"),
     ({"prompt": []}, "invalid_parameter", "prompt"),
-    ({"prompt": [1, 2]}, "invalid_parameter", "prompt"),
-    ({"prompt": [[1, 2]]}, "invalid_parameter", "prompt"),
+    ({"prompt": [1, "x"]}, "invalid_parameter", "prompt.1"),
+    ({"prompt": [[1, -2]]}, "invalid_parameter", "prompt"),
     ({"prompt": ["x"] * 17}, "invalid_parameter", "prompt"),
-    ({"echo": True, "logprobs": 1}, "invalid_parameter", "echo"),
     ({"best_of": 2}, "invalid_parameter", "best_of"),
     ({"suffix": "end"}, "invalid_parameter", "suffix"),
     ({"max_tokens": -1}, "invalid_parameter", "max_tokens"),
-    ({"logit_bias": {"5": 1}}, "invalid_parameter", "logit_bias"),
+    ({"logit_bias": {"5": 101}}, "invalid_parameter", "logit_bias"),
     ({"messages": []}, "invalid_parameter", "messages"),
     ({"kv": {"budget": 0}}, "budget_too_small", "kv.budget"),
     ({"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "q"}}}},
@@ -121,3 +120,32 @@ def test_bad_input_names_the_field(client: TestClient, fields: dict[str, Any], c
     error = response.json()["error"]
     assert (response.status_code, error["code"]) == (400, code), error
     assert error["param"].startswith(param)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("max_tokens", [0, 1, 9])
+def test_an_echoed_prompt_has_log_probabilities(client: TestClient, stream: bool, max_tokens: int) -> None:
+    response = post(client, echo=True, logprobs=1, stream=stream, max_tokens=max_tokens)
+    assert response.status_code == 200, response.text
+    if stream:
+        chunks = [data["choices"][0] for _, data in events_of(response.text.replace("data: [DONE]", ""))]
+        parts = [chunk["logprobs"] for chunk in chunks if chunk["logprobs"]]
+        told = {name: [one for part in parts for one in part[name]] for name in parts[0]}
+        text = "".join(chunk["text"] for chunk in chunks)
+    else:
+        (choice,) = response.json()["choices"]
+        told, text = choice["logprobs"], choice["text"]
+    assert text.startswith("Once")
+    new = min(max_tokens, 5)
+    assert len(told["tokens"]) == 4 + new, "every token counts, the end token too"
+    assert told["token_logprobs"][0] is None
+    assert told["top_logprobs"][0] is None
+    assert all(value < 0 for value in told["token_logprobs"][1:])
+    assert told["text_offset"] == sorted(told["text_offset"])
+
+
+def test_prompts_of_token_ids_go_on(client: TestClient, models: FakeModels) -> None:
+    assert post(client, prompt=[1, 2, 3]).json()["usage"]["prompt_tokens"] == 3
+    both = post(client, prompt=[[1, 2], [3]], echo=True).json()
+    assert [choice["text"] for choice in both["choices"]] == ["It saysIt says ABC", " It says ABC"]
+    assert both["usage"]["prompt_tokens"] == 3

@@ -12,9 +12,8 @@ from tests.services.inference.conftest import base64_of, png
 from tests.services.inference.fakes import FakeModels
 
 BAD = [
-    ({"inputs": "  "}, 422, "empty_prompt", "inputs"),
-    ({"inputs": "![](data:,)"}, 422, "empty_prompt", "inputs"),
-    ({"images": []}, 422, "no_image", "images"),
+    ({"inputs": "  ", "images": []}, 422, "empty_prompt", "inputs"),
+    ({"inputs": "![](data:,)"}, 422, "invalid_image", "inputs"),
     ({"inputs": 5}, 422, "invalid_parameter", "got 5"),
     ({"inputs": None}, 422, "invalid_parameter", "inputs"),
     ({"images": "abc"}, 422, "invalid_parameter", "images"),
@@ -33,12 +32,17 @@ BAD = [
     ({"parameters": {"temperature": 0}}, 422, "invalid_parameter", "parameters.temperature"),
     ({"parameters": {"top_p": 1.5}}, 422, "invalid_parameter", "got 1.5"),
     ({"parameters": {"stop": [""]}}, 422, "invalid_parameter", "parameters.stop.0"),
-    ({"parameters": {"seed": -1}}, 422, "invalid_parameter", "got -1"),
+    ({"parameters": {"seed": 2**63}}, 422, "invalid_parameter", "parameters.seed"),
     ({"parameters": {"best_of": 2}}, 422, "invalid_parameter", "parameters.best_of"),
     ({"parameters": {"grammar": {}}}, 422, "invalid_parameter", "parameters.grammar"),
     ({"parameters": {"grammar": {"type": "regex", "value": "("}}}, 422, "invalid_parameter", "parameters.grammar"),
     ({"parameters": {"grammar": {"type": "regex", "value": "é"}}}, 422, "invalid_parameter", "cannot write 'é'"),
-    ({"parameters": {"decoder_input_details": True}}, 422, "invalid_parameter", "decoder_input_details"),
+    (
+        {"stream": True, "parameters": {"decoder_input_details": True}},
+        422,
+        "invalid_parameter",
+        "decoder_input_details",
+    ),
     ({"parameters": {"top_n_tokens": 21}}, 422, "invalid_parameter", "got 21"),
     ({"parameters": {"kept": {"layer": 6, "kv_head": 0}}}, 422, "invalid_parameter", "parameters.kept.layer: 6 is not"),
     ({"parameters": {"kept": {"layer": 0, "kv_head": 3}}}, 422, "invalid_parameter", "parameters.kept.kv_head: 3 is"),

@@ -1,0 +1,211 @@
+"""What becomes of each field that a client may send: served, ignored, taken at its default only, or refused.
+
+A body's class is the one table of its fields: a field with a type of its own is served, and the others are marked with
+`Ignored`, `Only` or `Refused`. Validation, the OpenAPI document and the table in docs/serving.md are made of it. The
+rule: what changes nothing is accepted, what is bookkeeping is ignored, and what would change the answer is served or
+refused by its name.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    model_validator,
+)
+from pydantic.fields import FieldInfo
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
+
+MAX_TOKENS = 1_000_000
+MAX_SEED = 2**63 - 1
+MAX_TOP = 20
+MAX_LAYERS = 9_999
+MAX_STOPS = 16
+
+Fate = Literal["served", "ignored", "default only", "refused"]
+
+
+class Marked:
+    """Base of the marks of fields that are not served; they take any type and make no type of their own."""
+
+    fate: Fate
+
+    def describe(self) -> JsonSchemaValue:
+        """The field's JSON schema."""
+        raise NotImplementedError
+
+    def check(self, value: Any) -> Any:
+        """Raises PydanticCustomError for a value that is not taken. Nulls never come here."""
+        return None
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_plain_validator_function(self.check)
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        return self.describe()
+
+
+class Ignored(Marked):
+    """Bookkeeping: any value is accepted, none changes the answer."""
+
+    fate = "ignored"
+
+    def describe(self) -> JsonSchemaValue:
+        return {"description": "accepted; does not change the answer"}
+
+
+class Only(Marked):
+    """Not served: taken only where the value means what happens anyway."""
+
+    fate = "default only"
+
+    def __init__(self, *values: Any) -> None:
+        self.values = values
+
+    def check(self, value: Any) -> Any:
+        if not any(_equal(value, one) for one in self.values):
+            raise PydanticCustomError("not_served", "not served; only {told} passes", {"told": self.told})
+        return None
+
+    @property
+    def told(self) -> str:
+        return " or ".join(map(json.dumps, self.values))
+
+    def describe(self) -> JsonSchemaValue:
+        return {"enum": list(self.values), "description": "not served: only what changes nothing is accepted"}
+
+
+class Refused(Marked):
+    """Refused by name, whatever the value; null means absent."""
+
+    fate = "refused"
+
+    def check(self, value: Any) -> Any:
+        raise PydanticCustomError("not_served", "not served")
+
+    def describe(self) -> JsonSchemaValue:
+        return {"type": "null", "description": "not served"}
+
+
+def _equal(value: Any, other: Any) -> bool:
+    """0 is 0.0, but true is not 1."""
+    return isinstance(value, bool) == isinstance(other, bool) and bool(value == other)
+
+
+Nothing = Annotated[Any, Ignored()]
+NotServed = Annotated[Any, Refused()]
+
+
+def _whole(value: object) -> object:
+    """JSON knows one kind of number. Strings and booleans are none."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _is_integer(field: FieldInfo) -> bool:
+    return field.annotation is int or int in get_args(field.annotation)
+
+
+Integer = Annotated[int, BeforeValidator(_whole)]
+"""In lists."""
+
+
+class Body(BaseModel):
+    """A request body or a part of one: null means absent, and 17.0 is 17. Unknown fields are refused by name."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nulls(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        known = {field.alias or name: field for name, field in cls.model_fields.items()}
+        return {
+            name: _whole(one) if name in known and _is_integer(known[name]) else one
+            for name, one in value.items()
+            if one is not None or name not in known
+        }
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        described = handler(schema)
+        own = handler.resolve_ref_schema(described)
+        required = own.get("required", ())
+        for name, one in own.get("properties", {}).items():
+            if name not in required:
+                own["properties"][name] = _nullable(one)
+        return described
+
+
+class LooseBody(Body):
+    """A message or a part of one: `unknown_fields` tells of fields that nobody knows."""
+
+    model_config = ConfigDict(extra="allow")
+
+
+def unknown_fields(value: object, path: str = "") -> Iterator[str]:
+    """The paths of all unknown fields in a body."""
+    if isinstance(value, BaseModel):
+        for name in value.model_extra or ():
+            yield f"{path}{name}"
+        for name in value.model_fields_set:
+            yield from unknown_fields(getattr(value, name, None), f"{path}{name}.")
+    elif isinstance(value, list):
+        for index, one in enumerate(value):
+            yield from unknown_fields(one, f"{path}{index}.")
+
+
+def mark_of(field: FieldInfo) -> Marked | None:
+    """The mark of a field that is not served."""
+    return next((one for one in field.metadata if isinstance(one, Marked)), None)
+
+
+def kinds(member: str, *names: str, default: Callable[[dict[str, Any]], str | None] | None = None) -> Discriminator:
+    """Tells the branches of a union apart by `member` of the object; the branch of "x" is tagged "<x>".
+
+    Tags in angle brackets cannot be taken for fields where an error names its place. `default` looks at objects without
+    the member.
+    """
+
+    def tag(value: Any) -> str | None:
+        if isinstance(value, BaseModel):  # when it is written
+            name = getattr(value, member, None)
+        elif isinstance(value, dict):
+            name = value.get(member)
+            if name is None and default is not None:
+                name = default(value)
+        else:
+            return None
+        return f"<{name}>" if name in names else None
+
+    return Discriminator(
+        tag,
+        custom_error_type=f"unknown_{member}",
+        custom_error_message="must be " + " or ".join(names),
+    )
+
+
+def text_or_list(value: Any) -> str:
+    """Tag of the branch of a text, or of a list."""
+    return "<list>" if isinstance(value, list) else "<text>"
+
+
+def _nullable(schema: dict[str, Any]) -> dict[str, Any]:
+    """`schema` and null."""
+    if not schema.keys() & {"type", "$ref", "anyOf", "oneOf", "allOf", "enum", "const"}:
+        return schema
+    if schema.get("type") == "null" or {"type": "null"} in schema.get("anyOf", ()):
+        return schema
+    if "enum" in schema and "type" not in schema:
+        return {**schema, "enum": [*schema["enum"], None]}
+    about: dict[str, Any] = {name: schema[name] for name in ("title", "description", "default") if name in schema}
+    return {**about, "anyOf": [schema, {"type": "null"}]}

@@ -1,0 +1,56 @@
+"""Bodies of /tokenize and /detokenize: vLLM's, and text-generation-inference's where the body has `inputs`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, Field
+
+from services.inference.http.schemas.fields import MAX_TOKENS, Body, Integer, Nothing, NotServed, Only
+from services.inference.http.schemas.openai_chat import Messages
+
+
+class TokenizeRequest(Body):
+    """Exactly one of `prompt`, `messages` and `inputs`."""
+
+    model: str | None = Field(None, min_length=1, max_length=512)
+    prompt: str | None = Field(None, description="text, as /v1/completions takes it")
+    messages: Messages | None = Field(None, description="a conversation, as /v1/chat/completions takes it")
+    inputs: str | None = Field(None, description="text-generation-inference's name of a text; it has its own answer")
+    return_token_strs: bool = False
+    tools: list[dict[str, Any]] | None = Field(None, max_length=128)
+    chat_template_kwargs: dict[str, Any] | None = None
+
+    parameters: Nothing = None
+    add_special_tokens: Nothing = Field(
+        None, description="a text gets those of the model, a conversation its template's"
+    )
+    add_generation_prompt: Annotated[Any, Only(True)] = None
+    continue_final_message: Annotated[Any, Only(False)] = None
+    mm_processor_kwargs: Annotated[Any, Only({})] = None
+    chat_template: NotServed = None
+
+
+class TokenizeResponse(BaseModel):
+    count: int
+    max_model_len: int
+    tokens: list[int]
+    token_strs: list[str] | None = None
+
+
+class PlacedToken(BaseModel):
+    """A token as text-generation-inference tells it: characters `start` to `stop` of the text."""
+
+    id: int
+    text: str
+    start: int
+    stop: int
+
+
+class DetokenizeRequest(Body):
+    model: str | None = Field(None, min_length=1, max_length=512)
+    tokens: list[Integer] = Field(max_length=MAX_TOKENS)
+
+
+class DetokenizeResponse(BaseModel):
+    prompt: str

@@ -1,0 +1,39 @@
+"""Headers by which an answer says what was done: the cache that was kept, and fields that were ignored."""
+
+from __future__ import annotations
+
+import logging
+from urllib.parse import quote
+
+from pydantic import BaseModel
+
+from headmap.engine.messages import Finished
+from headmap.errors import InvalidParameter
+from headmap.settings import Settings
+from services.inference.bridge import Generation
+from services.inference.http.kv_choice import HEADER, told_kv
+from services.inference.http.schemas.fields import unknown_fields
+
+logger = logging.getLogger(__name__)
+
+IGNORED = "x-headmap-ignored"
+_MOST = 16
+
+
+def ignored_fields(body: BaseModel, settings: Settings) -> list[str]:
+    """Fields of messages and their parts that nobody knows. Raises InvalidParameter where the settings refuse them."""
+    found = list(unknown_fields(body))
+    if not found:
+        return []
+    if settings.unknown_fields == "refuse":
+        raise InvalidParameter(f"{found[0]}: unknown field", param=found[0])
+    logger.info("ignored unknown fields: %s", ", ".join(found[:_MOST]))
+    return found
+
+
+def headers(generation: Generation, ignored: list[str], finished: Finished | None = None) -> dict[str, str]:
+    """`finished`: where the answer is whole."""
+    told = {HEADER: told_kv(generation, finished)}
+    if ignored:
+        told[IGNORED] = ", ".join(quote(name, safe="._-[]$") for name in ignored[:_MOST])
+    return told

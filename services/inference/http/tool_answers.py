@@ -1,0 +1,89 @@
+"""Tools on chat: what a request may call, how the answer is made to call it, and how calls are read off the answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from headmap.engine.messages import Token
+from headmap.engine.vocabulary import Vocabulary
+from services.inference.asked import AnswerForm
+from services.inference.served_model import ServedModel
+from services.inference.tools.calls import CallReader, ContentDelta, Delta, Tool
+from services.inference.tools.forced import ForcedReader, forced_schema
+from services.inference.tools.formats import format_of
+from services.inference.tools.requests import check_tools, settle_choice
+
+TOOLS = "x-headmap-tools"
+
+
+@dataclass(frozen=True)
+class ToolUse:
+    """What a request's tools come to.
+
+    shown: the tools as the chat template gets them. form: what forces the answer to be a call. reader: makes what reads
+    calls off one answer; None where answers are plain text. told: for a header, what the client should know.
+    """
+
+    shown: tuple[dict[str, Any], ...] = ()
+    form: AnswerForm | None = None
+    reader: Callable[[], CallReader] | None = None
+    told: str | None = None
+
+
+def settle_tools(
+    served: ServedModel, tools: Sequence[dict[str, Any]], choice: str | dict[str, Any] | None, many: bool
+) -> ToolUse:
+    """`many`: a forced answer may hold several calls. Raises InvalidParameter naming what is wrong in `tools` or
+    `tool_choice`."""
+    known = check_tools(tools)
+    settled = settle_choice(choice, known)
+    if not known or settled.mode == "none":
+        return ToolUse()
+    prompts = served.opened.prompts
+    shown = tuple(map(_shown, known)) if "tools" in prompts.template_names else ()
+    if settled.mode == "required":
+        schema = forced_schema(known, settled.name, many)
+        return ToolUse(shown, AnswerForm("json_schema", schema, "tools"), lambda: ForcedReader(settled.name))
+    make = format_of(prompts.template_text) if shown else None
+    if make is None:
+        return ToolUse(shown, told="the chat template of the model knows no tools; answered as text")
+    return ToolUse(shown, reader=lambda: make(known))
+
+
+def _shown(tool: Tool) -> dict[str, Any]:
+    function = {"name": tool.name, "description": tool.description, "parameters": dict(tool.parameters)}
+    return {"type": "function", "function": function}
+
+
+class Teller:
+    """Cuts one answer, token by token, into content and calls."""
+
+    def __init__(self, reader: CallReader | None, vocabulary: Vocabulary) -> None:
+        self._reader, self._vocabulary = reader, vocabulary
+        self._calls = False
+
+    def feed(self, token: Token, last: bool) -> list[Delta]:
+        """`last`: the answer ends with this token."""
+        reader = self._reader
+        if reader is None:
+            return [ContentDelta(token.text)] if token.text else []
+        text = token.text
+        marker = self._vocabulary.controls.get(token.id)
+        if marker in reader.markers:  # a control token, whose text no answer shows
+            text = f"{text}{marker}"
+        deltas = [*reader.feed(text), *(reader.end() if last else ())]
+        self._calls = self._calls or any(not isinstance(delta, ContentDelta) for delta in deltas)
+        return deltas
+
+    def whole(self, tokens: Sequence[Token], tail: str) -> list[Delta]:
+        """All of an answer at once: what its stream would have told."""
+        told = list(tokens) or [Token(0, "")]
+        last = replace(told[-1], text=told[-1].text + tail)
+        return [delta for one in told[:-1] for delta in self.feed(one, last=False)] + self.feed(last, last=True)
+
+    @property
+    def calls(self) -> bool:
+        """Whether a call has begun."""
+        return self._calls

@@ -1,0 +1,114 @@
+"""Reads calls that stand between marks in an answer's text."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from services.inference.tools.calls import CallArguments, CallBegins, ContentDelta, Delta, new_id
+
+Found = Sequence[tuple[str, str]]
+"""(name, arguments as JSON text) of each call in a block."""
+
+
+class BlockReader:
+    """Text is told as it comes, but for what may be the beginning of a block; a block is told when it is whole.
+
+    opening: begins a block. closing: ends it; None where the next opening or the answer's end does. parse: reads a
+    block; None where it holds no call, and then the block is told as the text that it was. Blank space beside blocks
+    only separates and is left out.
+    """
+
+    def __init__(
+        self,
+        opening: str,
+        closing: str | None,
+        parse: Callable[[str], Found | None],
+        markers: tuple[str, ...] = (),
+    ) -> None:
+        self.markers = markers
+        self._opening, self._closing, self._parse = opening, closing, parse
+        self._held = ""
+        self._inside = False
+        self._calls = 0
+
+    def feed(self, text: str) -> list[Delta]:
+        self._held += text
+        deltas: list[Delta] = []
+        while self._step(deltas):
+            pass
+        return deltas
+
+    def end(self) -> list[Delta]:
+        deltas: list[Delta] = []
+        if self._inside:
+            self._tell_block(self._held, "", deltas)
+        elif self._held.strip() or not self._calls:
+            self._tell_text(self._held, deltas)
+        self._held = ""
+        return deltas
+
+    def _step(self, deltas: list[Delta]) -> bool:
+        """Read one block, or the text before one. Returns whether more may be read."""
+        if self._inside:
+            mark = self._closing or self._opening
+            body, found, rest = self._held.partition(mark)
+            if not found:
+                return False
+            self._tell_block(body, self._closing or "", deltas)
+            self._inside, self._held = self._closing is None, rest
+            return True
+        text, found, rest = self._held.partition(self._opening)
+        if found:
+            self._tell_text(text.rstrip(), deltas)
+            self._inside, self._held = True, rest
+            return True
+        sure = self._sure(self._held)
+        self._tell_text(self._held[:sure], deltas)
+        self._held = self._held[sure:]
+        return False
+
+    def _sure(self, text: str) -> int:
+        """How many characters of `text` can be no part of an opening, nor blank space before one."""
+        longest = min(len(text), len(self._opening) - 1)
+        start = next((n for n in range(longest, 0, -1) if text.endswith(self._opening[:n])), 0)
+        return len(text[: len(text) - start].rstrip())
+
+    def _tell_text(self, text: str, deltas: list[Delta]) -> None:
+        if self._calls and not text.strip():
+            return
+        if text:
+            deltas.append(ContentDelta(text))
+
+    def _tell_block(self, body: str, closing: str, deltas: list[Delta]) -> None:
+        found = self._parse(body)
+        if not found:
+            deltas.append(ContentDelta(f"{self._opening}{body}{closing}"))
+            return
+        for name, arguments in found:
+            deltas += [CallBegins(self._calls, new_id(), name), CallArguments(self._calls, arguments)]
+            self._calls += 1
+
+
+def read_json(text: str) -> Any:
+    """The JSON value that `text` is, or None."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+
+
+def call_of(value: Any) -> tuple[str, str] | None:
+    """A call as most models write it: `{"name": ..., "arguments" or "parameters": object or JSON text}`."""
+    if not isinstance(value, Mapping) or not isinstance(value.get("name"), str):
+        return None
+    arguments = value.get("arguments", value.get("parameters", {}))
+    if isinstance(arguments, str):
+        return (value["name"], arguments) if isinstance(read_json(arguments), Mapping) else None
+    return (value["name"], written(arguments)) if isinstance(arguments, Mapping) else None
+
+
+def written(arguments: Mapping[str, Any]) -> str:
+    """Arguments as compact JSON text."""
+    return json.dumps(arguments, ensure_ascii=False, separators=(",", ":"))

@@ -1,0 +1,18 @@
+"""How families of models write calls in their answers; a chat template that knows tools tells which way is its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from services.inference.tools.calls import CallReader, Tool
+from services.inference.tools.formats import llama_json, mistral, tool_call_tags
+
+MakeReader = Callable[[Sequence[Tool]], CallReader]
+
+
+def format_of(template: str) -> MakeReader | None:
+    """What reads the calls of a model with this chat template; None where it writes them in no form known here."""
+    for form in (tool_call_tags, mistral, llama_json):
+        if form.is_written_by(template):
+            return form.reader
+    return None

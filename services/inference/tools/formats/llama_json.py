@@ -1,0 +1,57 @@
+"""An answer that is nothing but `{"name": ..., "parameters": {...}}`: Llama 3.x and 4."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from services.inference.tools.blocks import call_of, read_json
+from services.inference.tools.calls import CallArguments, CallBegins, ContentDelta, Delta, Tool, new_id
+
+_TAG = "<|python_tag|>"
+
+
+def is_written_by(template: str) -> bool:
+    return '"parameters"' in template and ("ipython" in template or _TAG in template)
+
+
+def reader(tools: Sequence[Tool]) -> LlamaReader:
+    return LlamaReader()
+
+
+class LlamaReader:
+    """An answer that begins as JSON is held until its end, for only then is it known to be a call."""
+
+    markers = (_TAG,)
+
+    def __init__(self) -> None:
+        self._held = ""
+        self._is_text = False
+
+    def feed(self, text: str) -> list[Delta]:
+        if self._is_text:
+            return [ContentDelta(text)] if text else []
+        self._held += text
+        begun = self._held.lstrip()
+        if not begun or begun.startswith(("{", _TAG[: len(begun)])):
+            return []
+        self._is_text, held = True, self._held
+        return [ContentDelta(held)]
+
+    def end(self) -> list[Delta]:
+        if self._is_text or not self._held:
+            return []
+        body = self._held.strip().removeprefix(_TAG)
+        calls = [call_of(read_json(part)) for part in _parts(body)]
+        found = [call for call in calls if call is not None]
+        if not found or len(found) < len(calls):
+            return [ContentDelta(self._held)]
+        return [
+            delta
+            for index, (name, arguments) in enumerate(found)
+            for delta in (CallBegins(index, new_id(), name), CallArguments(index, arguments))
+        ]
+
+
+def _parts(body: str) -> list[str]:
+    """Several calls are separated by a semicolon."""
+    return [body] if read_json(body) is not None else body.split("; ")

@@ -1,0 +1,104 @@
+"""What a request says of tools, checked: the tools, the choice among them, and calls of earlier turns."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NoReturn
+
+from headmap.errors import InvalidParameter
+from services.inference.tools.calls import Tool
+
+_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """`required`: the answer is a call, of the tool called `name` where there is one."""
+
+    mode: Literal["none", "auto", "required"]
+    name: str | None = None
+
+
+def check_tools(tools: Sequence[Mapping[str, Any]]) -> tuple[Tool, ...]:
+    """Chat's form (`function` inside) and that of responses (flat). Raises InvalidParameter naming the field."""
+    checked: list[Tool] = []
+    for number, tool in enumerate(tools):
+        field = f"tools.{number}"
+        if tool.get("type", "function") != "function":
+            _refuse(f"{field}.type", f"only functions are served, got {tool.get('type')!r}")
+        function = tool.get("function", tool)
+        if function is not tool:
+            field = f"{field}.function"
+        if not isinstance(function, Mapping):
+            _refuse(field, f"must be an object, got {function!r}")
+        name = function.get("name")
+        if not isinstance(name, str) or not _NAME.fullmatch(name):
+            _refuse(f"{field}.name", f"must be 1 to 64 letters, digits, '_', '-' or '.', got {name!r}")
+        if any(name == one.name for one in checked):
+            _refuse(f"{field}.name", f"{name!r} is there twice")
+        parameters = function.get("parameters") or {"type": "object"}
+        if not isinstance(parameters, Mapping) or parameters.get("type", "object") != "object":
+            _refuse(f"{field}.parameters", "must be the JSON schema of an object")
+        checked.append(Tool(name, {"type": "object", **parameters}, str(function.get("description") or "")))
+    return tuple(checked)
+
+
+def settle_choice(choice: str | Mapping[str, Any] | None, tools: Sequence[Tool]) -> Choice:
+    """Raises InvalidParameter naming `tool_choice`."""
+    field = "tool_choice"
+    if choice is None:
+        return Choice("auto" if tools else "none")
+    if choice in ("none", "auto"):
+        return Choice("none" if choice == "none" else "auto")
+    if choice in ("required", "any"):
+        if not tools:
+            _refuse(field, f"{choice!r} needs tools")
+        return Choice("required")
+    if isinstance(choice, str):
+        _refuse(field, f"must be none, auto, required or a named function, got {choice!r}")
+    function = choice.get("function", choice)
+    name = function.get("name") if isinstance(function, Mapping) else None
+    if choice.get("type", "function") != "function" or not isinstance(name, str):
+        _refuse(field, f"must be {{type: function, function: {{name}}}}, got {json.dumps(choice)[:80]}")
+    if all(name != tool.name for tool in tools):
+        _refuse(field, f"{name!r} is not among the tools")
+    return Choice("required", name)
+
+
+def history_calls(calls: Sequence[Mapping[str, Any]], field: str) -> list[dict[str, Any]]:
+    """Calls of an earlier turn as chat templates take them: arguments as objects. Raises InvalidParameter."""
+    made = []
+    for number, call in enumerate(calls):
+        where = f"{field}.{number}"
+        function = call.get("function")
+        name = function.get("name") if isinstance(function, Mapping) else None
+        if not isinstance(function, Mapping) or not isinstance(name, str):
+            _refuse(f"{where}.function.name", f"must be text, got {name!r}")
+        arguments = _arguments(function.get("arguments"), f"{where}.function.arguments")
+        identity = call.get("id")
+        if identity is not None and not isinstance(identity, str):
+            _refuse(f"{where}.id", f"must be text, got {identity!r}")
+        told = {} if identity is None else {"id": identity}
+        made.append({**told, "type": "function", "function": {"name": name, "arguments": arguments}})
+    return made
+
+
+def _arguments(given: object, field: str) -> dict[str, Any]:
+    if given is None or given == "":
+        return {}
+    value = given
+    if isinstance(given, str):
+        try:
+            value = json.loads(given)
+        except (ValueError, RecursionError):
+            value = None
+    if not isinstance(value, dict):
+        _refuse(field, f"must be a JSON object, got {given!r}"[:200])
+    return value
+
+
+def _refuse(field: str, why: str) -> NoReturn:
+    raise InvalidParameter(f"{field}: {why}", param=field)

@@ -1,0 +1,101 @@
+"""Budgets for clients that cannot send a field: in the model's name, and in a header."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+
+from headmap.settings import DEMO_MODEL
+from tests.services.inference.conftest import AddMap, wait_for
+from tests.services.inference.fakes import FakeModels
+
+PATHS: dict[str, dict[str, Any]] = {
+    "/v1/chat/completions": {"messages": [{"role": "user", "content": "x" * 200}]},
+    "/v1/completions": {"prompt": "x" * 200},
+    "/v1/responses": {"input": "x" * 200},
+    "/generate": {"inputs": "x" * 200},
+    "/generate_stream": {"inputs": "x" * 200},
+    "/": {"inputs": "x" * 200},
+}
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("stream", [False, True])
+def test_names_and_headers_set_the_budget_everywhere(
+    client: TestClient, models: FakeModels, file_map: AddMap, path: str, stream: bool
+) -> None:
+    map_id = file_map()
+    wait_for(lambda: client.get("/v1/models").json()["data"][0]["map"] is not None)
+    body = PATHS[path] | ({} if path == "/generate_stream" else {"stream": stream})
+    by_name = client.post(path, json=body | {"model": f"{DEMO_MODEL}@sparsemm-0.2"})
+    by_header = client.post(path, json=body, headers={"x-headmap-kv": "method=sparsemm; ratio=0.2"})
+    for answer in (by_name, by_header):
+        assert answer.status_code == 200, answer.text
+        told = dict(part.split("=") for part in answer.headers["x-headmap-kv"].split("; "))
+        assert (told["method"], told["ratio"], told["map"]) == ("sparsemm", "0.2", map_id)
+        assert "kept" in told or "text/event-stream" in answer.headers["content-type"]
+    assert [request.kv.ratio for request in models.engine.requests] == [0.2, 0.2]
+    if "kept" in told:
+        assert float(told["kept"]) == pytest.approx(0.2, abs=0.01)
+
+
+def test_the_name_is_told_as_it_was_asked(client: TestClient) -> None:
+    name = f"{DEMO_MODEL}@snapkv-0.1"
+    answer = client.post("/v1/chat/completions", json=PATHS["/v1/chat/completions"] | {"model": name}).json()
+    assert (answer["model"], answer["kv"]["method"]) == (name, "snapkv")
+
+
+def test_no_harness_takes_snapkv_for_sparsemm(client: TestClient) -> None:
+    body = PATHS["/v1/chat/completions"] | {"model": f"{DEMO_MODEL}@sparsemm-0.2"}
+    told = client.post("/v1/chat/completions", json=body).headers["x-headmap-kv"]
+    assert told.startswith("method=snapkv; ratio=0.2; map=none; kept=0.")
+
+
+GOOD: list[tuple[str | None, str | None, Any, dict[str, Any]]] = [
+    ("@full", None, None, {"method": "full"}),
+    ("@pyramidkv-1", None, None, {"method": "pyramidkv", "ratio": 1.0}),
+    ("", "method=snapkv; budget=64; window=8", None, {"method": "snapkv", "budget": 64, "window": 8}),
+    ("", "method=full", None, {"method": "full"}),
+    ("@snapkv-0.5", "method=snapkv;ratio=0.5", {"method": "snapkv", "ratio": 0.5}, {"method": "snapkv"}),
+    ("tgi", None, None, {"method": "full"}),
+    ("dummy", None, None, {"method": "full"}),
+]
+
+
+@pytest.mark.parametrize(("name", "header", "kv", "used"), GOOD)
+def test_each_way_is_understood(
+    client: TestClient, models: FakeModels, name: str, header: str | None, kv: Any, used: dict[str, Any]
+) -> None:
+    model = name if name in ("tgi", "dummy") else f"{DEMO_MODEL}{name}"
+    body = PATHS["/v1/chat/completions"] | {"model": model, "kv": kv}
+    answer = client.post("/v1/chat/completions", json=body, headers={} if header is None else {"x-headmap-kv": header})
+    assert answer.status_code == 200, answer.text
+    asked = models.engine.requests[0].kv
+    assert {field: getattr(asked, field) for field in used} == used
+
+
+BAD: list[tuple[str, str | None, Any, int, str, str]] = [
+    ("@h2o-0.2", None, None, 400, "unknown_method", "kv.method"),
+    ("@snapkv", None, None, 400, "invalid_parameter", "model"),
+    ("@snapkv-2", None, None, 400, "invalid_parameter", "model"),
+    ("@snapkv-nan", None, None, 400, "invalid_parameter", "model"),
+    ("@snapkv-x", None, None, 400, "invalid_parameter", "model"),
+    ("-else@full", None, None, 404, "model_not_found", "model"),
+    ("", "method", None, 400, "invalid_parameter", "x-headmap-kv"),
+    ("", "ratio=x", None, 400, "invalid_parameter", "x-headmap-kv"),
+    ("", "surprise=1", None, 400, "invalid_parameter", "x-headmap-kv"),
+    ("@snapkv-0.5", None, {"method": "snapkv", "ratio": 0.4}, 400, "invalid_parameter", "model"),
+    ("@full", "method=snapkv; ratio=0.5", None, 400, "invalid_parameter", "x-headmap-kv"),
+]
+
+
+@pytest.mark.parametrize(("name", "header", "kv", "status", "code", "param"), BAD)
+def test_what_is_broken_or_contradicts_is_refused(
+    client: TestClient, name: str, header: str | None, kv: Any, status: int, code: str, param: str
+) -> None:
+    body = PATHS["/v1/chat/completions"] | {"model": f"{DEMO_MODEL}{name}", "kv": kv}
+    answer = client.post("/v1/chat/completions", json=body, headers={} if header is None else {"x-headmap-kv": header})
+    error = answer.json()["error"]
+    assert (answer.status_code, error["code"], error["param"]) == (status, code, param), error
