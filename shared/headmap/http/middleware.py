@@ -91,8 +91,8 @@ class SlashMiddleware:
             raw: bytes = scope.get("raw_path") or scope["path"].encode()
             slashes = len(raw) - len(raw.rstrip(b"/"))  # a parameter's own is %2F there
             if slashes and len(raw) > 1:
-                path, raw = scope["path"][:-slashes], raw[:-slashes]
-                scope = {**scope, "path": path or "/", "raw_path": raw or b"/"}
+                scope["path"] = scope["path"][:-slashes] or "/"
+                scope["raw_path"] = raw[:-slashes] or b"/"
         await self._app(scope, receive, send)
 
 
