@@ -15,7 +15,7 @@ from headmap.registry.keys import read_keys
 from headmap.registry.session import open_database
 from headmap.settings import Settings
 from services.inference.http.response_store import ResponseStore
-from services.inference.http.routes import chat, completions, generate, models, responses, tokens
+from services.inference.http.routes import chat, completions, generate, models, responses, server, tokens
 from services.inference.intake.fetching import ImageFetcher
 from services.inference.metric_aliases import ALIASES
 from services.inference.metrics import EngineCollector, InferenceMetrics
@@ -90,7 +90,7 @@ async def running(serving: Serving) -> AsyncIterator[None]:
 def inference_router() -> APIRouter:
     """The routes; they need `app.state.inference`, which `mount` sets."""
     router = APIRouter()
-    for module in (generate, chat, completions, responses, models, tokens):
+    for module in (generate, chat, completions, responses, models, tokens, server):
         router.include_router(module.router)
     return router
 
