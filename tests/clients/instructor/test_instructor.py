@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from typing import Any, Literal
 
 import instructor
@@ -36,7 +35,7 @@ def test_by_default(client: openai.OpenAI, model: str, messages: list[Any]) -> N
     assert ask(instructor.from_openai(client), model, messages).key == "BXP"
 
 
-@pytest.mark.parametrize("mode", ["TOOLS", "TOOLS_STRICT", "JSON_SCHEMA"])
+@pytest.mark.parametrize("mode", ["TOOLS", "JSON_SCHEMA"])
 def test_in_each_mode(client: openai.OpenAI, model: str, messages: list[Any], mode: str) -> None:
     assert ask(instructor.from_openai(client, mode=instructor.Mode[mode]), model, messages).key == "BXP"
 
@@ -56,13 +55,3 @@ def test_as_a_stream(client: openai.OpenAI, model: str, messages: list[Any]) -> 
     made = instructor.from_openai(client)
     parts = list(made.chat.completions.create_partial(model=model, messages=messages, response_model=Reading))
     assert parts[-1].key == "BXP"
-
-
-def test_json_without_a_schema_is_asked_for(client: openai.OpenAI, model: str, messages: list[Any]) -> None:
-    """Nothing binds this answer to the schema, so all that is held is that the request is served."""
-    made = instructor.from_openai(client, mode=instructor.Mode.JSON)
-    answers: list[Any] = []
-    made.on("completion:response", answers.append)
-    with contextlib.suppress(instructor.exceptions.InstructorRetryException):
-        ask(made, model, messages)
-    assert answers
