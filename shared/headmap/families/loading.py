@@ -20,7 +20,7 @@ from transformers import (
 from transformers.models.auto.image_processing_auto import AutoImageProcessor
 
 from headmap.devices import find_device, use_device
-from headmap.errors import InvalidParameter, UnsupportedModel
+from headmap.errors import EmptyPrompt, InvalidParameter, UnsupportedModel
 from headmap.families.base import Family, PreparedPrompt, VisualTokens
 from headmap.families.registry import FAMILIES
 from headmap.families.tokenizing import Message, PromptTokenizer
@@ -63,7 +63,12 @@ class LoadedModel:
         return self.prompts.names
 
     @property
+    def template_knows_tools(self) -> bool:
+        return "tools" in self.template_names
+
+    @property
     def template_text(self) -> str:
+        """The chat template, by which a caller knows the form in which the model writes tool calls."""
         return self.prompts.template
 
     def prepare(
@@ -71,17 +76,18 @@ class LoadedModel:
         messages: Sequence[Message],
         images: Sequence[Image.Image],
         tools: Sequence[Mapping[str, Any]] = (),
-        variables: Mapping[str, Any] | None = None,
+        template_kwargs: Mapping[str, Any] | None = None,
     ) -> PreparedPrompt:
         """Tokenize a conversation and preprocess its pictures (RGB, one for each image part, in order).
 
-        `tools` and further `variables` are handed to the chat template. Raises InvalidParameter for a conversation that
-        the chat template rejects, and where the numbers of pictures and image parts differ.
+        `tools` and `template_kwargs`, further variables by name, are handed to the chat template. Raises
+        InvalidParameter for a conversation that the chat template rejects, and where the numbers of pictures and image
+        parts differ.
         """
         config, tokenizer = self.model.config, self.tokenizer
         inputs, tokens = ({}, ()) if not images else self.family.image_inputs(config, self.image_processor, images)
         pictures = [self.family.written(config, tokenizer, image) for image in tokens]
-        token_ids = self.prompts.chat(messages, self.family.place(config, tokenizer), pictures, tools, variables)
+        token_ids = self.prompts.chat(messages, self.family.place(config, tokenizer), pictures, tools, template_kwargs)
         return self._prepared(token_ids, inputs, tokens)
 
     def prepare_text(self, prompt: str) -> PreparedPrompt:
@@ -89,7 +95,12 @@ class LoadedModel:
         return self._prepared(self.prompts.text(prompt), {}, ())
 
     def prepare_tokens(self, token_ids: Sequence[int]) -> PreparedPrompt:
-        """A prompt of token ids. Raises InvalidParameter for one that the model lacks or that stands for a picture."""
+        """A prompt of token ids, taken as they are.
+
+        Raises EmptyPrompt for none, and InvalidParameter for one that the model lacks or that stands for a picture.
+        """
+        if not token_ids:
+            raise EmptyPrompt("prompt: holds no token", param="prompt")
         size = self.model.config.get_text_config(decoder=True).vocab_size
         image = self.family.image_token_id(self.model.config)
         for place, token in enumerate(token_ids):

@@ -65,19 +65,19 @@ class PromptTokenizer:
         place: str = "",
         pictures: Sequence[str] = (),
         tools: Sequence[Mapping[str, Any]] = (),
-        variables: Mapping[str, Any] | None = None,
+        template_kwargs: Mapping[str, Any] | None = None,
     ) -> list[int]:
         """The tokens of a conversation, ending where the model speaks.
 
         The template writes `place` for a picture; the texts of `pictures` replace these in order. They are put in
         before the text is cut into tokens: newlines around a picture may be one token with its own. `tools` and
-        `variables` are the template's. Raises InvalidParameter where the template rejects the conversation or writes
+        `template_kwargs` are the template's. Raises InvalidParameter where the template rejects the conversation or writes
         another number of places, and where a text holds control tokens that this tokenizer cannot take as text.
         """
         bos = self._tokenizer.bos_token
-        given = {**(variables or {}), **({"tools": list(tools)} if tools else {})}
+        given = {**(template_kwargs or {}), **({"tools": list(tools)} if tools else {})}
         self._check_plain(given.get("tools"), "tools")
-        self._check_plain(variables, "chat_template_kwargs")
+        self._check_plain(template_kwargs, "chat_template_kwargs")
         for number, message in enumerate(messages):
             for name in ("tool_calls", "tool_call_id", "name"):
                 self._check_plain(message.get(name), f"messages.{number}.{name}")

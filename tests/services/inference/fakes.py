@@ -157,12 +157,16 @@ class FakePrompts:
     def template_names(self) -> frozenset[str]:
         return frozenset({"messages", "tools", "enable_thinking"} if "tool" in self.template_text else {"messages"})
 
+    @property
+    def template_knows_tools(self) -> bool:
+        return "tools" in self.template_names
+
     def prepare(
         self,
         messages: Sequence[dict[str, Any]],
         images: Sequence[Image.Image],
         tools: Sequence[Mapping[str, Any]] = (),
-        variables: Mapping[str, Any] | None = None,
+        template_kwargs: Mapping[str, Any] | None = None,
     ) -> PreparedPrompt:
         if self.error is not None:
             raise self.error
