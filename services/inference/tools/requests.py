@@ -9,7 +9,11 @@ from dataclasses import dataclass
 from typing import Any, Literal, NoReturn
 
 from headmap.errors import InvalidParameter
+from services.inference.tools.blocks import read_json
 from services.inference.tools.calls import Tool
+
+MOST_TOOLS = 128
+"""OpenAI's bound."""
 
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
@@ -24,6 +28,8 @@ class Choice:
 
 def check_tools(tools: Sequence[Mapping[str, Any]]) -> tuple[Tool, ...]:
     """Chat's form (`function` inside) and that of responses (flat). Raises InvalidParameter naming the field."""
+    if len(tools) > MOST_TOOLS:
+        _refuse("tools", f"at most {MOST_TOOLS} are served, got {len(tools)}")
     checked: list[Tool] = []
     for number, tool in enumerate(tools):
         field = f"tools.{number}"
@@ -36,10 +42,12 @@ def check_tools(tools: Sequence[Mapping[str, Any]]) -> tuple[Tool, ...]:
             _refuse(field, f"must be an object, got {function!r}")
         name = function.get("name")
         if not isinstance(name, str) or not _NAME.fullmatch(name):
-            _refuse(f"{field}.name", f"must be 1 to 64 letters, digits, '_', '-' or '.', got {name!r}")
+            _refuse(f"{field}.name", f"must be 1 to 64 letters, digits, '_', '-' or '.', got {name!r:.80}")
         if any(name == one.name for one in checked):
             _refuse(f"{field}.name", f"{name!r} is there twice")
-        parameters = function.get("parameters") or {"type": "object"}
+        parameters = function.get("parameters")
+        if parameters is None:
+            parameters = {}
         if not isinstance(parameters, Mapping) or parameters.get("type", "object") != "object":
             _refuse(f"{field}.parameters", "must be the JSON schema of an object")
         checked.append(Tool(name, {"type": "object", **parameters}, str(function.get("description") or "")))
@@ -89,12 +97,7 @@ def history_calls(calls: Sequence[Mapping[str, Any]], field: str) -> list[dict[s
 def _arguments(given: object, field: str) -> dict[str, Any]:
     if given is None or given == "":
         return {}
-    value = given
-    if isinstance(given, str):
-        try:
-            value = json.loads(given)
-        except (ValueError, RecursionError):
-            value = None
+    value = read_json(given) if isinstance(given, str) else given
     if not isinstance(value, dict):
         _refuse(field, f"must be a JSON object, got {given!r}"[:200])
     return value

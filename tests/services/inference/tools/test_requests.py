@@ -34,6 +34,8 @@ BAD: list[tuple[list[dict[str, Any]], str]] = [
     ([function(name="a b")], "tools.0.function.name"),
     ([function(), function()], "tools.1.function.name"),
     ([function(parameters={"type": "array"})], "tools.0.function.parameters"),
+    ([function(parameters=[])], "tools.0.function.parameters"),
+    ([function(name=f"f{number}") for number in range(129)], "tools"),
     ([{"type": "function", "function": 5}], "tools.0.function"),
     ([{"type": "web_search"}], "tools.0.type"),
     ([{"type": "function"}], "tools.0.name"),
@@ -79,7 +81,7 @@ def test_history_has_arguments_as_objects() -> None:
     calls = [{"id": "1", "type": "function", "function": {"name": "f", "arguments": '{"a": 1}'}}]
     assert history_calls(calls, "x")[0]["function"] == {"name": "f", "arguments": {"a": 1}}
     assert history_calls([{"function": {"name": "f", "arguments": ""}}], "x")[0]["function"]["arguments"] == {}
-    for arguments in ("[1]", "{", 5):
+    for arguments in ("[1]", "{", 5, '{"a": "\\ud800"}', '{"a": NaN}'):
         with pytest.raises(InvalidParameter) as caught:
             history_calls([{"function": {"name": "f", "arguments": arguments}}], "messages.1.tool_calls")
         assert caught.value.param == "messages.1.tool_calls.0.function.arguments"
@@ -127,6 +129,31 @@ def test_a_forced_answer_calls_one_of_the_tools_by_its_own_schema() -> None:
     assert writes(many, [{"name": "stop", "arguments": {}}, {"name": "paint", "arguments": box}])
     assert not writes(many, [])
     assert writes(forced_schema(tools, "paint", many=True), box)
+
+
+ONE_COLOR = {"enum": ["red"]}
+OWN_PATHS = [
+    {"properties": {"a": ONE_COLOR, "b": {"$ref": "#/properties/a"}}},
+    {"properties": {"b": {"$ref": "#/$defs/Color~1of%20it"}}, "$defs": {"Color/of it": ONE_COLOR}},
+    {"properties": {"b": {"$ref": "#/definitions/C"}}, "definitions": {"C": ONE_COLOR}},
+    {"$id": "https://example.com/b", "properties": {"b": {"$ref": "#/$defs/C"}}, "$defs": {"C": ONE_COLOR}},
+    {"$schema": "http://json-schema.org/draft-07/schema#", "properties": {"b": ONE_COLOR}},
+]
+
+
+@pytest.mark.parametrize("parameters", OWN_PATHS)
+def test_references_within_a_tool_lead_where_they_led(parameters: dict[str, Any]) -> None:
+    parameters = {"type": "object", **parameters, "required": ["b"]}
+    schema = forced_schema([Tool("paint", parameters), Tool("stop", NESTED)], None, many=False)
+    given = {"b": "red"} if "a" not in parameters["properties"] else {"a": "red", "b": "red"}
+    assert writes(schema, {"name": "paint", "arguments": given})
+    assert not writes(schema, {"name": "paint", "arguments": {**given, "b": "blue"}})
+
+
+def test_names_and_values_that_read_like_references_stay() -> None:
+    odd = {"type": "object", "properties": {"$ref": {"const": {"$ref": "#"}}, "$id": {"enum": ["x"]}}}
+    schema = forced_schema([Tool("f", odd)], None, many=False)
+    assert schema["$defs"]["tool0"] == odd
 
 
 def test_a_schema_that_refers_to_itself_stays_itself() -> None:
