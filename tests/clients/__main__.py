@@ -61,7 +61,7 @@ def main(names: list[str]) -> int:
             server_process(Path(folder), access, service="scoring") as scoring,
         ):
             urls = {"HEADMAP_CLIENT_URL": inference.url, "HEADMAP_CLIENT_SCORING_URL": scoring.url}
-            given = {**os.environ, **urls, "HEADMAP_CLIENT_KEY": KEY}
+            given = {**os.environ, **urls, "HEADMAP_CLIENT_KEY": KEY, "HEADMAP_CLIENT_PYTHON": sys.executable}
             for name, command in commands.items():
                 sys.stdout.write(f"== {name}\n")
                 sys.stdout.flush()

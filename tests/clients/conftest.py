@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -70,3 +71,13 @@ def answer() -> str:
 @pytest.fixture(scope="session")
 def model() -> str:
     return "headmap/demo-ocr"
+
+
+@pytest.fixture
+def pages(tmp_path: Path) -> Path:
+    """A folder of made-up pages: PNGs and pages.jsonl, as `headmap pages` writes them."""
+    folder = tmp_path / "pages"
+    command = [os.environ["HEADMAP_CLIENT_PYTHON"], "-m", "services.cli.main", "pages", "--count", "6", "--seed", "5"]
+    given = {**os.environ, "PYTHONPATH": "shared:."}
+    subprocess.run([*command, "--out", str(folder)], check=True, env=given, capture_output=True)
+    return folder
