@@ -116,7 +116,7 @@ class Supervisor:
         elif not self._answered and self._answers():
             self._answered = self._answered_once = True
             self._notices.ready(self.url)
-        for process in (web, self._worker):
+        for process in (web, self._worker) if self._answered_once else (self._worker,):
             trouble = process.start_again()
             if trouble is not None:
                 self._notices.trouble(trouble)
