@@ -13,7 +13,7 @@ from headmap.families.base import PreparedPrompt
 from tests.services.inference.conftest import base64_of, png
 from tests.services.inference.fakes import FakeModels
 
-GOOD, WIDE, BROKEN = base64_of(png()), base64_of(png(402, 2)), base64_of(png()[:40])
+GOOD, WIDE, BROKEN = base64_of(png()), base64_of(png(402, 2)), base64_of(png()[:48])
 
 
 @pytest.fixture
