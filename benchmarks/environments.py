@@ -36,11 +36,11 @@ def node_environment(folder: Path, source: Path) -> Path:
 
     Raises CalledProcessError where npm fails.
     """
-    lock, made_from = (source / "package-lock.json").read_text(), folder / "made-from.txt"
+    lock, made_from = (source / "package-lock.json").read_text(encoding="utf-8"), folder / "made-from.txt"
     shutil.copytree(source, folder, dirs_exist_ok=True)
-    if not made_from.is_file() or made_from.read_text() != lock:
+    if not made_from.is_file() or made_from.read_text(encoding="utf-8") != lock:
         sys.stdout.write(f"Installing {folder.name}\n")
         sys.stdout.flush()
         subprocess.run(["npm", "ci", "--silent", "--no-audit", "--no-fund"], cwd=folder, check=True)
-        made_from.write_text(lock)
+        made_from.write_text(lock, encoding="utf-8")
     return folder
