@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
@@ -13,6 +14,7 @@ from hypothesis import settings
 
 if TYPE_CHECKING:
     from headmap.families.loading import LoadedModel
+    from headmap.settings import Settings
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch is imported; servers run beside the tests
 os.environ.setdefault(
@@ -24,6 +26,28 @@ settings.register_profile("headmap", deadline=None)
 settings.load_profile("headmap")
 
 FAMILIES = ("qwen2_vl", "llava_next_llama", "llava_next_mistral")
+
+
+@pytest.fixture(scope="session")
+def empty_registry(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A migrated SQLite file to copy, since migrating takes longer than most tests."""
+    from headmap.registry.migrations import migrate
+    from headmap.settings import Settings
+
+    settings = Settings(data_dir=tmp_path_factory.mktemp("registry"))
+    migrate(settings)
+    return settings.data_dir / "registry.sqlite3"
+
+
+@pytest.fixture(scope="session")
+def migrated(empty_registry: Path) -> Callable[[Settings], None]:
+    """Makes the registry of settings by such a copy."""
+
+    def copy(settings: Settings) -> None:
+        settings.data_dir.mkdir(parents=True, exist_ok=True)
+        shutil.copy(empty_registry, settings.data_dir)
+
+    return copy
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import codecs
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,6 @@ from headmap.errors import (
     InvalidDataset,
     InvalidParameter,
 )
-from headmap.registry.migrations import migrate
 from headmap.registry.session import Database, open_database
 from headmap.registry.tables import Dataset, DatasetPage
 from headmap.scoring.pages import make_page
@@ -38,8 +37,8 @@ def settings(tmp_path: Path) -> Settings:
 
 
 @pytest.fixture
-def database(settings: Settings) -> Iterator[Database]:
-    migrate(settings)
+def database(settings: Settings, migrated: Callable[[Settings], None]) -> Iterator[Database]:
+    migrated(settings)
     opened = open_database(settings)
     yield opened
     opened.close()
