@@ -31,6 +31,7 @@ def main(arguments: list[str]) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):  # sent to a whole group; the server finishes what it accepted
         signal.signal(number, signal.SIG_IGN)
     os.nice(_NICE)
+    _mute_libraries()
     most = _BASE_BYTES + _BYTES_PER_PIXEL * limits.max_image_pixels + 4 * limits.max_image_bytes
     with contextlib.suppress(ValueError, OSError):  # not every system has this limit
         resource.setrlimit(resource.RLIMIT_AS, (most, most))
@@ -43,6 +44,13 @@ def main(arguments: list[str]) -> None:
             body = bytearray(length)
             receive_into(server, memoryview(body))
             send(server, *_answer(head, body, limits))
+
+
+def _mute_libraries() -> None:
+    """C libraries write what is wrong with a picture to descriptor 2, where any client could fill the server's log."""
+    sys.stderr = os.fdopen(os.dup(2), "w", buffering=1)
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
 
 
 def send(to: socket.socket, head: dict[str, Any], body: bytes | bytearray = b"") -> None:
