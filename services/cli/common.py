@@ -88,16 +88,11 @@ def find_named_model(model: str, data_dir: Path | None) -> tuple[ModelInfo, Sett
 
     Raises ModelNotFound and UnsupportedModel.
     """
-    from headmap.errors import ModelNotFound
     from headmap.models import find_model
 
     settings = load_settings(data_dir)
     widened = settings.model_copy(update={"models": tuple(dict.fromkeys((model, *settings.models)))})
-    try:
-        return find_model(model, widened), widened
-    except ModelNotFound:
-        find_model(model, settings)  # the same error, without listing the requested model among those that are here
-        raise
+    return find_model(model, widened), widened
 
 
 def console(*, stderr: bool = False) -> Console:
@@ -108,8 +103,11 @@ def console(*, stderr: bool = False) -> Console:
     return out if out.is_terminal else Console(stderr=stderr, highlight=False, soft_wrap=True, width=400)
 
 
-def progress_bar(unit: str) -> Progress:
-    """A bar on standard error, with counts, the time passed and the time left; a plain line where it is no terminal."""
+def progress_bar(unit: str, screen: Console | None = None) -> Progress:
+    """A bar with counts, the time passed and the time left; a plain line where `screen` is no terminal.
+
+    `screen` is standard error when left out.
+    """
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -129,7 +127,7 @@ def progress_bar(unit: str) -> Progress:
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
-        console=console(stderr=True),
+        console=screen or console(stderr=True),
     )
 
 

@@ -112,7 +112,7 @@ class Supervisor:
         if web.code is not None:
             self._answered = False
             if not self._answered_once:
-                raise ClusterError(f"the web process ended with {web.code}: {web.last_words()} (log: {web.log})")
+                raise ClusterError(f"the web process {web.ending}: {web.last_words()} (log: {web.log})")
         elif not self._answered and self._answers():
             self._answered = self._answered_once = True
             self._notices.ready(self.url)
