@@ -49,7 +49,7 @@ def main(arguments: list[str]) -> None:
 def _mute_libraries() -> None:
     """C libraries write what is wrong with a picture to descriptor 2, where any client could fill the server's log."""
     sys.stderr = os.fdopen(os.dup(2), "w", buffering=1)
-    with open(os.devnull, "w") as nowhere:
+    with open(os.devnull, "wb") as nowhere:
         os.dup2(nowhere.fileno(), 2)
 
 
