@@ -51,10 +51,11 @@ class Generation:
         self._submitted = time.perf_counter()
 
     def again(self, number: int) -> Generation:
-        """The same request as choice `number`, with a seed of its own. Choice 0 is this one."""
+        """The same request as choice `number`, with the seed after `number` others: seeds are a ring, from -2^63 up to
+        2^63. Choice 0 is this one."""
         if number == 0:
             return self
-        seed = (self.request.sampling.seed + number) % 2**63
+        seed = (self.request.sampling.seed + number + 2**63) % 2**64 - 2**63
         sampling = replace(self.request.sampling, seed=seed)
         request = replace(self.request, id=uuid.uuid4().hex, sampling=sampling)
         return Generation(self.served, request, self._metrics, map=self.map, map_missing=self.map_missing)
@@ -86,25 +87,17 @@ class Generation:
     async def tokens(self) -> AsyncGenerator[tuple[Token, Finished | None], None]:
         """Each token as it comes, once started; the last one brings the result and the text held back until the end.
 
-        A token is sent at once unless it may be the last one: with stop strings or a grammar any token may be, else
-        only one that ends the text.
+        An answer of no tokens has an empty one with its result.
         """
-        sampling = self.request.sampling
-        may_end = bool(sampling.stop) or self.request.grammar is not None
-        held: Token | None = None
-        count = 0
+        last = Token(0, "")
         async for event in self._events():
             if isinstance(event, Finished):
-                last = held or Token(event.token_ids[-1] if event.token_ids else 0, "")
                 yield replace(last, text=last.text + event.tail), event
                 return
-            if held is not None:
-                yield held, None
-            count += 1
-            held = event
-            if not (may_end or self.ends(event.id) or count >= sampling.max_new_tokens):
-                yield held, None
-                held = None
+            if event.last:
+                last = event
+            else:
+                yield event, None
 
     def ends(self, token: int) -> bool:
         """Whether a token ends the answer and is no part of it."""

@@ -337,10 +337,6 @@ class Engine:
             if roster.prefilling:
                 raise _Preempted
             self._put_back(roster.running[-1])
-        # Alone with all of memory: only an open-ended request can come to this end.
-        if len(roster.running) == roster.busy == 1 and books.short([roster.running[0].slot]) > len(books.free):
-            self._telling.tell_untold()
-            self._finish(roster.running[0], "length")
 
     def _put_back(self, sequence: Sequence) -> None:
         """Free a sequence's memory; it starts next, and goes on from the tokens that it has."""
@@ -384,10 +380,10 @@ class Engine:
         sequence.state.take(token)
         sequence.tokens.append(token)
         self._totals["generated"] += 1
-        sampling, reason = sequence.request.sampling, None
+        reason = None
         if token in sequence.state.ends or sequence.state.done:
             reason = "eos_token"
-        elif len(sequence.tokens) >= sampling.max_new_tokens:
+        elif len(sequence.tokens) >= sequence.most_tokens:
             reason = "length"
         self._telling.token(sequence, token, logprobs, last=reason is not None)
         if reason != "eos_token" and sequence.stream.stopped:

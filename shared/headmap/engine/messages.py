@@ -55,12 +55,14 @@ class Token:
     """One generated token; `text` became certain with it and may be empty.
 
     logprob: natural logarithm of its probability. top: the likeliest tokens with theirs. Both only where requested.
+    last: no token follows, Finished does.
     """
 
     id: int
     text: str
     logprob: float | None = None
     top: tuple[tuple[int, float], ...] = ()
+    last: bool = False
 
 
 @dataclass(frozen=True)

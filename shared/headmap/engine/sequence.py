@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+from bisect import bisect_right
 from dataclasses import dataclass, field
+from functools import partial
 
 from headmap.engine.detokenizer import TextStream
 from headmap.engine.messages import EngineRequest, Finished, OnEvent, Token
@@ -38,6 +40,8 @@ class Sequence:
     state: RequestState
     stream: TextStream
     submitted: float
+    most_tokens: int = 0
+    """After so many it ends: all that were asked for, or all that the whole pool holds."""
     slot: int = -1
     ended: bool = False
     """Whether its terminal event was told."""
@@ -141,11 +145,14 @@ def make_sequence(
         watch=None if request.watched is None else HeadWatch(*request.watched),
         submitted=time.monotonic(),
     )
-    # An open end is where memory ends; nobody asked for all of `new_tokens`.
+    # An open end may be where memory ends; nobody asked for all of `new_tokens`.
     needed = sequence.pages(cache.paging, 1 if request.open_ended else max(1, new_tokens)) * cache.paging.page_bytes
     if needed > cache.pool.capacity_bytes:
         raise RequestTooLarge(
             f"kv: the request needs up to {needed} bytes of KV memory, the server has {cache.pool.capacity_bytes}",
             param="kv",
         )
+    pages = cache.pool.capacity_bytes // cache.paging.page_bytes
+    # The cache holds every token but the last one.
+    sequence.most_tokens = bisect_right(range(new_tokens), pages, key=partial(sequence.pages, cache.paging))
     return sequence

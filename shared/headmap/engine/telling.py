@@ -29,7 +29,7 @@ class Telling:
         if self.later and not last and not sequence.request.sampling.stop:
             self._untold.append((sequence, token, logprobs))
         else:
-            self._say(sequence, token, logprobs)
+            self._say(sequence, token, logprobs, last)
 
     def tell_untold(self) -> None:
         """Tell the tokens that wait for it."""
@@ -46,6 +46,8 @@ class Telling:
         except Exception:  # a listener's fault is not the engine's
             log.exception("the listener of request %s failed", sequence.id)
 
-    def _say(self, sequence: Sequence, token: int, logprobs: LogProbabilities | None) -> None:
+    def _say(self, sequence: Sequence, token: int, logprobs: LogProbabilities | None, last: bool = False) -> None:
         text = "" if token in sequence.state.ends else sequence.stream.push(token)
-        self.event(sequence, Token(token, text) if logprobs is None else Token(token, text, *logprobs))
+        last = last or sequence.stream.stopped
+        logprob, top = (None, ()) if logprobs is None else logprobs
+        self.event(sequence, Token(token, text, logprob, top, last))

@@ -100,9 +100,8 @@ class FakeEngine:
             token = EOS if number == len(self.words) - 1 else number + 1
             top = request.sampling.top_logprobs
             logprob = None if top is None else -0.5 * (number + 1)
-            on_event(
-                Token(token, self.words[number], logprob, tuple((other, -1.0 - other) for other in range(top or 0)))
-            )
+            others = tuple((other, -1.0 - other) for other in range(top or 0))
+            on_event(Token(token, self.words[number], logprob, others, last=number == count - 1))
             if self.fail is not None:
                 on_event(Failed(self.fail))
                 return

@@ -6,6 +6,7 @@ llguidance is a small library without dependencies that takes any vocabulary; xg
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -22,6 +23,7 @@ _COMPACT: Any = {"whitespace_flexible": False}
 # A grammar costs at most about 20 ms when it is made and 15 ms at each token.
 _LIMITS = llguidance.LLParserLimits(initial_lexer_fuel=1_000_000, step_lexer_fuel=200_000, max_grammar_size=200_000)
 _LONGEST = 65_536
+_GBNF_RULE = re.compile(r"^\s*[\w-]+\s*::=", re.MULTILINE)
 
 
 class Grammars:
@@ -63,15 +65,17 @@ class Grammars:
         if sum(map(len, options)) > _LONGEST:
             raise InvalidParameter(f"{field}: more than {_LONGEST} characters", param=field)
         self._check(options, field)
-        rules = " | ".join(map(json.dumps, options))
-        return self._grammar(llguidance.LLMatcher.grammar_from_lark(f"start: {rules}"), field)
+        texts = " | ".join(map(json.dumps, options))  # of one terminal: rules have a bound, terminals do not
+        return self._grammar(llguidance.LLMatcher.grammar_from_lark(f"start: CHOICE\nCHOICE: {texts}"), field)
 
     def lark(self, grammar: str, field: str) -> Grammar:
-        """Answers of a grammar in Lark's form, or in GBNF where it has a rule `root ::=`. Raises InvalidParameter."""
+        """Answers of a grammar in Lark, or in GBNF where it has rules `name ::= ...`. Raises InvalidParameter."""
         if len(grammar) > _LONGEST:
             raise InvalidParameter(f"{field}: {len(grammar)} characters, at most {_LONGEST} are taken", param=field)
         self._check(_beyond_ascii(grammar), field)
-        if "::=" in grammar:
+        if "%json" in grammar:
+            raise InvalidParameter(f"{field}: %json is not served; ask for JSON by its schema", param=field)
+        if _GBNF_RULE.search(grammar):
             try:
                 grammar = gbnf_to_lark(grammar)
             except Exception as error:  # it raises whatever its parser stumbles over
