@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
+from transformers import AutoModelForImageTextToText
 
 from headmap.engine.engine import Engine
 from headmap.engine.messages import EngineRequest, Finished
@@ -24,47 +27,21 @@ def request(model: LoadedModel, name: str = "a", top: int = 2, **more: object) -
 
 
 @torch.inference_mode()
-def test_they_are_those_of_a_plain_forward(engine: Engine, model: LoadedModel) -> None:
+def test_they_are_those_of_transformers(
+    engine: Engine, model: LoadedModel, model_folder: Callable[[str], Path]
+) -> None:
     text = model.prepare_text("What is it? It is a page of text.")
     ids = text.inputs["input_ids"]
-    asked = replace(
-        make(model, "a", max_new_tokens=1), prompt=text, kv=KVRequest("snapkv", budget=4), prompt_logprobs=3
-    )
-    finished = submit(engine, asked).result()
-    # By the model's own layers, with no cache: each prefix is asked for its next token.
-    logs = [
-        engine._runner.loaded.model.lm_head(hidden).float().log_softmax(-1)
-        for hidden in _hidden_of_prefixes(engine, model, ids[0].tolist())
-    ]
-    expected = [float(one[token]) for one, token in zip(logs, ids[0, 1:].tolist(), strict=True)]
+    plain = make(model, "a", KVRequest("snapkv", budget=4), max_new_tokens=1)
+    finished = submit(engine, replace(plain, prompt=text, prompt_logprobs=3)).result()
+    theirs = AutoModelForImageTextToText.from_pretrained(model_folder("qwen2_vl"), dtype=torch.float32).eval()
+    logs = theirs(input_ids=ids).logits[0].log_softmax(-1)
+    expected = [float(one[token]) for one, token in zip(logs, ids[0, 1:].tolist(), strict=False)]
     assert finished.prompt_logprobs[0].logprob is None
     assert told(finished)[1:] == pytest.approx(expected, abs=1e-4)
     assert [token.id for token in finished.prompt_logprobs] == ids[0].tolist()
-    for token, one in zip(finished.prompt_logprobs[1:], logs, strict=True):
+    for token, one in zip(finished.prompt_logprobs[1:], logs, strict=False):
         assert [value for _, value in token.top] == pytest.approx(one.topk(3).values.tolist(), abs=1e-4)
-
-
-def _hidden_of_prefixes(engine: Engine, model: LoadedModel, ids: list[int]) -> list[torch.Tensor]:
-    """The last hidden state of every prefix but the whole, (hidden,) each."""
-    seen: list[torch.Tensor] = []
-    for end in range(1, len(ids)):
-        prompt = model.prepare_tokens(ids[:end])
-        sequence = replace(make(model, f"p{end}", max_new_tokens=1), prompt=prompt, prompt_logprobs=None)
-        submit_one(engine, sequence, seen)
-    return seen
-
-
-def submit_one(engine: Engine, asked: EngineRequest, seen: list[torch.Tensor]) -> None:
-    inner = engine._runner.prefill
-
-    def watched(prompts: object, prepared: object, on_layer: object = None, on_hidden: object = None) -> torch.Tensor:
-        return inner(prompts, prepared, on_layer, lambda _, hidden: seen.append(hidden[-1].clone()))  # type: ignore[arg-type]
-
-    engine._runner.prefill = watched  # type: ignore[method-assign, assignment]
-    try:
-        submit(engine, asked).result()
-    finally:
-        engine._runner.prefill = inner  # type: ignore[method-assign]
 
 
 def test_pictures_have_none_and_all_else_does(engine: Engine, model: LoadedModel) -> None:
