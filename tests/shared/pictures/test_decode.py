@@ -296,7 +296,7 @@ TURN = (ORIENTATION, SHORT, 1, 6)
         files.exif(TURN),
         files.exif(TURN, order=">"),
         files.exif((ORIENTATION, LONG, 1, 6)),
-        files.exif((0x010F, 2, 200, 2**31), TURN),  # the maker's name lies outside
+        files.exif((0x010F, 2, 20, 2**31), TURN),  # the maker's name lies outside
         files.exif((0x010F, 99, 1, 0), TURN, (0x0132, 2, 20, 2**31)),  # a type that is none
         files.exif(TURN, (0x011A, 5, 1, 2**31), (0x8769, LONG, 1, 2**31), (0x8825, LONG, 1, 7)),
         files.exif(TURN, (0x8769, LONG, 1, 26)) + files.exif((0x927C, 7, 2**31, 2**31))[14:],  # the maker's note
