@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from headmap.datasets.page_folder import PageFolder
-from headmap.demo.assets import LOOKUP_PROMPT, build_config, build_tokenizer
+from headmap.demo.assets import build_config, build_tokenizer
+from headmap.demo.phrases import LOOKUP_PROMPT
 from headmap.demo.evaluate import MODEL_FOLDER, ask, evaluate, load
 from headmap.scoring.pages import TRANSCRIBE_PROMPT, make_page
 
