@@ -32,7 +32,7 @@ CHAT_TEMPLATE = (
     "{% if part['type'] == 'image' or 'image' in part or 'image_url' in part %}"
     "{{ '<|vision_start|><|image_pad|><|vision_end|>' }}"
     "{% endif %}{% endfor %}"
-    "{% for part in message['content'] %}{% if 'text' in part %}{{ part['text'] }}{% endif %}{% endfor %}"
+    "{% for part in message['content'] %}{% if part['text'] %}{{ part['text'] }}{% endif %}{% endfor %}"
     "{% endif %}"
     "{{ '<|im_end|>\n' }}"
     "{% endfor %}"

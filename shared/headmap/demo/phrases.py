@@ -86,7 +86,8 @@ HELD_OUT_SUFFIXES = (
     "Please try to answer the question with short words or phrases if possible.",
     "Keep the answer short.",
 )
-_ALL = (
+HELD_OUT_SYSTEMS = ("You are a careful clerk who reads forms.", "Answer the question about the picture.")
+_ALL = (  # but for HELD_OUT_SYSTEMS, whose words nobody could foresee
     f"{LOOKUP_PROMPT} {TRANSCRIBE_PROMPT}",
     *(phrase.replace("{key}", " ") for phrase in (*LOOKUPS, *HELD_OUT_LOOKUPS)),
     *(*TRANSCRIPTIONS, *HELD_OUT_TRANSCRIPTIONS, *SUFFIXES, *HELD_OUT_SUFFIXES, *PREFIXES, *SYSTEMS),
