@@ -1,4 +1,4 @@
-"""A newcomer's way through the dashboard, in order: from the bundled map alone to a service that goes away while it answers."""
+"""A newcomer's way through the dashboard, in order: from the bundled map to a service that goes away as it answers."""
 
 from __future__ import annotations
 

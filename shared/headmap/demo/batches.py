@@ -79,7 +79,7 @@ class BatchMaker:
         return self.from_pages(pages, [random.Random(one) for one in streams])
 
     def from_pages(self, pages: list[Page], rngs: Sequence[random.Random | None] | None = None) -> Batch:
-        """Turn pages into tensors. Each page's generator words its turns; without one they are the two plain prompts."""
+        """Turn pages into tensors. Each page's generator words its turns; without one they are the plain prompts."""
         rngs = rngs or [None] * len(pages)
         sizes = [(page.image.height // CELL, page.image.width // CELL) for page in pages]
         turns = [
@@ -176,10 +176,10 @@ def cell_labels(page: Page, context: int) -> np.ndarray:
 
 def _turns(page: Page, rng: random.Random | None) -> list[tuple[str, str]]:
     """Prompts and answers about a page: the transcription, its own questions and some more of the same kind."""
-    pairs = [tuple(word.text.split(":")) for word in page.words]
-    values = dict(pairs)
-    asked = [key for key, value in pairs if any(q.question.endswith(f" {key}?") for q in page.questions)]
-    keys = list(dict.fromkeys([*asked, *(key for key, _ in pairs[::2] + pairs[1::2])]))[: max(LOOKUPS, len(asked))]
+    values = {key: value for key, _, value in (word.text.partition(":") for word in page.words)}
+    all_keys = list(values)
+    asked = [key for key in all_keys if any(q.question.endswith(f" {key}?") for q in page.questions)]
+    keys = list(dict.fromkeys([*asked, *all_keys[::2], *all_keys[1::2]]))[: max(LOOKUPS, len(asked))]
     if rng is None:
         plain = [(f"{phrases.LOOKUP_PROMPT} {key}?", values[key]) for key in keys]
         return [(TRANSCRIBE_PROMPT, page.text), *plain]

@@ -71,7 +71,15 @@ SUFFIXES = (
     "Thank you!",
     "Answer:",
 )
-PREFIXES = ("Question: ", "Please: ", "Look at the picture. ", "Look at this image. ", "Hi! ", "Based on the image: ", "\n")
+PREFIXES = (
+    "Question: ",
+    "Please: ",
+    "Look at the picture. ",
+    "Look at this image. ",
+    "Hi! ",
+    "Based on the image: ",
+    "\n",
+)
 SYSTEMS = (
     "You are a helpful assistant.",
     "You are a helpful assistant that reads images.",
