@@ -70,12 +70,12 @@ def load_settings(data_dir: Path | None = None, models: list[str] | None = None)
 
 @contextmanager
 def open_registry(data_dir: Path | None) -> Iterator[Database]:
-    """The registry, with its tables up to date. Raises RegistryUnavailable."""
-    from headmap.registry.migrations import migrate
+    """The registry, with its tables up to date and the bundled map in it. Raises RegistryUnavailable."""
+    from headmap.registry.bundled import prepare_registry
     from headmap.registry.session import open_database
 
     settings = load_settings(data_dir)
-    migrate(settings)
+    prepare_registry(settings)
     database = open_database(settings)
     try:
         yield database

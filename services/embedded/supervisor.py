@@ -24,7 +24,7 @@ import httpx
 
 from headmap.errors import HeadmapError
 from headmap.models import find_model
-from headmap.registry.migrations import migrate
+from headmap.registry.bundled import prepare_registry
 from headmap.settings import Settings
 from services.embedded.metrics_folder import metrics_folder
 from services.embedded.process import Process
@@ -85,7 +85,7 @@ class Supervisor:
         self._lock = _lock(self.settings.data_dir)
         self._socket = _bind(self._host, self._port)
         self._port = self._socket.getsockname()[1]
-        migrate(self.settings)
+        prepare_registry(self.settings)
         shutil.rmtree(metrics_folder(self.settings), ignore_errors=True)
         file = self._socket.fileno()
         self._web = Process("web", ["services.embedded.web", str(file)], self.settings, keep=[file])

@@ -24,7 +24,10 @@ if TYPE_CHECKING:
 
 DEMO_MODEL = "headmap/demo-ocr"
 DEMO_FOLDER = Path(__file__).parent / "demo" / "model"
+HEAD_MAP = "head_map.json"
+"""The file of a model's folder that holds its map."""
 
+_ABOUT_IT = ("evaluation.json", HEAD_MAP)  # what was measured of a model is no part of it
 _SAMPLE = 1 << 16
 _SAMPLES_PER_FILE = 64
 
@@ -110,7 +113,7 @@ def fingerprint(folder: Path) -> str:
     digest = hashlib.sha256()
     files = [path for path in folder.iterdir() if path.suffix in (".json", ".jinja", ".safetensors", ".model", ".txt")]
     for path in sorted(files):
-        if path.name == "evaluation.json":
+        if path.name in _ABOUT_IT:
             continue
         size = path.stat().st_size
         digest.update(f"{path.name}:{size}:".encode())

@@ -101,8 +101,10 @@ def test_pages_into_a_file_is_one_line_of_error(tmp_path: Path) -> None:
 # ---- maps
 
 
-def test_an_empty_registry_says_so(tmp_path: Path) -> None:
-    assert "no maps yet" in run("maps", "list", "--data-dir", tmp_path).stdout
+def test_a_first_list_has_the_bundled_map_alone(tmp_path: Path) -> None:
+    (listed,) = json.loads(run("maps", "list", "--json", "--data-dir", tmp_path).stdout)
+    assert (listed["model"], listed["aliases"]) == (DEMO_MODEL, ["bundled", "default"])
+    assert "no maps yet" in run("maps", "list", "--model", "some/model", "--data-dir", tmp_path).stdout
 
 
 def test_maps_are_listed_and_shown(tmp_path: Path, map_id: str) -> None:
