@@ -27,7 +27,12 @@ def list_(
     as_json: AsJson = False,
     data_dir: DataDir = None,
 ) -> None:
-    """List maps, newest first."""
+    """List maps, newest first.
+
+    \b
+    Example:
+      headmap maps list --model headmap/demo-ocr --json
+    """
     from headmap.registry.maps import list_maps
 
     with open_registry(data_dir) as database, database.read() as session:
@@ -54,7 +59,12 @@ def list_(
 @app.command("show")
 @one_line_errors
 def show(map_id: MapId, as_json: AsJson = False, data_dir: DataDir = None) -> None:
-    """Show a map's provenance, and its strongest heads with their 95 % confidence intervals."""
+    """Show a map's provenance, and its strongest heads with their 95 % confidence intervals.
+
+    \b
+    Example:
+      headmap maps show d7d7
+    """
     from headmap.page_sums import Z95
     from headmap.pictures.heatmap import TOP_SHARE
     from headmap.registry.maps import get_map, get_scores, get_standard_errors
@@ -94,7 +104,12 @@ def draw(
     kv_heads: Annotated[bool, typer.Option("--kv-heads", help="KV heads, each with its query heads' scores.")] = False,
     data_dir: DataDir = None,
 ) -> None:
-    """Draw a map: layers down, heads across."""
+    """Draw a map: layers down, heads across.
+
+    \b
+    Example:
+      headmap maps draw d7d7 --out map.svg
+    """
     from headmap.pictures.heatmap import Picture
     from headmap.pictures.heatmap import draw as draw_heatmap
     from headmap.registry.maps import get_map, get_scores
@@ -118,7 +133,12 @@ def export(
     ] = False,
     data_dir: DataDir = None,
 ) -> None:
-    """Write a map as JSON that `import` and POST /maps take."""
+    """Write a map as JSON that `import` and POST /maps take.
+
+    \b
+    Example:
+      headmap maps export d7d7 --bare --out map.json
+    """
     from headmap.registry.maps import get_map, get_scores
 
     with open_registry(data_dir) as database, database.read() as session:
@@ -149,7 +169,12 @@ def import_(
     revision: Annotated[str | None, typer.Option(help="The model's revision.")] = None,
     data_dir: DataDir = None,
 ) -> None:
-    """File a map from JSON."""
+    """File a map from JSON.
+
+    \b
+    Example:
+      headmap maps import map.json --model Qwen/Qwen2-VL-2B-Instruct --num-kv-heads 2
+    """
     from headmap.head_scores import HeadScores
     from headmap.registry.maps import Provenance, add_map
 
