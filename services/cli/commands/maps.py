@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -196,6 +197,32 @@ def import_(
     with open_registry(data_dir) as database, database.write() as session:
         map_id = add_map(session, provenance, scores, move_default=False)
     typer.echo(map_id)
+
+
+@app.command("alias")
+@one_line_errors
+def alias(
+    map_id: MapId,
+    name: Annotated[str, typer.Argument(help="The alias; `default` is the map that requests get without asking.")],
+    as_json: AsJson = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Point an alias of the map's model at the map. Running servers follow within HEADMAP_MAP_REFRESH_SECONDS.
+
+    \b
+    Example:
+      headmap maps alias d7d7 default
+    """
+    from headmap.registry.maps import ALIAS_PATTERN, set_alias
+
+    if re.fullmatch(ALIAS_PATTERN, name) is None:
+        fail(f"NAME: {name!r} is no alias; it must match {ALIAS_PATTERN}", code=2)
+    with open_registry(data_dir) as database, database.write() as session:
+        record = set_alias(session, whole_id(session, map_id), name)
+    if as_json:
+        typer.echo(json.dumps(asdict(record), default=str, indent=2))
+    else:
+        typer.echo(f"{name} of {record.model} is now {record.id}, version {record.version}")
 
 
 def picture_form(out: Path) -> PictureForm:
