@@ -213,10 +213,13 @@ def alias(
     Example:
       headmap maps alias d7d7 default
     """
-    from headmap.registry.maps import ALIAS_PATTERN, set_alias
+    from headmap.registry.maps import ALIAS_PATTERN, MAX_ALIAS, set_alias
 
-    if re.fullmatch(ALIAS_PATTERN, name) is None:
-        fail(f"NAME: {name!r} is no alias; it must match {ALIAS_PATTERN}", code=2)
+    if len(name) > MAX_ALIAS or re.fullmatch(ALIAS_PATTERN, name) is None:
+        fail(
+            f"NAME: {name!r} is no alias: at most {MAX_ALIAS} of letters, digits and ._-, a letter or digit first",
+            code=2,
+        )
     with open_registry(data_dir) as database, database.write() as session:
         record = set_alias(session, whole_id(session, map_id), name)
     if as_json:

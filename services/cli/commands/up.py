@@ -68,6 +68,7 @@ def up(
         stop_signals() as came,
         Supervisor(settings, host=host, port=port, notices=notices, hurry=lambda: came() > 1) as cluster,
     ):
+        out.print("  starting", style="dim")
         cluster.watch(lambda: came() > 0)
         out.print("  ending   running requests finish first; Ctrl-C again ends them", style="dim")
     out.print("  ended")
@@ -75,7 +76,7 @@ def up(
 
 def _map(info: ModelInfo, settings: Settings) -> str:
     """The map that serves `info`; without one, how to make it."""
-    from headmap.errors import MapNotFound
+    from headmap.errors import MapNotFound, RegistryUnavailable
     from headmap.registry.maps import resolve_map
     from headmap.registry.session import open_database
 
@@ -85,6 +86,8 @@ def _map(info: ModelInfo, settings: Settings) -> str:
             record, match = resolve_map(session, info.name, info.revision)
     except MapNotFound:
         return f"none of {info.name} yet; `headmap score {info.name}` makes one"
+    except RegistryUnavailable as error:
+        return f"unknown: {error.detail}"
     finally:
         database.close()
     revision = "" if match == "exact" else ", of another revision of the model"
