@@ -104,9 +104,9 @@ def console(*, stderr: bool = False) -> Console:
 
 
 def progress_bar(unit: str, screen: Console | None = None) -> Progress:
-    """A bar with counts, the time passed and the time left; a plain line where `screen` is no terminal.
+    """A bar on standard error, with counts, the time passed and the time left; a plain line where it is no terminal.
 
-    `screen` is standard error when left out.
+    On a `screen` that is given the bar goes when it is done, and there is none where that is no terminal.
     """
     from rich.progress import (
         BarColumn,
@@ -128,6 +128,8 @@ def progress_bar(unit: str, screen: Console | None = None) -> Progress:
         TextColumn("left"),
         TimeRemainingColumn(),
         console=screen or console(stderr=True),
+        transient=screen is not None,
+        disable=screen is not None and not screen.is_terminal,
     )
 
 

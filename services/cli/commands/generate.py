@@ -17,6 +17,14 @@ if TYPE_CHECKING:
     from headmap.settings import Settings
 
 
+def _share(ratio: float | None) -> float | None:
+    if ratio is not None and 1 < ratio <= 100:
+        raise typer.BadParameter(f"{ratio:g} is above 1; a ratio is a share: {ratio / 100:g} for {ratio:g} %")
+    if ratio is not None and not 0 < ratio <= 1:
+        raise typer.BadParameter(f"{ratio:g} is not above 0 and at most 1; a ratio is a share: 0.2 for 20 %")
+    return ratio
+
+
 @one_line_errors
 def generate(
     model: Annotated[str, typer.Argument(help="headmap/demo-ocr, a Hub id in the local cache, or a folder.")],
@@ -32,12 +40,19 @@ def generate(
         ),
     ] = None,
     budget: Annotated[int | None, typer.Option(min=1, help="Tokens per KV head, on average.")] = None,
-    ratio: Annotated[float | None, typer.Option(help="Share of the prompt to keep, above 0 to 1.")] = None,
+    ratio: Annotated[
+        float | None, typer.Option(callback=_share, help="Share of the prompt to keep: 0.2 for 20 %.")
+    ] = None,
     map_name: Annotated[str | None, typer.Option("--map", help="Id or alias of a map. [default: default]")] = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="The most to answer.")] = 128,
     data_dir: DataDir = None,
 ) -> None:
-    """Ask a model about pictures; the answer streams as it comes."""
+    """Ask a model about pictures; the answer streams as it comes.
+
+    \b
+    Example:
+      headmap generate headmap/demo-ocr --image page.png --ratio 0.2 "What is the value of BXP?"
+    """
     from headmap.errors import EmptyPrompt
     from headmap.kvcache.plan import KVRequest
     from headmap.kvcache.planning import check_request

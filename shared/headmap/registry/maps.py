@@ -71,6 +71,9 @@ class MapRecord(Provenance):
     aliases: tuple[str, ...]
 
 
+ALIAS_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+MAX_ALIAS = 64
+
 _COLUMNS = [field.name for field in fields(MapRecord) if field.name != "aliases"]
 
 

@@ -117,6 +117,14 @@ def test_maps_are_listed_and_shown(tmp_path: Path, map_id: str) -> None:
     assert "layer" in run("maps", "show", map_id, "--data-dir", tmp_path).stdout
 
 
+def test_an_alias_is_pointed_at_a_map(tmp_path: Path, map_id: str) -> None:
+    told = json.loads(run("maps", "alias", map_id[:6], "stable", "--json", "--data-dir", tmp_path).stdout)
+    assert (told["id"], told["aliases"]) == (map_id, ["default", "stable"])
+    assert "stable of" in run("maps", "alias", map_id, "stable", "--data-dir", tmp_path).stdout
+    refused(run("maps", "alias", "nope", "stable", "--data-dir", tmp_path), 1, "'nope'")
+    refused(run("maps", "alias", map_id, "a b", "--data-dir", tmp_path), 2, "'a b'")
+
+
 @pytest.mark.parametrize("bare", [False, True])
 def test_an_export_can_be_imported(tmp_path: Path, map_id: str, bare: bool) -> None:
     file = tmp_path / "map.json"

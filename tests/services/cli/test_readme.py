@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
 from typer.main import get_command
 
+import headmap
 from headmap.families.registry import FAMILIES
 from headmap.kvcache.methods import METHODS
 from services.cli.main import app
@@ -17,7 +20,7 @@ from services.cli.settings_table import with_table
 ROOT = Path(__file__).parents[3]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PAGES = sorted((ROOT / "docs").glob("*.md"))
-ALL = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *PAGES)
+ALL = (*(ROOT / f"{name}.md" for name in ("README", "CONTRIBUTING", "CHANGELOG", "SECURITY")), *PAGES)
 
 
 def read(name: str) -> str:
@@ -26,6 +29,14 @@ def read(name: str) -> str:
 
 def test_the_readme_is_one_short_read() -> None:
     assert len(README.split()) < 700
+
+
+def test_the_version_is_the_same_everywhere() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert project["version"] == headmap.__version__ == cited["version"]
+    assert f"## [{headmap.__version__}]" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert "2506.05344" in cited["preferred-citation"]["url"]
 
 
 def test_the_table_of_settings_is_up_to_date() -> None:
