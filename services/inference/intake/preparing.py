@@ -23,6 +23,7 @@ from services.inference.intake.fetching import ImageFetcher
 from services.inference.intake.image_pool import ImagePool
 from services.inference.intake.images import EncodedImage, ImageSource
 from services.inference.served_model import OpenedModel, ServedModel
+from services.inference.tools.requests import with_ids_for
 
 _PICTURE_ALONE = ({"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "?"}]},)
 
@@ -95,9 +96,8 @@ class Intake:
                     param=source.field,
                 )
         try:
-            prompt = model.prompts.prepare(
-                conversation.messages, images, conversation.tools, conversation.template_kwargs
-            )
+            messages = with_ids_for(model.prompts.template_text, conversation.messages)
+            prompt = model.prompts.prepare(messages, images, conversation.tools, conversation.template_kwargs)
         except HeadmapError:
             raise
         except ValueError as error:

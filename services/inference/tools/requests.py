@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -16,6 +17,8 @@ MOST_TOOLS = 128
 """OpenAI's bound."""
 
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+_SHORT_ID = re.compile(r"[A-Za-z0-9]{9}")
+_WANTS_SHORT_IDS = re.compile(r"id\s*\|\s*length\s*!=\s*9\b")
 
 
 @dataclass(frozen=True)
@@ -33,11 +36,11 @@ def check_tools(tools: Sequence[Mapping[str, Any]]) -> tuple[Tool, ...]:
     checked: list[Tool] = []
     for number, tool in enumerate(tools):
         field = f"tools.{number}"
-        if tool.get("type", "function") != "function":
+        if tool.get("type") not in (None, "function"):
             _refuse(f"{field}.type", f"only functions are served, got {tool.get('type')!r}")
-        function = tool.get("function", tool)
-        if function is not tool:
-            field = f"{field}.function"
+        function = tool
+        if tool.get("function") is not None:
+            function, field = tool["function"], f"{field}.function"
         if not isinstance(function, Mapping):
             _refuse(field, f"must be an object, got {function!r}")
         name = function.get("name")
@@ -50,7 +53,10 @@ def check_tools(tools: Sequence[Mapping[str, Any]]) -> tuple[Tool, ...]:
             parameters = {}
         if not isinstance(parameters, Mapping) or parameters.get("type", "object") != "object":
             _refuse(f"{field}.parameters", "must be the JSON schema of an object")
-        checked.append(Tool(name, {"type": "object", **parameters}, str(function.get("description") or "")))
+        description = function.get("description")
+        if not isinstance(description, str | None):
+            _refuse(f"{field}.description", f"must be text, got {description!r:.80}")
+        checked.append(Tool(name, {"type": "object", **parameters}, description or ""))
     return tuple(checked)
 
 
@@ -92,6 +98,29 @@ def history_calls(calls: Sequence[Mapping[str, Any]], field: str) -> list[dict[s
         told = {} if identity is None else {"id": identity}
         made.append({**told, "type": "function", "function": {"name": name, "arguments": arguments}})
     return made
+
+
+def with_ids_for(template: str, messages: Sequence[dict[str, Any]]) -> Sequence[dict[str, Any]]:
+    """Messages whose ids of calls the chat template takes: Mistral's refuse ids of other than nine characters, so
+    longer and shorter ones become nine letters and digits that are the same in the call and in its answer."""
+    if not _WANTS_SHORT_IDS.search(template):
+        return messages
+    return [_with_short_ids(message) for message in messages]
+
+
+def _with_short_ids(message: dict[str, Any]) -> dict[str, Any]:
+    made = dict(message)
+    if "tool_calls" in made:
+        made["tool_calls"] = [
+            {**call, "id": _short_id(call["id"])} if "id" in call else call for call in made["tool_calls"]
+        ]
+    if "tool_call_id" in made:
+        made["tool_call_id"] = _short_id(made["tool_call_id"])
+    return made
+
+
+def _short_id(identity: str) -> str:
+    return identity if _SHORT_ID.fullmatch(identity) else hashlib.sha256(identity.encode()).hexdigest()[:9]
 
 
 def _arguments(given: object, field: str) -> dict[str, Any]:

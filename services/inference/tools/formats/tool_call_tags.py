@@ -25,7 +25,7 @@ def is_written_by(template: str) -> bool:
 
 
 def reader(tools: Sequence[Tool]) -> BlockReader:
-    return BlockReader(OPENING, CLOSING, partial(_calls, tools), markers=(OPENING, CLOSING))
+    return BlockReader(OPENING, CLOSING, partial(_calls, tools), markers=(OPENING, CLOSING, *_ARGUMENT))
 
 
 def _calls(tools: Sequence[Tool], body: str) -> Found | None:

@@ -132,6 +132,19 @@ def test_the_turns_of_a_tool_loop_reach_the_template(client: TestClient, models:
     assert (tool["role"], tool["tool_call_id"], tool["name"]) == ("tool", "c1", "look_up")
 
 
+def test_a_template_that_takes_short_ids_gets_them_again_in_the_next_turn(
+    client: TestClient, models: FakeModels
+) -> None:
+    models.prompt_maker.template_text = "{% if tools and tool_call.id|length != 9 %}[TOOL_CALLS]{% endif %}"
+    models.engine.words = ('[TOOL_CALLS][{"name":"look_up",', '"arguments":{"key":"A"}}]', "")
+    message = ask(client).json()["choices"][0]["message"]
+    answer = {"role": "tool", "tool_call_id": message["tool_calls"][0]["id"], "content": "42"}
+    assert ask(client, messages=[{"role": "user", "content": "Hi"}, message, answer]).status_code == 200
+    _, assistant, tool = models.prompt_maker.conversations[-1]
+    assert assistant["tool_calls"][0]["id"] == tool["tool_call_id"]
+    assert len(tool["tool_call_id"]) == 9
+
+
 BAD: list[tuple[dict[str, Any], str]] = [
     ({"tools": [{"type": "retrieval"}]}, "tools.0.type"),
     ({"tool_choice": {"type": "function", "function": {"name": "nope"}}}, "tool_choice"),

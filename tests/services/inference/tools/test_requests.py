@@ -9,7 +9,7 @@ from headmap.engine.sampling.grammar import Grammars
 from headmap.errors import InvalidParameter
 from services.inference.tools.calls import Tool
 from services.inference.tools.forced import forced_schema
-from services.inference.tools.requests import Choice, check_tools, history_calls, settle_choice
+from services.inference.tools.requests import Choice, check_tools, history_calls, settle_choice, with_ids_for
 from tests.services.inference.fakes import EOS, VOCABULARY
 
 GRAMMARS = Grammars(VOCABULARY, frozenset({EOS}))
@@ -27,6 +27,9 @@ def test_both_forms_of_a_tool_are_read() -> None:
         tool,
     )
     assert check_tools([function()]) == (Tool("f", {"type": "object"}),)
+    assert check_tools([{"type": None, "name": "f", "function": None, "description": None}]) == check_tools(
+        [function()]
+    )
 
 
 BAD: list[tuple[list[dict[str, Any]], str]] = [
@@ -37,6 +40,7 @@ BAD: list[tuple[list[dict[str, Any]], str]] = [
     ([function(parameters=[])], "tools.0.function.parameters"),
     ([function(name=f"f{number}") for number in range(129)], "tools"),
     ([{"type": "function", "function": 5}], "tools.0.function"),
+    ([function(description=5)], "tools.0.function.description"),
     ([{"type": "web_search"}], "tools.0.type"),
     ([{"type": "function"}], "tools.0.name"),
 ]
@@ -85,6 +89,23 @@ def test_history_has_arguments_as_objects() -> None:
         with pytest.raises(InvalidParameter) as caught:
             history_calls([{"function": {"name": "f", "arguments": arguments}}], "messages.1.tool_calls")
         assert caught.value.param == "messages.1.tool_calls.0.function.arguments"
+
+
+def test_a_template_of_short_ids_gets_them() -> None:
+    identities = ("call_0123456789abcdef01234567", "c1", "a-b-c-d-e", "AbCdEf012")
+    messages = [
+        {"role": "user", "content": "Hi"},
+        {"role": "assistant", "tool_calls": [{"id": one, "function": {"name": "f"}} for one in identities]},
+        *({"role": "tool", "content": "42", "tool_call_id": one} for one in identities),
+    ]
+    assert with_ids_for("{{ tool_call.id }}", messages) == messages
+    user, assistant, *answers = with_ids_for("{% if tool_call.id|length != 9 %}", messages)
+    calls = [call["id"] for call in assistant["tool_calls"]]
+    assert [answer["tool_call_id"] for answer in answers] == calls
+    assert all(len(one) == 9 and one.isalnum() for one in calls)
+    assert len(set(calls)) == len(calls)
+    assert (calls[-1], user) == ("AbCdEf012", messages[0])
+    assert messages[1]["tool_calls"][0]["id"] == identities[0]
 
 
 # ---- the schema that forces a call
