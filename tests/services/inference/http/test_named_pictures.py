@@ -22,10 +22,10 @@ def picky(models: FakeModels, client: TestClient, monkeypatch: pytest.MonkeyPatc
     (maker,) = models.prompts.values()
     prepare = maker.prepare
 
-    def picky_prepare(messages: Sequence[dict[str, Any]], images: Sequence[Image.Image]) -> PreparedPrompt:
+    def picky_prepare(messages: Sequence[dict[str, Any]], images: Sequence[Image.Image], *more: Any) -> PreparedPrompt:
         if any(image.width > 200 * image.height for image in images) or not messages[-1]["content"][-1].get("text"):
             raise ValueError("absolute aspect ratio must be smaller than 200, got 200.0")
-        return prepare(messages, images)
+        return prepare(messages, images, *more)
 
     monkeypatch.setattr(maker, "prepare", picky_prepare)
     return client

@@ -98,6 +98,15 @@ def test_a_template_without_tools_answers_as_text_and_says_so(client: TestClient
     assert "tool_calls" not in ask(client).json()["choices"][0]["message"]
 
 
+def test_without_parallel_calls_the_first_is_the_only_one(client: TestClient, models: FakeModels) -> None:
+    models.prompt_maker.template_text = "{% if tools %}<tool_call>{% endif %}"
+    call = '<tool_call>{"name":"look_up","arguments":{"key":"A"}}</tool_call>'
+    models.engine.words = (call, call, "")
+    for parallel, count in ((None, 2), (True, 2), (False, 1)):
+        message = ask(client, parallel_tool_calls=parallel).json()["choices"][0]["message"]
+        assert len(message["tool_calls"]) == count
+
+
 def test_none_shows_no_tools(client: TestClient, models: FakeModels) -> None:
     models.prompt_maker.template_text = "{% if tools %}<tool_call>{% endif %}"
     assert ask(client, tool_choice="none").json()["choices"][0]["message"]["content"] == "It says ABC"
