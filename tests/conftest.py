@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import settings
 
 if TYPE_CHECKING:
     from headmap.families.loading import LoadedModel
@@ -21,9 +21,12 @@ os.environ.setdefault(
     "TRITON_INTERPRET", "1"
 )  # read when triton is imported, which torch may do: kernels run on the CPU
 
-# How long an example takes says how busy the machine is.
-settings.register_profile("headmap", deadline=None)
-settings.load_profile("headmap")
+with suppress(ImportError):  # the environments of tests/clients do without
+    from hypothesis import settings
+
+    # How long an example takes says how busy the machine is.
+    settings.register_profile("headmap", deadline=None)
+    settings.load_profile("headmap")
 
 FAMILIES = ("qwen2_vl", "llava_next_llama", "llava_next_mistral")
 
