@@ -43,7 +43,7 @@ elif [ "$$(uname -s)" != Linux ]; then echo "Fetching torch, about 200 MB."; \
 elif command -v nvidia-smi >/dev/null; then echo "Fetching torch with its CUDA libraries, about 3 GB."; \
 else echo "Fetching torch with CUDA libraries, about 3 GB, though this machine shows no NVIDIA GPU."; \
 echo "The build for the CPU alone is about 200 MB. Ctrl-C, then: make setup TORCH_INDEX=URL,"; \
-echo "with the URL that torch's own installation page names for builds for the CPU."; fi
+echo "with the URL that the installation page of torch names for builds for the CPU."; fi
 endef
 
 setup: $(STAMP)
