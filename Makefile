@@ -36,14 +36,25 @@ help:
 	@echo 'make lint     ruff and mypy;  make format lets ruff put things right'
 	@echo 'make clean    remove what demo and tests leave behind; .venv stays'
 
+# What pip is about to fetch. On Linux, torch's default build brings the CUDA libraries along, GPU or none.
+define ANNOUNCE_TORCH
+if [ -n "$(TORCH_INDEX)" ]; then echo "Fetching torch from TORCH_INDEX; a build for the CPU alone is about 200 MB."; \
+elif [ "$$(uname -s)" != Linux ]; then echo "Fetching torch, about 200 MB."; \
+elif command -v nvidia-smi >/dev/null; then echo "Fetching torch with its CUDA libraries, about 3 GB."; \
+else echo "Fetching torch with CUDA libraries, about 3 GB, though this machine shows no NVIDIA GPU."; \
+echo "The build for the CPU alone is about 200 MB. Ctrl-C, then: make setup TORCH_INDEX=URL,"; \
+echo "with the URL that the installation page of torch names for builds for the CPU."; fi
+endef
+
 setup: $(STAMP)
 
 $(STAMP): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo '$(PYTHON) is older than 3.11; name a newer one: make setup PYTHON=python3.12' >&2; exit 1; }
 	@test -x $(BIN)/python || { echo 'Making $(VENV)'; $(PYTHON) -m venv $(VENV); }
-	@echo 'Installing; the first time takes some minutes, mostly for torch'
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(if $(TORCH_INDEX),--index-url '$(TORCH_INDEX)') '$(TORCH)'
+	@$(BIN)/python -c 'import torch' 2>/dev/null || bash -c '$(ANNOUNCE_TORCH)'
+	@$(BIN)/python -m pip install --disable-pip-version-check $(if $(TORCH_INDEX),--index-url '$(TORCH_INDEX)') '$(TORCH)'
+	@echo 'Installing the rest: about a minute'
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[model,dev]'
 	@touch $@
 

@@ -1,4 +1,4 @@
-"""The README's short forms of what docs/findings.md shows in full, each from one result."""
+"""The short forms at the head of docs/findings.md, each from one result."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def steps(result: Result) -> str:
         return ""
     return (
         "- Speed on a CPU, in times what transformers' dense cache takes: a decode step at equal bytes "
-        f"{step}, a prefill {prefill} ([docs/findings.md](docs/findings.md)).\n"
+        f"{step}, a prefill {prefill}.\n"
     )
 
 

@@ -1,4 +1,7 @@
-"""Migrate the registry: `python -m services.migrate`, or to another revision: `python -m services.migrate base`."""
+"""Migrate the registry and file the bundled map in it: `python -m services.migrate`.
+
+Or migrate to another revision, and file nothing: `python -m services.migrate base`.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from sqlalchemy.exc import OperationalError
 
 from headmap.errors import RegistryUnavailable
 from headmap.http.logs import setup_logging
+from headmap.registry.bundled import prepare_registry
 from headmap.registry.migrations import current_revision, migrate
 from headmap.registry.session import open_engine
 from headmap.settings import load_settings
@@ -27,7 +31,10 @@ def main(argv: list[str] | None = None) -> int:
     setup_logging(settings, "migrate")
     try:
         if not arguments.show:
-            migrate(settings, arguments.revision)
+            if arguments.revision == "head":
+                prepare_registry(settings)
+            else:
+                migrate(settings, arguments.revision)
         with open_engine(settings.sql_url).connect() as connection:
             logger.info("the registry stands at %s", current_revision(connection))
     except (RegistryUnavailable, OperationalError, CommandError) as error:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,13 +14,43 @@ import pytest
 
 if TYPE_CHECKING:
     from headmap.families.loading import LoadedModel
+    from headmap.settings import Settings
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch is imported; servers run beside the tests
 os.environ.setdefault(
     "TRITON_INTERPRET", "1"
 )  # read when triton is imported, which torch may do: kernels run on the CPU
 
+with suppress(ImportError):  # the environments of tests/clients do without
+    from hypothesis import settings
+
+    # How long an example takes says how busy the machine is.
+    settings.register_profile("headmap", deadline=None)
+    settings.load_profile("headmap")
+
 FAMILIES = ("qwen2_vl", "llava_next_llama", "llava_next_mistral")
+
+
+@pytest.fixture(scope="session")
+def empty_registry(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A migrated SQLite file to copy, since migrating takes longer than most tests."""
+    from headmap.registry.migrations import migrate
+    from headmap.settings import Settings
+
+    settings = Settings(data_dir=tmp_path_factory.mktemp("registry"))
+    migrate(settings)
+    return settings.data_dir / "registry.sqlite3"
+
+
+@pytest.fixture(scope="session")
+def migrated(empty_registry: Path) -> Callable[[Settings], None]:
+    """Makes the registry of settings by such a copy."""
+
+    def copy(settings: Settings) -> None:
+        settings.data_dir.mkdir(parents=True, exist_ok=True)
+        shutil.copy(empty_registry, settings.data_dir)
+
+    return copy
 
 
 @pytest.fixture(scope="session")

@@ -70,12 +70,12 @@ def load_settings(data_dir: Path | None = None, models: list[str] | None = None)
 
 @contextmanager
 def open_registry(data_dir: Path | None) -> Iterator[Database]:
-    """The registry, with its tables up to date. Raises RegistryUnavailable."""
-    from headmap.registry.migrations import migrate
+    """The registry, with its tables up to date and the bundled map in it. Raises RegistryUnavailable."""
+    from headmap.registry.bundled import prepare_registry
     from headmap.registry.session import open_database
 
     settings = load_settings(data_dir)
-    migrate(settings)
+    prepare_registry(settings)
     database = open_database(settings)
     try:
         yield database
@@ -88,16 +88,11 @@ def find_named_model(model: str, data_dir: Path | None) -> tuple[ModelInfo, Sett
 
     Raises ModelNotFound and UnsupportedModel.
     """
-    from headmap.errors import ModelNotFound
     from headmap.models import find_model
 
     settings = load_settings(data_dir)
     widened = settings.model_copy(update={"models": tuple(dict.fromkeys((model, *settings.models)))})
-    try:
-        return find_model(model, widened), widened
-    except ModelNotFound:
-        find_model(model, settings)  # the same error, without listing the requested model among those that are here
-        raise
+    return find_model(model, widened), widened
 
 
 def console(*, stderr: bool = False) -> Console:
@@ -108,8 +103,11 @@ def console(*, stderr: bool = False) -> Console:
     return out if out.is_terminal else Console(stderr=stderr, highlight=False, soft_wrap=True, width=400)
 
 
-def progress_bar(unit: str) -> Progress:
-    """A bar on standard error, with counts, the time passed and the time left; a plain line where it is no terminal."""
+def progress_bar(unit: str, screen: Console | None = None) -> Progress:
+    """A bar on standard error, with counts, the time passed and the time left; a plain line where it is no terminal.
+
+    On a `screen` that is given the bar goes when it is done, and there is none where that is no terminal.
+    """
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -129,7 +127,9 @@ def progress_bar(unit: str) -> Progress:
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
-        console=console(stderr=True),
+        console=screen or console(stderr=True),
+        transient=screen is not None,
+        disable=screen is not None and not screen.is_terminal,
     )
 
 

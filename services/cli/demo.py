@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import os
+import shlex
 import shutil
 import sys
 import time
@@ -22,7 +23,7 @@ from typing import Any
 import httpx
 import numpy as np
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import Progress, TaskID
 from rich.table import Table
 
 from headmap.errors import HeadmapError
@@ -30,6 +31,7 @@ from headmap.head_scores import HeadScores
 from headmap.pictures.heatmap import TOP_SHARE
 from headmap.scoring.pages import Page, make_page
 from headmap.settings import DEMO_MODEL, Settings
+from services.cli.common import progress_bar
 from services.embedded.supervisor import ClusterError, Notices, Supervisor, stop_signals
 
 OUT = Path("demo-out")
@@ -75,7 +77,7 @@ class Demo:
         body = {"model": DEMO_MODEL, "pages": PAGES, "seed": PROFILE_SEED, "max_new_tokens": 512}
         job = self._ok(self._client.post("/score", json=body)).json()
         deadline = time.monotonic() + PROFILE_SECONDS
-        with _progress(self._out) as bar:
+        with progress_bar("pages", self._out) as bar:
             task = bar.add_task("   reading", total=PAGES)
             told = 0
             while job["state"] in ("queued", "running"):
@@ -130,8 +132,15 @@ class Demo:
             self._out.print(f"   {path}: {question.question}  Expected: [bold]{question.answer}[/]")
             table = _table("cache", "answer", "", "tokens kept", "bytes kept")
             self._check()
-            with ThreadPoolExecutor(len(WAYS)) as pool:
-                answers = list(pool.map(lambda way, page=page: self._answer(page, way), WAYS))
+            with progress_bar("answers", self._out) as bar, ThreadPoolExecutor(len(WAYS)) as pool:
+                task = bar.add_task("   asking", total=len(WAYS))
+
+                def answer_in(way: Way, page: Page = page, bar: Progress = bar, task: TaskID = task) -> dict[str, Any]:
+                    answer = self._answer(page, way)
+                    bar.advance(task)
+                    return answer
+
+                answers = list(pool.map(answer_in, WAYS))
             for way, answer in zip(WAYS, answers, strict=True):
                 text, kv = answer["generated_text"].strip(), answer["details"]["kv"]
                 is_right = text == question.answer
@@ -195,7 +204,9 @@ def main() -> int:
         out.print(f"   logs: {settings.data_dir / 'logs'}")
         return 1
     out.print(f"\n[bold green]All of it worked[/], in {time.monotonic() - started:.0f} s.\n")
-    _next_steps(out)
+    out.print("Ask the same pages in the browser, with the map that the demo has made:\n")
+    out.print(f"   [bold]{shlex.join(next_command(settings))}[/]\n")
+    out.print(f"   The pages are {OUT / 'page-1.png'} to {OUT / f'page-{ASK_PAGES}.png'}; Ctrl-C ends it.")
     return 0
 
 
@@ -231,29 +242,11 @@ def _run(out: Console, settings: Settings) -> list[str]:
     return demo.failures
 
 
-def _next_steps(out: Console) -> None:
-    out.print("[bold]Next[/]")
-    out.print("   Profile the bundled model on a running cluster, then ask it something:")
-    question = make_page(ASK_SEED, 0).questions[0].question
-    for line in (
-        "curl localhost:8000/score -H 'Content-Type: application/json' \\",
-        f'  -d \'{{"model": "{DEMO_MODEL}", "pages": {PAGES}}}\'',
-        "",
-        "curl localhost:8000/generate -H 'Content-Type: application/json' -d @- <<EOF",
-        f'{{"inputs": "{question}",',
-        f' "images": ["$(base64 < {OUT / "page-1.png"} | tr -d \'\\n\')"], "parameters": {{"kv": {{"ratio": 0.2}}}}}}',
-        "EOF",
-        "",
-    ):
-        out.print(line, markup=False)
-    out.print(
-        "   Or see it: [bold]make up[/] starts the same cluster, to stay; then open [bold]http://127.0.0.1:8000[/]"
-    )
-
-
-def _progress(out: Console) -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("pages"))
-    return Progress(*columns, TimeElapsedColumn(), console=out, disable=not out.is_terminal)
+def next_command(settings: Settings) -> list[str]:
+    """What goes on with the demo's own map: the same cluster, to stay, opened in the browser."""
+    program = Path(sys.executable).parent / "headmap"
+    shown = program.relative_to(Path.cwd()) if program.is_relative_to(Path.cwd()) else program
+    return [str(shown), "up", "--data-dir", os.path.relpath(settings.data_dir), "--open"]
 
 
 def _table(*columns: str) -> Table:

@@ -25,9 +25,9 @@ from services.cli.commands import (
 
 app = typer.Typer(
     name="headmap",
-    help="Profile a multimodal model's visual heads once, then serve it with a KV cache sized head by head.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # as markup, a text's [brackets] would vanish
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
@@ -44,7 +44,23 @@ def root(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Say the version.")
     ] = False,
 ) -> None:
-    """Profile a multimodal model's visual heads once, then serve it with a KV cache sized head by head."""
+    """Profile a multimodal model's visual heads once, then serve it with a KV cache sized head by head.
+
+    \b
+    What people do first:
+      1. See it in the browser     headmap up --open
+      2. Profile a model           headmap score headmap/demo-ocr --pages 40
+      3. Look at the map           headmap maps list
+      4. Ask with a fifth of the   headmap generate headmap/demo-ocr --ratio 0.2
+         cache                       --image page.png "What is the value of BXP?"
+      5. Serve a model of your own headmap up --model Qwen/Qwen2-VL-2B-Instruct
+
+    `headmap COMMAND -h` has an example of each command. `headmap --install-completion` completes commands in your
+    shell.
+
+    Exit codes: 0, it worked; 1, it failed, and one line on standard error says why; 2, wrong usage or a wrong setting;
+    3, `maps check` found the maps too different; 130, interrupted.
+    """
 
 
 app.command("up")(up.up)

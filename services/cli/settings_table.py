@@ -1,4 +1,4 @@
-"""The README's table of settings, from the settings themselves: `python -m services.cli.settings_table` rewrites it."""
+"""The table of docs/settings.md, from the settings themselves: `python -m services.cli.settings_table` rewrites it."""
 
 from __future__ import annotations
 
@@ -33,5 +33,5 @@ def _plain(value: object) -> str:
 
 
 if __name__ == "__main__":
-    readme = Path(sys.argv[1] if len(sys.argv) > 1 else "README.md")
+    readme = Path(sys.argv[1] if len(sys.argv) > 1 else "docs/settings.md")
     readme.write_text(with_table(readme.read_text(encoding="utf-8")), encoding="utf-8")

@@ -52,13 +52,18 @@ def create_app(
 
 
 class DashboardMiddleware:
-    """Lets `dashboard` answer `/`, `/docs` and all under /dashboard, before anything asks for a key."""
+    """Lets `dashboard` answer `/`, `/docs` and all under /dashboard, before anything asks for a key.
+
+    What is posted to `/` is a generation.
+    """
 
     def __init__(self, app: ASGIApp, dashboard: FastAPI) -> None:
         self._app, self._dashboard = app, dashboard
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        ours = scope["type"] == "http" and (scope["path"] in _PATHS or scope["path"].startswith("/dashboard/"))
+        ours = scope["type"] == "http" and (
+            (scope["path"] in _PATHS and scope["method"] in ("GET", "HEAD")) or scope["path"].startswith("/dashboard/")
+        )
         await (self._dashboard if ours else self._app)(scope, receive, send)
 
 

@@ -21,7 +21,8 @@ from services.dashboard.state import Key, State, bearer
 logger = logging.getLogger(__name__)
 
 _ALLOWED = re.compile(
-    r"(score|maps|datasets)(/.+)?|generate(_stream)?|info|health(/.+)?|v1/.+|((inference|scoring)/)?openapi\.json"
+    r"(score|maps|datasets)(/.+)?|generate(_stream)?|(de)?tokenize|info|ping|version|health(/.+)?|v1/.+|"
+    r"((inference|scoring)/)?openapi\.json"
 )
 _ASKED = ("accept", "content-type", "idempotency-key")
 _ANSWERED = ("content-type", "content-disposition", "location", "retry-after", "x-request-id")

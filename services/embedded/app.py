@@ -9,6 +9,7 @@ from dataclasses import replace
 from fastapi import FastAPI, Request
 
 import headmap
+from headmap.http.middleware import SlashMiddleware
 from headmap.http.plumbing import Check, Checks, install, log_start
 from headmap.jobs.broker import Broker
 from headmap.registry.keys import read_keys
@@ -69,6 +70,7 @@ def create_app(
     serving = inference.mount(app, settings, metrics, open_model=open_model, fetcher=fetcher)
     if dashboard is not None:
         app.add_middleware(DashboardMiddleware, dashboard=dashboard)
+        app.add_middleware(SlashMiddleware)  # again, before paths are told apart
     return app
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -57,7 +58,7 @@ class Process:
         elif self._start_at is None:
             wait, self._back_off = self._back_off, min(2 * self._back_off, _LAST_BACK_OFF)
             self._start_at = now + wait
-            return f"the {self.name} process ended with {self.code}; starting it again in {wait:g} s (log: {self.log})"
+            return f"the {self.name} process {self.ending}; starting it again in {wait:g} s (log: {self.log})"
         elif now >= self._start_at:
             self.start()
         return None
@@ -66,6 +67,21 @@ class Process:
     def code(self) -> int | None:
         """The exit status; None while it runs."""
         return None if self._child is None else self._child.poll()
+
+    @property
+    def ending(self) -> str:
+        """How it ended, in words: its exit status, or the signal that killed it."""
+        code = self.code
+        if code is None:
+            return "is running"
+        if code >= 0:
+            return f"ended with {code}"
+        try:
+            name = signal.Signals(-code).name
+        except ValueError:  # a real-time signal
+            name = f"signal {-code}"
+        # SIGKILL leaves no word in the log, and the kernel sends it where memory runs out.
+        return f"was killed by {name}" + (", perhaps for lack of memory" if name == "SIGKILL" else "")
 
     def terminate(self) -> None:
         if self._child is not None and self._child.poll() is None:

@@ -24,7 +24,7 @@ import httpx
 
 from headmap.errors import HeadmapError
 from headmap.models import find_model
-from headmap.registry.migrations import migrate
+from headmap.registry.bundled import prepare_registry
 from headmap.settings import Settings
 from services.embedded.metrics_folder import metrics_folder
 from services.embedded.process import Process
@@ -85,7 +85,7 @@ class Supervisor:
         self._lock = _lock(self.settings.data_dir)
         self._socket = _bind(self._host, self._port)
         self._port = self._socket.getsockname()[1]
-        migrate(self.settings)
+        prepare_registry(self.settings)
         shutil.rmtree(metrics_folder(self.settings), ignore_errors=True)
         file = self._socket.fileno()
         self._web = Process("web", ["services.embedded.web", str(file)], self.settings, keep=[file])
@@ -112,11 +112,11 @@ class Supervisor:
         if web.code is not None:
             self._answered = False
             if not self._answered_once:
-                raise ClusterError(f"the web process ended with {web.code}: {web.last_words()} (log: {web.log})")
+                raise ClusterError(f"the web process {web.ending}: {web.last_words()} (log: {web.log})")
         elif not self._answered and self._answers():
             self._answered = self._answered_once = True
             self._notices.ready(self.url)
-        for process in (web, self._worker):
+        for process in (web, self._worker) if self._answered_once else (self._worker,):
             trouble = process.start_again()
             if trouble is not None:
                 self._notices.trouble(trouble)

@@ -9,7 +9,7 @@ import uuid
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, replace
 
-from headmap.engine.messages import EngineRequest, Event, Failed, Finished, Token
+from headmap.engine.messages import Cancelled, EngineRequest, Event, Failed, Finished, Token
 from headmap.errors import HeadmapError
 from services.inference.maps import ServedMap
 from services.inference.metrics import InferenceMetrics
@@ -66,7 +66,7 @@ class Generation:
         try:
             self.served.opened.engine.submit(self.request, self._on_event)
         except HeadmapError as error:
-            self._metrics.failed(self._model, error.code)
+            self._metrics.failed(self._model, error)
             raise
 
     def cancel(self) -> None:
@@ -108,7 +108,7 @@ class Generation:
 
     async def _events(self) -> AsyncGenerator[Token | Finished, None]:
         """Tokens, then Finished. Raises the error of a Failed."""
-        first, finished = True, False
+        told_at, finished = 0.0, False
         try:
             while not finished:
                 event = await self._queue.get()
@@ -118,16 +118,19 @@ class Generation:
                 if isinstance(event, Finished):
                     self._ended = finished = True
                     self._metrics.finished(self._model, self.request, event, self._submitted)
-                elif first:
-                    self._metrics.first_token(self._model, self._submitted)
-                    first = False
+                else:
+                    before, told_at = told_at, time.perf_counter()
+                    if before:
+                        self._metrics.next_token(self._model, told_at - before)
+                    else:
+                        self._metrics.first_token(self._model, self._submitted)
                 yield event
         except HeadmapError as error:
-            self._metrics.failed(self._model, error.code)
+            self._metrics.failed(self._model, error)
             raise
         except (asyncio.CancelledError, GeneratorExit):
             if not finished:  # a listener that has the result stops listening, too
-                self._metrics.failed(self._model, "cancelled")
+                self._metrics.failed(self._model, Cancelled("the client went away"))
             raise
         finally:
             self.cancel()

@@ -40,7 +40,10 @@ class PromptMaker(Protocol):
 
 
 class Stats(Protocol):
-    """An engine at one moment. KV bytes: of held pages, of the whole pool, and of the kept sessions."""
+    """An engine at one moment. KV bytes: of held pages, of the whole pool, and of the kept sessions.
+
+    A block is `kv_block_tokens` tokens of a sequence, in all layers and KV heads that see everything.
+    """
 
     @property
     def alive(self) -> bool: ...
@@ -52,6 +55,10 @@ class Stats(Protocol):
     def kv_held_bytes(self) -> int: ...
     @property
     def kv_capacity_bytes(self) -> int: ...
+    @property
+    def kv_block_tokens(self) -> int: ...
+    @property
+    def kv_block_bytes(self) -> int: ...
     @property
     def session_bytes(self) -> int: ...
     @property

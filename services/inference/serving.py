@@ -70,6 +70,7 @@ class Serving:
             await book.refresh()
             opened.engine.start()
             self.models[name] = ServedModel(info, opened, book)
+            self.metrics.begin(name)
             logger.info("serving %s, revision %s, on %s as %s", name, info.revision, opened.device, opened.dtype)
         books = [served.maps for served in self.models.values()]
         refresher = MapRefresher(books, self.settings.map_refresh_seconds)

@@ -12,7 +12,7 @@ from headmap.datasets.sources import DEFAULT
 from headmap.datasets.uploads import MAX_NAME, NAME
 from headmap.registry.datasets import DatasetRecord
 from headmap.registry.jobs import AUTO_MAX_PAGES, AUTO_MIN_PAGES, AUTO_OVERLAP, JobRecord
-from headmap.registry.maps import MapRecord, Match
+from headmap.registry.maps import ALIAS_PATTERN, MAX_ALIAS, MapRecord, Match
 from headmap.registry.tables import JobState
 
 MAX_PAGES = 100_000
@@ -21,7 +21,7 @@ MAX_PAGES = 100_000
 _PRINTABLE = r"^[^\x00-\x1f\x7f]+$"
 ModelName = Annotated[str, Field(min_length=1, max_length=512, pattern=_PRINTABLE)]
 Revision = Annotated[str, Field(min_length=1, max_length=128, pattern=_PRINTABLE)]
-AliasName = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+AliasName = Annotated[str, Field(min_length=1, max_length=MAX_ALIAS, pattern=ALIAS_PATTERN)]
 DatasetName = Annotated[str, Field(min_length=1, max_length=MAX_NAME, pattern=f"^{NAME}$")]
 
 

@@ -12,6 +12,7 @@ import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,10 @@ if TYPE_CHECKING:
 
 DEMO_MODEL = "headmap/demo-ocr"
 DEMO_FOLDER = Path(__file__).parent / "demo" / "model"
+HEAD_MAP = "head_map.json"
+"""The file of a model's folder that holds its map."""
 
+_ABOUT_IT = ("evaluation.json", HEAD_MAP)  # what was measured of a model is no part of it
 _SAMPLE = 1 << 16
 _SAMPLES_PER_FILE = 64
 
@@ -50,8 +54,7 @@ def find_model(name: str, settings: Settings, revision: str | None = None) -> Mo
     """The model called `name`. Raises ModelNotFound, or UnsupportedModel for a model of no family."""
     folder = _folder(name, settings, revision)
     if folder is None:
-        known = ", ".join(sorted(_names(settings))) or "none"
-        raise ModelNotFound(f"model: {name!r} is not here; here are {known}", param="model")
+        raise ModelNotFound(f"model: {name!r} is not here; {_suggestion(name, settings)}", param="model")
     info = read_model(name, folder)
     if revision is not None and revision != info.revision and not _is_hub_snapshot(folder):
         raise ModelNotFound(f"revision: {name!r} is here as {info.revision}, not as {revision!r}", param="revision")
@@ -110,7 +113,7 @@ def fingerprint(folder: Path) -> str:
     digest = hashlib.sha256()
     files = [path for path in folder.iterdir() if path.suffix in (".json", ".jinja", ".safetensors", ".model", ".txt")]
     for path in sorted(files):
-        if path.name == "evaluation.json":
+        if path.name in _ABOUT_IT:
             continue
         size = path.stat().st_size
         digest.update(f"{path.name}:{size}:".encode())
@@ -122,6 +125,13 @@ def fingerprint(folder: Path) -> str:
                 file.seek((size - _SAMPLE) * index // (_SAMPLES_PER_FILE - 1))
                 digest.update(file.read(_SAMPLE))
     return f"sha256:{digest.hexdigest()[:16]}"
+
+
+def _suggestion(name: str, settings: Settings) -> str:
+    """Which models are here instead, and the one whose name is near."""
+    here = sorted(known for known in _names(settings) if _folder(known, settings, None) is not None)
+    near = get_close_matches(name, here, n=1)
+    return (f"did you mean {near[0]!r}? " if near else "") + f"here are {', '.join(here)}"
 
 
 def _names(settings: Settings) -> set[str]:

@@ -51,7 +51,9 @@ class Settings(BaseSettings):
         3600.0, gt=0, description="with the registry away, keys let in this long after they were last read"
     )
     key_requests_per_minute: int | None = Field(None, ge=1, description="of each key; unlimited when unset")
-    key_concurrent_requests: int | None = Field(None, ge=1, description="of each key in each process; as above")
+    key_concurrent_requests: int | None = Field(
+        None, ge=1, description="of each key in each process; unlimited when unset"
+    )
     rate_limit_url: str | None = Field(
         None, description="redis://... counts a key's requests over all processes; each counts its own when unset"
     )
@@ -125,6 +127,9 @@ class Settings(BaseSettings):
 
     unknown_fields: Literal["ignore", "refuse"] = Field(
         "ignore", description="of chat messages and their parts; at the top of a body they are always refused"
+    )
+    metrics_aliases: tuple[Literal["vllm"], ...] = Field(
+        (), description="`vllm`: /metrics tells under vLLM's names as well what means the same"
     )
     log_level: str = Field("INFO", description="DEBUG, INFO, WARNING or ERROR")
 

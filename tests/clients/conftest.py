@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,7 +17,7 @@ URL = os.environ.get("HEADMAP_CLIENT_URL")
 KEY = os.environ.get("HEADMAP_CLIENT_KEY", "a-key-of-the-settings")
 
 # Without a server of `python -m tests.clients`: only what is installed beside us, and takes seconds.
-collect_ignore = [] if URL else ["litellm", "langchain", "huggingface", "locust", "fuzz"]
+collect_ignore = [] if URL else [path.name for path in Path(__file__).parent.iterdir() if path.name != "openai"]
 
 _SAMPLE = Path(__file__).parents[2] / "shared" / "headmap" / "demo" / "samples" / "0000.png"
 
@@ -70,3 +71,13 @@ def answer() -> str:
 @pytest.fixture(scope="session")
 def model() -> str:
     return "headmap/demo-ocr"
+
+
+@pytest.fixture
+def pages(tmp_path: Path) -> Path:
+    """A folder of made-up pages: PNGs and pages.jsonl, as `headmap pages` writes them."""
+    folder = tmp_path / "pages"
+    command = [os.environ["HEADMAP_CLIENT_PYTHON"], "-m", "services.cli.main", "pages", "--count", "6", "--seed", "5"]
+    given = {**os.environ, "PYTHONPATH": "shared:."}
+    subprocess.run([*command, "--out", str(folder)], check=True, env=given, capture_output=True)
+    return folder

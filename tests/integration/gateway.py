@@ -45,7 +45,7 @@ class Upstream:
                 pass
 
         self._server = ThreadingHTTPServer((HOSTS[service], port), Handler)
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
 
     def close(self) -> None:
         self._server.shutdown()
@@ -61,15 +61,15 @@ def say(handler: BaseHTTPRequestHandler, status: int, body: str) -> None:
 
 
 class Gateway(Server):
-    """Raises CannotHave where there is no Caddy. Requests are held for a second, not for thirty."""
+    """Raises CannotHave where there is no Caddy. Requests are held for a tenth of a second, not for thirty."""
 
     def __init__(self, folder: Path) -> None:
         program = find_or_install("caddy", "caddy")
         self.port, self.upstream_port = free_port(), free_port()
         text = (GATEWAY / "Caddyfile").read_text()
-        text = text.replace("/etc/caddy/site", str(GATEWAY / "site")).replace(
-            "lb_try_duration 30s", "lb_try_duration 1s"
-        )
+        text = text.replace("/etc/caddy/site", str(GATEWAY / "site"))
+        text = re.sub("lb_try_duration .*", "lb_try_duration 100ms", text)
+        text = re.sub("lb_try_interval .*", "lb_try_interval 50ms", text)
         ports = {"8080": self.port, "8081": free_port(), "8082": free_port(), "8000": self.upstream_port}
         text = re.sub("(?<= )8000|(?<=:)808[12]|^:8080", lambda m: _moved(m[0], ports), text, flags=re.MULTILINE)
         config = folder / "Caddyfile"

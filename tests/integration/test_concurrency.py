@@ -12,6 +12,7 @@ from sqlalchemy import event
 from headmap.head_scores import HeadScores
 from headmap.jobs.submit import submit
 from headmap.registry import maps
+from headmap.registry.bundled import file_bundled_map
 from headmap.registry.jobs import JobRecord, list_jobs
 from headmap.registry.maps import Provenance
 from headmap.registry.session import Database, open_database
@@ -71,6 +72,13 @@ def test_maps_imported_at_once_are_numbered_and_one_is_default(database: Databas
         filed = maps.list_maps(session, model="m").items
     assert sorted(record.version for record in filed) == list(range(1, 25))
     assert [record.aliases for record in filed].count(("default",)) == 1
+
+
+def test_the_bundled_map_filed_by_many_at_once_is_one(database: Database) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(file_bundled_map, [database] * 16))
+    with database.read() as session:
+        assert [record.aliases for record in maps.list_maps(session).items] == [("bundled", "default")]
 
 
 def test_an_alias_moved_by_many_at_once_points_at_one_map(database: Database) -> None:

@@ -155,6 +155,21 @@ def test_an_answer_of_a_service_passes_as_it_is(gateway: Gateway) -> None:
     assert answer.json() == {"code": "queue_full"}
 
 
+def test_what_belongs_to_inference_gets_there_with_or_without_a_slash(gateway: Gateway) -> None:
+    posted = ["/", "/tokenize", "/detokenize/", "/v1/chat/completions/", "/generate/?a=b/"]
+    with closing(gateway.upstream("inference")) as inference:
+        for path in posted:
+            assert post(gateway, path).status_code == 200, path
+        for path in ("/ping", "/version/", "/v1/models/a%2F", "/v1/models/a/"):
+            assert get(gateway, path).status_code == 200, path
+        assert get(gateway, "/").json()["service"] == "headmap"
+        assert httpx.head(gateway.url + "/", trust_env=False).status_code == 200
+    assert [path for path in inference.requests if not path.startswith("/health/live")] == [
+        "/", "/tokenize", "/detokenize", "/v1/chat/completions", "/generate?a=b/",
+        "/ping", "/version", "/v1/models/a%2F", "/v1/models/a",
+    ]  # fmt: skip
+
+
 def test_no_such_path_is_a_problem(gateway: Gateway) -> None:
     answer = get(gateway, "/nowhere")
     assert (answer.status_code, answer.json()["code"]) == (404, "not_found")

@@ -16,7 +16,6 @@ from sqlalchemy import text
 
 from headmap.http.logs import JsonFormatter
 from headmap.registry.keys import create_key, revoke_key
-from headmap.registry.migrations import migrate
 from headmap.registry.session import Database
 from headmap.settings import Settings
 from services.inference.http.app import create_app as create_inference
@@ -60,9 +59,9 @@ def start(service: str, tmp_path: Path, database: Database) -> Iterator[Start]:
 
 
 @pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
+def database(tmp_path: Path, migrated: Callable[[Settings], None]) -> Iterator[Database]:
     settings = Settings(data_dir=tmp_path)
-    migrate(settings)
+    migrated(settings)
     database = Database(settings.sql_url)
     yield database
     database.close()

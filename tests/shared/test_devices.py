@@ -18,7 +18,7 @@ def test_a_setting_may_name_it(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["gpu", "CUDA", "cuda:", "cuda:one", "cuda:-1", "cuda:1 ", "mps", ""])
 def test_others_are_refused_by_the_variables_name(name: str) -> None:
-    with pytest.raises(ValidationError, match="HEADMAP_DEVICE must be auto, cpu, cuda or cuda:N"):
+    with pytest.raises(ValidationError, match="must be auto, cpu, cuda or cuda:N"):
         Settings(device=name)
 
 

@@ -1,4 +1,4 @@
-"""A newcomer's way through the dashboard, in order: from no map at all to a service that goes away while it answers."""
+"""A newcomer's way through the dashboard, in order: from the bundled map to a service that goes away as it answers."""
 
 from __future__ import annotations
 
@@ -67,20 +67,13 @@ def column(page: Page, name: str) -> Locator:
 # ---- a first visit
 
 
-@pytest.mark.parametrize(
-    ("name", "words"), [("maps", "No maps yet"), ("budgets", "No maps yet"), ("jobs", "No jobs yet")]
-)
-def test_empty_pages_say_what_to_do_first(page: Page, name: str, words: str) -> None:
-    show(page, name)
-    expect(page.get_by_role("heading", name=words)).to_be_visible()
-    if name != "jobs":
-        page.get_by_role("link", name="Profile a model").click()
-        expect(page.get_by_role("heading", name="Start a profile")).to_be_visible()
-
-
-def test_without_a_map_the_playground_says_so(page: Page) -> None:
-    show(page, "playground")
-    expect(page.get_by_text("No head map yet")).to_be_visible()
+def test_a_first_visit_finds_the_bundled_map_and_no_jobs(page: Page) -> None:
+    show(page, "maps")
+    expect(page.get_by_role("heading", name=f"{DEMO_MODEL}, version 1")).to_be_visible()
+    for alias in ("bundled", "default"):
+        expect(page.locator("#map .tag", has_text=alias)).to_be_visible()
+    show(page, "jobs")
+    expect(page.get_by_role("heading", name="No jobs yet")).to_be_visible()
 
 
 def test_a_job_is_cancelled_and_tried_again(page: Page) -> None:
@@ -157,15 +150,15 @@ def test_an_alias_is_moved(page: Page, cluster: Cluster) -> None:
     page.get_by_role("button", name="Move", exact=True).click()
     expect(page.locator("#map .tag", has_text="stable")).to_be_visible()
     first = httpx.get(f"{cluster.url}/maps/resolve", params={"model": DEMO_MODEL, "alias": "stable"}).json()
-    page.get_by_role("link", name=re.compile("^Version 1")).click()
-    expect(page.get_by_role("heading", name=f"{DEMO_MODEL}, version 1")).to_be_visible()
+    page.get_by_role("link", name=re.compile("^Version 2")).click()
+    expect(page.get_by_role("heading", name=f"{DEMO_MODEL}, version 2")).to_be_visible()
     page.get_by_role("button", name="Move an alias here").click()
     page.get_by_label("Alias", exact=True).fill("stable")
     expect(page.get_by_text(f"It points at version {first['version']} now.")).to_be_visible()
     page.get_by_role("button", name="Move", exact=True).click()
     expect(page.locator("#map .tag", has_text="stable")).to_be_visible()
     moved = httpx.get(f"{cluster.url}/maps/resolve", params={"model": DEMO_MODEL, "alias": "stable"}).json()
-    assert (first["version"], moved["version"]) == (2, 1)
+    assert (first["version"], moved["version"]) == (3, 2)
 
 
 def test_a_map_is_exported_and_imported_and_equals_itself(page: Page, tmp_path: Path) -> None:
@@ -179,9 +172,9 @@ def test_a_map_is_exported_and_imported_and_equals_itself(page: Page, tmp_path: 
     page.get_by_label("Model", exact=True).fill(DEMO_MODEL)
     page.get_by_label("KV heads in a layer").fill("3")
     page.get_by_role("dialog").get_by_role("button", name="Import").click()
-    expect(page.get_by_role("heading", name=f"{DEMO_MODEL}, version 3")).to_be_visible()
+    expect(page.get_by_role("heading", name=f"{DEMO_MODEL}, version 4")).to_be_visible()
     expect(page.locator(".head-card")).to_contain_text("not known")
-    page.get_by_label("Compare with").select_option(label=_version(page, 2))
+    page.get_by_label("Compare with").select_option(label=_version(page, 3))
     expect(page.locator(".figures", has_text="Rank correlation")).to_contain_text("1.000")
     expect(page.get_by_role("grid")).to_have_count(3)
 
@@ -405,6 +398,7 @@ def test_a_key_is_asked_for_once_and_kept_out_of_the_browser(browser: Browser, l
     dialog.get_by_label("Key").fill(KEY)
     dialog.get_by_role("button", name="Continue").click()
     expect(page.get_by_role("heading", name="No maps yet")).to_be_visible()
+    expect(page.get_by_role("link", name="Profile a model")).to_be_visible()
     for name, words in (("jobs", "No jobs yet"), ("budgets", "No maps yet")):  # not asked again
         show(page, name)
         expect(page.get_by_role("heading", name=words)).to_be_visible()
@@ -461,8 +455,8 @@ def test_pages_look_right_and_can_be_read_by_all(
     else:
         show(page, name)
     if name == "maps":
-        page.get_by_role("link", name=re.compile("^Version 2")).click()  # the newest is an import, which has no pages
-        expect(page.get_by_role("heading", name=f"{DEMO_MODEL}, version 2")).to_be_visible()
+        page.get_by_role("link", name=re.compile("^Version 3")).click()  # the newest is an import, which has no pages
+        expect(page.get_by_role("heading", name=f"{DEMO_MODEL}, version 3")).to_be_visible()
         page.get_by_role("button", name="Show where it looked").click()
         expect(page.locator(".head-page")).to_be_visible()
         page.get_by_label("Compare with").select_option(index=1)

@@ -39,7 +39,12 @@ def bench() -> None:
 @app.command("accuracy")
 @one_line_errors
 def accuracy(json: JsonFile = None, short: Short = False) -> None:
-    """All methods at equal bytes on held-out pages: lookups and transcription."""
+    """All methods at equal bytes on held-out pages: lookups and transcription.
+
+    \b
+    Example:
+      headmap bench accuracy --short --json bench-out/accuracy.json
+    """
     from benchmarks.accuracy import run
 
     fewer: dict[str, Any] = {"pages": 10, "map_pages": 16, "ratios": (0.1, 0.2, 0.4, 1.0)} if short else {}
@@ -57,7 +62,12 @@ def efficiency(
         str, typer.Option(help="native, or avx2: as on a machine without AVX-512 and AMX. Other rows stay in the file.")
     ] = "native",
 ) -> None:
-    """Steps at equal bytes, ways to attend; whole requests by every method, transformers' caches and kvpress."""
+    """Steps at equal bytes, ways to attend; whole requests by every method, transformers' caches and kvpress.
+
+    \b
+    Example:
+      headmap bench efficiency --short --json bench-out/efficiency.json
+    """
     _computes_with(isa)
     from benchmarks.efficiency import PARTS, Grid, run
 
@@ -79,7 +89,12 @@ def books(
         typer.Option("--part", help="steps, memory, graphs, admission, sampling or prefill; all without."),
     ] = None,
 ) -> None:
-    """The engine's books, sampler and packed prefill against their bars; ends with 1 where one is missed."""
+    """The engine's books, sampler and packed prefill against their bars; ends with 1 where one is missed.
+
+    \b
+    Example:
+      headmap bench books --short --json bench-out/books.json
+    """
     from benchmarks.books import PARTS, missed, run
 
     if part and (unknown := set(part) - set(PARTS)):
@@ -95,7 +110,12 @@ def books(
 @app.command("gpu")
 @one_line_errors
 def gpu(json: JsonFile = None) -> None:
-    """A 7 B shape on one GPU: decode steps against the memory's floor and against full caches; ten minutes, 80 GB."""
+    """A 7 B shape on one GPU: decode steps against the memory's floor and against full caches; ten minutes, 80 GB.
+
+    \b
+    Example:
+      headmap bench gpu --json bench-out/gpu.json
+    """
     from benchmarks.gpu import run
 
     _needs("cuda")
@@ -105,7 +125,12 @@ def gpu(json: JsonFile = None) -> None:
 @app.command("scoring")
 @one_line_errors
 def scoring(json: JsonFile = None, short: Short = False) -> None:
-    """Pages per minute against the plain loop, with the same scores; two workers against one."""
+    """Pages per minute against the plain loop, with the same scores; two workers against one.
+
+    \b
+    Example:
+      headmap bench scoring --short --json bench-out/scoring.json
+    """
     from benchmarks.scoring import run
 
     fewer: dict[str, Any] = {"pages": 8, "wide_pages": 1, "endless_tokens": 0, "job_pages": 48} if short else {}
@@ -115,7 +140,12 @@ def scoring(json: JsonFile = None, short: Short = False) -> None:
 @app.command("heads")
 @one_line_errors
 def heads(json: JsonFile = None, short: Short = False) -> None:
-    """Sparsity and stability of the map, and what masking heads does."""
+    """Sparsity and stability of the map, and what masking heads does.
+
+    \b
+    Example:
+      headmap bench heads --short --json bench-out/heads.json
+    """
     from benchmarks.heads import run
 
     fewer: dict[str, Any] = {"pages": 8, "map_pages": 16, "draws": 2} if short else {}
@@ -125,7 +155,12 @@ def heads(json: JsonFile = None, short: Short = False) -> None:
 @app.command("serving")
 @one_line_errors
 def serving(json: JsonFile = None, short: Short = False) -> None:
-    """Throughput and latency over HTTP with 1 to 32 clients, against full caches and against one at a time."""
+    """Throughput and latency over HTTP with 1 to 32 clients, against full caches and against one at a time.
+
+    \b
+    Example:
+      headmap bench serving --short --json bench-out/serving.json
+    """
     from benchmarks.serving import run
 
     fewer: dict[str, Any] = {"clients": (1, 4, 16), "requests": 16, "rounds": 1} if short else {}
@@ -135,7 +170,12 @@ def serving(json: JsonFile = None, short: Short = False) -> None:
 @app.command("gaps")
 @one_line_errors
 def gaps(json: JsonFile = None, short: Short = False) -> None:
-    """How long a running answer waits for its next token while long prompts are prefilled."""
+    """How long a running answer waits for its next token while long prompts are prefilled.
+
+    \b
+    Example:
+      headmap bench gaps --short --json bench-out/gaps.json
+    """
     from benchmarks.gaps import run
 
     fewer: dict[str, Any] = {"prompts": 2, "rounds": 1} if short else {}
@@ -149,7 +189,12 @@ def soak(
     short: Short = False,
     requests: Annotated[int | None, typer.Option(min=10, help="[default: 3,000; 200 with --short]")] = None,
 ) -> None:
-    """Memory of the server over thousands of requests of all methods and page sizes, some of them preempted."""
+    """Memory of the server over thousands of requests of all methods and page sizes, some of them preempted.
+
+    \b
+    Example:
+      headmap bench soak --short --json bench-out/soak.json
+    """
     from benchmarks.soak import run
 
     number = requests or (200 if short else 3000)
@@ -159,7 +204,12 @@ def soak(
 @app.command("health")
 @one_line_errors
 def health(json: JsonFile = None, short: Short = False) -> None:
-    """How soon the health answers while 32 large pictures are decoded."""
+    """How soon the health answers while 32 large pictures are decoded.
+
+    \b
+    Example:
+      headmap bench health --short --json bench-out/health.json
+    """
     from benchmarks.health import run
 
     fewer: dict[str, Any] = {"pictures": 8} if short else {}
@@ -169,7 +219,12 @@ def health(json: JsonFile = None, short: Short = False) -> None:
 @app.command("render")
 @one_line_errors
 def render() -> None:
-    """Tables and plots of the README and the docs from benchmarks/results; needs the repository."""
+    """Tables and plots of the README and the docs from benchmarks/results; needs the repository.
+
+    \b
+    Example:
+      headmap bench render
+    """
     from benchmarks.render import main
 
     main()

@@ -29,7 +29,12 @@ def diff(
     as_json: AsJson = False,
     data_dir: DataDir = None,
 ) -> None:
-    """Compare two maps: rank correlation, heads in common, and the heads that changed most."""
+    """Compare two maps: rank correlation, heads in common, and the heads that changed most.
+
+    \b
+    Example:
+      headmap maps diff d7d7 stable --out changes.svg
+    """
     from headmap.head_scores import compare
     from headmap.pictures.scatter import MapName, draw_scatter
     from headmap.registry.maps import get_scores
@@ -82,6 +87,10 @@ def check(
 
     Exit codes: 0, it is as alike as asked; 3, it is not; 1, they could not be compared (no such map, other shapes, the
     registry is away); 2, wrong usage.
+
+    \b
+    Example:
+      headmap maps check d7d7 --against stable --min-overlap 0.8
     """
     from headmap.head_scores import compare
     from headmap.registry.maps import get_scores

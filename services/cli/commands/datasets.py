@@ -25,7 +25,12 @@ def add(
     ],
     data_dir: DataDir = None,
 ) -> None:
-    """Look all pages through, and put them into the registry, where every worker finds them."""
+    """Look all pages through, and put them into the registry, where every worker finds them.
+
+    \b
+    Example:
+      headmap datasets add invoices ./invoices.zip
+    """
     from headmap.datasets.uploads import check_archive, check_folder, check_name, file_upload
 
     check_name(name)
@@ -43,7 +48,12 @@ def add(
 @app.command("list")
 @one_line_errors
 def list_(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False, data_dir: DataDir = None) -> None:
-    """List built-in datasets, then uploads, newest first."""
+    """List built-in datasets, then uploads, newest first.
+
+    \b
+    Example:
+      headmap datasets list
+    """
     from headmap.datasets.sources import BUILT_IN
     from headmap.registry.datasets import list_datasets
 
@@ -76,7 +86,12 @@ def list_(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = Fa
 @app.command("rm")
 @one_line_errors
 def remove(name: Name, data_dir: DataDir = None) -> None:
-    """Remove an upload with its pages; maps made from it stay."""
+    """Remove an upload with its pages; maps made from it stay.
+
+    \b
+    Example:
+      headmap datasets rm invoices
+    """
     from headmap.datasets.sources import BUILT_IN
     from headmap.registry.datasets import remove_dataset
 

@@ -25,6 +25,10 @@ def doctor(
     """Say what this machine can do: devices, memory, compilers, and each decode backend: right or wrong, how fast.
 
     Exit code 1 where nothing can serve.
+
+    \b
+    Example:
+      headmap doctor headmap/demo-ocr
     """
     quiet_libraries()
     from headmap.doctor import examine

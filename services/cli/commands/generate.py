@@ -10,16 +10,29 @@ import typer
 from services.cli.common import DataDir, console, fail, find_named_model, one_line_errors, quiet_libraries
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
     from headmap.head_scores import HeadScores
     from headmap.models import ModelInfo
     from headmap.settings import Settings
+
+
+def _share(ratio: float | None) -> float | None:
+    if ratio is not None and 1 < ratio <= 100:
+        raise typer.BadParameter(f"{ratio:g} is above 1; a ratio is a share: {ratio / 100:g} for {ratio:g} %")
+    if ratio is not None and not 0 < ratio <= 1:
+        raise typer.BadParameter(f"{ratio:g} is not above 0 and at most 1; a ratio is a share: 0.2 for 20 %")
+    return ratio
 
 
 @one_line_errors
 def generate(
     model: Annotated[str, typer.Argument(help="headmap/demo-ocr, a Hub id in the local cache, or a folder.")],
     question: Annotated[str, typer.Argument(help="What to ask.")],
-    image: Annotated[list[Path], typer.Option(help="A picture; may be repeated.", exists=True, dir_okay=False)],
+    image: Annotated[
+        list[Path],
+        typer.Option(help="A PNG, JPEG, WebP, GIF, BMP or TIFF picture; may be repeated.", exists=True, dir_okay=False),
+    ],
     method: Annotated[
         str | None,
         typer.Option(
@@ -27,12 +40,19 @@ def generate(
         ),
     ] = None,
     budget: Annotated[int | None, typer.Option(min=1, help="Tokens per KV head, on average.")] = None,
-    ratio: Annotated[float | None, typer.Option(help="Share of the prompt to keep, above 0 to 1.")] = None,
+    ratio: Annotated[
+        float | None, typer.Option(callback=_share, help="Share of the prompt to keep: 0.2 for 20 %.")
+    ] = None,
     map_name: Annotated[str | None, typer.Option("--map", help="Id or alias of a map. [default: default]")] = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="The most to answer.")] = 128,
     data_dir: DataDir = None,
 ) -> None:
-    """Ask a model about pictures; the answer streams as it comes."""
+    """Ask a model about pictures; the answer streams as it comes.
+
+    \b
+    Example:
+      headmap generate headmap/demo-ocr --image page.png --ratio 0.2 "What is the value of BXP?"
+    """
     from headmap.errors import EmptyPrompt
     from headmap.kvcache.plan import KVRequest
     from headmap.kvcache.planning import check_request
@@ -58,11 +78,11 @@ def generate(
 def _scores(settings: Settings, info: ModelInfo, name: str | None) -> tuple[HeadScores | None, str]:
     """The map's scores, None where there is none and none was named; and a note on it."""
     from headmap.errors import MapNotFound
+    from headmap.registry.bundled import prepare_registry
     from headmap.registry.maps import find_map, get_scores, resolve_map
-    from headmap.registry.migrations import migrate
     from headmap.registry.session import open_database
 
-    migrate(settings)
+    prepare_registry(settings)
     database = open_database(settings)
     try:
         with database.read() as session:
@@ -80,6 +100,12 @@ def _scores(settings: Settings, info: ModelInfo, name: str | None) -> tuple[Head
             return get_scores(session, record.id), note
     finally:
         database.close()
+
+
+def _read(paths: list[Path], settings: Settings) -> list[Image]:
+    from headmap.pictures.decode import decode_picture
+
+    return [decode_picture(path.read_bytes(), str(path), max_pixels=settings.max_image_pixels) for path in paths]
 
 
 def _answer(
@@ -100,10 +126,8 @@ def _answer(
     from headmap.engine.sampling.params import SamplingParams
     from headmap.families.loading import load_model
     from headmap.kvcache.plan import KVRequest
-    from services.inference.intake.images import EncodedImage, Limits, decode_image
 
-    limits = Limits(settings.max_image_bytes, settings.max_image_pixels)
-    images = [decode_image(EncodedImage(path.read_bytes(), str(path)), limits) for path in paths]
+    images = _read(paths, settings)
     if not isinstance(kv, KVRequest):
         raise TypeError("kv must be a KVRequest")
     with console(stderr=True).status(f"Loading {info.name}"):

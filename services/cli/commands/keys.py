@@ -24,7 +24,12 @@ def create(
     ] = None,
     data_dir: DataDir = None,
 ) -> None:
-    """Make a key and print it, this once. From the first one on, calls need a key."""
+    """Make a key and print it, this once. From the first one on, calls need a key.
+
+    \b
+    Example:
+      headmap keys create nightly-batch --requests-per-minute 60
+    """
     from headmap.registry.keys import create_key
 
     with open_registry(data_dir) as database, database.write() as session:
@@ -41,7 +46,12 @@ def list_(
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
     data_dir: DataDir = None,
 ) -> None:
-    """List all keys there have ever been, oldest first."""
+    """List all keys there have ever been, oldest first.
+
+    \b
+    Example:
+      headmap keys list
+    """
     from headmap.registry.keys import read_keys
 
     with open_registry(data_dir) as database:
@@ -68,7 +78,12 @@ def revoke(
     name: Annotated[str, typer.Argument(help="The key's name or id.")],
     data_dir: DataDir = None,
 ) -> None:
-    """End a key. Running servers refuse it a moment later (HEADMAP_KEY_REFRESH_SECONDS)."""
+    """End a key. Running servers refuse it a moment later (HEADMAP_KEY_REFRESH_SECONDS).
+
+    \b
+    Example:
+      headmap keys revoke nightly-batch
+    """
     from headmap.registry.keys import revoke_key
 
     with open_registry(data_dir) as database, database.write() as session:

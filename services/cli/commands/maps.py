@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -27,7 +28,12 @@ def list_(
     as_json: AsJson = False,
     data_dir: DataDir = None,
 ) -> None:
-    """List maps, newest first."""
+    """List maps, newest first.
+
+    \b
+    Example:
+      headmap maps list --model headmap/demo-ocr --json
+    """
     from headmap.registry.maps import list_maps
 
     with open_registry(data_dir) as database, database.read() as session:
@@ -54,7 +60,12 @@ def list_(
 @app.command("show")
 @one_line_errors
 def show(map_id: MapId, as_json: AsJson = False, data_dir: DataDir = None) -> None:
-    """Show a map's provenance, and its strongest heads with their 95 % confidence intervals."""
+    """Show a map's provenance, and its strongest heads with their 95 % confidence intervals.
+
+    \b
+    Example:
+      headmap maps show d7d7
+    """
     from headmap.page_sums import Z95
     from headmap.pictures.heatmap import TOP_SHARE
     from headmap.registry.maps import get_map, get_scores, get_standard_errors
@@ -94,7 +105,12 @@ def draw(
     kv_heads: Annotated[bool, typer.Option("--kv-heads", help="KV heads, each with its query heads' scores.")] = False,
     data_dir: DataDir = None,
 ) -> None:
-    """Draw a map: layers down, heads across."""
+    """Draw a map: layers down, heads across.
+
+    \b
+    Example:
+      headmap maps draw d7d7 --out map.svg
+    """
     from headmap.pictures.heatmap import Picture
     from headmap.pictures.heatmap import draw as draw_heatmap
     from headmap.registry.maps import get_map, get_scores
@@ -118,7 +134,12 @@ def export(
     ] = False,
     data_dir: DataDir = None,
 ) -> None:
-    """Write a map as JSON that `import` and POST /maps take."""
+    """Write a map as JSON that `import` and POST /maps take.
+
+    \b
+    Example:
+      headmap maps export d7d7 --bare --out map.json
+    """
     from headmap.registry.maps import get_map, get_scores
 
     with open_registry(data_dir) as database, database.read() as session:
@@ -149,7 +170,12 @@ def import_(
     revision: Annotated[str | None, typer.Option(help="The model's revision.")] = None,
     data_dir: DataDir = None,
 ) -> None:
-    """File a map from JSON."""
+    """File a map from JSON.
+
+    \b
+    Example:
+      headmap maps import map.json --model Qwen/Qwen2-VL-2B-Instruct --num-kv-heads 2
+    """
     from headmap.head_scores import HeadScores
     from headmap.registry.maps import Provenance, add_map
 
@@ -171,6 +197,35 @@ def import_(
     with open_registry(data_dir) as database, database.write() as session:
         map_id = add_map(session, provenance, scores, move_default=False)
     typer.echo(map_id)
+
+
+@app.command("alias")
+@one_line_errors
+def alias(
+    map_id: MapId,
+    name: Annotated[str, typer.Argument(help="The alias; `default` is the map that requests get without asking.")],
+    as_json: AsJson = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Point an alias of the map's model at the map. Running servers follow within HEADMAP_MAP_REFRESH_SECONDS.
+
+    \b
+    Example:
+      headmap maps alias d7d7 default
+    """
+    from headmap.registry.maps import ALIAS_PATTERN, MAX_ALIAS, set_alias
+
+    if len(name) > MAX_ALIAS or re.fullmatch(ALIAS_PATTERN, name) is None:
+        fail(
+            f"NAME: {name!r} is no alias: at most {MAX_ALIAS} of letters, digits and ._-, a letter or digit first",
+            code=2,
+        )
+    with open_registry(data_dir) as database, database.write() as session:
+        record = set_alias(session, whole_id(session, map_id), name)
+    if as_json:
+        typer.echo(json.dumps(asdict(record), default=str, indent=2))
+    else:
+        typer.echo(f"{name} of {record.model} is now {record.id}, version {record.version}")
 
 
 def picture_form(out: Path) -> PictureForm:

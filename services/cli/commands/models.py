@@ -15,7 +15,12 @@ def models(
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
     data_dir: DataDir = None,
 ) -> None:
-    """List name, family and folder of each model that is here."""
+    """List name, family and folder of each model that is here.
+
+    \b
+    Example:
+      headmap models --json
+    """
     from headmap.models import list_models
 
     found = list_models(load_settings(data_dir))

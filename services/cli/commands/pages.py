@@ -29,6 +29,10 @@ def pages(
     """Write made-up pages: the same ones on any machine for the same seed.
 
     With --fonts and --text, pages of your own text; add the folder as a dataset to profile on it.
+
+    \b
+    Example:
+      headmap pages --count 50 --kind receipts --out receipts
     """
     from functools import partial
 

@@ -60,6 +60,10 @@ def score(
     """Measure which attention heads look at the picture, and keep the map.
 
     What is interrupted goes on where it stopped when the same command is given again.
+
+    \b
+    Example:
+      headmap score headmap/demo-ocr --pages 40
     """
     from headmap.datasets.sources import find_dataset
     from headmap.jobs.local import profile_here

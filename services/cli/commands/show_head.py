@@ -28,7 +28,12 @@ def show_head(
     as_json: AsJson = False,
     data_dir: DataDir = None,
 ) -> None:
-    """Draw one page with where one head looked, or tell it as JSON."""
+    """Draw one page with where one head looked, or tell it as JSON.
+
+    \b
+    Example:
+      headmap show-head d7d7 2 5 --page 1
+    """
     from headmap.pictures.overlay import Caption, draw_overlay
     from headmap.registry.looks import get_looks
     from headmap.registry.maps import check_head, get_map

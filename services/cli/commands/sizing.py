@@ -26,6 +26,11 @@ def sizing(
 
     More than fit to their ends may run at a time: a request starts once there are pages for its prompt and a page's
     worth of steps, and the youngest waits again where memory runs short later.
+
+    \b
+    Example:
+      headmap sizing --layers 28 --kv-heads 4 --head-dim 128 \\
+        --prompt-tokens 4000 --new-tokens 256 --budget 800 --memory 20000000000
     """
     if dtype not in _BYTES:
         raise typer.BadParameter(f"{dtype!r} is none of {', '.join(_BYTES)}", param_hint="--dtype")

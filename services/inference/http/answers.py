@@ -47,7 +47,7 @@ class Answers:
         try:
             prepared = await unless_gone(request, prepare_all())
         except HeadmapError as error:
-            serving.metrics.failed(chosen.served.info.name, error.code)
+            serving.metrics.failed(chosen.served.info.name, error)
             raise
         return cls([one.again(number) for one in prepared for number in range(n)], chosen.name)
 

@@ -15,8 +15,9 @@ from headmap.registry.keys import read_keys
 from headmap.registry.session import open_database
 from headmap.settings import Settings
 from services.inference.http.response_store import ResponseStore
-from services.inference.http.routes import chat, completions, generate, models, responses, tokens
+from services.inference.http.routes import chat, completions, generate, models, responses, server, tokens
 from services.inference.intake.fetching import ImageFetcher
+from services.inference.metric_aliases import ALIASES
 from services.inference.metrics import EngineCollector, InferenceMetrics
 from services.inference.served_model import OpenModel, ServedModel, Stats, open_model
 from services.inference.serving import Serving
@@ -67,6 +68,8 @@ def mount(
     fetcher = fetcher or ImageFetcher(settings)
     serving = Serving(settings, open_database(settings), open_model, fetcher, InferenceMetrics(metrics.registry))
     metrics.registry.register(EngineCollector(partial(_stats, serving)))
+    for name in settings.metrics_aliases:
+        metrics.alias(ALIASES[name])
     app.state.inference = serving
     app.state.responses = ResponseStore(settings.response_memory_bytes)
     app.state.give_up, app.state.failure = serving.give_up, serving.failure
@@ -87,7 +90,7 @@ async def running(serving: Serving) -> AsyncIterator[None]:
 def inference_router() -> APIRouter:
     """The routes; they need `app.state.inference`, which `mount` sets."""
     router = APIRouter()
-    for module in (generate, chat, completions, responses, models, tokens):
+    for module in (generate, chat, completions, responses, models, tokens, server):
         router.include_router(module.router)
     return router
 

@@ -58,7 +58,7 @@ def _parts(content: Content | None, field: str, images: list[ImageSource]) -> li
     for place, part in enumerate(content):
         if isinstance(part, ImagePart):
             url, where = part.source
-            images.append(ImageSource(url, f"{field}.{place}.{where}"))
+            images.append(ImageSource(url, f"{field}.{place}.{where}", len(images) + 1))
             parts.append({"type": "image"})
         else:
             text = part.refusal if isinstance(part, RefusalPart) else part.text

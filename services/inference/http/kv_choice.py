@@ -46,7 +46,7 @@ def choose(
     one place than in another.
     """
     served, named, told = _find(serving, name, any_name)
-    in_header = None if header is None else _read_header(header)
+    in_header = _read_header(header) if header and header.strip() else None
     sources = [(field, asked_kv(one)) for field, one in (("kv", body), ("model", named), (HEADER, in_header)) if one]
     for field, one in sources[1:]:
         if one != sources[0][1]:

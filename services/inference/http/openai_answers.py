@@ -68,12 +68,12 @@ def asked_of(
 
 
 def sampling_of(body: object) -> tuple[dict[str, Any], bool | None]:
-    """The sampling fields of a body, and False where temperature 0 asks for the likeliest tokens."""
+    """The sampling fields of a body, and False where temperature or top_p 0 asks for the likeliest tokens."""
     sampling = given(body)
-    if sampling.get("temperature") == 0:
-        del sampling["temperature"]
-        return sampling, False
-    return sampling, None
+    greedy = [name for name in ("temperature", "top_p") if sampling.get(name) == 0]
+    for name in greedy:
+        del sampling[name]
+    return sampling, False if greedy else None
 
 
 def _token_id(name: str) -> int:

@@ -90,7 +90,7 @@ def _parts(content: Content, field: str, images: list[ImageSource]) -> list[dict
     parts: list[dict[str, str]] = []
     for place, part in enumerate(content):
         if isinstance(part, ImageInput):
-            images.append(ImageSource(part.image_url, f"{field}.{place}.image_url"))
+            images.append(ImageSource(part.image_url, f"{field}.{place}.image_url", len(images) + 1))
             parts.append({"type": "image"})
         elif text := part.refusal if isinstance(part, RefusalInput) else part.text:
             parts.append({"type": "text", "text": text})

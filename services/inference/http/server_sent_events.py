@@ -18,7 +18,9 @@ _PING_SECONDS = 15
 _SLOWEST_READER_SECONDS = 120.0
 _LAST_EVENT_SECONDS = 5.0
 
-OPENAPI: dict[str, Any] = {"text/event-stream": {"schema": {"type": "string"}}}
+_EVENT = {"type": "object", "properties": {name: {"type": "string"} for name in ("event", "data")}}
+OPENAPI: dict[str, Any] = {"text/event-stream": {"schema": _EVENT}}
+"""Of each event."""
 
 
 def stream_response(

@@ -23,20 +23,31 @@ class ToolUse:
     """What a request's tools come to.
 
     shown: the tools as the chat template gets them. form: what forces the answer to be a call. reader: makes what reads
-    calls off one answer; None where answers are plain text. told: for a header, what the client should know.
+    calls off one answer; None where answers are plain text. single: at most one call is told. told: for a header, what
+    the client should know.
     """
 
     shown: tuple[dict[str, Any], ...] = ()
     form: AnswerForm | None = None
     reader: Callable[[], CallReader] | None = None
+    single: bool = False
     told: str | None = None
+
+    def teller(self, vocabulary: Vocabulary) -> Teller:
+        """What cuts one answer into content and calls."""
+        return Teller(self.reader and self.reader(), vocabulary, self.single)
 
 
 def settle_tools(
-    served: ServedModel, tools: Sequence[dict[str, Any]], choice: str | dict[str, Any] | None, many: bool
+    served: ServedModel,
+    tools: Sequence[dict[str, Any]],
+    choice: str | dict[str, Any] | None,
+    parallel: bool | None = None,
 ) -> ToolUse:
-    """`many`: a forced answer may hold several calls. Raises InvalidParameter naming what is wrong in `tools` or
-    `tool_choice`."""
+    """`parallel`: true lets a forced answer hold several calls; false tells only the first one of any answer.
+
+    Raises InvalidParameter naming what is wrong in `tools` or `tool_choice`.
+    """
     known = check_tools(tools)
     settled = settle_choice(choice, known)
     if not known or settled.mode == "none":
@@ -44,12 +55,12 @@ def settle_tools(
     prompts = served.opened.prompts
     shown = tuple(map(_shown, known)) if "tools" in prompts.template_names else ()
     if settled.mode == "required":
-        schema = forced_schema(known, settled.name, many)
+        schema = forced_schema(known, settled.name, bool(parallel))
         return ToolUse(shown, AnswerForm("json_schema", schema, "tools"), lambda: ForcedReader(settled.name))
     make = format_of(prompts.template_text) if shown else None
     if make is None:
         return ToolUse(shown, told="the chat template of the model knows no tools; answered as text")
-    return ToolUse(shown, reader=lambda: make(known))
+    return ToolUse(shown, reader=lambda: make(known), single=parallel is False)
 
 
 def _shown(tool: Tool) -> dict[str, Any]:
@@ -60,8 +71,8 @@ def _shown(tool: Tool) -> dict[str, Any]:
 class Teller:
     """Cuts one answer, token by token, into content and calls."""
 
-    def __init__(self, reader: CallReader | None, vocabulary: Vocabulary) -> None:
-        self._reader, self._vocabulary = reader, vocabulary
+    def __init__(self, reader: CallReader | None, vocabulary: Vocabulary, single: bool) -> None:
+        self._reader, self._vocabulary, self._single = reader, vocabulary, single
         self._calls = False
 
     def feed(self, token: Token, last: bool) -> list[Delta]:
@@ -74,6 +85,8 @@ class Teller:
         if marker in reader.markers:  # a control token, whose text no answer shows
             text = f"{text}{marker}"
         deltas = [*reader.feed(text), *(reader.end() if last else ())]
+        if self._single:
+            deltas = [delta for delta in deltas if isinstance(delta, ContentDelta) or delta.index == 0]
         self._calls = self._calls or any(not isinstance(delta, ContentDelta) for delta in deltas)
         return deltas
 

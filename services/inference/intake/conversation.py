@@ -47,7 +47,7 @@ def conversation_of_inputs(inputs: str, images: Sequence[str], settings: Setting
             parts.append({"type": "text", "text": text})
         if target is not None:
             parts.append({"type": "image"})
-            sources.append(ImageSource(target, "inputs"))
+            sources.append(ImageSource(target, "inputs", len(sources) + 1))
     # What surrounds a picture in markdown is layout, not question.
     parts = _trimmed(parts)
     if not parts:

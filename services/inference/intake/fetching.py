@@ -68,35 +68,37 @@ class ImageFetcher:
 
     async def fetch(self, source: ImageSource) -> EncodedImage:
         """Raises ImageTooLarge, and InvalidImage for a URL that is not allowed or cannot be fetched."""
-        field = source.field
+        name, field = source.name, source.field
         try:
             async with asyncio.timeout(self._settings.image_url_seconds):
-                return EncodedImage(await self._fetch(self._allowed(source), field), field)
+                return EncodedImage(await self._fetch(self._allowed(source), source), field, source.number)
         except TimeoutError as error:
             seconds = self._settings.image_url_seconds
-            raise InvalidImage(f"{field}: not fetched within {seconds:g} seconds", param=field) from error
+            raise InvalidImage(f"{name}: not fetched within {seconds:g} seconds", param=field) from error
         except (httpx.HTTPError, OSError) as error:
-            raise InvalidImage(f"{field}: cannot be fetched ({type(error).__name__})", param=field) from error
+            raise InvalidImage(f"{name}: cannot be fetched ({type(error).__name__})", param=field) from error
 
     def _allowed(self, source: ImageSource) -> httpx.URL:
-        field = source.field
+        name, field = source.name, source.field
         try:
             url = httpx.URL(source.text)
         except (httpx.InvalidURL, ValueError) as error:
-            raise InvalidImage(f"{field}: is not a URL", param=field) from error
+            raise InvalidImage(f"{name}: is not a URL", param=field) from error
         if not self._hosts:
-            raise InvalidImage(f"{field}: image URLs are off here; send the picture as a data: URL", param=field)
+            raise InvalidImage(f"{name}: image URLs are off here; send the picture as a data: URL", param=field)
         port = url.port or _PORTS.get(url.scheme, 0)
         listed = url.host.lower() in self._hosts and port == _PORTS.get(url.scheme)
         if url.scheme not in _PORTS or url.userinfo or not (listed or f"{url.host.lower()}:{port}" in self._hosts):
-            raise InvalidImage(f"{field}: pictures from {_place(url)!r} are not allowed here", param=field)
+            raise InvalidImage(f"{name}: pictures from {_place(url)!r} are not allowed here", param=field)
         return url
 
-    async def _fetch(self, url: httpx.URL, field: str) -> bytes:
+    async def _fetch(self, url: httpx.URL, source: ImageSource) -> bytes:
         port = url.port or _PORTS[url.scheme]
         addresses = await self._resolve(url.host, port)
         if not addresses or not all(is_public(address) for address in addresses):
-            raise InvalidImage(f"{field}: {url.host!r} does not resolve to public addresses only", param=field)
+            raise InvalidImage(
+                f"{source.name}: {url.host!r} does not resolve to public addresses only", param=source.field
+            )
         request = self._client.build_request(
             "GET",
             url.copy_with(host=addresses[0], port=port),
@@ -105,20 +107,21 @@ class ImageFetcher:
         )
         response = await self._client.send(request, stream=True)
         try:
-            return await self._read(response, field)
+            return await self._read(response, source)
         finally:
             await response.aclose()
 
-    async def _read(self, response: httpx.Response, field: str) -> bytes:
+    async def _read(self, response: httpx.Response, source: ImageSource) -> bytes:
+        name, field = source.name, source.field
         if response.status_code != 200:
-            raise InvalidImage(f"{field}: its host answered {response.status_code}", param=field)
+            raise InvalidImage(f"{name}: its host answered {response.status_code}", param=field)
         if response.headers.get("content-encoding", "identity").lower() != "identity":
-            raise InvalidImage(f"{field}: its host sent a compressed body", param=field)
+            raise InvalidImage(f"{name}: its host sent a compressed body", param=field)
         data = bytearray()
         async for chunk in response.aiter_raw():
             data += chunk
             if len(data) > self._settings.max_image_bytes:
-                raise too_many_bytes(field, self._settings.max_image_bytes)
+                raise too_many_bytes(source, self._settings.max_image_bytes)
         return bytes(data)
 
 

@@ -74,23 +74,23 @@ class _ImageProcess:
         if self._decoded >= PICTURES_PER_PROCESS:
             self._end()
         channel = self._channel()
-        field, inline = source.field, isinstance(source, ImageSource)
+        field, name, inline = source.field, source.name, isinstance(source, ImageSource)
         data = source.text.encode("utf-8", "replace") if isinstance(source, ImageSource) else source.data
         try:
-            send(channel, {"field": field, "inline": inline}, data)
+            send(channel, {"field": field, "number": source.number, "inline": inline}, data)
             head, _ = receive_head(channel)
             self._decoded += 1
             if "code" not in head:
                 return _receive_picture(channel, head["width"], head["height"])
         except TimeoutError as error:
             self._end()
-            raise InvalidImage(f"{field}: not decoded within {self._seconds:g} seconds", param=field) from error
+            raise InvalidImage(f"{name}: not decoded within {self._seconds:g} seconds", param=field) from error
         except (EOFError, OSError) as error:
             code = self._end()
             if self._closed:
                 raise ShuttingDown("the server is shutting down") from error
             logger.warning("the process that decoded a picture ended with %s", code)
-            raise Unavailable(f"{field}: the process that decoded it ended ({code})", param=field) from error
+            raise Unavailable(f"{name}: the process that decoded it ended ({code})", param=field) from error
         raise _REFUSALS[head["code"]](head["detail"], param=field)
 
     def close(self) -> None:

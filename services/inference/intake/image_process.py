@@ -17,7 +17,8 @@ import sys
 from typing import Any
 
 from headmap.errors import HeadmapError, ImageTooLarge
-from services.inference.intake.images import EncodedImage, ImageSource, Limits, decode_image, read_inline
+from headmap.pictures.decode import TOO_MUCH_MEMORY, decode_picture
+from services.inference.intake.images import EncodedImage, ImageSource, Limits, name_of, read_inline
 
 _LENGTHS = struct.Struct("!IQ")  # of the head and of the body
 _NICE = 5  # the event loop and the model come first
@@ -30,6 +31,7 @@ def main(arguments: list[str]) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):  # sent to a whole group; the server finishes what it accepted
         signal.signal(number, signal.SIG_IGN)
     os.nice(_NICE)
+    _mute_libraries()
     most = _BASE_BYTES + _BYTES_PER_PIXEL * limits.max_image_pixels + 4 * limits.max_image_bytes
     with contextlib.suppress(ValueError, OSError):  # not every system has this limit
         resource.setrlimit(resource.RLIMIT_AS, (most, most))
@@ -42,6 +44,13 @@ def main(arguments: list[str]) -> None:
             body = bytearray(length)
             receive_into(server, memoryview(body))
             send(server, *_answer(head, body, limits))
+
+
+def _mute_libraries() -> None:
+    """C libraries write what is wrong with a picture to descriptor 2, where any client could fill the server's log."""
+    sys.stderr = os.fdopen(os.dup(2), "w", buffering=1)
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
 
 
 def send(to: socket.socket, head: dict[str, Any], body: bytes | bytearray = b"") -> None:
@@ -71,18 +80,18 @@ def receive_into(sender: socket.socket, view: memoryview) -> None:
 
 def _answer(head: dict[str, Any], body: bytearray, limits: Limits) -> tuple[dict[str, Any], bytes]:
     """The picture's size and pixels, (height, width, 3) bytes; or what is wrong with the picture."""
-    field = head["field"]
+    place = head["field"], head["number"]
     try:
         if head["inline"]:
-            encoded = read_inline(ImageSource(body.decode(), field), limits)
+            encoded = read_inline(ImageSource(body.decode(), *place), limits)
         else:
-            encoded = EncodedImage(bytes(body), field)
-        image = decode_image(encoded, limits)
+            encoded = EncodedImage(bytes(body), *place)
+        image = decode_picture(encoded.data, encoded.name, max_pixels=limits.max_image_pixels)
         return {"width": image.width, "height": image.height}, image.tobytes()
     except HeadmapError as error:
         return {"code": error.code, "detail": error.detail}, b""
     except MemoryError:
-        return {"code": ImageTooLarge.code, "detail": f"{field}: decoding it takes more memory than is allowed"}, b""
+        return {"code": ImageTooLarge.code, "detail": f"{name_of(*place)}: {TOO_MUCH_MEMORY}"}, b""
 
 
 if __name__ == "__main__":

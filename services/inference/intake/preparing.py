@@ -23,6 +23,9 @@ from services.inference.intake.fetching import ImageFetcher
 from services.inference.intake.image_pool import ImagePool
 from services.inference.intake.images import EncodedImage, ImageSource
 from services.inference.served_model import OpenedModel, ServedModel
+from services.inference.tools.requests import with_ids_for
+
+_PICTURE_ALONE = ({"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "?"}]},)
 
 
 @dataclass(frozen=True)
@@ -89,21 +92,37 @@ class Intake:
             pixels += images[-1].width * images[-1].height
             if pixels > most:
                 raise ImageTooLarge(
-                    f"{source.field}: pictures up to it have {pixels} pixels; at most {most} are allowed in a request",
+                    f"{source.name}: pictures up to it have {pixels} pixels; at most {most} are allowed in a request",
                     param=source.field,
                 )
         try:
-            prompt = model.prompts.prepare(
-                conversation.messages, images, conversation.tools, conversation.template_kwargs
-            )
+            messages = with_ids_for(model.prompts.template_text, conversation.messages)
+            prompt = model.prompts.prepare(messages, images, conversation.tools, conversation.template_kwargs)
         except HeadmapError:
             raise
         except ValueError as error:
-            # Picture processors refuse sizes they cannot cut into patches, such as extreme ratios of the sides.
-            if not images:
-                raise InvalidParameter(f"messages: the prompt cannot be made ({error})", param="messages") from error
-            raise InvalidImage(f"images: the model cannot take this picture ({error})", param="images") from error
+            raise _refusal(model, sources, images, error) from error
         return prompt, tuple(map(_digest, images)) if with_digests else ()
+
+
+def _refusal(
+    model: OpenedModel,
+    sources: Sequence[ImageSource | EncodedImage],
+    images: Sequence[Image.Image],
+    error: ValueError,
+) -> HeadmapError:
+    """Whose fault it is that no prompt can be made: each picture is tried by itself.
+
+    Picture processors refuse sizes they cannot cut into patches, such as extreme ratios of the sides.
+    """
+    for source, image in zip(sources, images, strict=True):
+        try:
+            model.prompts.prepare(_PICTURE_ALONE, [image])
+        except HeadmapError:
+            continue
+        except ValueError as own:
+            return InvalidImage(f"{source.name}: the model cannot take this picture ({own})", param=source.field)
+    return InvalidParameter(f"messages: the prompt cannot be made ({error})", param="messages")
 
 
 def _make_grammar(model: OpenedModel, form: AnswerForm) -> Grammar:
@@ -121,9 +140,9 @@ _OWN_VARIABLES = frozenset({"messages", "tools", "add_generation_prompt", "token
 
 
 def _check_template(model: OpenedModel, conversation: Conversation) -> None:
-    """Raises InvalidParameter for a variable that the model's chat template does not read: it would change nothing."""
-    for name in conversation.template_kwargs:
-        if name in _OWN_VARIABLES or name not in model.prompts.template_names:
+    """Raises InvalidParameter for a variable that the model's chat template does not read; false means the default."""
+    for name, value in conversation.template_kwargs.items():
+        if name in _OWN_VARIABLES or (value and name not in model.prompts.template_names):
             field = f"chat_template_kwargs.{name}"
             raise InvalidParameter(f"{field}: the model's chat template reads no such variable", param=field)
 

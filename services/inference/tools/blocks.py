@@ -6,6 +6,8 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from pydantic_core import from_json
+
 from services.inference.tools.calls import CallArguments, CallBegins, ContentDelta, Delta, new_id
 
 Found = Sequence[tuple[str, str]]
@@ -16,8 +18,8 @@ class BlockReader:
     """Text is told as it comes, but for what may be the beginning of a block; a block is told when it is whole.
 
     opening: begins a block. closing: ends it; None where the next opening or the answer's end does. parse: reads a
-    block; None where it holds no call, and then the block is told as the text that it was. Blank space beside blocks
-    only separates and is left out.
+    block; None where it holds no call, and then the block is told as the text that it was. Blank space beside calls
+    only separates and is left out. A closing mark inside of an argument ends the block all the same.
     """
 
     def __init__(
@@ -30,6 +32,7 @@ class BlockReader:
         self.markers = markers
         self._opening, self._closing, self._parse = opening, closing, parse
         self._held = ""
+        self._blank = ""  # before the block that is being read
         self._inside = False
         self._calls = 0
 
@@ -61,8 +64,9 @@ class BlockReader:
             return True
         text, found, rest = self._held.partition(self._opening)
         if found:
-            self._tell_text(text.rstrip(), deltas)
-            self._inside, self._held = True, rest
+            shown = text.rstrip()
+            self._tell_text(shown, deltas)
+            self._blank, self._inside, self._held = text[len(shown) :], True, rest
             return True
         sure = self._sure(self._held)
         self._tell_text(self._held[:sure], deltas)
@@ -83,8 +87,9 @@ class BlockReader:
 
     def _tell_block(self, body: str, closing: str, deltas: list[Delta]) -> None:
         found = self._parse(body)
+        blank, self._blank = self._blank, ""
         if not found:
-            deltas.append(ContentDelta(f"{self._opening}{body}{closing}"))
+            deltas.append(ContentDelta(f"{blank}{self._opening}{body}{closing}"))
             return
         for name, arguments in found:
             deltas += [CallBegins(self._calls, new_id(), name), CallArguments(self._calls, arguments)]
@@ -92,23 +97,31 @@ class BlockReader:
 
 
 def read_json(text: str) -> Any:
-    """The JSON value that `text` is, or None."""
+    """The JSON value that `text` is, or None: also where it holds NaN or half of a surrogate pair, which Python's own
+    json takes and no client can be sent."""
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
+        return from_json(text, allow_inf_nan=False)
+    except ValueError:
         return None
 
 
 def call_of(value: Any) -> tuple[str, str] | None:
     """A call as most models write it: `{"name": ..., "arguments" or "parameters": object or JSON text}`."""
-    if not isinstance(value, Mapping) or not isinstance(value.get("name"), str):
+    if not isinstance(value, Mapping) or not isinstance(value.get("name"), str) or not value["name"]:
         return None
-    arguments = value.get("arguments", value.get("parameters", {}))
+    arguments = value.get("arguments", value.get("parameters"))
     if isinstance(arguments, str):
-        return (value["name"], arguments) if isinstance(read_json(arguments), Mapping) else None
-    return (value["name"], written(arguments)) if isinstance(arguments, Mapping) else None
+        arguments = read_json(arguments)
+    elif arguments is None:
+        arguments = {}
+    return named(value["name"], arguments)
 
 
-def written(arguments: Mapping[str, Any]) -> str:
-    """Arguments as compact JSON text."""
-    return json.dumps(arguments, ensure_ascii=False, separators=(",", ":"))
+def named(name: str, arguments: Any) -> tuple[str, str] | None:
+    """A call with its arguments as compact JSON text; None where they are no object that JSON can write."""
+    if not isinstance(arguments, Mapping):
+        return None
+    try:
+        return name, json.dumps(arguments, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    except ValueError:  # a number too large for a float was read as infinite
+        return None

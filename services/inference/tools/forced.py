@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,8 +11,6 @@ from services.inference.tools.calls import CallArguments, CallBegins, Delta, Too
 MOST_CALLS = 8
 """A model of a few million parameters would go on calling for ever."""
 
-_DEFINITIONS = ("$defs", "definitions")
-
 
 def forced_schema(tools: Sequence[Tool], name: str | None, many: bool) -> dict[str, Any]:
     """The schema of an answer that calls the tool `name`, or one of the tools, or up to eight with `many`.
@@ -22,52 +19,43 @@ def forced_schema(tools: Sequence[Tool], name: str | None, many: bool) -> dict[s
     """
     if name is not None:
         return dict(next(tool.parameters for tool in tools if tool.name == name))
-    definitions: dict[str, Any] = {}
-    calls = [_call(tool, number, definitions) for number, tool in enumerate(tools)]
+    definitions = {f"tool{number}": _moved(tool.parameters, f"tool{number}") for number, tool in enumerate(tools)}
+    calls = [_call(tool.name, key) for tool, key in zip(tools, definitions, strict=True)]
     one: dict[str, Any] = calls[0] if len(calls) == 1 else {"anyOf": calls}
     schema = {"type": "array", "items": one, "minItems": 1, "maxItems": MOST_CALLS} if many else one
-    return {**schema, "$defs": definitions} if definitions else schema
+    return {**schema, "$defs": definitions}
 
 
-def _call(tool: Tool, number: int, definitions: dict[str, Any]) -> dict[str, Any]:
-    prefix = f"tool{number}-"
-    parameters = {key: value for key, value in tool.parameters.items() if key not in _DEFINITIONS}
-    for key in _DEFINITIONS:
-        for name, schema in (tool.parameters.get(key) or {}).items():
-            definitions[prefix + name] = _moved(schema, prefix)
-    arguments = _moved(parameters, prefix)
-    if _refers_to_root(tool.parameters):
-        definitions[prefix] = arguments
-        arguments = {"$ref": f"#/$defs/{prefix}"}
+def _call(name: str, key: str) -> dict[str, Any]:
     return {
         "type": "object",
-        "properties": {"name": {"const": tool.name}, "arguments": arguments},
+        "properties": {"name": {"const": name}, "arguments": {"$ref": f"#/$defs/{key}"}},
         "required": ["name", "arguments"],
         "additionalProperties": False,
     }
 
 
-def _moved(schema: Any, prefix: str) -> Any:
-    """`schema` with references to the tool's own definitions pointing to where these are now."""
-    if isinstance(schema, Mapping):
-        return {
-            key: _reference(value, prefix) if key == "$ref" else _moved(value, prefix) for key, value in schema.items()
-        }
-    return [_moved(one, prefix) for one in schema] if isinstance(schema, list) else schema
+def _moved(schema: Any, key: str, *, names: bool = False) -> Any:
+    """`schema` as it reads at `#/$defs/key`: its references within itself start there, and what would have it be a
+    document of its own is left out. names: its keys are names that the tool's author gave, not JSON schema's words."""
+    if isinstance(schema, list):
+        return [_moved(one, key) for one in schema]
+    if not isinstance(schema, Mapping):
+        return schema
+    moved: dict[str, Any] = {}
+    for word, value in schema.items():
+        if not names and word == "$ref" and isinstance(value, str) and (value == "#" or value.startswith("#/")):
+            moved[word] = f"#/$defs/{key}{value[1:]}"
+        elif not names and word in _VALUES:
+            moved[word] = value
+        elif names or word not in _OF_DOCUMENTS:
+            moved[word] = _moved(value, key, names=not names and word in _NAMES)
+    return moved
 
 
-def _reference(reference: Any, prefix: str) -> Any:
-    if reference == "#":
-        return f"#/$defs/{prefix}"
-    if isinstance(reference, str) and (match := re.fullmatch(r"#/(?:\$defs|definitions)/(.+)", reference)):
-        return f"#/$defs/{prefix}{match[1]}"
-    return reference
-
-
-def _refers_to_root(schema: Any) -> bool:
-    if isinstance(schema, Mapping):
-        return schema.get("$ref") == "#" or any(map(_refers_to_root, schema.values()))
-    return isinstance(schema, list) and any(map(_refers_to_root, schema))
+_NAMES = ("properties", "patternProperties", "dependentSchemas", "$defs", "definitions")
+_VALUES = ("const", "enum", "default", "examples")
+_OF_DOCUMENTS = ("$schema", "$id")
 
 
 class ForcedReader:
@@ -108,7 +96,7 @@ class ForcedReader:
         begins = _BEGINS.match(self._held)
         if begins is None:
             return False
-        deltas.append(self._begin(json.loads(f'"{begins[1]}"')))
+        deltas.append(self._begin(begins[1]))
         self._held = self._held[begins.end() :]
         self._in_arguments, self._value = True, _ValueEnd()
         return True
@@ -118,7 +106,7 @@ class ForcedReader:
         return CallBegins(self._index, new_id(), name)
 
 
-_BEGINS = re.compile(r'[\s\[\],}]*\{\s*"name"\s*:\s*"((?:[^"\\]|\\.)*)"\s*,\s*"(?:arguments|parameters)"\s*:\s*(?=\S)')
+_BEGINS = re.compile(r'[\s\[\],}]*\{\s*"name"\s*:\s*"([A-Za-z0-9_.-]+)"\s*,\s*"arguments"\s*:\s*(?=\{)')
 
 
 class _ValueEnd:

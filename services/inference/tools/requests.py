@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -9,9 +10,15 @@ from dataclasses import dataclass
 from typing import Any, Literal, NoReturn
 
 from headmap.errors import InvalidParameter
+from services.inference.tools.blocks import read_json
 from services.inference.tools.calls import Tool
 
+MOST_TOOLS = 128
+"""OpenAI's bound."""
+
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+_SHORT_ID = re.compile(r"[A-Za-z0-9]{9}")
+_WANTS_SHORT_IDS = re.compile(r"id\s*\|\s*length\s*!=\s*9\b")
 
 
 @dataclass(frozen=True)
@@ -24,25 +31,32 @@ class Choice:
 
 def check_tools(tools: Sequence[Mapping[str, Any]]) -> tuple[Tool, ...]:
     """Chat's form (`function` inside) and that of responses (flat). Raises InvalidParameter naming the field."""
+    if len(tools) > MOST_TOOLS:
+        _refuse("tools", f"at most {MOST_TOOLS} are served, got {len(tools)}")
     checked: list[Tool] = []
     for number, tool in enumerate(tools):
         field = f"tools.{number}"
-        if tool.get("type", "function") != "function":
+        if tool.get("type") not in (None, "function"):
             _refuse(f"{field}.type", f"only functions are served, got {tool.get('type')!r}")
-        function = tool.get("function", tool)
-        if function is not tool:
-            field = f"{field}.function"
+        function = tool
+        if tool.get("function") is not None:
+            function, field = tool["function"], f"{field}.function"
         if not isinstance(function, Mapping):
             _refuse(field, f"must be an object, got {function!r}")
         name = function.get("name")
         if not isinstance(name, str) or not _NAME.fullmatch(name):
-            _refuse(f"{field}.name", f"must be 1 to 64 letters, digits, '_', '-' or '.', got {name!r}")
+            _refuse(f"{field}.name", f"must be 1 to 64 letters, digits, '_', '-' or '.', got {name!r:.80}")
         if any(name == one.name for one in checked):
             _refuse(f"{field}.name", f"{name!r} is there twice")
-        parameters = function.get("parameters") or {"type": "object"}
+        parameters = function.get("parameters")
+        if parameters is None:
+            parameters = {}
         if not isinstance(parameters, Mapping) or parameters.get("type", "object") != "object":
             _refuse(f"{field}.parameters", "must be the JSON schema of an object")
-        checked.append(Tool(name, {"type": "object", **parameters}, str(function.get("description") or "")))
+        description = function.get("description")
+        if not isinstance(description, str | None):
+            _refuse(f"{field}.description", f"must be text, got {description!r:.80}")
+        checked.append(Tool(name, {"type": "object", **parameters}, description or ""))
     return tuple(checked)
 
 
@@ -86,15 +100,33 @@ def history_calls(calls: Sequence[Mapping[str, Any]], field: str) -> list[dict[s
     return made
 
 
+def with_ids_for(template: str, messages: Sequence[dict[str, Any]]) -> Sequence[dict[str, Any]]:
+    """Messages whose ids of calls the chat template takes: Mistral's refuse ids of other than nine characters, so
+    longer and shorter ones become nine letters and digits that are the same in the call and in its answer."""
+    if not _WANTS_SHORT_IDS.search(template):
+        return messages
+    return [_with_short_ids(message) for message in messages]
+
+
+def _with_short_ids(message: dict[str, Any]) -> dict[str, Any]:
+    made = dict(message)
+    if "tool_calls" in made:
+        made["tool_calls"] = [
+            {**call, "id": _short_id(call["id"])} if "id" in call else call for call in made["tool_calls"]
+        ]
+    if "tool_call_id" in made:
+        made["tool_call_id"] = _short_id(made["tool_call_id"])
+    return made
+
+
+def _short_id(identity: str) -> str:
+    return identity if _SHORT_ID.fullmatch(identity) else hashlib.sha256(identity.encode()).hexdigest()[:9]
+
+
 def _arguments(given: object, field: str) -> dict[str, Any]:
     if given is None or given == "":
         return {}
-    value = given
-    if isinstance(given, str):
-        try:
-            value = json.loads(given)
-        except (ValueError, RecursionError):
-            value = None
+    value = read_json(given) if isinstance(given, str) else given
     if not isinstance(value, dict):
         _refuse(field, f"must be a JSON object, got {given!r}"[:200])
     return value

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from headmap.datasets.pictures import MAX_PIXELS, decode_picture
+from headmap.datasets.pictures import MAX_PIXELS, page_picture
 from headmap.datasets.records import INDEX_FILE, PageRecord, parse_record
 from headmap.errors import InvalidDataset
 from headmap.scoring.pages import Page
@@ -66,7 +66,7 @@ class PageFolder:
             data = path.read_bytes()
         except OSError as error:
             raise InvalidDataset(f"{where}: field 'file': cannot read {record.file!r} ({error})") from error
-        image = decode_picture(
+        image = page_picture(
             data, f"{where}: {record.file}", max_pixels=self._max_pixels, size=(record.width, record.height)
         )
         return Page(image, record.words, record.questions)

@@ -1,40 +1,30 @@
-"""From a picture file's bytes to pixels: formats allow-listed, size told by the header before anything is decoded."""
+"""A page's picture, decoded as for serving; what is wrong with it is wrong with the data set."""
 
 from __future__ import annotations
 
-from io import BytesIO
+from PIL import Image
 
-from PIL import Image, UnidentifiedImageError
+from headmap.errors import ImageTooLarge, InvalidDataset, InvalidImage
+from headmap.pictures.decode import decode_picture
 
-from headmap.errors import InvalidDataset
-
-FORMATS = ("PNG", "JPEG", "WEBP")
 MAX_PIXELS = 40_000_000
 """Of one picture, where the caller sets no bound."""
 
 
-def decode_picture(
+def page_picture(
     data: bytes, where: str, *, max_pixels: int = MAX_PIXELS, size: tuple[int, int] | None = None
 ) -> Image.Image:
-    """Decode one picture as RGB. The EXIF orientation is ignored, since boxes count stored pixels.
+    """As decode_picture: RGB, upright, so that boxes count the pixels of the upright picture.
 
-    `size`: the (width, height) it must have. Raises InvalidDataset, which begins with `where`, for other sizes and
-    formats, more than `max_pixels`, animations, and files that are broken or cut short.
+    `size`: the (width, height) it must have. Raises InvalidDataset, which begins with `where`, for other sizes and for
+    all that decode_picture refuses.
     """
     try:
-        with Image.open(BytesIO(data), formats=FORMATS) as opened:
-            if opened.width * opened.height > max_pixels:
-                raise InvalidDataset(
-                    f"{where}: {opened.width} x {opened.height} pixels; at most {max_pixels} are allowed"
-                )
-            if size is not None and opened.size != size:
-                raise InvalidDataset(f"{where}: fields 'width' and 'height' say {size}, the picture has {opened.size}")
-            if getattr(opened, "n_frames", 1) > 1:
-                raise InvalidDataset(f"{where}: is animated; one frame is needed")
-            return opened.convert("RGB")
-    except InvalidDataset:
-        raise
-    except UnidentifiedImageError as error:
-        raise InvalidDataset(f"{where}: is no {', '.join(FORMATS)} picture") from error
-    except Exception as error:  # decoders fail in many ways on hostile bytes, and each of them means a broken picture
-        raise InvalidDataset(f"{where}: the picture is broken ({error})") from error
+        picture = decode_picture(data, where, max_pixels=max_pixels)
+    except (InvalidImage, ImageTooLarge) as error:
+        raise InvalidDataset(error.detail) from error
+    if size is not None and picture.size != size:
+        raise InvalidDataset(
+            f"{where}: fields 'width' and 'height' say {size}, the picture has {picture.size} once upright"
+        )
+    return picture

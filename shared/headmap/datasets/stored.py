@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from headmap.datasets.pictures import decode_picture
+from headmap.datasets.pictures import page_picture
 from headmap.datasets.records import parse_record
 from headmap.errors import DatasetNotFound
 from headmap.registry.datasets import get_dataset, read_page
@@ -29,4 +29,4 @@ class UploadedPages:
             line, picture = read_page(session, self._record.id, number)
         where = f"dataset {self._record.name!r}, page {number}"
         record = parse_record(line, where)
-        return Page(decode_picture(picture, where), record.words, record.questions)
+        return Page(page_picture(picture, where), record.words, record.questions)

@@ -14,7 +14,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from headmap.datasets.pictures import decode_picture
+from headmap.datasets.pictures import page_picture
 from headmap.errors import DatasetUnavailable, InvalidDataset
 from headmap.scoring.pages import Page, Word
 
@@ -115,7 +115,7 @@ def _page(row: dict[str, Any], where: str, max_pixels: int) -> Page:
     data = image.get("bytes") if isinstance(image, dict) else image
     if not isinstance(data, bytes):
         raise InvalidDataset(f"{where}: column 'image' must hold the picture's bytes, not {type(data).__name__}")
-    picture = decode_picture(data, f"{where}: column 'image'", max_pixels=max_pixels)
+    picture = page_picture(data, f"{where}: column 'image'", max_pixels=max_pixels)
     chunks = _chunks(row["2_coord"], f"{where}: column '2_coord'")
     words = [_word(chunk, picture.size, f"{where}: column '2_coord', item {n}") for n, chunk in enumerate(chunks)]
     return Page(picture, tuple(word for word in words if word is not None), ())

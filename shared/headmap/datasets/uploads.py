@@ -14,7 +14,7 @@ from typing import BinaryIO
 from sqlalchemy.exc import IntegrityError
 
 from headmap.datasets.archive import Members, open_archive, too_large
-from headmap.datasets.pictures import decode_picture
+from headmap.datasets.pictures import page_picture
 from headmap.datasets.records import INDEX_FILE, PageRecord, parse_record
 from headmap.datasets.sources import BUILT_IN
 from headmap.errors import DatasetBuiltIn, InvalidDataset, InvalidParameter, Unavailable
@@ -128,7 +128,7 @@ def _check(members: Members, settings: Settings) -> Upload:
     digest = hashlib.sha256()
     pages = words = questions = size = 0
     for where, record, picture in _pages(members, folder):
-        decode_picture(
+        page_picture(
             picture,
             f"{where}, file {record.file!r}",
             max_pixels=settings.max_image_pixels,

@@ -10,7 +10,8 @@ from pathlib import Path
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast, Qwen2VLConfig
 
-from headmap.scoring.pages import CELL, TRANSCRIBE_PROMPT
+from headmap.demo import phrases
+from headmap.scoring.pages import CELL
 
 START, END = "<|im_start|>", "<|im_end|>"
 PAD, UNKNOWN = "<|endoftext|>", "<|unk|>"
@@ -18,20 +19,21 @@ VISION_START, VISION_END = "<|vision_start|>", "<|vision_end|>"
 IMAGE, VIDEO = "<|image_pad|>", "<|video_pad|>"
 SPECIAL_TOKENS = (PAD, UNKNOWN, START, END, VISION_START, VISION_END, IMAGE, VIDEO)
 ROLES = ("user", "assistant", "system")
-LOOKUP_PROMPT = "What is the value of"
-
 MAX_CELLS = 1024
 """Most visual tokens the image processor makes of one picture; larger pictures are scaled down."""
 
+# Pictures come before the text of their turn, whatever order a client sends them in; so do those of LLaVA's templates.
 CHAT_TEMPLATE = (
     "{% for message in messages %}"
     "{{ '<|im_start|>' + message['role'] + '\n' }}"
     "{% if message['content'] is string %}{{ message['content'] }}"
-    "{% else %}{% for part in message['content'] %}"
+    "{% elif message['content'] %}"
+    "{% for part in message['content'] %}"
     "{% if part['type'] == 'image' or 'image' in part or 'image_url' in part %}"
     "{{ '<|vision_start|><|image_pad|><|vision_end|>' }}"
-    "{% elif 'text' in part %}{{ part['text'] }}{% endif %}"
-    "{% endfor %}{% endif %}"
+    "{% endif %}{% endfor %}"
+    "{% for part in message['content'] %}{% if part['text'] %}{{ part['text'] }}{% endif %}{% endfor %}"
+    "{% endif %}"
     "{{ '<|im_end|>\n' }}"
     "{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
@@ -40,8 +42,7 @@ CHAT_TEMPLATE = (
 
 def prompt_words() -> list[str]:
     """Words of the prompts, each a single token that carries the space before it; this keeps questions short."""
-    words = re.findall(r" ?[A-Za-z]+", f"{LOOKUP_PROMPT}\n{TRANSCRIBE_PROMPT}")
-    return list(dict.fromkeys([*words, *ROLES]))
+    return list(dict.fromkeys([*phrases.words(), *ROLES]))
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:

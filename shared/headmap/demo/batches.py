@@ -1,11 +1,14 @@
 """Training batches: pages drawn on the fly, with labels for every cell and several turns about each picture.
 
-A picture is encoded once and then asked about in many turns. Each turn sees the picture and itself, and its positions
-start right after the picture, so to every turn the sequence looks like the single-turn prompt of real use.
+A picture is encoded once and then asked about in many turns. Each turn sees the picture, what stands before it, and
+itself, and its positions start right after the picture, so to every turn the sequence looks like the single-turn prompt
+of real use.
 """
 
 from __future__ import annotations
 
+import random
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,7 +17,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
-from headmap.demo import assets
+from headmap.demo import assets, phrases
 from headmap.demo.recipe import Stage
 from headmap.scoring.pages import ATLAS_CHARACTERS, CELL, TRANSCRIBE_PROMPT, Page, draw_page
 
@@ -23,6 +26,8 @@ CELL_CLASSES = 4 + len(ATLAS_CHARACTERS)
 IGNORE = -100
 LOOKUPS = 6
 """Lookups asked about each training page."""
+SYSTEM_SHARE = 0.25
+"""Share of the training pages with a system turn in front."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +46,8 @@ class Batch:
     """[3, B, S] M-RoPE positions."""
     image_at: Tensor
     """[N] places of the visual tokens in the flattened [B * S] sequence."""
+    is_image: Tensor
+    """[B, P] 1 at the visual tokens, else 0; float32."""
     prefix: int
     """P."""
     mask: Tensor
@@ -63,23 +70,24 @@ class BatchMaker:
         self._tokenizer = tokenizer
         self._seed = seed
         self._context = context
-        self._prefix = self._encode(f"{assets.START}user\n{assets.VISION_START}")
         self._image_id = tokenizer.convert_tokens_to_ids(assets.IMAGE)
 
     def batch(self, stage: Stage, step: int, share: int = 0) -> Batch:
         """Draw one share of a step's pages. Their stream is tagged `train`, so they are never pages of `make_page`."""
-        pages = [
-            draw_page(f"train/{self._seed}/{step}/{share}/{i}", stage.min_lines, stage.max_lines, 1, stage.max_cells)
-            for i in range(stage.pages)
-        ]
-        return self.from_pages(pages)
+        streams = [f"train/{self._seed}/{step}/{share}/{i}" for i in range(stage.pages)]
+        pages = [draw_page(one, stage.min_lines, stage.max_lines, 1, stage.max_cells) for one in streams]
+        return self.from_pages(pages, [random.Random(one) for one in streams])
 
-    def from_pages(self, pages: list[Page]) -> Batch:
-        """Turn pages into tensors."""
+    def from_pages(self, pages: list[Page], rngs: Sequence[random.Random | None] | None = None) -> Batch:
+        """Turn pages into tensors. Each page's generator words its turns; without one they are the plain prompts."""
+        rngs = rngs or [None] * len(pages)
         sizes = [(page.image.height // CELL, page.image.width // CELL) for page in pages]
-        turns = [[self._turn(prompt, answer) for prompt, answer in _turns(page)] for page in pages]
-        start = len(self._prefix)
-        prefix = start + max(rows * cols for rows, cols in sizes)
+        turns = [
+            [self._turn(prompt, answer) for prompt, answer in _turns(page, rng)]
+            for page, rng in zip(pages, rngs, strict=True)
+        ]
+        fronts = [self._front(rng) for rng in rngs]
+        prefix = max(len(front) + rows * cols for front, (rows, cols) in zip(fronts, sizes, strict=True))
         total = prefix + max(sum(len(ids) for ids, _ in page_turns) for page_turns in turns)
 
         count = len(pages)
@@ -89,9 +97,12 @@ class BatchMaker:
         is_lookup = np.zeros((count, total), dtype=bool)
         owner = np.full((count, total), -2, dtype=np.int64)  # turn of each token; -1: picture, -2: padding
         image_at = []
-        for b, ((rows, cols), page_turns) in enumerate(zip(sizes, turns, strict=True)):
+        is_image = np.zeros((count, prefix), dtype=np.float32)
+        for b, (front, (rows, cols), page_turns) in enumerate(zip(fronts, sizes, turns, strict=True)):
+            start = len(front)
             end = start + rows * cols
-            input_ids[b, :start] = self._prefix
+            is_image[b, start:end] = 1
+            input_ids[b, :start] = front
             input_ids[b, start:end] = self._image_id
             owner[b, :end] = -1
             positions[:, b, :start] = np.arange(start)
@@ -120,11 +131,18 @@ class BatchMaker:
             input_ids=torch.from_numpy(input_ids),
             positions=torch.from_numpy(positions),
             image_at=torch.from_numpy(np.concatenate(image_at)),
+            is_image=torch.from_numpy(is_image),
             prefix=prefix,
             mask=torch.from_numpy(np.where(mask, np.float32(0), np.float32("-inf")))[:, None],
             labels=torch.from_numpy(labels),
             is_lookup=torch.from_numpy(is_lookup),
         )
+
+    def _front(self, rng: random.Random | None) -> list[int]:
+        """Token ids of what stands before the picture."""
+        with_system = rng is not None and rng.random() < SYSTEM_SHARE
+        system = f"{assets.START}system\n{phrases.system(rng)}{assets.END}\n" if rng and with_system else ""
+        return self._encode(f"{system}{assets.START}user\n{assets.VISION_START}")
 
     def _turn(self, prompt: str, answer: str) -> tuple[list[int], int]:
         """Token ids of a turn from the end of the picture on, and where the answer starts in them."""
@@ -156,14 +174,19 @@ def cell_labels(page: Page, context: int) -> np.ndarray:
     return labels
 
 
-def _turns(page: Page) -> list[tuple[str, str]]:
+def _turns(page: Page, rng: random.Random | None) -> list[tuple[str, str]]:
     """Prompts and answers about a page: the transcription, its own questions and some more of the same kind."""
-    lookups = {q.question: q.answer for q in page.questions}
-    for word in page.words[::2] + page.words[1::2]:
-        if len(lookups) < LOOKUPS:
-            key, value = word.text.split(":")
-            lookups.setdefault(f"{assets.LOOKUP_PROMPT} {key}?", value)
-    return [(TRANSCRIBE_PROMPT, page.text), *lookups.items()]
+    values = {key: value for key, _, value in (word.text.partition(":") for word in page.words)}
+    all_keys = list(values)
+    asked = [key for key in all_keys if any(q.question.endswith(f" {key}?") for q in page.questions)]
+    keys = list(dict.fromkeys([*asked, *all_keys[::2], *all_keys[1::2]]))[: max(LOOKUPS, len(asked))]
+    if rng is None:
+        plain = [(f"{phrases.LOOKUP_PROMPT} {key}?", values[key]) for key in keys]
+        return [(TRANSCRIBE_PROMPT, page.text), *plain]
+    return [
+        (phrases.transcription(rng), page.text),
+        *((phrases.lookup(rng, key), values[key]) for key in keys),
+    ]
 
 
 def _patches(page: Page) -> np.ndarray:

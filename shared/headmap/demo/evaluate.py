@@ -2,12 +2,14 @@
 
     python -m headmap.demo.evaluate [--model FOLDER] [--pages 60] [--seed 9000] [--out FILE.json]
 
-Every prompt goes through the chat template and the processor, one page at a time, greedy. Intervals are 95 %: Wilson's
-for shares, a bootstrap over pages for characters.
+Every prompt goes through the chat template and the processor, one page at a time, greedy. First the two prompts of the
+scoring jobs, then the ways of asking that training never saw. Intervals are 95 %: Wilson's for shares, a bootstrap over
+pages for characters.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 from collections.abc import Iterable
@@ -21,10 +23,13 @@ from PIL import Image
 from rich.progress import track
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from headmap.scoring.pages import TRANSCRIBE_PROMPT, Page, make_page
+from headmap.demo import phrases
+from headmap.scoring.pages import TRANSCRIBE_PROMPT, Page, Question, make_page
 
 MODEL_FOLDER = Path(__file__).parent / "model"
 HELD_OUT_SEED = 9000
+LOOKUP_TOKENS = 16
+"""The most tokens of a value; the longest has far fewer."""
 
 
 @dataclass(frozen=True)
@@ -47,9 +52,21 @@ class Transcript:
 
 
 @torch.inference_mode()
-def ask(model: Any, processor: Any, image: Image.Image, prompt: str, max_new_tokens: int = 320) -> Answer:
-    """Ask one question about one picture, greedy."""
-    messages = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": prompt}]}]
+def ask(
+    model: Any,
+    processor: Any,
+    image: Image.Image,
+    prompt: str,
+    max_new_tokens: int = 320,
+    *,
+    system: str | None = None,
+    text_first: bool = False,
+) -> Answer:
+    """Ask one question about one picture, greedy; with a system turn before it, or with the text before the picture."""
+    parts: list[dict[str, str]] = [{"type": "image"}, {"type": "text", "text": prompt}]
+    messages: list[dict[str, Any]] = [{"role": "user", "content": parts[::-1] if text_first else parts}]
+    if system is not None:
+        messages.insert(0, {"role": "system", "content": system})
     text = processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
     inputs = processor(text=[text], images=[image], return_tensors="pt").to(model.device)
     output = model.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False)
@@ -58,9 +75,9 @@ def ask(model: Any, processor: Any, image: Image.Image, prompt: str, max_new_tok
     return Answer(processor.tokenizer.decode([t for t in new if t != end]), end in new)
 
 
-def transcribe(model: Any, processor: Any, page: Page) -> Transcript:
+def transcribe(model: Any, processor: Any, page: Page, prompt: str = TRANSCRIBE_PROMPT) -> Transcript:
     """Let the model write down a page and compare."""
-    answer = ask(model, processor, page.image, TRANSCRIBE_PROMPT)
+    answer = ask(model, processor, page.image, prompt)
     true_lines, lines = page.text.split("\n"), answer.text.split("\n")
     ended_right = answer.stopped and len(lines) == len(true_lines) and lines[-1] == true_lines[-1]
     return Transcript(edit_distance(answer.text, page.text), len(page.text), ended_right)
@@ -77,13 +94,12 @@ def edit_distance(a: str, b: str) -> int:
 
 
 def evaluate(model: Any, processor: Any, pages: Iterable[Page]) -> dict[str, Any]:
-    """All figures of a model on some pages, as a JSON-ready object."""
+    """The figures of a model's two plain prompts on some pages, as a JSON-ready object."""
     right: list[bool] = []
     transcripts: list[Transcript] = []
     for page in pages:
         for question in page.questions:
-            answer = ask(model, processor, page.image, question.question, max_new_tokens=16)
-            right.append(answer.stopped and answer.text == question.answer)
+            right.append(_is_right(ask(model, processor, page.image, question.question, LOOKUP_TOKENS), question))
         transcripts.append(transcribe(model, processor, page))
     return {
         "pages": len(transcripts),
@@ -92,6 +108,44 @@ def evaluate(model: Any, processor: Any, pages: Iterable[Page]) -> dict[str, Any
         "transcription_exact": _share([t.edits == 0 for t in transcripts]),
         "transcription_ends_right": _share([t.ended_right for t in transcripts]),
     }
+
+
+def evaluate_phrasings(model: Any, processor: Any, pages: Iterable[Page]) -> dict[str, Any]:
+    """The figures of ways of asking that training never saw, as a JSON-ready object.
+
+    Of each page: one question before its picture, one after a system turn, two with a suffix, two paraphrased; and a
+    paraphrased transcription.
+    """
+    right: dict[str, list[bool]] = {"text_first": [], "system_turn": [], "held_out_suffix": [], "held_out_lookup": []}
+    transcripts: list[Transcript] = []
+
+    def check(kind: str, page: Page, question: Question, prompt: str, **how: Any) -> None:
+        right[kind].append(_is_right(ask(model, processor, page.image, prompt, LOOKUP_TOKENS, **how), question))
+
+    for number, page in enumerate(pages):
+        turns = itertools.cycle(page.questions)
+        first, second = next(turns), next(turns)
+        check("text_first", page, first, first.question, text_first=True)
+        check("system_turn", page, second, second.question, system=_one_of(phrases.HELD_OUT_SYSTEMS, number))
+        for turn in (2 * number, 2 * number + 1):
+            asked = next(turns)
+            check("held_out_suffix", page, asked, f"{asked.question}\n{_one_of(phrases.HELD_OUT_SUFFIXES, turn)}")
+            key = asked.question.removeprefix(phrases.LOOKUP_PROMPT).strip(" ?")
+            check("held_out_lookup", page, asked, _one_of(phrases.HELD_OUT_LOOKUPS, turn).format(key=key))
+        prompt = _one_of(phrases.HELD_OUT_TRANSCRIPTIONS, number)
+        transcripts.append(transcribe(model, processor, page, prompt))
+    return {
+        **{f"{kind}_exact": _share(answers) for kind, answers in right.items()},
+        "held_out_transcription_characters": _characters(transcripts),
+    }
+
+
+def _one_of(texts: tuple[str, ...], number: int) -> str:
+    return texts[number % len(texts)]
+
+
+def _is_right(answer: Answer, question: Question) -> bool:
+    return answer.stopped and answer.text == question.answer
 
 
 def _share(values: list[bool]) -> dict[str, Any]:
@@ -138,8 +192,16 @@ def main(
     if dtype not in ("float32", "bfloat16"):
         raise typer.BadParameter("must be float32 or bfloat16", param_hint="--dtype")
     loaded, processor = load(model, "cuda" if torch.cuda.is_available() else "cpu", getattr(torch, dtype))
-    drawn = (make_page(seed, index) for index in track(range(pages), description="pages"))
-    figures = {"seed": seed, "dtype": dtype, **evaluate(loaded, processor, drawn)}
+
+    def drawn(what: str) -> Iterable[Page]:
+        return (make_page(seed, index) for index in track(range(pages), description=what))
+
+    figures = {
+        "seed": seed,
+        "dtype": dtype,
+        **evaluate(loaded, processor, drawn("plain prompts")),
+        **evaluate_phrasings(loaded, processor, drawn("other phrasings")),
+    }
     text = json.dumps(figures, indent=2)
     print(text)
     if out is not None:

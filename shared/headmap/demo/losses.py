@@ -12,9 +12,6 @@ from transformers import AttentionInterface, Qwen2VLForConditionalGeneration
 
 from headmap.demo.batches import BLANK, CELL_CLASSES, IGNORE, NEWLINE, PAGE_START, Batch
 
-PICTURE_START = 4
-"""Tokens before a picture: a prompt starts `<|im_start|>user`, newline, `<|vision_start|>`."""
-
 ATTENTION = "headmap_demo_training"
 
 
@@ -50,12 +47,14 @@ def picture_then_turns(
     *,
     prefix: int,
     turn_mask: Tensor,
+    is_image: Tensor,
     looks: list[Tensor],
     **_: Any,
 ) -> tuple[Tensor, None]:
     """Causal attention inside the picture, masked attention (`turn_mask`, [B, 1, S - P, S]) for the turns after it.
 
-    `looks` takes in, layer by layer, the share of attention that the turns give to the picture: [B, heads, S - P].
+    `looks` takes in, layer by layer, the share of attention that the turns give to the picture (where `is_image`,
+    [B, P], is 1): [B, heads, S - P].
     """
     groups = query.shape[1] // key.shape[1]
     key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
@@ -64,7 +63,7 @@ def picture_then_turns(
     )
     weights = ((query[:, :, prefix:] * scaling) @ key.mT + turn_mask).softmax(dim=-1)
     turns = weights @ value
-    looks.append(weights[..., PICTURE_START:prefix].sum(dim=-1))
+    looks.append((weights[..., :prefix] @ is_image[:, None, :, None]).squeeze(-1))
     return torch.cat([picture, turns], dim=2).transpose(1, 2), None
 
 
@@ -168,6 +167,7 @@ def _answers(
         use_cache=False,
         prefix=batch.prefix,
         turn_mask=batch.mask,
+        is_image=batch.is_image,
         looks=looks,
     ).last_hidden_state
     asked = batch.labels != IGNORE

@@ -147,6 +147,8 @@ class Engine:
                 waiting=self._roster.waiting,
                 kv_held_bytes=self._cache.pool.held_bytes,
                 kv_capacity_bytes=self._cache.pool.capacity_bytes,
+                kv_block_tokens=self._cache.pool.page_tokens,
+                kv_block_bytes=self._cache.pool.block_bytes,
                 prompt_tokens_total=self._totals["prompt"],
                 generated_tokens_total=self._totals["generated"],
                 finished_total=self._totals["finished"],

@@ -115,6 +115,9 @@ class EngineStats:
     waiting: int
     kv_held_bytes: int
     kv_capacity_bytes: int
+    kv_block_tokens: int
+    kv_block_bytes: int
+    """Of one page in every KV head of every layer that sees everything."""
     prompt_tokens_total: int
     generated_tokens_total: int
     finished_total: int

@@ -33,7 +33,7 @@ def _rows(
 ) -> Iterator[Token]:
     logs = lm_head(hidden).float().log_softmax(dim=-1)
     own = logs.gather(1, torch.tensor(following, device=logs.device)[:, None])[:, 0].tolist()
-    values, ids = (of.tolist() for of in logs.topk(top, dim=-1))
+    values, ids = (of.tolist() for of in logs.topk(min(top, logs.shape[-1]), dim=-1))
     for token, logprob, some, their_ids in zip(following, own, values, ids, strict=True):
         if token == image_token:
             yield Token(token, "")

@@ -99,8 +99,6 @@ class LoadedModel:
 
         Raises EmptyPrompt for none, and InvalidParameter for one that the model lacks or that stands for a picture.
         """
-        if not token_ids:
-            raise EmptyPrompt("prompt: holds no token", param="prompt")
         size = self.model.config.get_text_config(decoder=True).vocab_size
         image = self.family.image_token_id(self.model.config)
         for place, token in enumerate(token_ids):
@@ -112,6 +110,8 @@ class LoadedModel:
     def _prepared(
         self, token_ids: Sequence[int], inputs: dict[str, torch.Tensor], images: Sequence[VisualTokens]
     ) -> PreparedPrompt:
+        if not token_ids:
+            raise EmptyPrompt("prompt: holds no token", param="prompt")
         input_ids = torch.tensor([token_ids])
         places = (input_ids[0] == self.family.image_token_id(self.model.config)).nonzero()[:, 0].numpy()
         ends = np.cumsum([image.count for image in images], dtype=np.int64)

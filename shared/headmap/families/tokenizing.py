@@ -131,7 +131,7 @@ class PromptTokenizer:
                     list(messages), chat_template=self.template, add_generation_prompt=True, tokenize=False, **given
                 )
             )
-        except (TemplateError, TypeError, ValueError, KeyError) as error:  # such as adding a list to a text
+        except Exception as error:  # a template is a program, and fails in as many ways
             raise InvalidParameter(
                 f"messages: the model's chat template takes no such conversation ({error})", param="messages"
             ) from error
@@ -147,7 +147,7 @@ class PromptTokenizer:
 
         marked: list[Message] = []
         for message in messages:
-            content = message["content"]
+            content = message.get("content") or ""
             if isinstance(content, str):
                 content = mark(content)
             else:

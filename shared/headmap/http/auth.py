@@ -10,7 +10,7 @@ from headmap.http.keyring import KeyRing
 from headmap.http.limits import KeyLimits
 from headmap.http.problems import error_response
 
-OPEN_PATHS = frozenset({"/health", "/health/live", "/health/ready"})
+OPEN_PATHS = frozenset({"/health", "/health/live", "/health/ready", "/ping"})
 KEY_NAME = "headmap_key"
 """Where the scope holds the name of the caller's key, for the log."""
 

@@ -42,18 +42,19 @@ _TOLD = {
     "json_invalid": "not valid JSON",
 }
 _OBJECT = frozenset({"model_type", "model_attributes_type", "dict_type"})
+_NO_BODY = "must be a JSON object, sent as application/json"
 
 
 def _reason(error: Mapping[str, Any], field: str) -> str:
     if error["type"] in _OBJECT:
-        return "must be a JSON object, sent as application/json" if field == "body" else "must be an object"
+        return _NO_BODY if field == "body" else "must be an object"
     message = str(error["msg"])
     return _TOLD.get(error["type"], message[:1].lower() + message[1:])
 
 
 def _got(reasons: Sequence[str], value: object) -> str:
     """The value at fault, where the reasons do not speak for themselves."""
-    return "" if set(reasons) <= set(_TOLD.values()) else f", got {_short(value)}"
+    return "" if set(reasons) <= {*_TOLD.values(), _NO_BODY} else f", got {_short(value)}"
 
 
 def _field(error: Mapping[str, Any], body: object) -> str:

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator
+
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.core import Metric
+from prometheus_client.registry import Collector
 
 _BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 
+Aliases = Callable[[Metric], Iterable[Metric]]
+"""A family under the names that other tools have for it; none where they have none."""
 
-class Metrics:
+
+class Metrics(Collector):
     """Requests by method, route and status. Services register further metrics with `registry`."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self._aliases: list[Aliases] = []
         labels = ("method", "route")
         self._requests = Counter(
             "headmap_http_requests_total", "HTTP requests", (*labels, "status"), registry=self.registry
@@ -29,6 +37,19 @@ class Metrics:
         self._requests.labels(known, route, str(status)).inc()
         self._seconds.labels(known, route).observe(seconds)
 
+    def alias(self, aliases: Aliases) -> None:
+        """Tell families under further names as well."""
+        self._aliases.append(aliases)
+
+    def collect(self) -> Iterator[Metric]:
+        """What the registry holds, without the series of creation times, then the aliases of each family."""
+        for family in self.registry.collect():
+            if family.type != "gauge":
+                family.samples = [one for one in family.samples if one.name != f"{family.name}_created"]
+            yield family
+            for aliases in self._aliases:
+                yield from aliases(family)
+
     def expose(self) -> bytes:
         """The text format, version 0.0.4."""
-        return generate_latest(self.registry)
+        return generate_latest(self)

@@ -8,6 +8,7 @@ import time
 import uuid
 from collections.abc import Mapping
 
+from anyio import CancelScope
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -77,6 +78,48 @@ class SecurityHeadersMiddleware:
             await send(message)
 
         await self._app(scope, receive, send_with_headers)
+
+
+class SlashMiddleware:
+    """Lets a path that ends in slashes name what it names without them, in place: a redirected POST loses its body."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            raw: bytes = scope.get("raw_path") or scope["path"].encode()
+            slashes = len(raw) - len(raw.rstrip(b"/"))  # a parameter's own is %2F there
+            if slashes and len(raw) > 1:
+                scope["path"] = scope["path"][:-slashes] or "/"
+                scope["raw_path"] = raw[:-slashes] or b"/"
+        await self._app(scope, receive, send)
+
+
+class HeadMiddleware:
+    """Answers HEAD with the headers of GET. A stream is left once they are there; other answers run to their end."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] != "HEAD":
+            await self._app(scope, receive, send)
+            return
+        asked = {**scope, "method": "GET"}
+
+        async def send_headers(message: Message) -> None:
+            if message["type"] != "http.response.start":
+                return
+            await send(message)
+            await send({"type": "http.response.body", "body": b""})
+            if "content-length" not in Headers(raw=message["headers"]):
+                answering.cancel()
+
+        with CancelScope() as answering:
+            await self._app(asked, receive, send_headers)
+        if "route" in asked:
+            scope["route"] = asked["route"]  # for the metrics
 
 
 class BodyLimitMiddleware:

@@ -19,13 +19,20 @@ from headmap.http.docs import mount_docs
 from headmap.http.keyring import KeyRing, StoredKeys
 from headmap.http.limits import KeyLimits
 from headmap.http.metrics import Metrics
-from headmap.http.middleware import BodyLimitMiddleware, RequestMiddleware, SecurityHeadersMiddleware
+from headmap.http.middleware import (
+    BodyLimitMiddleware,
+    HeadMiddleware,
+    RequestMiddleware,
+    SecurityHeadersMiddleware,
+    SlashMiddleware,
+)
 from headmap.http.problems import OPENAI_ERROR_SCHEMA, PROBLEM_SCHEMA, install_handlers
 from headmap.settings import Settings
 
 logger = logging.getLogger(__name__)
 
 _METHODS = ("get", "post", "put", "delete", "patch")
+_EXPOSED = ("Location", "Retry-After", "X-Request-ID", "X-Headmap-Ignored", "X-Headmap-KV", "X-Headmap-Tools")
 
 
 @dataclass(frozen=True)
@@ -61,13 +68,17 @@ def install(
 ) -> Metrics:
     """Errors, keys, limits, headers, request ids, /health*, /metrics, /docs and a truthful /openapi.json for `app`.
 
+    GET paths take HEAD as well, and a path's trailing slashes say nothing.
+
     Call it once per application, made with `docs_url=None` and `redoc_url=None`, after its routes or before. `checks`
     is asked at each readiness call, `stored_keys` for the registry's keys from the first call on.
     """
     metrics = Metrics()
     install_handlers(app)
     keys = KeyRing(settings, stored_keys)
+    app.router.redirect_slashes = False
     # The last added is the outermost: count and name every request, then ask for the key, then look at the body.
+    app.add_middleware(HeadMiddleware)
     app.add_middleware(
         BodyLimitMiddleware,
         limit=settings.max_body_bytes,
@@ -79,12 +90,13 @@ def install(
         app.add_middleware(
             CORSMiddleware,  # before the key, which a browser's preflight request does not carry
             allow_origins=settings.cors_origins,
-            allow_methods=[method.upper() for method in _METHODS],
-            allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID", "X-Request-ID"],
-            expose_headers=["Location", "Retry-After", "X-Request-ID"],
+            allow_methods=[method.upper() for method in (*_METHODS, "head")],
+            allow_headers=["*"],  # as the browser asks: clients send headers of their own
+            expose_headers=["*", *_EXPOSED],  # the names for browsers that do not know the star
         )
     app.add_middleware(SecurityHeadersMiddleware)
     app.add_middleware(RequestMiddleware, metrics=metrics)
+    app.add_middleware(SlashMiddleware)
     app.state.metrics = metrics
     _add_routes(app, service, checks, metrics)
     if app.openapi_url is not None:

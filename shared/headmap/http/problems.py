@@ -137,6 +137,8 @@ def _allowed(request: Request) -> list[str]:
             match, _ = route.matches({**request.scope, "method": method})
             if match is Match.FULL:
                 methods.add(method)
+    if "GET" in methods:
+        methods.add("HEAD")
     return sorted(methods)
 
 

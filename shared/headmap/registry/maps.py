@@ -71,6 +71,9 @@ class MapRecord(Provenance):
     aliases: tuple[str, ...]
 
 
+ALIAS_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+MAX_ALIAS = 64
+
 _COLUMNS = [field.name for field in fields(MapRecord) if field.name != "aliases"]
 
 
@@ -181,8 +184,8 @@ def resolve_map(
 ) -> tuple[MapRecord, Match]:
     """The map to serve `model` with, and how well it fits: `exact`, or `revision` when it is another revision's.
 
-    With an alias, the map it points at. Without, `default` if it is of this revision, else the newest of this
-    revision, else `default`. Without a revision there is none to differ from. Raises MapNotFound.
+    With an alias, the map it points at. Without, `default` if it is of this revision or does not say its own, else the
+    newest of this revision, else `default`. Without a revision there is none to differ from. Raises MapNotFound.
     """
     map_id = session.scalar(select(Alias.map_id).where(Alias.model == model, Alias.alias == (alias or DEFAULT_ALIAS)))
     if map_id is None:
@@ -191,7 +194,7 @@ def resolve_map(
     record = get_map(session, map_id)
     if revision is None or record.revision == revision:
         return record, "exact"
-    if alias is None:
+    if alias is None and record.revision is not None:
         newest = session.scalar(
             select(Map.id).where(Map.model == model, Map.revision == revision).order_by(Map.version.desc()).limit(1)
         )

@@ -9,6 +9,7 @@ import random
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import product
 from typing import Any
 
 import httpx
@@ -20,7 +21,10 @@ from PIL import Image
 SEED = int(os.environ.get("HEADMAP_FUZZ_SEED", "1"))
 MUTANTS = int(os.environ.get("HEADMAP_FUZZ_PICTURES", "3000"))
 EXPECTED = {200, 413, 422}
-FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "ICO", "PPM")
+FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "GIF", "BMP", "TIFF", "ICO", "PPM")
+MODES = ("RGB", "L", "P", "RGBA", "LA", "PA", "1", "CMYK", "YCbCr", "I;16", "I", "F")
+# What a format is saved with; what it does not know it passes over.
+OPTIONS: tuple[dict[str, Any], ...] = ({}, {"compression": "tiff_lzw", "transparency": 0}, {"save_all": True})
 HEADS = (
     b"\x89PNG\r\n\x1a\n",
     b"\xff\xd8\xff\xe0",
@@ -28,6 +32,9 @@ HEADS = (
     b"GIF89a",
     b"BM",
     b"II*\x00",
+    b"MM\x00*",
+    b"\xff\xd8\xff\xe1\x00\x40Exif\x00\x00II*\x00",
+    b"BM" + bytes(8) + b"\x36\x00\x00\x00\x28\x00\x00\x00",
     b"%PDF-",
 )
 
@@ -47,18 +54,21 @@ def ask(http: httpx.Client, data: bytes) -> httpx.Response:
 
 
 def originals(chance: random.Random) -> list[bytes]:
-    """Pictures of each format and mode, small and odd of size."""
+    """Pictures of each format and mode, small and odd of size, some of them turned or of two frames."""
     found = []
-    for form in FORMATS:
-        for mode in ("RGB", "L", "P", "RGBA", "1"):
-            size = chance.randint(1, 90), chance.randint(1, 90)
-            pixels = Image.frombytes("RGB", size, chance.randbytes(3 * size[0] * size[1]))
-            file = io.BytesIO()
-            try:
-                pixels.convert(mode).save(file, form)
-            except (OSError, ValueError, KeyError):
-                continue
-            found.append(file.getvalue())
+    for form, mode, options in product(FORMATS, MODES, OPTIONS):
+        size = chance.randint(1, 90), chance.randint(1, 90)
+        pixels = Image.frombytes("RGB", size, chance.randbytes(3 * size[0] * size[1]))
+        exif = Image.Exif()
+        exif[0x0112] = chance.randint(0, 9)
+        file = io.BytesIO()
+        try:
+            picture = pixels.convert("L").convert(mode) if mode in ("I;16", "I", "F") else pixels.convert(mode)
+            frames = [picture.rotate(90)] if "save_all" in options else []
+            picture.save(file, form, exif=exif, append_images=frames, **options)
+        except (OSError, ValueError, KeyError, TypeError, SystemError):
+            continue
+        found.append(file.getvalue())
     return found
 
 

@@ -101,8 +101,10 @@ def test_pages_into_a_file_is_one_line_of_error(tmp_path: Path) -> None:
 # ---- maps
 
 
-def test_an_empty_registry_says_so(tmp_path: Path) -> None:
-    assert "no maps yet" in run("maps", "list", "--data-dir", tmp_path).stdout
+def test_a_first_list_has_the_bundled_map_alone(tmp_path: Path) -> None:
+    (listed,) = json.loads(run("maps", "list", "--json", "--data-dir", tmp_path).stdout)
+    assert (listed["model"], listed["aliases"]) == (DEMO_MODEL, ["bundled", "default"])
+    assert "no maps yet" in run("maps", "list", "--model", "some/model", "--data-dir", tmp_path).stdout
 
 
 def test_maps_are_listed_and_shown(tmp_path: Path, map_id: str) -> None:
@@ -113,6 +115,14 @@ def test_maps_are_listed_and_shown(tmp_path: Path, map_id: str) -> None:
     assert listed["aliases"] == ["default"]
     assert 0 < shown["top5pct_share"] < 1
     assert "layer" in run("maps", "show", map_id, "--data-dir", tmp_path).stdout
+
+
+def test_an_alias_is_pointed_at_a_map(tmp_path: Path, map_id: str) -> None:
+    told = json.loads(run("maps", "alias", map_id[:6], "stable", "--json", "--data-dir", tmp_path).stdout)
+    assert (told["id"], told["aliases"]) == (map_id, ["default", "stable"])
+    assert "stable of" in run("maps", "alias", map_id, "stable", "--data-dir", tmp_path).stdout
+    refused(run("maps", "alias", "nope", "stable", "--data-dir", tmp_path), 1, "'nope'")
+    refused(run("maps", "alias", map_id, "a b", "--data-dir", tmp_path), 2, "'a b'")
 
 
 @pytest.mark.parametrize("bare", [False, True])

@@ -19,19 +19,10 @@ from PIL import Image
 from headmap.head_scores import HeadScores
 from headmap.models import find_model
 from headmap.registry.maps import Provenance, add_map
-from headmap.registry.migrations import migrate
 from headmap.registry.session import Database
 from headmap.settings import DEMO_MODEL, Settings
 from services.inference.http.app import create_app
 from tests.services.inference.fakes import FakeModels
-
-
-@pytest.fixture(scope="session")
-def empty_registry(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A migrated SQLite file to copy, since migrating takes longer than most tests."""
-    settings = Settings(data_dir=tmp_path_factory.mktemp("registry"))
-    migrate(settings)
-    return settings.data_dir / "registry.sqlite3"
 
 
 @pytest.fixture

@@ -40,6 +40,8 @@ class FakeStats:
     waiting: int = 0
     kv_held_bytes: int = 0
     kv_capacity_bytes: int = 1_000_000
+    kv_block_tokens: int = 16
+    kv_block_bytes: int = 1000
     session_bytes: int = 0
     preempted_total: int = 0
 

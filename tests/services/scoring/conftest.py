@@ -28,8 +28,8 @@ def broker() -> CountingBroker:
 
 
 @pytest.fixture
-def app(settings: Settings, broker: CountingBroker) -> FastAPI:
-    migrate(settings)
+def app(settings: Settings, broker: CountingBroker, migrated: Callable[[Settings], None]) -> FastAPI:
+    migrated(settings)
     return create_app(settings, broker=broker)
 
 

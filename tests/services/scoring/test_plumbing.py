@@ -93,8 +93,8 @@ def test_metrics_count_requests_by_route_and_jobs_by_state(client: TestClient) -
 def test_unknown_routes_and_methods(client: TestClient) -> None:
     assert_problem(client.get("/nowhere"), 404, "not_found", "/nowhere")
     assert_problem(client.put("/score"), 405, "method_not_allowed", "PUT")
-    assert client.put("/score").headers["allow"] == "GET, POST"
-    assert client.post("/score/x").headers["allow"] == "DELETE, GET"
+    assert client.put("/score").headers["allow"] == "GET, HEAD, POST"
+    assert client.post("/score/x").headers["allow"] == "DELETE, GET, HEAD"
 
 
 def test_errors_under_v1_take_the_shape_openai_clients_know(client: TestClient) -> None:

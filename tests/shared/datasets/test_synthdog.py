@@ -103,7 +103,7 @@ def test_files_as_datasets_writes_them_are_read(tmp_path: Path) -> None:
     [
         ({"image": None}, r"one\.parquet, page 0: column 'image' must hold the picture's bytes"),
         ({"image": {"bytes": None, "path": "a.jpg"}}, "column 'image' must hold the picture's bytes"),
-        ({"image": {"bytes": b"GIF89a", "path": ""}}, "column 'image': is no PNG, JPEG, WEBP picture"),
+        ({"image": {"bytes": b"%PDF-1", "path": ""}}, "column 'image': is no PNG, JPEG, WEBP, GIF, BMP, TIFF picture"),
         ({"2_coord": None}, r"page 0: column '2_coord': must be the page's boxes, .* not None"),
         (chunks(("A", [[1.0, 2.0]])), "column '2_coord', item 0: must be a 'chunk' of text and two corners"),
         (chunks(("A", [[1.0], [2.0]])), "item 0"),

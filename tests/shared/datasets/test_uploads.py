@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import codecs
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,6 @@ from headmap.errors import (
     InvalidDataset,
     InvalidParameter,
 )
-from headmap.registry.migrations import migrate
 from headmap.registry.session import Database, open_database
 from headmap.registry.tables import Dataset, DatasetPage
 from headmap.scoring.pages import make_page
@@ -38,8 +37,8 @@ def settings(tmp_path: Path) -> Settings:
 
 
 @pytest.fixture
-def database(settings: Settings) -> Iterator[Database]:
-    migrate(settings)
+def database(settings: Settings, migrated: Callable[[Settings], None]) -> Iterator[Database]:
+    migrated(settings)
     opened = open_database(settings)
     yield opened
     opened.close()
@@ -142,14 +141,14 @@ def test_a_wrong_record_is_named(settings: Settings, change: dict[str, Any], mes
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b"no picture", r"line 1, file '0000\.png': is no PNG, JPEG, WEBP picture"),
+        (b"no picture", r"line 1, file '0000\.png': is no PNG, JPEG, WEBP, GIF, BMP, TIFF picture"),
         (b"", "is no PNG"),
         (files()["0000.png"][:-900], "the picture is broken"),
-        (picture("GIF"), "is no PNG"),
+        (picture("PPM"), "is no PNG"),
         (picture("PNG"), r"the picture has \(64, 48\)"),
         (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "is no PNG"),
     ],
-    ids=["text", "empty", "cut short", "gif", "other size", "svg"],
+    ids=["text", "empty", "cut short", "ppm", "other size", "svg"],
 )
 def test_what_is_no_picture_is_refused(settings: Settings, data: bytes, message: str) -> None:
     refused(files() | {"0000.png": data}, settings, message)

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import json
+import random
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForImageTextToText, AutoProcessor, Qwen2VLConfig, Qwen2VLForConditionalGeneration
+from transformers import (
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    PreTrainedTokenizerFast,
+    Qwen2VLConfig,
+    Qwen2VLForConditionalGeneration,
+)
 
-from headmap.demo.assets import END, build_config, build_tokenizer
+from headmap.demo.assets import END, IMAGE, build_config, build_tokenizer
 from headmap.demo.batches import IGNORE, NEWLINE, PAGE_END, PAGE_START, BatchMaker, cell_labels
 from headmap.demo.evaluate import edit_distance
 from headmap.demo.losses import CellHead, compute_losses, prepare
@@ -73,7 +81,8 @@ def test_a_run_leaves_a_model_folder_a_checkpoint_and_a_log(tmp_path: Path) -> N
     assert len(shown) == 1
 
 
-def test_every_turn_of_a_training_sequence_is_the_prompt_of_real_use(tmp_path: Path) -> None:
+@pytest.mark.parametrize("worded", [False, True])
+def test_every_turn_of_a_training_sequence_is_the_prompt_of_real_use(tmp_path: Path, worded: bool) -> None:
     """Same logits from the shared picture with its own mask and positions as from the processor and a plain forward."""
     recipe = Recipe(seed=3)
     run = Run(recipe, tmp_path / "run", torch.device("cpu"), tiny_config())
@@ -84,23 +93,44 @@ def test_every_turn_of_a_training_sequence_is_the_prompt_of_real_use(tmp_path: P
     model = AutoModelForImageTextToText.from_pretrained(tmp_path / "model", dtype=torch.float32)
     processor = AutoProcessor.from_pretrained(tmp_path / "model")
     pages = [draw_page("test/a", 3, 3, 1, 200), draw_page("test/b", 4, 4, 1, 200)]  # two sizes, so there is padding
-    batch = BatchMaker(processor.tokenizer, 0, recipe.context).from_pages(pages)
+    rngs = [random.Random(5), random.Random(105)] if worded else None  # the second page gets a system turn
+    batch = BatchMaker(processor.tokenizer, 0, recipe.context).from_pages(pages, rngs)
     with torch.no_grad():
         ours = compute_losses(run.model, run.head, batch, True, 0.0)
     losses: dict[bool, list[torch.Tensor]] = {False: [], True: []}
-    for page in pages:
-        turns = [(TRANSCRIBE_PROMPT, page.text)]
-        turns += [(f"What is the value of {w.text.split(':')[0]}?", w.text.split(":")[1]) for w in page.words]
-        for prompt, answer in turns:
-            losses[prompt != TRANSCRIBE_PROMPT].append(answer_losses(model, processor, page, prompt, answer))
+    systems = 0
+    for page, ids in zip(pages, batch.input_ids, strict=True):
+        front, *turns = spelled(processor.tokenizer, ids).split("<|vision_end|>")
+        system = re.match(r"<\|im_start\|>system\n(.*)<\|im_end\|>\n", front)
+        systems += system is not None
+        values = dict(word.text.split(":") for word in page.words)
+        assert len(turns) == 1 + len(values)
+        for number, turn in enumerate(turns):
+            prompt, answer = re.fullmatch(
+                r"(.*)<\|im_end\|>\n<\|im_start\|>assistant\n(.*)<\|im_end\|>", turn, re.S
+            ).groups()
+            assert answer == page.text if number == 0 else answer in values.values()
+            if rngs is None:
+                assert prompt == TRANSCRIBE_PROMPT if number == 0 else values[prompt.split()[-1][:-1]] == answer
+            losses[number > 0].append(answer_losses(model, processor, page, system and system[1], prompt, answer))
+    assert systems == worded
     assert float(ours.transcription) == pytest.approx(float(torch.cat(losses[False]).mean()), rel=1e-4)
     assert float(ours.lookup) == pytest.approx(float(torch.cat(losses[True]).mean()), rel=1e-4)
 
 
+def spelled(tokenizer: PreTrainedTokenizerFast, ids: torch.Tensor) -> str:
+    """The text of a training sequence without its padding and picture."""
+    unsaid = {tokenizer.pad_token_id, tokenizer.convert_tokens_to_ids(IMAGE)}
+    return tokenizer.decode([token for token in ids.tolist() if token not in unsaid])
+
+
 @torch.no_grad()
-def answer_losses(model: object, processor: object, page: object, prompt: str, answer: str) -> torch.Tensor:
+def answer_losses(
+    model: object, processor: object, page: object, system: str | None, prompt: str, answer: str
+) -> torch.Tensor:
     """Cross-entropy of each token of the answer, by transformers' own path."""
-    messages = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": prompt}]}]
+    messages = [{"role": "system", "content": system}] if system else []
+    messages += [{"role": "user", "content": [{"type": "text", "text": prompt}, {"type": "image"}]}]
     text = processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
     asked = processor(text=[text], images=[page.image], return_tensors="pt")["input_ids"].shape[1]
     inputs = processor(text=[text + answer + END], images=[page.image], return_tensors="pt")

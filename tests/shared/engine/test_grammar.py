@@ -282,6 +282,7 @@ def test_random_tokens_fit_the_grammar(grammar: str, form: str) -> None:
         ("", "Empty grammar"),
         ("%%%", "lexer error"),
         ("start: missing", "missing"),
+        ('start: %json {"type": "object"}', "%json"),
         ('start: "a', "guided_grammar"),
         ("start: /(/", "invalid regex"),
         ("root ::= missing", "missing"),

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from headmap.registry.migrations import migrate
 from headmap.registry.session import Database, open_database
 from headmap.settings import Settings
 
@@ -18,8 +17,8 @@ def settings(tmp_path: Path) -> Settings:
 
 
 @pytest.fixture
-def database(settings: Settings) -> Iterator[Database]:
-    migrate(settings)
+def database(settings: Settings, migrated: Callable[[Settings], None]) -> Iterator[Database]:
+    migrated(settings)
     opened = open_database(settings)
     yield opened
     opened.close()

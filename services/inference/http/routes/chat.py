@@ -32,7 +32,7 @@ from services.inference.http.schemas.openai_chat import (
 )
 from services.inference.http.server_sent_events import OPENAPI, event, stream_response
 from services.inference.http.told_headers import headers, ignored_fields
-from services.inference.http.tool_answers import TOOLS, Teller, ToolUse, settle_tools
+from services.inference.http.tool_answers import TOOLS, ToolUse, settle_tools
 from services.inference.tools.calls import Call, CallArguments, CallBegins, ContentDelta, Delta, fold
 
 router = APIRouter(route_class=LargeBodyRoute, tags=["openai"])
@@ -56,7 +56,7 @@ async def chat(body: ChatRequest, request: Request, serving: TheServing) -> Resp
     top_logprobs = _top_logprobs(body)
     if n > 1 and body.session is not None:
         raise InvalidParameter(f"session: goes on with one answer, got n = {n}", param="session")
-    tools = settle_tools(chosen.served, body.tools or (), body.tool_choice, bool(body.parallel_tool_calls))
+    tools = settle_tools(chosen.served, body.tools or (), body.tool_choice, body.parallel_tool_calls)
     conversation = conversation_of(
         body.messages, serving.settings, tools=tools.shown, template_kwargs=body.chat_template_kwargs or {}
     )
@@ -99,7 +99,7 @@ async def drop_session(
     serving: TheServing,
     model: Annotated[str | None, Query(description="where several are served")] = None,
 ) -> None:
-    serving.drop_session(serving.model(model), caller(request), session)
+    serving.drop_session(choose(serving, model, None, None).served, caller(request), session)
 
 
 def _top_logprobs(body: ChatRequest) -> int | None:
@@ -115,7 +115,7 @@ def _choice(number: int, answer: Answer, tools: ToolUse) -> Choice:
     content, why = finished.generated_text, reason(finished)
     calls: list[Call] = []
     if tools.reader is not None:
-        teller = Teller(tools.reader(), generation.served.opened.vocabulary)
+        teller = tools.teller(generation.served.opened.vocabulary)
         content, calls = fold(teller.whole(answer.tokens, finished.tail))
     message = AnswerMessage(
         content=content or (None if calls else ""),
@@ -143,9 +143,7 @@ class _Stream:
     def __init__(self, answers: Answers, body: ChatRequest, tools: ToolUse) -> None:
         self._answers, self._body = answers, body
         self._same = {**head(answers, "chatcmpl"), "object": "chat.completion.chunk"}
-        self._tellers = [
-            Teller(tools.reader and tools.reader(), one.served.opened.vocabulary) for one in answers.generations
-        ]
+        self._tellers = [tools.teller(one.served.opened.vocabulary) for one in answers.generations]
         self._begun: set[int] = set()
         self._new_tokens = 0
 

@@ -10,6 +10,7 @@ import headmap
 from headmap.errors import NotFound
 from headmap.kvcache.methods import METHODS
 from services.inference.http.deps import TheServing
+from services.inference.http.kv_choice import choose
 from services.inference.http.schemas.models import DecodeBody, InfoBody, MapBody, ModelBody, ModelList
 from services.inference.served_model import ServedModel
 from services.inference.serving import Serving
@@ -24,7 +25,8 @@ async def models(serving: TheServing) -> ModelList:
 
 @router.get("/v1/models/{model_id:path}", summary="One of them", responses={404: {"description": "No such model"}})
 async def model(model_id: Annotated[str, Path(description="as /v1/models lists it")], serving: TheServing) -> ModelBody:
-    return _body(serving, serving.model(model_id))
+    chosen = choose(serving, model_id, None, None)
+    return _body(serving, chosen.served).model_copy(update={"id": chosen.name})
 
 
 @router.post(

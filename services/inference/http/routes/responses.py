@@ -51,7 +51,7 @@ ResponseId = Annotated[str, Path(max_length=512)]
 async def respond(body: ResponsesRequest, request: Request, serving: TheServing, kept: TheResponses) -> Response:
     ignored, owner = ignored_fields(body, serving.settings), caller(request)
     chosen = choose(serving, body.model, request.headers.get(HEADER), body.kv)
-    tools = settle_tools(chosen.served, body.tools or (), body.tool_choice, bool(body.parallel_tool_calls))
+    tools = settle_tools(chosen.served, body.tools or (), body.tool_choice, body.parallel_tool_calls)
     before = None
     if body.previous_response_id is not None:
         before = kept.get(owner, body.previous_response_id, "previous_response_id")
@@ -79,7 +79,7 @@ async def respond(body: ResponsesRequest, request: Request, serving: TheServing,
     answers = await Answers.prepare(request, serving, chosen, [asked])
     (generation,) = answers.generations
     writer = ResponseWriter(begin(body, identity, int(time.time()), answers.model))
-    teller = Teller(tools.reader and tools.reader(), generation.served.opened.vocabulary)
+    teller = tools.teller(generation.served.opened.vocabulary)
 
     def keep() -> None:
         if body.store:

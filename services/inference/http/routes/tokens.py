@@ -35,7 +35,7 @@ async def tokenize(body: TokenizeRequest, request: Request, serving: TheServing)
     served = choose(serving, body.model, None, None, any_name=body.inputs is not None).served
     if body.messages is not None:
         ignored_fields(body, serving.settings)
-        tools = settle_tools(served, body.tools or (), None, many=False)
+        tools = settle_tools(served, body.tools or (), None)
         prompt = conversation_of(
             body.messages, serving.settings, tools=tools.shown, template_kwargs=body.chat_template_kwargs
         )

@@ -97,7 +97,7 @@ class OpenAIRequest(Body):
         None, min_length=1, max_length=512, description="as /v1/models lists it, or MODEL@METHOD-RATIO"
     )
     temperature: float | None = Field(None, ge=0, le=2, description="0 is greedy")
-    top_p: float | None = Field(None, gt=0, le=1)
+    top_p: float | None = Field(None, ge=0, le=1, description="0 is greedy")
     top_k: int | None = Field(None, ge=-1, le=MAX_TOKENS, description="0 and -1 mean no cut")
     min_p: float | None = Field(None, ge=0, le=1, description="share of the likeliest token's probability")
     repetition_penalty: float | None = Field(None, gt=0, le=100)

@@ -121,7 +121,7 @@ class ToolMessage(_Message):
     """What a tool answered; `name` reaches the chat template."""
 
     role: Literal["tool"]
-    content: Content
+    content: Content | None = None
     tool_call_id: str | None = Field(None, max_length=512)
     name: str | None = Field(None, max_length=512)
 

@@ -171,7 +171,7 @@ class ResponsesRequest(Body):
     store: bool = Field(True, description="keep the conversation for previous_response_id, in memory and for a while")
     max_output_tokens: int | None = Field(None, ge=1, le=MAX_TOKENS, description="all that fits when left out")
     temperature: float | None = Field(None, ge=0, le=2, description="0 is greedy")
-    top_p: float | None = Field(None, gt=0, le=1)
+    top_p: float | None = Field(None, ge=0, le=1, description="0 is greedy")
     seed: int | None = Field(None, ge=-MAX_SEED - 1, le=MAX_SEED)
     text: TextOptions | None = Field(None, description="`format`: the form that the answer must have")
     tools: list[dict[str, Any]] | None = Field(None, max_length=128, description="functions that the answer may call")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from services.inference.tools.blocks import call_of, read_json
 from services.inference.tools.calls import CallArguments, CallBegins, ContentDelta, Delta, Tool, new_id
@@ -41,7 +43,7 @@ class LlamaReader:
         if self._is_text or not self._held:
             return []
         body = self._held.strip().removeprefix(_TAG)
-        calls = [call_of(read_json(part)) for part in _parts(body)]
+        calls = [_call(read_json(part)) for part in _parts(body)]
         found = [call for call in calls if call is not None]
         if not found or len(found) < len(calls):
             return [ContentDelta(self._held)]
@@ -52,6 +54,24 @@ class LlamaReader:
         ]
 
 
+def _call(value: Any) -> tuple[str, str] | None:
+    """An answer in JSON may well have a name; only a call has parameters too."""
+    called = isinstance(value, Mapping) and ("parameters" in value or "arguments" in value)
+    return call_of(value) if called else None
+
+
 def _parts(body: str) -> list[str]:
-    """Several calls are separated by a semicolon."""
-    return [body] if read_json(body) is not None else body.split("; ")
+    """Several calls are separated by a semicolon, which arguments may hold too."""
+    parts: list[str] = []
+    rest = body.strip()
+    while rest:
+        try:
+            _, end = _DECODER.raw_decode(rest)
+        except (ValueError, RecursionError):
+            return [*parts, rest]
+        parts.append(rest[:end])
+        rest = rest[end:].lstrip().removeprefix(";").lstrip()
+    return parts
+
+
+_DECODER = json.JSONDecoder()

@@ -7,15 +7,17 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from services.inference.tools.blocks import BlockReader, Found, call_of, read_json, written
+from services.inference.tools.blocks import BlockReader, Found, call_of, named, read_json
 from services.inference.tools.calls import Tool
 
 OPENING, CLOSING = "<tool_call>", "</tool_call>"
 
-_FUNCTION = re.compile(r"\s*<function=([^>\s]+)>(.*?)(?:</function>)?\s*", re.DOTALL)
-_PARAMETER = re.compile(r"<parameter=([^>\s]+)>\n?(.*?)\n?</parameter>", re.DOTALL)
+_FUNCTION = re.compile(r"\s*<function=([^>\s]+)>(.*)</function>\s*", re.DOTALL)
+_PARAMETER = ("<parameter=", ">", "</parameter>")
 _NAMED = re.compile(r"\s*([A-Za-z0-9_.-]+)\s*((?:<arg_key>.*)?)", re.DOTALL)
-_ARGUMENT = re.compile(r"<arg_key>(.*?)</arg_key>\s*<arg_value>(.*?)</arg_value>", re.DOTALL)
+_ARGUMENT = ("<arg_key>", "</arg_key>", "<arg_value>", "</arg_value>")
+_PYTHON = {"True": True, "False": False, "None": None}
+"""Qwen3-Coder's template writes values of earlier calls so, and the model goes on like that."""
 
 
 def is_written_by(template: str) -> bool:
@@ -23,30 +25,72 @@ def is_written_by(template: str) -> bool:
 
 
 def reader(tools: Sequence[Tool]) -> BlockReader:
-    return BlockReader(OPENING, CLOSING, partial(_calls, tools), markers=(OPENING, CLOSING))
+    return BlockReader(OPENING, CLOSING, partial(_calls, tools), markers=(OPENING, CLOSING, *_ARGUMENT))
 
 
 def _calls(tools: Sequence[Tool], body: str) -> Found | None:
-    call = call_of(read_json(body))
-    if call is not None:
-        return [call]
-    for head, argument in ((_FUNCTION, _PARAMETER), (_NAMED, _ARGUMENT)):
-        match = head.fullmatch(body)
-        if match is not None:
-            name, rest = match[1], match[2]
-            types = _types(tools, name)
-            return [(name, written({key: _value(types.get(key), text) for key, text in argument.findall(rest)}))]
-    return None
+    call = call_of(read_json(body)) or _tagged(tools, body)
+    return [call] if call is not None else None
 
 
-def _types(tools: Sequence[Tool], name: str) -> dict[str, Any]:
+def _tagged(tools: Sequence[Tool], body: str) -> tuple[str, str] | None:
+    """A call whose arguments stand in tags. None where they are cut short: the client would run it without them."""
+    if function := _FUNCTION.fullmatch(body):
+        name, rows = function[1], _between(function[2], _PARAMETER)
+        rows = rows and [[key, text.removeprefix("\n").removesuffix("\n")] for key, text in rows]
+    elif function := _NAMED.fullmatch(body):
+        name, rows = function[1], _between(function[2], _ARGUMENT)
+        if not rows and all(name != tool.name for tool in tools):
+            return None  # a mere word
+    else:
+        return None
+    if rows is None:
+        return None
+    schemas = _schemas(tools, name)
+    return named(name, {key: _value(schemas.get(key), text) for key, *_, text in rows})
+
+
+def _between(text: str, marks: Sequence[str]) -> list[list[str]] | None:
+    """What stands between each mark and the next, over and over; None where the last ones are missing. Takes linear
+    time, as a regular expression would not."""
+    rows: list[list[str]] = []
+    place = text.find(marks[0])
+    while place >= 0:
+        place += len(marks[0])
+        row: list[str] = []
+        for mark in marks[1:]:
+            end = text.find(mark, place)
+            if end < 0:
+                return None
+            row.append(text[place:end])
+            place = end + len(mark)
+        rows.append(row)
+        place = text.find(marks[0], place)
+    return rows
+
+
+def _schemas(tools: Sequence[Tool], name: str) -> Mapping[str, Any]:
+    """Those of the tool's arguments, by name."""
     properties = next((tool.parameters.get("properties") for tool in tools if tool.name == name), None)
-    if not isinstance(properties, Mapping):
-        return {}
-    return {key: schema.get("type") for key, schema in properties.items() if isinstance(schema, Mapping)}
+    return properties if isinstance(properties, Mapping) else {}
 
 
-def _value(kind: Any, text: str) -> Any:
-    """Tags do not tell texts from numbers; the tool's schema does, and else the value itself."""
-    value = None if kind == "string" else read_json(text)
-    return text if value is None and text.strip() != "null" else value
+def _value(schema: Any, text: str) -> Any:
+    """Tags do not tell texts from numbers; the argument's schema does, and else the value itself."""
+    kinds, word = _kinds(schema), text.strip()
+    if "string" in kinds:
+        return None if "null" in kinds and word in ("null", "None") else text
+    if word in _PYTHON:
+        return _PYTHON[word]
+    value = read_json(text)
+    return text if value is None and word != "null" else value
+
+
+def _kinds(schema: Any) -> set[str]:
+    """The types that a schema allows, as far as it names them."""
+    if not isinstance(schema, Mapping):
+        return set()
+    types, branches = schema.get("type"), schema.get("anyOf")
+    listed = types if isinstance(types, list) else [types]
+    kinds = {kind for kind in listed if isinstance(kind, str)}
+    return kinds.union(*map(_kinds, branches)) if isinstance(branches, list) else kinds

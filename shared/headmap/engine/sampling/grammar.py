@@ -113,6 +113,8 @@ class Grammars:
         """
         _check_length(grammar, _LONGEST, field)
         self._check(_beyond_ascii(grammar), field)
+        if "%json" in grammar:
+            raise InvalidParameter(f"{field}: %json is not served; ask for JSON by its schema", param=field)
         if rules := len(_GBNF_RULE.findall(grammar)):
             if rules > _MOST_GBNF_RULES:
                 raise InvalidParameter(f"{field}: {rules} rules, at most {_MOST_GBNF_RULES} are taken", param=field)

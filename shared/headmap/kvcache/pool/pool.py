@@ -37,6 +37,7 @@ class Pool:
         self.page_tokens = page_tokens
         paging = Paging(shape, page_tokens)
         self.page_bytes = paging.page_bytes
+        self.block_bytes = self.page_bytes * (paging.tail(1) or paging.ring(1))
         pages = memory_bytes // self.page_bytes
         self.keys = torch.empty((pages + 1, shape.head_dim, page_tokens), dtype=dtype, device=device)
         self.values = torch.empty((pages + 1, page_tokens, shape.head_dim), dtype=dtype, device=device)

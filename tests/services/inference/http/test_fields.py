@@ -102,7 +102,8 @@ NEUTRAL: dict[str, Any] = {
     "stream_options": {"include_obfuscation": True},
 }  # fmt: skip
 CHAT_NEUTRAL: dict[str, Any] = {
-    "echo": False, "add_generation_prompt": True, "continue_final_message": False, "chat_template_kwargs": {},
+    "echo": False, "add_generation_prompt": True, "continue_final_message": False,
+    "chat_template_kwargs": {"enable_thinking": False},
     "parallel_tool_calls": True, "tools": [], "tool_choice": "none", "functions": [], "top_logprobs": 0,
 }  # fmt: skip
 
@@ -145,6 +146,7 @@ SERVED: list[tuple[dict[str, Any], str, Any]] = [
     ({"temperature": 1e-38}, "greedy", True),
     ({"temperature": 1e-300, "top_p": 1e-300}, "greedy", True),
     ({"temperature": 0, "do_sample": True}, "greedy", True),
+    ({"top_p": 0}, "greedy", True),
     ({"do_sample": True}, "do_sample", True),
     ({"min_p": 0.2}, "do_sample", True),
 ]

@@ -47,6 +47,12 @@ def test_the_name_is_told_as_it_was_asked(client: TestClient) -> None:
     assert (answer["model"], answer["kv"]["method"]) == (name, "snapkv")
 
 
+def test_a_named_budget_is_a_model_to_look_up(client: TestClient) -> None:
+    name = f"{DEMO_MODEL}@snapkv-0.1"
+    assert client.get(f"/v1/models/{name}").json()["id"] == name
+    assert client.get(f"/v1/models/{DEMO_MODEL}@h2o-0.1").status_code == 400
+
+
 def test_no_harness_takes_snapkv_for_sparsemm(client: TestClient) -> None:
     body = PATHS["/v1/chat/completions"] | {"model": f"{DEMO_MODEL}@sparsemm-0.2"}
     told = client.post("/v1/chat/completions", json=body).headers["x-headmap-kv"]
@@ -58,6 +64,7 @@ GOOD: list[tuple[str | None, str | None, Any, dict[str, Any]]] = [
     ("@pyramidkv-1", None, None, {"method": "pyramidkv", "ratio": 1.0}),
     ("", "method=snapkv; budget=64; window=8", None, {"method": "snapkv", "budget": 64, "window": 8}),
     ("", "method=full", None, {"method": "full"}),
+    ("", " ", None, {"method": "full"}),
     ("@snapkv-0.5", "method=snapkv;ratio=0.5", {"method": "snapkv", "ratio": 0.5}, {"method": "snapkv"}),
     ("tgi", None, None, {"method": "full"}),
     ("dummy", None, None, {"method": "full"}),

@@ -23,7 +23,7 @@ def test_metrics_have_the_names_that_dashboards_know(client: TestClient, picture
         f"headmap_time_to_first_token_seconds_count{{{model}}} 1.0",
         f"headmap_generation_tokens_total{{{model}}} 5.0",
         f"headmap_prompt_tokens_total{{{model}}} {IMAGE_TOKENS + len(QUESTION)}.0",
-        f'headmap_request_failure_total{{code="unknown_method",{model}}} 1.0',
+        f'headmap_request_refused_total{{code="unknown_method",{model}}} 1.0',
     ):
         assert line in told, line
     assert f'headmap_kv_kept_bytes_total{{method="snapkv",{model}}}' in told
@@ -35,6 +35,7 @@ def test_a_stream_read_to_its_end_counts_as_finished_alone(client: TestClient, p
     told = client.get("/metrics").text
     assert "headmap_request_success_total{" in told
     assert "headmap_request_failure_total{" not in told
+    assert "headmap_request_refused_total{" not in told
 
 
 def test_readiness_follows_the_engine(client: TestClient, models: FakeModels) -> None:

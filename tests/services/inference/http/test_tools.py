@@ -98,6 +98,15 @@ def test_a_template_without_tools_answers_as_text_and_says_so(client: TestClient
     assert "tool_calls" not in ask(client).json()["choices"][0]["message"]
 
 
+def test_without_parallel_calls_the_first_is_the_only_one(client: TestClient, models: FakeModels) -> None:
+    models.prompt_maker.template_text = "{% if tools %}<tool_call>{% endif %}"
+    call = '<tool_call>{"name":"look_up","arguments":{"key":"A"}}</tool_call>'
+    models.engine.words = (call, call, "")
+    for parallel, count in ((None, 2), (True, 2), (False, 1)):
+        message = ask(client, parallel_tool_calls=parallel).json()["choices"][0]["message"]
+        assert len(message["tool_calls"]) == count
+
+
 def test_none_shows_no_tools(client: TestClient, models: FakeModels) -> None:
     models.prompt_maker.template_text = "{% if tools %}<tool_call>{% endif %}"
     assert ask(client, tool_choice="none").json()["choices"][0]["message"]["content"] == "It says ABC"
@@ -130,6 +139,19 @@ def test_the_turns_of_a_tool_loop_reach_the_template(client: TestClient, models:
     assert assistant["tool_calls"][0]["function"]["arguments"] == {"key": "A"}
     assert assistant["content"] == []
     assert (tool["role"], tool["tool_call_id"], tool["name"]) == ("tool", "c1", "look_up")
+
+
+def test_a_template_that_takes_short_ids_gets_them_again_in_the_next_turn(
+    client: TestClient, models: FakeModels
+) -> None:
+    models.prompt_maker.template_text = "{% if tools and tool_call.id|length != 9 %}[TOOL_CALLS]{% endif %}"
+    models.engine.words = ('[TOOL_CALLS][{"name":"look_up",', '"arguments":{"key":"A"}}]', "")
+    message = ask(client).json()["choices"][0]["message"]
+    answer = {"role": "tool", "tool_call_id": message["tool_calls"][0]["id"], "content": "42"}
+    assert ask(client, messages=[{"role": "user", "content": "Hi"}, message, answer]).status_code == 200
+    _, assistant, tool = models.prompt_maker.conversations[-1]
+    assert assistant["tool_calls"][0]["id"] == tool["tool_call_id"]
+    assert len(tool["tool_call_id"]) == 9
 
 
 BAD: list[tuple[dict[str, Any], str]] = [

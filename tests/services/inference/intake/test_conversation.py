@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headmap.errors import EmptyPrompt, NoImage
+from headmap.errors import EmptyPrompt
 from headmap.settings import Settings
 from services.inference.intake.conversation import conversation_of_inputs, split_markdown
 
@@ -56,9 +56,9 @@ def test_twice_the_text_is_at_most_twice_the_work(unit: str) -> None:
     assert work[1] <= 2.2 * work[0]
 
 
-def test_a_conversation_needs_text_and_a_picture() -> None:
+def test_a_conversation_needs_text_or_a_picture() -> None:
     settings = Settings()
     with pytest.raises(EmptyPrompt):
-        conversation_of_inputs(" \n", ["aaaa"], settings)
-    with pytest.raises(NoImage):
-        conversation_of_inputs("What?", [], settings)
+        conversation_of_inputs(" \n", [], settings)
+    assert len(conversation_of_inputs(" \n", ["aaaa"], settings).images) == 1
+    assert not conversation_of_inputs("What?", [], settings).images

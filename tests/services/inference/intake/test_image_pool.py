@@ -79,6 +79,16 @@ def test_refusals_name_the_field_and_the_process_goes_on(
     assert pid(pool) == before
 
 
+def test_a_broken_picture_leaves_nothing_in_the_log(pool: ImagePool, capfd: pytest.CaptureFixture[str]) -> None:
+    """libtiff tells what is wrong on standard error, if it is let."""
+    file = BytesIO()
+    Image.effect_noise((40, 40), 80).save(file, "TIFF", compression="tiff_lzw")
+    data = file.getvalue()
+    with pytest.raises(InvalidImage):
+        pool.decode(encoded(data[:8] + bytes(400) + data[408:]))
+    assert capfd.readouterr().err == ""
+
+
 def test_a_process_that_dies_is_replaced_and_its_request_told(pool: ImagePool) -> None:
     pool.decode(encoded(png()))
     os.kill(pid(pool), signal.SIGSTOP)

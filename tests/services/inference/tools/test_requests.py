@@ -9,7 +9,7 @@ from headmap.engine.sampling.grammar import Grammars
 from headmap.errors import InvalidParameter
 from services.inference.tools.calls import Tool
 from services.inference.tools.forced import forced_schema
-from services.inference.tools.requests import Choice, check_tools, history_calls, settle_choice
+from services.inference.tools.requests import Choice, check_tools, history_calls, settle_choice, with_ids_for
 from tests.services.inference.fakes import EOS, VOCABULARY
 
 GRAMMARS = Grammars(VOCABULARY, frozenset({EOS}))
@@ -27,6 +27,9 @@ def test_both_forms_of_a_tool_are_read() -> None:
         tool,
     )
     assert check_tools([function()]) == (Tool("f", {"type": "object"}),)
+    assert check_tools([{"type": None, "name": "f", "function": None, "description": None}]) == check_tools(
+        [function()]
+    )
 
 
 BAD: list[tuple[list[dict[str, Any]], str]] = [
@@ -34,7 +37,10 @@ BAD: list[tuple[list[dict[str, Any]], str]] = [
     ([function(name="a b")], "tools.0.function.name"),
     ([function(), function()], "tools.1.function.name"),
     ([function(parameters={"type": "array"})], "tools.0.function.parameters"),
+    ([function(parameters=[])], "tools.0.function.parameters"),
+    ([function(name=f"f{number}") for number in range(129)], "tools"),
     ([{"type": "function", "function": 5}], "tools.0.function"),
+    ([function(description=5)], "tools.0.function.description"),
     ([{"type": "web_search"}], "tools.0.type"),
     ([{"type": "function"}], "tools.0.name"),
 ]
@@ -79,10 +85,27 @@ def test_history_has_arguments_as_objects() -> None:
     calls = [{"id": "1", "type": "function", "function": {"name": "f", "arguments": '{"a": 1}'}}]
     assert history_calls(calls, "x")[0]["function"] == {"name": "f", "arguments": {"a": 1}}
     assert history_calls([{"function": {"name": "f", "arguments": ""}}], "x")[0]["function"]["arguments"] == {}
-    for arguments in ("[1]", "{", 5):
+    for arguments in ("[1]", "{", 5, '{"a": "\\ud800"}', '{"a": NaN}'):
         with pytest.raises(InvalidParameter) as caught:
             history_calls([{"function": {"name": "f", "arguments": arguments}}], "messages.1.tool_calls")
         assert caught.value.param == "messages.1.tool_calls.0.function.arguments"
+
+
+def test_a_template_of_short_ids_gets_them() -> None:
+    identities = ("call_0123456789abcdef01234567", "c1", "a-b-c-d-e", "AbCdEf012")
+    messages = [
+        {"role": "user", "content": "Hi"},
+        {"role": "assistant", "tool_calls": [{"id": one, "function": {"name": "f"}} for one in identities]},
+        *({"role": "tool", "content": "42", "tool_call_id": one} for one in identities),
+    ]
+    assert with_ids_for("{{ tool_call.id }}", messages) == messages
+    user, assistant, *answers = with_ids_for("{% if tool_call.id|length != 9 %}", messages)
+    calls = [call["id"] for call in assistant["tool_calls"]]
+    assert [answer["tool_call_id"] for answer in answers] == calls
+    assert all(len(one) == 9 and one.isalnum() for one in calls)
+    assert len(set(calls)) == len(calls)
+    assert (calls[-1], user) == ("AbCdEf012", messages[0])
+    assert messages[1]["tool_calls"][0]["id"] == identities[0]
 
 
 # ---- the schema that forces a call
@@ -127,6 +150,31 @@ def test_a_forced_answer_calls_one_of_the_tools_by_its_own_schema() -> None:
     assert writes(many, [{"name": "stop", "arguments": {}}, {"name": "paint", "arguments": box}])
     assert not writes(many, [])
     assert writes(forced_schema(tools, "paint", many=True), box)
+
+
+ONE_COLOR = {"enum": ["red"]}
+OWN_PATHS = [
+    {"properties": {"a": ONE_COLOR, "b": {"$ref": "#/properties/a"}}},
+    {"properties": {"b": {"$ref": "#/$defs/Color~1of%20it"}}, "$defs": {"Color/of it": ONE_COLOR}},
+    {"properties": {"b": {"$ref": "#/definitions/C"}}, "definitions": {"C": ONE_COLOR}},
+    {"$id": "https://example.com/b", "properties": {"b": {"$ref": "#/$defs/C"}}, "$defs": {"C": ONE_COLOR}},
+    {"$schema": "http://json-schema.org/draft-07/schema#", "properties": {"b": ONE_COLOR}},
+]
+
+
+@pytest.mark.parametrize("parameters", OWN_PATHS)
+def test_references_within_a_tool_lead_where_they_led(parameters: dict[str, Any]) -> None:
+    parameters = {"type": "object", **parameters, "required": ["b"]}
+    schema = forced_schema([Tool("paint", parameters), Tool("stop", NESTED)], None, many=False)
+    given = {"b": "red"} if "a" not in parameters["properties"] else {"a": "red", "b": "red"}
+    assert writes(schema, {"name": "paint", "arguments": given})
+    assert not writes(schema, {"name": "paint", "arguments": {**given, "b": "blue"}})
+
+
+def test_names_and_values_that_read_like_references_stay() -> None:
+    odd = {"type": "object", "properties": {"$ref": {"const": {"$ref": "#"}}, "$id": {"enum": ["x"]}}}
+    schema = forced_schema([Tool("f", odd)], None, many=False)
+    assert schema["$defs"]["tool0"] == odd
 
 
 def test_a_schema_that_refers_to_itself_stays_itself() -> None:

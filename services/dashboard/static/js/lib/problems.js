@@ -23,7 +23,7 @@ const WORDS = {
   queue_full: ["Too many requests at once", "Wait a moment, then try again."],
   unauthorized: ["An API key is needed", ""],
   no_image: ["A picture is needed", "Upload one, or take a sample page."],
-  invalid_image: ["This is not a picture we can read", "Take a PNG, JPEG or WebP file."],
+  invalid_image: ["This is not a picture we can read", "Take a PNG, JPEG, WebP, GIF or BMP file of one frame."],
   image_too_large: ["This picture is too large", "Make it smaller, then try again."],
   payload_too_large: ["This is too large to send", "Take a smaller file."],
   empty_prompt: ["The question is empty", "Write what you want to know about the picture."],

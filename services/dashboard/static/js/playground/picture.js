@@ -4,6 +4,8 @@ import { byId, h } from "../lib/dom.js";
 import { Problem, notice } from "../lib/problems.js";
 
 const SAMPLES = 100;
+// what browsers show; the server also reads TIFF
+const KINDS = "PNG, JPEG, WebP, GIF or BMP";
 
 /** @typedef {{url: string, width: number, height: number, name: string}} Shown `url` is a data: URL */
 
@@ -91,7 +93,7 @@ export class Picture {
     image.hidden = !shown;
     byId("drop-empty").hidden = Boolean(shown);
     byId("remove-picture").hidden = !shown;
-    byId("picture-name").textContent = shown ? `${shown.name}, ${shown.width} × ${shown.height}` : "PNG, JPEG or WebP";
+    byId("picture-name").textContent = shown ? `${shown.name}, ${shown.width} × ${shown.height}` : KINDS;
     if (shown) {
       image.src = shown.url;
       image.alt = `The picture to ask about: ${shown.name}`;

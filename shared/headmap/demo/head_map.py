@@ -1,0 +1,64 @@
+"""Profile the bundled model and write its map beside its weights.
+
+    python -m headmap.demo.head_map [--pages 400]
+
+The map is the one that `headmap score` makes of the same pages; the registry it is made in is thrown away.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.progress import Progress
+
+from headmap.jobs.local import profile_here
+from headmap.jobs.profiler import ProfilerScorer
+from headmap.models import DEMO_FOLDER, DEMO_MODEL, HEAD_MAP, find_model
+from headmap.registry.bundled import BundledMap
+from headmap.registry.jobs import JobParams
+from headmap.registry.maps import Provenance, get_map, get_scores, get_standard_errors
+from headmap.registry.migrations import migrate
+from headmap.registry.session import open_database
+from headmap.settings import Settings
+
+MAX_NEW_TOKENS = 1024
+
+
+def main(
+    pages: Annotated[int, typer.Option(min=2, help="Pages to read.")] = 400,
+    seed: Annotated[int, typer.Option(min=0, help="The series of pages.")] = 0,
+    out: Annotated[Path, typer.Option(help="The file to write.")] = DEMO_FOLDER / HEAD_MAP,
+) -> None:
+    """Make the bundled model's map."""
+    params = JobParams(dataset="synthetic", pages=pages, rule="aligned", seed=seed, max_new_tokens=MAX_NEW_TOKENS)
+    with tempfile.TemporaryDirectory() as folder, Progress() as progress:
+        settings = Settings(data_dir=Path(folder), database_url=None, models=(DEMO_MODEL,))
+        migrate(settings)
+        database = open_database(settings)
+        task = progress.add_task("profiling", total=pages)
+        job = profile_here(
+            database,
+            settings,
+            find_model(DEMO_MODEL, settings),
+            params,
+            ProfilerScorer(settings),
+            on_progress=lambda done, total: progress.update(task, completed=done, total=total),
+        )
+        if job.map_id is None:
+            raise RuntimeError(f"the profile failed: {job.error}")
+        with database.read() as session:
+            record, scores = get_map(session, job.map_id), get_scores(session, job.map_id)
+            errors = get_standard_errors(session, job.map_id)
+        database.close()
+    if errors is None:
+        raise RuntimeError(f"map {job.map_id} has no standard errors")
+    told = {name: getattr(record, name) for name in Provenance.__dataclass_fields__ if name != "job_id"}
+    BundledMap(Provenance(**told), scores, errors).write(out)
+    print(f"{out}: {record.pages} pages, {record.hits} hits, revision {record.revision}")
+
+
+if __name__ == "__main__":
+    typer.run(main)

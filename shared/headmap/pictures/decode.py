@@ -1,0 +1,196 @@
+"""From a picture file's bytes to upright RGB: the same for serving, data sets and the command line.
+
+Formats are told by content and allow-listed, and pixels are counted from the header before any is decoded. Whatever is
+transparent shows white paper, and grey of more than eight bits is scaled. Knows no torch and no numpy.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from contextlib import suppress
+from io import BytesIO
+
+from PIL import Image, ImageChops, ImageCms, UnidentifiedImageError
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.TiffImagePlugin import TiffImageFile
+
+from headmap.errors import ImageTooLarge, InvalidImage
+
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
+"""A camera's MPO is a JPEG, with other pictures behind it that are not looked at."""
+
+TOO_MUCH_MEMORY = "decoding it takes more memory than is allowed"
+
+_JPEG = b"\xff\xd8\xff"
+_FIRST_BYTES = 8
+
+_ORIENTATION = 0x0112
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_INTEGERS = {1: "B", 3: "H", 4: "I"}  # by type of a tag: BYTE, SHORT, LONG
+
+# Tags of TIFF 6.0, and the compressions that scanners and libraries write; others have decoders that few people test.
+_BITS, _PHOTOMETRIC, _TILE_WIDTH, _TILE_LENGTH = 258, 262, 322, 323
+_WHITE_IS_ZERO = 0
+_COMPRESSIONS = {
+    "raw", "packbits", "tiff_lzw", "tiff_deflate", "tiff_adobe_deflate", "jpeg", "tiff_ccitt", "group3", "group4"
+}  # fmt: skip
+
+_RLE = (1, 2)  # compressions of a BMP
+_MAX_RLE_PIXELS = 4_000_000  # Pillow reads them in Python, a second for so many
+
+
+def decode_picture(data: bytes, where: str, *, max_pixels: int, param: str | None = None) -> Image.Image:
+    """Decode one picture as RGB, upright by its EXIF orientation.
+
+    `where` begins the text of each error, and `param` is the field it names. Raises ImageTooLarge where the header
+    says more than `max_pixels`, before any is decoded, or memory does not suffice; InvalidImage for other formats, for
+    several frames or pages, and for files that are broken or cut short.
+    """
+    try:
+        opened = _open(data)
+        _check_header(opened, where, max_pixels, param)
+        opened.load()
+        turn = _turn(opened)
+        image = _on_white(_eight_bits(_with_clear_colour(opened, data)))
+        return image if turn is None else image.transpose(turn)
+    except (InvalidImage, ImageTooLarge):
+        raise
+    except MemoryError as error:
+        raise ImageTooLarge(f"{where}: {TOO_MUCH_MEMORY}", param=param) from error
+    except Image.DecompressionBombError as error:
+        raise ImageTooLarge(f"{where}: {error}", param=param) from error
+    except UnidentifiedImageError as error:
+        raise InvalidImage(
+            f"{where}: is no {', '.join(FORMATS)} picture that can be read; it begins with {data[:_FIRST_BYTES]!r}",
+            param=param,
+        ) from error
+    except Exception as error:  # decoders fail in many ways on hostile bytes, and each of them means a broken picture
+        raise InvalidImage(f"{where}: the picture is broken ({error})", param=param) from error
+
+
+def _open(data: bytes) -> Image.Image:
+    # Image.open would follow the offsets that an MPO tells of its other pictures.
+    return JpegImageFile(BytesIO(data)) if data.startswith(_JPEG) else Image.open(BytesIO(data), formats=FORMATS)
+
+
+def _check_header(opened: Image.Image, where: str, max_pixels: int, param: str | None) -> None:
+    width, height = opened.size
+    if width * height > max_pixels:
+        raise ImageTooLarge(f"{where}: {width} x {height} pixels; at most {max_pixels} are allowed", param=param)
+    if width * height == 0:
+        raise InvalidImage(f"{where}: {width} x {height} pixels; at least one is needed", param=param)
+    # Frames are not counted: a GIF tells their number nowhere, and a TIFF's pages may be many.
+    if getattr(opened, "is_animated", False):
+        raise InvalidImage(f"{where}: is animated or has several pages; one frame is needed", param=param)
+    if opened.format == "BMP" and opened.info["compression"] in _RLE and width * height > _MAX_RLE_PIXELS:
+        raise ImageTooLarge(
+            f"{where}: {width} x {height} pixels; a run-length encoded BMP may have {_MAX_RLE_PIXELS}", param=param
+        )
+    if isinstance(opened, TiffImageFile):
+        _check_tiff(opened, where, max_pixels, param)
+
+
+def _check_tiff(opened: TiffImageFile, where: str, max_pixels: int, param: str | None) -> None:
+    compression = opened.info["compression"]
+    if compression not in _COMPRESSIONS:
+        raise InvalidImage(f"{where}: TIFF compressed as {compression!r} is not read", param=param)
+    width, length = opened.tag_v2.get(_TILE_WIDTH, 1), opened.tag_v2.get(_TILE_LENGTH, 1)
+    if width * length > max_pixels:  # a tile is decoded whole, however little of it is the picture
+        raise ImageTooLarge(
+            f"{where}: tiles of {width} x {length} pixels; at most {max_pixels} are allowed", param=param
+        )
+
+
+def _turn(image: Image.Image) -> Image.Transpose | None:
+    """How to turn a loaded picture. Pillow has turned a TIFF already, and taken the tag away."""
+    orientation = _exif_orientation(image.info.get("exif", b""))
+    if orientation is None:
+        with suppress(Exception):  # XMP, and EXIF written as text; where they are broken the picture is as it lies
+            orientation = image.getexif().get(_ORIENTATION)
+    return _TURNS.get(orientation) if isinstance(orientation, int) else None
+
+
+def _exif_orientation(exif: bytes) -> int | None:
+    """The orientation in the first directory (EXIF 2.32, section 4.6). Pillow drops all tags behind a broken one."""
+    tiff = exif.removeprefix(b"Exif\0\0")
+    order = {b"II": "<", b"MM": ">"}.get(tiff[:2])
+    if order is None:
+        return None
+    with suppress(struct.error):  # cut short
+        (start,) = struct.unpack_from(f"{order}I", tiff, 4)
+        (count,) = struct.unpack_from(f"{order}H", tiff, start)
+        for place in range(start + 2, start + 2 + 12 * count, 12):
+            tag, kind = struct.unpack_from(f"{order}HH", tiff, place)
+            if tag == _ORIENTATION and kind in _INTEGERS:
+                return int(struct.unpack_from(order + _INTEGERS[kind], tiff, place + 8)[0])
+    return None
+
+
+def _with_clear_colour(image: Image.Image, data: bytes) -> Image.Image:
+    """Bring the one colour that a PNG calls clear (its tRNS chunk, in the file's own depth) to Pillow's eight bits."""
+    clear = image.info.get("transparency")
+    if image.format == "PNG" and clear is not None:
+        depth = data[24]  # PNG, section 11.2.1: IHDR comes first
+        if image.mode == "L":
+            image.info["transparency"] = clear % 2**depth * 255 // (2**depth - 1)
+        elif image.mode == "RGB":
+            image.info["transparency"] = tuple(value >> 8 if depth == 16 else value & 255 for value in clear)
+    return image
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """Deeper grey as L, or as LA where one value is clear. Other pictures as they are."""
+    if image.mode not in ("I", "F") and not image.mode.startswith("I;16"):
+        return image
+    first, last = _range(image)
+    scale = 255 / (last - first) if last > first else 1.0
+    wide = image.convert("I") if image.mode != "F" else image  # no other mode of integers can be scaled
+    grey = wide.point(lambda value: value * scale + (0.5 - first * scale)).convert("L")
+    if isinstance(image, TiffImageFile) and image.tag_v2.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
+        grey = ImageChops.invert(grey)  # Pillow does so itself for eight bits and fewer
+    clear = image.info.get("transparency")
+    if clear is not None:
+        grey.putalpha(wide.point([255 * (value != clear) for value in range(65536)], "L"))
+    return grey
+
+
+def _range(image: Image.Image) -> tuple[float, float]:
+    """The values that stand for black and white."""
+    if image.mode.startswith("I;16"):
+        return 0, 2 ** image.tag_v2.get(_BITS, (16,))[0] - 1 if isinstance(image, TiffImageFile) else 65535
+    low, high = image.getextrema()
+    if not (isinstance(low, int | float) and isinstance(high, int | float) and math.isfinite(low + high)):
+        raise ValueError("its values are not finite numbers")
+    # The file does not say: the smallest usual range that holds them. Resampled floats go a little beyond theirs.
+    for top in (1, 255, 65535) if image.mode == "F" else (255, 65535):
+        if low >= 0 and high < top + 1:
+            return 0, top
+    return low, high
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    """RGB of any picture of eight bits or fewer."""
+    if image.mode == "LAB":
+        return _from_lab(image)
+    if not image.has_transparency_data:
+        return image if image.mode == "RGB" else image.convert("RGB")
+    if image.mode == "La":
+        image = image.convert("LA")
+    layer = image.convert("RGBA")
+    paper = Image.new("RGB", image.size, "white")
+    paper.paste(layer, mask=layer)
+    return paper
+
+
+def _from_lab(image: Image.Image) -> Image.Image:
+    lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
+    return image.point(ImageCms.buildTransform(lab, srgb, "LAB", "RGB"))

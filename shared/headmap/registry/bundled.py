@@ -1,0 +1,114 @@
+"""The bundled model's own map, filed in every registry, so that its first sparsemm request follows a map.
+
+It came with the package, as the file `head_map.json` beside the weights, and carries the alias `bundled` to say so.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sqlalchemy import select, text
+from sqlalchemy.orm import Session
+
+from headmap.head_scores import HeadScores
+from headmap.models import DEMO_FOLDER, DEMO_MODEL, HEAD_MAP
+from headmap.registry.maps import DEFAULT_ALIAS, Provenance, add_map, set_alias
+from headmap.registry.migrations import migrate
+from headmap.registry.session import Database, open_database
+from headmap.registry.tables import Alias, Map
+from headmap.settings import Settings
+
+BUNDLED_ALIAS = "bundled"
+
+_LOCK = 0x6865_6170  # an arbitrary number, the same in every process that files the map
+
+
+@dataclass(frozen=True)
+class BundledMap:
+    """What `head_map.json` holds: a map in the published shape, with where it comes from."""
+
+    provenance: Provenance
+    scores: HeadScores
+    standard_errors: np.ndarray
+    """(num_layers, num_heads) float64, in units of the normalised scores."""
+
+    def write(self, path: Path) -> None:
+        """Write it as JSON that `headmap maps import` takes, too."""
+        body = {
+            **{name: value for name, value in vars(self.provenance).items() if value is not None and name != "job_id"},
+            "num_kv_heads": self.scores.num_kv_heads,
+            "scores": self.scores.to_sparsemm(),
+            "standard_errors": self.standard_errors.tolist(),
+        }
+        lines = ",\n".join(f"  {json.dumps(name)}: {json.dumps(value)}" for name, value in body.items())
+        path.write_text(f"{{\n{lines}\n}}\n", encoding="utf-8")
+
+
+def read_bundled_map(path: Path = DEMO_FOLDER / HEAD_MAP) -> BundledMap:
+    """Raises InvalidScores for a file whose scores are none."""
+    body: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    known = {field.name for field in fields(Provenance)}
+    return BundledMap(
+        Provenance(**{name: value for name, value in body.items() if name in known}),
+        HeadScores.from_sparsemm(body["scores"], body["num_kv_heads"]),
+        np.array(body["standard_errors"]),
+    )
+
+
+def prepare_registry(settings: Settings) -> None:
+    """Migrate the registry and file the bundled map; what whoever owns a registry does before using it.
+
+    Several processes may call it at once. Raises RegistryUnavailable.
+    """
+    migrate(settings)
+    database = open_database(settings)
+    try:
+        file_bundled_map(database)
+    finally:
+        database.close()
+
+
+def file_bundled_map(database: Database, ours: BundledMap | None = None) -> None:
+    """File the bundled map (by default this package's) where its model has none, as `bundled` and `default`.
+
+    Where there is the map of an earlier package, this one takes `bundled` over from it, and `default` if that one had
+    it. A user's maps are never displaced: a finished profile takes `default` from the bundled map as from any other,
+    and the bundled map never takes it back. Any number of processes may call this at once, and again. Raises
+    RegistryUnavailable.
+    """
+    ours = ours or read_bundled_map()
+    with database.read() as session:
+        if not _is_due(session, ours):
+            return
+    with database.write() as session:
+        if session.get_bind().dialect.name == "postgresql":  # SQLite's writers wait for each other anyway
+            session.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
+        if not _is_due(session, ours):
+            return
+        earlier = _pointed_at(session, BUNDLED_ALIAS)
+        was_default = earlier is not None and _pointed_at(session, DEFAULT_ALIAS) == earlier
+        map_id = add_map(
+            session, ours.provenance, ours.scores, standard_errors=ours.standard_errors, move_default=was_default
+        )
+        set_alias(session, map_id, BUNDLED_ALIAS)
+
+
+def _is_due(session: Session, ours: BundledMap) -> bool:
+    """Whether the model has no map, or the alias `bundled` points at another package's."""
+    earlier = _pointed_at(session, BUNDLED_ALIAS)
+    if earlier is None:
+        return session.scalar(select(Map.id).where(Map.model == DEMO_MODEL).limit(1)) is None
+    there = select(Map.id).where(
+        Map.model == DEMO_MODEL,
+        Map.revision == ours.provenance.revision,
+        Map.checksum == ours.scores.checksum(),
+    )
+    return session.scalar(there.limit(1)) is None
+
+
+def _pointed_at(session: Session, alias: str) -> str | None:
+    return session.scalar(select(Alias.map_id).where(Alias.model == DEMO_MODEL, Alias.alias == alias))

@@ -1,0 +1,84 @@
+"""Log probabilities of prompts: what the model's own forward gives, whatever else is asked of the request."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForImageTextToText
+
+from headmap.engine.engine import Engine
+from headmap.engine.messages import EngineRequest, Finished
+from headmap.engine.prompt_logprobs import prompt_logprobs
+from headmap.families.loading import LoadedModel
+from headmap.kvcache.plan import KVRequest
+from tests.shared.engine.driving import at_once, make, submit
+
+
+def told(finished: Finished) -> list[float | None]:
+    return [token.logprob for token in finished.prompt_logprobs]
+
+
+def request(model: LoadedModel, name: str = "a", top: int = 2, **more: object) -> EngineRequest:
+    return replace(make(model, name, **more), prompt_logprobs=top)  # type: ignore[arg-type]
+
+
+@torch.inference_mode()
+def test_they_are_those_of_transformers(
+    engine: Engine, model: LoadedModel, model_folder: Callable[[str], Path]
+) -> None:
+    text = model.prepare_text("What is it? It is a page of text.")
+    ids = text.inputs["input_ids"]
+    plain = make(model, "a", KVRequest("snapkv", budget=4), max_new_tokens=1)
+    finished = submit(engine, replace(plain, prompt=text, prompt_logprobs=3)).result()
+    theirs = AutoModelForImageTextToText.from_pretrained(model_folder("qwen2_vl"), dtype=torch.float32).eval()
+    logs = theirs(input_ids=ids).logits[0].log_softmax(-1)
+    expected = [float(one[token]) for one, token in zip(logs, ids[0, 1:].tolist(), strict=False)]
+    assert finished.prompt_logprobs[0].logprob is None
+    assert told(finished)[1:] == pytest.approx(expected, abs=1e-4)
+    assert [token.id for token in finished.prompt_logprobs] == ids[0].tolist()
+    for token, one in zip(finished.prompt_logprobs[1:], logs, strict=False):
+        assert [value for _, value in token.top] == pytest.approx(one.topk(3).values.tolist(), abs=1e-4)
+
+
+def test_pictures_have_none_and_all_else_does(engine: Engine, model: LoadedModel) -> None:
+    asked = request(model)
+    finished = submit(engine, asked).result()
+    image = model.family.image_token_id(model.model.config)
+    missing = [token.id for token in finished.prompt_logprobs[1:] if token.logprob is None]
+    assert missing == [image] * asked.prompt.image_tokens
+    assert len(finished.prompt_logprobs) == asked.prompt.prompt_tokens
+
+
+def test_neither_batch_nor_method_nor_length_changes_them(engine: Engine, model: LoadedModel) -> None:
+    alone = told(submit(engine, request(model)).result())
+    others = [
+        request(model, "b", kv=KVRequest("snapkv", budget=8)),
+        make(model, "c", width=96),
+        request(model, "d", max_new_tokens=0),
+        request(model, "e", do_sample=True, temperature=3.0, repetition_penalty=2.0),
+    ]
+    packed = [call.result() for call in at_once(engine, others)]
+    for finished, asked in zip(packed, others, strict=True):
+        expected = [] if asked.prompt_logprobs is None else alone
+        assert told(finished) == [value if value is None else pytest.approx(value, abs=1e-4) for value in expected]
+
+
+def test_choices_of_a_prompt_all_tell_them(engine: Engine, model: LoadedModel) -> None:
+    group = [replace(request(model, str(n), seed=n, do_sample=True), group="g") for n in range(3)]
+    first, *others = [told(call.result()) for call in at_once(engine, group)]
+    assert all(other == first for other in others)
+
+
+def test_long_prompts_are_told_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    head, hidden = torch.nn.Linear(8, 40, bias=False), torch.randn(30, 8)
+    ids = torch.randint(0, 40, (30,)).tolist()
+    whole = prompt_logprobs(head, hidden, ids, 2, image_token=-1)
+    monkeypatch.setattr("headmap.engine.prompt_logprobs._ROWS", 7)
+    pieces = prompt_logprobs(head, hidden, ids, 2, image_token=-1)
+    assert [token.id for token in pieces] == ids
+    assert [token.logprob for token in pieces[1:]] == pytest.approx([token.logprob for token in whole[1:]])
