@@ -110,7 +110,8 @@ def test_it_serves_scores_and_ends_with_0_on_sigterm(tmp_path: Path) -> None:
         url = up.url()
         assert "open while there are no API keys" in up.text
         assert httpx.get(f"{url}/health/ready").json()["status"] == "ok"
-        assert httpx.get(f"{url}/v1/models").json()["data"][0]["id"] == DEMO_MODEL
+        model = httpx.get(f"{url}/v1/models").json()["data"][0]
+        assert (model["id"], model["map"]["version"], model["map"]["match"]) == (DEMO_MODEL, 1, "exact")
         body = {"model": DEMO_MODEL, "pages": 1, "max_new_tokens": 4}
         job = httpx.post(f"{url}/score", json=body).json()
         port, other = url.rsplit(":", 1)[1], str(tmp_path / "other")

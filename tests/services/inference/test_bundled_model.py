@@ -83,6 +83,21 @@ def test_requests_answer_together_as_each_does_alone(url: str) -> None:
     assert together == alone
 
 
+@pytest.mark.parametrize("text_first", [False, True])
+@pytest.mark.parametrize("suffix", ["", "\nAnswer the question using a single word or phrase."])
+def test_usual_clients_get_a_right_answer_first(url: str, text_first: bool, suffix: str) -> None:
+    made = make_page(5, 3)
+    picture = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{page(3)[0]}"}}
+    parts = [{"type": "text", "text": made.questions[0].question + suffix}, picture]
+    messages = [
+        {"role": "system", "content": "You are a helpful assistant."},
+        {"role": "user", "content": parts if text_first else parts[::-1]},
+    ]
+    body = {"model": DEMO_MODEL, "messages": messages, "max_tokens": 16, "temperature": 0}
+    response = httpx.post(f"{url}/v1/chat/completions", json=body, timeout=60)
+    assert response.json()["choices"][0]["message"]["content"] == made.questions[0].answer
+
+
 def test_a_head_tells_what_it_keeps_of_each_picture(url: str) -> None:
     pictures = [page(number)[0] for number in range(2)]
     body = {"inputs": f"{page(0)[1]} ![](data:image/png;base64,{pictures[1]})", "images": pictures[:1]}
