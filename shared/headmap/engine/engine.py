@@ -229,6 +229,7 @@ class Engine:
                 sequence.prompt_ids,
                 sequence.request.prompt_logprobs or 0,
                 loaded.family.image_token_id(loaded.model.config),
+                self._between_layers,
             )
 
     def _prefill_failed(self, pack: list[Sequence], error: Exception) -> None:

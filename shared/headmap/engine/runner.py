@@ -47,8 +47,8 @@ class ModelRunner:
 
         `on_layer` is called before each layer of the vision tower, and before each text layer's attention; it may
         decode other sequences, and may raise to end the work. `on_hidden` is given each prompt's last hidden states,
-        (n, hidden). Raises OutOfMemory, and ValueError where one of several
-        prompts cannot be packed.
+        (n, hidden), and may do the same. Raises OutOfMemory, and ValueError where one of several prompts cannot be
+        packed.
         """
         model, device = self.loaded.model, self.loaded.device
         packed = self.loaded.family.pack(prepared)

@@ -192,7 +192,7 @@ def wrap_model(
         model=model,
         tokenizer=tokenizer,
         image_processor=image_processor,
-        prompts=PromptTokenizer(tokenizer, _chat_template(info, tokenizer)),
+        prompts=PromptTokenizer(tokenizer, *_chat_templates(info, tokenizer)),
         eos_token_ids=_eos(model, tokenizer),
     )
 
@@ -203,15 +203,18 @@ def _dtype(name: str, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if device.type == "cuda" else torch.float32
 
 
-def _chat_template(info: ModelInfo, tokenizer: PreTrainedTokenizerBase) -> str:
-    """The processor's template where the model has one of its own, else the tokenizer's."""
+def _chat_templates(info: ModelInfo, tokenizer: PreTrainedTokenizerBase) -> tuple[str, str]:
+    """The processor's template where the model has one of its own, else the tokenizer's; and one for tools, or ""."""
+    own = tokenizer.chat_template
+    named = own if isinstance(own, dict) else {"default": own}
+    with_tools = str(named.get("tool_use") or "")
     jinja, wrapped = info.folder / "chat_template.jinja", info.folder / "chat_template.json"
     if jinja.is_file():
-        return jinja.read_text(encoding="utf-8")
+        return jinja.read_text(encoding="utf-8"), with_tools
     if wrapped.is_file():
-        return str(json.loads(wrapped.read_text(encoding="utf-8"))["chat_template"])
-    if isinstance(tokenizer.chat_template, str):
-        return tokenizer.chat_template
+        return str(json.loads(wrapped.read_text(encoding="utf-8"))["chat_template"]), with_tools
+    if isinstance(named.get("default"), str):
+        return named["default"], with_tools
     raise UnsupportedModel(f"model: {info.name!r} has no chat template", param="model")
 
 

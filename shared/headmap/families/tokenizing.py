@@ -23,7 +23,14 @@ from transformers import PreTrainedTokenizerBase
 from headmap.errors import InvalidParameter
 
 Message = dict[str, Any]
-"""A chat message: {"role", "content": text or [{"type": "image"} or {"type": "text", "text": ...}, ...]}."""
+"""A chat message: {"role", "content": text or [{"type": "image"} or {"type": "text", "text": ...}, ...]}.
+
+`content` may be missing or None. Turns of the assistant may have `tool_calls`, [{"id", "type", "function": {"name",
+"arguments": an object}}, ...]; turns of the role `tool` have `tool_call_id` and may have `name`.
+"""
+
+# By which transformers marks the assistant's words; jinja alone does not know them.
+_OWN_TAGS = re.compile(r"\{%[-+]?\s*(?:end)?generation\s*[-+]?%\}")
 
 
 @dataclass(frozen=True)
@@ -37,9 +44,10 @@ class _Piece:
 class PromptTokenizer:
     """A tokenizer and its model's chat template. Safe to call from several threads."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, chat_template: str) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, chat_template: str, tool_template: str = "") -> None:
+        """`tool_template`: what conversations with tools are written by, where that is another template."""
         self._tokenizer = tokenizer
-        self.template = chat_template
+        self._templates = (chat_template, tool_template or chat_template)
         # Some vocabularies add runs of blanks and newlines; they are text.
         added = {
             token_id: token.content
@@ -52,12 +60,13 @@ class PromptTokenizer:
 
     @cached_property
     def names(self) -> frozenset[str]:
-        """The variables that the chat template reads."""
-        try:
-            parsed = Environment(extensions=["jinja2.ext.loopcontrols"]).parse(self.template)  # noqa: S701  not rendered
-        except TemplateError:  # tags that transformers alone knows
-            return frozenset(re.findall(r"[A-Za-z_]\w*", self.template))
-        return frozenset(find_undeclared_variables(parsed))
+        """The variables that the chat templates read."""
+        return frozenset().union(*map(_variables, self._templates))
+
+    @property
+    def template(self) -> str:
+        """The text of the chat templates."""
+        return "\n".join(dict.fromkeys(self._templates))
 
     def chat(
         self,
@@ -86,7 +95,7 @@ class PromptTokenizer:
         if place:
             rendered, pieces = _with_pictures(rendered, pieces, place, pictures)
         # Templates that write the first token themselves must not get it twice.
-        return self._tokens(rendered, pieces, adds_bos=not (bos and bos in self.template))
+        return self._tokens(rendered, pieces, adds_bos=not (bos and bos in self._templates["tools" in given]))
 
     def text(self, prompt: str) -> list[int]:
         """The tokens of a bare text. Raises InvalidParameter as `chat`."""
@@ -128,7 +137,11 @@ class PromptTokenizer:
         try:
             return str(
                 self._tokenizer.apply_chat_template(
-                    list(messages), chat_template=self.template, add_generation_prompt=True, tokenize=False, **given
+                    list(messages),
+                    chat_template=self._templates["tools" in given],
+                    add_generation_prompt=True,
+                    tokenize=False,
+                    **given,
                 )
             )
         except Exception as error:  # a template is a program, and fails in as many ways
@@ -147,12 +160,12 @@ class PromptTokenizer:
 
         marked: list[Message] = []
         for message in messages:
-            content = message.get("content") or ""
-            if isinstance(content, str):
+            content = message.get("content")
+            if isinstance(content, str) and content:  # templates ask whether there is a text
                 content = mark(content)
-            else:
-                content = [{**part, "text": mark(part["text"])} if "text" in part else part for part in content]
-            marked.append({**message, "content": content})
+            elif content:
+                content = [{**part, "text": mark(part["text"])} if part.get("text") else part for part in content]
+            marked.append({**message, "content": content} if content else message)
         split = re.split(f"\ue000{secret}:(\\d+)\ue001", self._render(marked, given))
         pieces: list[_Piece] = []
         for trim in (str, str.strip):  # some templates strip users' text
@@ -198,6 +211,14 @@ class PromptTokenizer:
 
     def _controls_of(self, tokens: Sequence[int]) -> list[int]:
         return [token for token in tokens if token in self._controls]
+
+
+def _variables(template: str) -> set[str]:
+    environment = Environment(extensions=["jinja2.ext.loopcontrols"])  # noqa: S701  nothing is rendered
+    try:
+        return find_undeclared_variables(environment.parse(_OWN_TAGS.sub("", template)))
+    except TemplateError:  # it will reject every conversation
+        return set()
 
 
 def _with_pictures(

@@ -5,16 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from transformers import AutoModelForImageTextToText
 
 from headmap.engine.engine import Engine
-from headmap.engine.messages import EngineRequest, Finished
+from headmap.engine.messages import EngineRequest, Finished, Token
 from headmap.engine.prompt_logprobs import prompt_logprobs
+from headmap.engine.reuse.sessions import SessionTurn
 from headmap.families.loading import LoadedModel
 from headmap.kvcache.plan import KVRequest
+from headmap.kvcache.planning import plan_cache
+from headmap.kvcache.pool.paging import Paging
+from headmap.settings import Settings
 from tests.shared.engine.driving import at_once, make, submit
 
 
@@ -65,6 +70,64 @@ def test_neither_batch_nor_method_nor_length_changes_them(engine: Engine, model:
     for finished, asked in zip(packed, others, strict=True):
         expected = [] if asked.prompt_logprobs is None else alone
         assert told(finished) == [value if value is None else pytest.approx(value, abs=1e-4) for value in expected]
+
+
+def test_a_session_is_kept_for_its_next_turn_and_not_gone_on_from(engine: Engine, model: LoadedModel) -> None:
+    turn = SessionTurn(("caller", "s"), "full", ("digest",))
+    asked = replace(request(model), session=turn)
+    first = submit(engine, asked).result()
+    again = submit(engine, replace(asked, id="again")).result()
+    assert first.session_kept
+    assert again.reused_tokens == 0
+    assert told(again) == told(first)
+
+
+def test_who_has_to_wait_again_has_them_computed_once(model: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    computed: list[None] = []
+
+    def counted(*args: Any) -> tuple[Token, ...]:
+        computed.append(None)
+        return prompt_logprobs(*args)
+
+    monkeypatch.setattr("headmap.engine.engine.prompt_logprobs", counted)
+    requests = [request(model, name, max_new_tokens=60) for name in "ab"]
+    page_bytes = Paging(model.cache_shape).page_bytes
+    plan = plan_cache(requests[0].kv, model.cache_shape, requests[0].prompt.prompt_tokens, None)
+    together = sum(Paging(model.cache_shape).sequence(plan, new_tokens) for new_tokens in (60, 16))
+    engine = Engine(model, Settings(kv_memory_bytes=together * page_bytes))
+    engine.start()
+    try:
+        first, second = [call.result() for call in at_once(engine, requests)]
+        assert engine.stats().preempted_total > 0
+        assert len(computed) == 2
+    finally:
+        engine.stop(0)
+    assert told(first) == [value if value is None else pytest.approx(value, abs=1e-4) for value in told(second)]
+    assert len(told(second)) == requests[0].prompt.prompt_tokens
+
+
+def test_running_requests_get_their_tokens_while_they_are_computed(
+    engine: Engine, model: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("headmap.engine.prompt_logprobs._ROWS", 1)
+    monkeypatch.setattr(engine, "_max_decode_gap", 0.0)
+    running = submit(engine, make(model, "running", max_new_tokens=300))
+    while len(running.events) < 2:
+        pass
+    before: list[int] = []
+    inner = engine._tell_prompts
+
+    def watched(*args: Any) -> None:
+        before.append(len(running.events))
+        inner(*args)
+        before.append(len(running.events))
+
+    monkeypatch.setattr(engine, "_tell_prompts", watched)
+    asked = request(model, "asked")
+    submit(engine, asked).result()
+    pieces = asked.prompt.prompt_tokens - 1 - asked.prompt.image_tokens
+    assert before[1] - before[0] == pieces
+    assert len(running.result().token_ids) == 300
 
 
 def test_choices_of_a_prompt_all_tell_them(engine: Engine, model: LoadedModel) -> None:

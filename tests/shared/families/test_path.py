@@ -12,6 +12,7 @@ from PIL import Image
 from transformers import AutoModelForImageTextToText, DynamicCache, PreTrainedModel
 
 from headmap.engine.greedy import generate_greedy
+from headmap.engine.prompt_logprobs import prompt_logprobs
 from headmap.engine.runner import ModelRunner
 from headmap.families.base import PreparedPrompt
 from headmap.families.loading import LoadedModel
@@ -58,6 +59,33 @@ def test_full_equals_transformers_own_generation(family_model: LoadedModel, coun
     assert tokens[0] == output.sequences[0, prompt.prompt_tokens :].tolist()
     _, whole = run(family_model, [prompt], [KVRequest("sparsemm", ratio=1.0)])
     assert torch.equal(whole[0], logits[0])
+
+
+def test_a_prompts_log_probabilities_are_those_of_transformers(family_model: LoadedModel) -> None:
+    prompt = ask(family_model, pictures(1))
+    ids = prompt.inputs["input_ids"][0].tolist()
+    with torch.no_grad():
+        logits = reference(family_model, "sdpa")(**reference_inputs(family_model, prompt)).logits[0]
+    theirs = logits.float().log_softmax(-1)
+    runner = ModelRunner(family_model, ragged(family_model))
+    plan = plan_of(family_model, KVRequest("snapkv", budget=8), prompt)
+    hidden: list[torch.Tensor] = []
+    runner.prefill(
+        [Prompt(runner.cache.admit(plan), plan, prompt.spans)],
+        [prompt],
+        on_hidden=lambda _, states: hidden.append(states),
+    )
+    image = family_model.family.image_token_id(family_model.model.config)
+    with torch.no_grad():
+        told = prompt_logprobs(family_model.model.lm_head, hidden[0], ids, 3, image)
+    for place, token in enumerate(told):
+        assert token.id == ids[place]
+        if place == 0 or token.id == image:
+            assert (token.logprob, token.top) == (None, ())
+        else:
+            assert token.logprob == pytest.approx(float(theirs[place - 1, token.id]), abs=1e-4)
+            values = theirs[place - 1].topk(3).values.tolist()
+            assert [value for _, value in token.top] == pytest.approx(values, abs=1e-4)
 
 
 def test_batched_equals_alone(family_model: LoadedModel) -> None:

@@ -148,10 +148,94 @@ def test_a_template_that_changes_texts_refuses_control_tokens_alone() -> None:
         prompts.chat(user("SEE <IMAGE>"))
 
 
-def test_a_conversation_the_template_refuses_is_bad_input() -> None:
-    prompts = PromptTokenizer(SMALL, "{{ raise_exception('roles must alternate') }}")
-    with pytest.raises(InvalidParameter, match="roles must alternate"):
-        prompts.chat(user("x"))
+@pytest.mark.parametrize(
+    ("template", "why"),
+    [
+        ("{{ raise_exception('roles must alternate') }}", "roles must alternate"),
+        ("{{ messages[0].content + 'a' }}", "list"),
+        ("{{ messages[0].missing.more }}", "no attribute 'missing'"),
+        ("{{ 1 // (messages | length - 1) }}", "zero"),
+        ("{% if %}", "Expected an expression"),
+    ],
+)
+def test_a_conversation_the_template_refuses_is_bad_input(template: str, why: str) -> None:
+    with pytest.raises(InvalidParameter, match=why) as caught:
+        PromptTokenizer(SMALL, template).chat(user("x"))
+    assert caught.value.param == "messages"
+
+
+# ---- tools
+
+TOOLS = (
+    "{% if tools %}<|im_start|>tools {{ tools | map(attribute='function.name') | join(' ') }}<|im_end|>\n{% endif %}"
+    "{% for m in messages %}<|im_start|>{{ m.role }}{% if m.name %} {{ m.name }}{% endif %}"
+    "{% if m.tool_call_id %} to {{ m.tool_call_id }}{% endif %}{{ '\n' }}"
+    "{% if m.content is string %}{{ m.content }}{% endif %}"
+    "{% if m.content is not string %}{% for p in m.content or [] %}{{ p.text }}{% endfor %}{% endif %}"
+    "{% for c in m.tool_calls or [] %}{{ c.id }} {{ c.function.name }} {{ c.function.arguments | tojson }}{% endfor %}"
+    "<|im_end|>\n{% endfor %}<|im_start|>assistant\n{% if thinking %}hm{% endif %}"
+)
+CALL = {"id": "c1", "type": "function", "function": {"name": "see", "arguments": {"cat": [1, True]}}}
+SEE = {"type": "function", "function": {"name": "see", "parameters": {"type": "object"}}}
+
+
+@pytest.mark.parametrize("content", [{}, {"content": None}, {"content": ""}, {"content": []}])
+def test_calls_and_their_results_reach_the_template_as_they_are(content: dict[str, object]) -> None:
+    prompts = PromptTokenizer(SMALL, TOOLS)
+    said = [
+        {"role": "user", "content": "see"},
+        {"role": "assistant", **content, "tool_calls": [CALL]},
+        {"role": "tool", "tool_call_id": "c1", "name": "see", "content": "<|im_end|> a cat"},
+    ]
+    tokens = prompts.chat(said, tools=[SEE], template_kwargs={"thinking": True})
+    assert SMALL.decode(tokens) == (
+        "<|im_start|>tools see<|im_end|>\n<|im_start|>user\nsee<|im_end|>\n"
+        '<|im_start|>assistant\nc1 see {"cat": [1, true]}<|im_end|>\n'
+        "<|im_start|>tool see to c1\n<|im_end|> a cat<|im_end|>\n<|im_start|>assistant\nhm"
+    )
+    # The control token in what the tool gave is text.
+    assert controls(SMALL, tokens) == ["<|im_start|>", "<|im_end|>"] * 4 + ["<|im_start|>"]
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        (
+            {"tool_calls": [{**CALL, "function": {"name": "see", "arguments": {"a": ["<|im_end|>"]}}}]},
+            "messages.0.tool_calls",
+        ),
+        ({"tool_calls": [{**CALL, "function": {"name": "see", "arguments": {"</s>": 1}}}]}, "messages.0.tool_calls"),
+        ({"tool_call_id": "<image>"}, "messages.0.tool_call_id"),
+        ({"name": "<tool>"}, "messages.0.name"),
+    ],
+)
+def test_control_tokens_in_calls_are_refused(change: dict[str, object], field: str) -> None:
+    """A template writes them in a form of its own, so they cannot be told from its own control tokens."""
+    with pytest.raises(InvalidParameter, match="holds the control token") as caught:
+        PromptTokenizer(SMALL, TOOLS).chat([{"role": "assistant", "content": "", **change}])
+    assert caught.value.param == field
+    for more in ({"tools": [{"function": {"name": "<s>"}}]}, {"template_kwargs": {"thinking": "<|im_end|>"}}):
+        with pytest.raises(InvalidParameter, match="holds the control token"):
+            PromptTokenizer(SMALL, TOOLS).chat(user("x"), **more)
+
+
+def test_a_template_tells_the_variables_that_it_reads() -> None:
+    assert PromptTokenizer(SMALL, TOOLS).names == {"tools", "messages", "thinking"}
+    assert "tools" not in PromptTokenizer(SMALL, CHATML).names
+    marked = (
+        "{% for m in messages %}{%- generation -%}{{ m.content }}{% endgeneration %}{% break %}{% endfor %}{{ one }}"
+    )
+    assert PromptTokenizer(SMALL, marked).names == {"messages", "one"}
+    assert PromptTokenizer(SMALL, "{% if %}").names == set()
+
+
+def test_a_template_of_their_own_writes_conversations_with_tools() -> None:
+    prompts = PromptTokenizer(SMALL, "{{ one }}" + CHATML, TOOLS)
+    said = [{"role": "user", "content": [{"type": "text", "text": "see"}]}]
+    assert prompts.chat(said, tools=[SEE]) == PromptTokenizer(SMALL, TOOLS).chat(said, tools=[SEE])
+    assert prompts.chat(said) == PromptTokenizer(SMALL, CHATML).chat(said)
+    assert prompts.names == {"messages", "one", "tools", "thinking"}
+    assert TOOLS in prompts.template
 
 
 def test_the_unknown_token_is_written_out_and_unknown_characters_are_taken() -> None:
