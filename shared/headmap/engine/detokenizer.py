@@ -53,7 +53,7 @@ class TextStream:
 
     def _certain(self) -> int:
         """How much of the text can be sent; cuts it where a stop string begins."""
-        found = [place for stop in self._stop if (place := self._decoded.find(stop)) >= 0]
+        found = [place for stop in self._stop if (place := self._decoded.find(stop, self._sent)) >= 0]
         if found:
             self.stopped = True
             self._decoded = self._decoded[: min(found)]

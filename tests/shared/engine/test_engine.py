@@ -73,6 +73,29 @@ def test_length_stop_and_end_token(engine: Engine, model: LoadedModel) -> None:
         ending.stop(0)
 
 
+@pytest.mark.parametrize("name", ["temperature", "top_p"])
+@pytest.mark.parametrize("value", [1e-7, 1e-38, 1e-45, 1e-300, 5e-324])
+def test_next_to_no_chance_is_none(engine: Engine, model: LoadedModel, name: str, value: float) -> None:
+    greedy = submit(engine, make(model, "greedy", top_logprobs=1)).result()
+    chance = {"temperature": 2.0, name: value}
+    drawn = submit(engine, make(model, "drawn", do_sample=True, top_logprobs=1, **chance)).result()
+    assert drawn.token_ids == greedy.token_ids
+    other = submit(engine, make(model, "other", do_sample=True, temperature=2.0)).result()
+    assert other.token_ids != greedy.token_ids
+
+
+def test_a_seed_of_any_sign_draws_the_same_again_and_others_draw_otherwise(engine: Engine, model: LoadedModel) -> None:
+    seeds = [-(2**63), -5, -1, 0, 1, 2**63 - 1]
+
+    def answers(round: int) -> list[tuple[int, ...]]:
+        asked = [make(model, f"{round} {seed}", do_sample=True, temperature=2.0, seed=seed) for seed in seeds]
+        return [call.result().token_ids for call in [submit(engine, one) for one in asked]]
+
+    first = answers(0)
+    assert first == answers(1)
+    assert len(set(first)) == len(seeds)
+
+
 def test_the_last_step_counts_in_what_is_told_of_decoding(engine: Engine, model: LoadedModel) -> None:
     assert submit(engine, make(model, "a", max_new_tokens=1)).result().decode_ms_per_token == 0
     assert submit(engine, make(model, "b", max_new_tokens=2)).result().decode_ms_per_token > 0
