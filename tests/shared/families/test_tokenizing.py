@@ -172,7 +172,8 @@ TOOLS = (
     "{% if m.tool_call_id %} to {{ m.tool_call_id }}{% endif %}{% if m.content %}{{ '\n' }}{% endif %}"
     "{% if m.content is string %}{{ m.content }}{% endif %}"
     "{% if m.content is not string %}{% for p in m.content or [] %}{{ p.text }}{% endfor %}{% endif %}"
-    "{% for c in m.tool_calls or [] %}{{ '\n' ~ c.id }} {{ c.function.name }} {{ c.function.arguments | tojson }}{% endfor %}"
+    "{% for c in m.tool_calls or [] %}{{ '\n' ~ c.id }} {{ c.function.name }} {{ c.function.arguments | tojson }}"
+    "{% endfor %}"
     "<|im_end|>\n{% endfor %}<|im_start|>assistant\n{% if thinking %}hm{% endif %}"
 )
 CALL = {"id": "c1", "type": "function", "function": {"name": "see", "arguments": {"cat": [1, True]}}}
