@@ -21,6 +21,10 @@ STAMP := $(VENV)/.headmap-installed
 # What ruff looks at; mypy knows its own from pyproject.toml
 CHECKED := shared services tests migrations benchmarks
 
+# Test processes beside each other; a file's tests stay together, since they share what it sets up.
+TESTERS ?= 2
+PYTEST := $(BIN)/pytest -q -n $(TESTERS) --dist loadfile
+
 .PHONY: help setup demo up bench test test-fast test-slow test-integration test-clients test-compose test-ui chaos lint format clean
 
 help:
@@ -71,13 +75,13 @@ bench: setup
 test: test-fast test-slow test-integration
 
 test-fast: setup
-	$(BIN)/pytest -q -m 'not slow and not integration'
+	$(PYTEST) -m 'not slow and not integration'
 
 test-slow: test-fast
-	$(BIN)/pytest -q -m 'slow and not integration'
+	$(PYTEST) -m 'slow and not integration' --ignore=tests/integration
 
 test-integration: test-slow
-	$(BIN)/pytest -q -m integration
+	$(PYTEST) -m integration
 
 # CLIENTS="openai fuzz" takes only those
 test-clients: setup

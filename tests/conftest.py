@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from headmap.settings import Settings
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch is imported; servers run beside the tests
+if "PYTEST_XDIST_WORKER" in os.environ:  # as many processes as cores: threads of their own would only wait for them
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault(
     "TRITON_INTERPRET", "1"
 )  # read when triton is imported, which torch may do: kernels run on the CPU

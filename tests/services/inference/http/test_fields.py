@@ -58,7 +58,11 @@ def ask(client: TestClient, body: type[Body], **fields: Any) -> Any:
     return client.post(path, json=base | ({within: fields} if within else fields))
 
 
-@pytest.mark.parametrize(("body", "name", "mark"), MARKED, ids=lambda one: getattr(one, "__name__", str(one)))
+@pytest.mark.parametrize(
+    ("body", "name", "mark"),
+    MARKED,
+    ids=lambda one: one if isinstance(one, str) else getattr(one, "__name__", type(one).__name__),
+)
 def test_each_field_that_is_not_served_meets_its_fate(
     client: TestClient, body: type[Body], name: str, mark: Marked
 ) -> None:
