@@ -8,6 +8,7 @@ from typing import Annotated
 
 from fastapi import Depends, Header, Path, Query, Request
 
+from headmap.http.auth import KEY_NAME
 from headmap.jobs.broker import Broker
 from headmap.registry.session import Database
 from headmap.settings import Settings
@@ -30,12 +31,19 @@ class ScoringState:
         self.database.close()
 
 
+def _caller(request: Request) -> str | None:
+    name = request.scope.get(KEY_NAME)
+    return None if name is None else f"key {name}"
+
+
 def scoring_state(request: Request) -> ScoringState:
     state: ScoringState = request.app.state.scoring
     return state
 
 
 State = Annotated[ScoringState, Depends(scoring_state)]
+Caller = Annotated[str | None, Depends(_caller)]
+"""Who calls, as the history of aliases names them; None where no key is needed."""
 
 JobId = Annotated[str, Path(description="a job's id")]
 MapId = Annotated[str, Path(description="a map's id")]

@@ -59,6 +59,7 @@ def start(
         seed=body.seed,
         max_new_tokens=body.max_new_tokens,
         dataset_checksum=dataset.checksum,
+        promote=body.promote,
     )
     job, shards, created = write_job(
         state.database, state.settings, info, params, force=body.force, idempotency_key=idempotency_key

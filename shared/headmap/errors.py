@@ -4,9 +4,10 @@
     ├── BadRequest 422        InvalidParameter, InvalidImage, EmptyPrompt, BudgetTooSmall, UnknownMethod,
     │                         PromptTooLong, InvalidScores, InvalidDataset, UnsupportedModel
     ├── NotFound 404          ModelNotFound, JobNotFound, MapNotFound, HeadNotFound, PageNotFound, DatasetNotFound,
-    │                         SessionNotFound, KeyNotFound
+    │                         SessionNotFound, KeyNotFound, AliasNotFound
     ├── Conflict 409          JobEnded, NoMapForModel, IdempotencyConflict, MapMismatch, KeyNameTaken,
-    │                         DatasetExists, DatasetInUse, DatasetBuiltIn
+    │                         DatasetExists, DatasetInUse, DatasetBuiltIn, MapInUse
+    ├── AliasMoved 412
     ├── PayloadTooLarge 413   ImageTooLarge, DatasetTooLarge
     ├── Unauthorized 401
     ├── TooManyRequests 429   QueueFull, RateLimited; with retry_after
@@ -128,6 +129,10 @@ class PageNotFound(NotFound):
     code, title = "page_not_found", "Page not found"
 
 
+class AliasNotFound(NotFound):
+    code, title = "alias_not_found", "Alias not found"
+
+
 class Conflict(HeadmapError):
     code, status, title = "conflict", 409, "Conflict"
 
@@ -162,6 +167,16 @@ class DatasetInUse(Conflict):
 
 class DatasetBuiltIn(Conflict):
     code, title = "dataset_built_in", "Dataset is built in"
+
+
+class MapInUse(Conflict):
+    code, title = "map_in_use", "Map in use"
+
+
+class AliasMoved(HeadmapError):
+    """Somebody moved the alias since the caller looked (If-Match, RFC 9110, section 13.1.1)."""
+
+    code, status, title = "alias_moved", 412, "Alias has moved"
 
 
 class PayloadTooLarge(HeadmapError):

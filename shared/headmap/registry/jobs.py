@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 
 from headmap.errors import IdempotencyConflict, InvalidParameter, JobEnded, JobNotFound
 from headmap.models import ModelInfo
+from headmap.registry.aliases import Promote, take_default
 from headmap.registry.datasets import hold_dataset
 from headmap.registry.paging import Page, after, page_of
 from headmap.registry.session import changed, is_id, utc_now
@@ -44,6 +45,8 @@ class JobParams:
     stable_overlap: float | None = None
     dataset_checksum: str | None = None
     """Of an uploaded dataset: which pages its name stood for."""
+    promote: Promote = "auto"
+    """Whether the map takes the alias `default`. Equal requests with another wish share a job and its map."""
 
 
 def job_params(
@@ -94,8 +97,8 @@ class JobRecord:
 
 
 def request_hash(info: ModelInfo, params: JobParams) -> str:
-    """The same for equal requests: model, revision and parameters."""
-    told = {name: value for name, value in asdict(params).items() if value is not None}
+    """The same for requests that get the same map: model, revision and parameters, whoever is to be served with it."""
+    told = {name: value for name, value in asdict(params).items() if value is not None and name != "promote"}
     text = json.dumps([info.name, info.revision, told], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -119,7 +122,8 @@ def add_job(
     equal request is being written at this moment: run it again in a new transaction.
     """
     key = request_hash(info, params)
-    body = hashlib.sha256(f"{key}:{force}".encode()).hexdigest()
+    wish = "" if params.promote == "auto" else f":promote={params.promote}"
+    body = hashlib.sha256(f"{key}:{force}{wish}".encode()).hexdigest()
     if idempotency_key is not None:
         seen = session.get(IdempotencyKey, idempotency_key)
         if seen is not None and seen.request_hash != body:
@@ -138,7 +142,8 @@ def add_job(
         if force:  # only at this point: an equal job committed since the look above must stand, and refuse this one
             session.execute(update(Job).where(Job.active_key == key).values(active_key=None))
         job_id = uuid.uuid4().hex
-        job = Job(id=job_id, state=JobState.QUEUED, active_key=key, created_at=now, **asdict(params))
+        told = asdict(params) | {"promote": str(params.promote).lower()}
+        job = Job(id=job_id, state=JobState.QUEUED, active_key=key, created_at=now, **told)
         job.request_id = request_id
         for name in ("revision", "architecture", "num_layers", "num_heads", "num_kv_heads"):
             setattr(job, name, getattr(info, name))
@@ -148,10 +153,28 @@ def add_job(
         rows = list(_shard_rows(job_id, range(params.pages), shard_pages, 0, announce, now))
         session.execute(insert(Shard), rows)
         numbers = [row["number"] for row in rows[:announce]]
+    elif params.promote is True:
+        _promote_too(session, job_id)
     if idempotency_key is not None:
         session.add(IdempotencyKey(key=idempotency_key, request_hash=body, job_id=job_id, created_at=now))
         session.flush()
     return job_id, numbers, created
+
+
+def promote_of(job: Job) -> Promote:
+    return "auto" if job.promote == "auto" else job.promote == "true"
+
+
+def _promote_too(session: Session, job_id: str) -> None:
+    """Serve the map of a job that stands already: at once where there is one, else when it is made."""
+    job = lock_job(session, job_id)
+    if job is None:
+        return
+    job.promote = "true"
+    map_id = session.scalar(select(Map.id).where(Map.job_id == job_id))
+    if map_id is not None:
+        take_default(session, job.model, map_id, True, by=f"job {job_id}")
+    session.flush()
 
 
 def add_shards(session: Session, job: Job, pages: int, *, shard_pages: int) -> None:
@@ -287,7 +310,9 @@ def _record(row: Any) -> JobRecord:
         state=JobState(job.state),
         model=job.model,
         revision=job.revision,
-        params=JobParams(**{field.name: getattr(job, field.name) for field in fields(JobParams)}),
+        params=JobParams(
+            **{field.name: getattr(job, field.name) for field in fields(JobParams)} | {"promote": promote_of(job)}
+        ),
         done=int(row.done),
         total=job.pages,
         map_id=row.map_id,

@@ -44,7 +44,7 @@ def map_id(tmp_path: Path) -> str:
     matrix = np.arange(1.0, 1 + info.num_layers * info.num_heads).reshape(info.num_layers, info.num_heads)
     with database.write() as session:
         provenance = Provenance(model=DEMO_MODEL, revision=info.revision, architecture=None, dataset="test", pages=3)
-        found = add_map(session, provenance, HeadScores(matrix, info.num_kv_heads), move_default=True)
+        found = add_map(session, provenance, HeadScores(matrix, info.num_kv_heads), promote=True, by=None)
     database.close()
     return found
 

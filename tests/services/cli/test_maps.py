@@ -34,9 +34,9 @@ def file_map(data_dir: Path, matrix: np.ndarray, alias: str | None = None, model
     database = open_database(Settings(data_dir=data_dir))
     with database.write() as session:
         provenance = Provenance(model=model, revision=None, architecture=None, dataset="import")
-        map_id = add_map(session, provenance, HeadScores(matrix, 2), move_default=False)
+        map_id = add_map(session, provenance, HeadScores(matrix, 2), promote="auto", by=None)
         if alias is not None:
-            maps.set_alias(session, map_id, alias)
+            maps.set_alias(session, map_id, alias, by=None)
     database.close()
     return map_id
 

@@ -18,6 +18,7 @@ from PIL import Image
 
 from headmap.head_scores import HeadScores
 from headmap.models import find_model
+from headmap.registry.aliases import Promote
 from headmap.registry.maps import Provenance, add_map
 from headmap.registry.session import Database
 from headmap.settings import DEMO_MODEL, Settings
@@ -62,14 +63,15 @@ def file_map(settings: Settings, database: Database) -> AddMap:
     """Files a map of the bundled model and returns its id."""
     info = find_model(DEMO_MODEL, settings)
 
-    def add(revision: str | None = info.revision, layers: int = info.num_layers, move_default: bool = True) -> str:
+    def add(revision: str | None = info.revision, layers: int = info.num_layers, promote: Promote = True) -> str:
         matrix = np.arange(1.0, 1 + layers * info.num_heads).reshape(layers, info.num_heads)
         with database.write() as session:
             return add_map(
                 session,
                 Provenance(model=DEMO_MODEL, revision=revision, architecture=None, dataset="test"),
                 HeadScores(matrix, info.num_kv_heads),
-                move_default=move_default,
+                promote=promote,
+                by=None,
             )
 
     return add
