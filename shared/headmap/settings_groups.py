@@ -52,7 +52,7 @@ class HttpServices(BaseModel):
     """
 
     api_keys: tuple[SecretStr, ...] = setting(
-        (), "API keys that are valid besides those of `headmap keys`", change="keys come from a secret store"
+        (), "API keys that are valid besides the ones that `headmap keys` makes", change="keys come from a secret store"
     )
     access: Literal["auto", "keys", "open"] = setting(
         "auto",
