@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from importlib import import_module
+from inspect import isclass
 from pathlib import Path
+from pkgutil import iter_modules
 
 import click
 import pytest
+from pydantic import BaseModel
 from typer.main import get_command
 
+import services.inference.http.schemas
+import services.scoring
 from headmap.settings import Settings
 from services.cli.main import app
 from tools.prose import MOST_WORDS, ROOT, RULES, Fault, Rule, faults, main, pages, proselint_faults
@@ -99,3 +105,15 @@ def helps(command: click.Command) -> Iterator[str]:
 def test_the_help_of_the_command_line_passes() -> None:
     found = [(text, fault) for text in helps(get_command(app)) for fault in faults(text)]
     assert found == []
+
+
+BODIES = (services.inference.http.schemas, services.scoring)
+
+
+def test_the_fields_of_the_apis_pass() -> None:
+    names = [f"{package.__name__}.{one.name}" for package in BODIES for one in iter_modules(package.__path__)]
+    modules = [import_module(name) for name in names if "schemas" in name]
+    bodies = [one for module in modules for one in vars(module).values() if isclass(one) and issubclass(one, BaseModel)]
+    told = {field.description for body in bodies for field in body.model_fields.values() if field.description}
+    assert len(told) > 50
+    assert [(text, fault) for text in told for fault in faults(text)] == []
