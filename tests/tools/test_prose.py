@@ -97,7 +97,7 @@ def test_settings_pass() -> None:
 
 def helps(command: click.Command) -> Iterator[str]:
     yield (command.help or "").partition("\b")[0]  # after it stand lines that keep their form
-    yield from (one.help or "" for one in command.params if isinstance(one, click.Option))
+    yield from (getattr(one, "help", None) or "" for one in command.params)
     for one in getattr(command, "commands", {}).values():
         yield from helps(one)
 

@@ -63,7 +63,7 @@ class KVDetails(BaseModel):
     allocation: Allocation
     map_id: str | None = Field(description="the map whose scores set the budgets")
     map_match: Literal["exact", "revision", "none"] | None = Field(
-        description="whether the map is of the served revision or another one, or missing; null for methods without a map"
+        description="whether the map is of the served revision, another one, or missing; null for methods without a map"
     )
     kept_tokens: int = Field(
         description="kept tokens after prefill, over all layers and KV heads; a sliding layer keeps its window"

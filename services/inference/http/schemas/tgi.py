@@ -94,7 +94,7 @@ class GenerateRequest(Body):
     """The shape that text-generation-inference clients send."""
 
     inputs: str = Field(
-        description="question; it may contain pictures as ![](http(s) URL or data: URL)",
+        description="question; `![](URL)` in it is a picture, with an http(s) or data: URL",
         examples=["What is the value of KEY?"],
     )
     parameters: Parameters | None = None
