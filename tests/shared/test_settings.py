@@ -45,7 +45,7 @@ def test_settings_cannot_be_changed() -> None:
 def test_every_setting_is_in_one_group_and_says_when_to_change_it() -> None:
     names = [name for group in GROUPS for name in group.model_fields]
     assert len(names) == len(set(names))
-    assert set(names) == set(Settings.model_fields), "a setting belongs into a group of settings_groups.py"
+    assert set(names) == set(Settings.model_fields), "a setting belongs into a group of settings_groups/"
     for name, field in Settings.model_fields.items():
         about = field.json_schema_extra
         assert field.description, name
