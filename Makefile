@@ -19,7 +19,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.headmap-installed
 # What ruff looks at; mypy knows its own from pyproject.toml
-CHECKED := shared services tests migrations benchmarks
+CHECKED := shared services tests migrations benchmarks tools
 
 # Test processes beside each other; a file's tests stay together, since they share what it sets up.
 TESTERS ?= 2
@@ -37,7 +37,7 @@ help:
 	@echo 'make test-compose   docker-compose.yml brought up, driven through its gateway, disturbed; about ten minutes'
 	@echo 'make chaos    scoring jobs under 55 faults (FAULTS=, SEED=): workers killed, servers crashed; three minutes'
 	@echo 'make test-ui   the dashboard in a real Chromium; pictures of every page in ui-out/; about five minutes'
-	@echo 'make lint     ruff and mypy;  make format lets ruff put things right'
+	@echo 'make lint     ruff, mypy and the prose of README and docs;  make format lets ruff put code right'
 	@echo 'make clean    remove what demo and tests leave behind; .venv stays'
 
 # What pip is about to fetch. On Linux, torch's default build brings the CUDA libraries along, GPU or none.
@@ -101,6 +101,7 @@ lint: setup
 	$(BIN)/ruff check $(CHECKED)
 	$(BIN)/ruff format --check $(CHECKED)
 	$(BIN)/mypy
+	$(BIN)/python -m tools.prose
 
 format: setup
 	$(BIN)/ruff check --fix $(CHECKED)

@@ -24,7 +24,9 @@ R = TypeVar("R")
 
 DataDir = Annotated[
     Path | None,
-    typer.Option("--data-dir", help="Where everything is stored. [default: headmap-data]", show_default=False),
+    typer.Option(
+        "--data-dir", help="Folder for everything that Headmap writes. [default: headmap-data]", show_default=False
+    ),
 ]
 
 

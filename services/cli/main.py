@@ -41,7 +41,7 @@ def _version(asked: bool) -> None:
 @app.callback()
 def root(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say the version.")
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
     """Profile a multimodal model's visual heads once, then serve it with a KV cache sized head by head.
@@ -53,7 +53,7 @@ def root(
       3. Look at the map           headmap maps list
       4. Ask with a fifth of the   headmap generate headmap/demo-ocr --ratio 0.2
          cache                       --image page.png "What is the value of BXP?"
-      5. Serve a model of your own headmap up --model Qwen/Qwen2-VL-2B-Instruct
+      5. Serve your own model      headmap up --model Qwen/Qwen2-VL-2B-Instruct
 
     `headmap COMMAND -h` has an example of each command. `headmap --install-completion` completes commands in your
     shell.

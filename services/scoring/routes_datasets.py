@@ -36,7 +36,7 @@ _BODY = {
 @router.post(
     "/datasets",
     status_code=201,
-    summary="Upload pages of your own",
+    summary="Upload your own pages",
     openapi_extra={"requestBody": _BODY},
     responses={
         200: {"model": DatasetBody, "description": "The same pages stand under this name", "headers": _LOCATION},
@@ -51,7 +51,9 @@ async def add(
     request: Request,
     state: State,
     response: Response,
-    name: Annotated[DatasetName | None, Query(description="may be a field of the form instead")] = None,
+    name: Annotated[
+        DatasetName | None, Query(description="name of the dataset; a form may have it as a field instead")
+    ] = None,
 ) -> DatasetBody:
     """An archive of pictures and their `pages.jsonl`, as `headmap pages` writes them: as the body, or in a form."""
     if name is not None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from pydantic import ValidationError
 
 from headmap.settings import DEMO_MODEL, Settings, load_settings
+from headmap.settings_groups import GROUPS
 
 
 @pytest.fixture(autouse=True)
@@ -38,6 +40,19 @@ def test_the_environment_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_settings_cannot_be_changed() -> None:
     with pytest.raises(ValidationError):
         Settings().max_running = 3  # type: ignore[misc]
+
+
+def test_every_setting_is_in_one_group_and_says_when_to_change_it() -> None:
+    names = [name for group in GROUPS for name in group.model_fields]
+    assert len(names) == len(set(names))
+    assert set(names) == set(Settings.model_fields), "a setting belongs into a group of settings_groups/"
+    for name, field in Settings.model_fields.items():
+        about = field.json_schema_extra
+        assert field.description, name
+        assert isinstance(about, dict), f"{name}: is not made by setting()"
+        assert about["change"], name
+        is_number = {int, float} & {field.annotation, *get_args(field.annotation)}
+        assert bool(about["unit"]) == bool(is_number), f"{name}: numbers have a unit, and nothing else has"
 
 
 @pytest.mark.parametrize("blank", ["", "  ", "\t\n"])

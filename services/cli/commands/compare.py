@@ -24,8 +24,8 @@ _CHANGES_SHOWN = 10
 @one_line_errors
 def diff(
     map_id: MapId,
-    other: Annotated[str, typer.Argument(help="The map to compare with: an id, its first digits, or an alias.")],
-    out: Annotated[Path | None, typer.Option(help="Also draw both against each other, into a .svg or .png.")] = None,
+    other: Annotated[str, typer.Argument(help="Map to compare with: an id, its first digits, or an alias.")],
+    out: Annotated[Path | None, typer.Option(help="File (.svg or .png) for a picture of both maps.")] = None,
     as_json: AsJson = False,
     data_dir: DataDir = None,
 ) -> None:
@@ -73,20 +73,22 @@ def diff(
 @one_line_errors
 def check(
     map_id: MapId,
-    against: Annotated[str, typer.Option(help="An alias of the map's model, an id, or its first digits.")] = "stable",
+    against: Annotated[
+        str, typer.Option(help="Map to compare with: an alias of the same model, an id, or its first digits.")
+    ] = "stable",
     min_overlap: Annotated[
-        float, typer.Option(min=0, max=1, help="The least share of the top 5 % of heads in common.")
+        float, typer.Option(min=0, max=1, help="Least share of the top 5 % of heads in common.")
     ] = 0.8,
     min_spearman: Annotated[
-        float | None, typer.Option(min=-1, max=1, help="The least rank correlation; any when left out.")
+        float | None, typer.Option(min=-1, max=1, help="Least rank correlation; not checked by default.")
     ] = None,
     as_json: AsJson = False,
     data_dir: DataDir = None,
 ) -> None:
-    """Hold a map against another, for use in pipelines.
+    """Check how alike two maps are, for use in pipelines.
 
-    Exit codes: 0, it is as alike as asked; 3, it is not; 1, they could not be compared (no such map, other shapes, the
-    registry is away); 2, wrong usage.
+    Exit codes: 0, the maps are as alike as you asked; 3, they are less alike; 1, they could not be compared (no such
+    map, other shapes, the registry is away); 2, wrong usage.
 
     \b
     Example:

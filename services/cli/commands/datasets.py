@@ -11,9 +11,9 @@ import typer
 
 from services.cli.common import DataDir, console, fail, load_settings, one_line_errors, open_registry
 
-app = typer.Typer(help="Datasets: add pages of your own, list, remove.", no_args_is_help=True)
+app = typer.Typer(help="List datasets, add your own pages, remove them.", no_args_is_help=True)
 
-Name = Annotated[str, typer.Argument(help="The dataset's name, for `headmap score --dataset` and POST /score.")]
+Name = Annotated[str, typer.Argument(help="Name of the dataset, for `headmap score --dataset` and POST /score.")]
 
 
 @app.command("add")
@@ -21,11 +21,11 @@ Name = Annotated[str, typer.Argument(help="The dataset's name, for `headmap scor
 def add(
     name: Name,
     source: Annotated[
-        Path, typer.Argument(help="A folder as `headmap pages` writes it, or a zip, tar or tar.gz of one.", exists=True)
+        Path, typer.Argument(help="Folder in the form of `headmap pages`, or a zip, tar or tar.gz of one.", exists=True)
     ],
     data_dir: DataDir = None,
 ) -> None:
-    """Look all pages through, and put them into the registry, where every worker finds them.
+    """Check all pages, and store them in the registry for every worker.
 
     \b
     Example:
@@ -48,7 +48,7 @@ def add(
 @app.command("list")
 @one_line_errors
 def list_(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False, data_dir: DataDir = None) -> None:
-    """List built-in datasets, then uploads, newest first.
+    """List the built-in datasets, then your own, newest first.
 
     \b
     Example:
@@ -86,7 +86,7 @@ def list_(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = Fa
 @app.command("rm")
 @one_line_errors
 def remove(name: Name, data_dir: DataDir = None) -> None:
-    """Remove an upload with its pages; maps made from it stay.
+    """Remove an uploaded dataset with its pages. Maps made from it stay.
 
     \b
     Example:

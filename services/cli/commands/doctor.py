@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 @one_line_errors
 def doctor(
     model: Annotated[
-        str | None, typer.Argument(help="Try the backends on this model's shape; its weights are not loaded.")
+        str | None, typer.Argument(help="Model whose shape the backends are tried on; its weights are not loaded.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
     data_dir: DataDir = None,
 ) -> None:
-    """Say what this machine can do: devices, memory, compilers, and each decode backend: right or wrong, how fast.
+    """Show devices, memory and compilers, and try each decode backend: is it right, and how fast is it?
 
-    Exit code 1 where nothing can serve.
+    Exit code 1 if no backend can serve.
 
     \b
     Example:

@@ -27,8 +27,8 @@ def _share(ratio: float | None) -> float | None:
 
 @one_line_errors
 def generate(
-    model: Annotated[str, typer.Argument(help="headmap/demo-ocr, a Hub id in the local cache, or a folder.")],
-    question: Annotated[str, typer.Argument(help="What to ask.")],
+    model: Annotated[str, typer.Argument(help="Model: headmap/demo-ocr, a Hub id in the local cache, or a folder.")],
+    question: Annotated[str, typer.Argument(help="Your question.")],
     image: Annotated[
         list[Path],
         typer.Option(help="A PNG, JPEG, WebP, GIF, BMP or TIFF picture; may be repeated.", exists=True, dir_okay=False),
@@ -36,18 +36,20 @@ def generate(
     method: Annotated[
         str | None,
         typer.Option(
-            help="full, sparsemm, snapkv, pyramidkv, adakv or random. [default: sparsemm with a budget, full without]"
+            help="full, sparsemm, snapkv, pyramidkv, adakv or random. [default: sparsemm with a budget, else full]"
         ),
     ] = None,
-    budget: Annotated[int | None, typer.Option(min=1, help="Tokens per KV head, on average.")] = None,
+    budget: Annotated[int | None, typer.Option(min=1, help="Tokens to keep per KV head, on average.")] = None,
     ratio: Annotated[
         float | None, typer.Option(callback=_share, help="Share of the prompt to keep: 0.2 for 20 %.")
     ] = None,
-    map_name: Annotated[str | None, typer.Option("--map", help="Id or alias of a map. [default: default]")] = None,
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="The most to answer.")] = 128,
+    map_name: Annotated[
+        str | None, typer.Option("--map", help="Id or alias of a map. [default: the alias `default`]")
+    ] = None,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Most tokens of the answer.")] = 128,
     data_dir: DataDir = None,
 ) -> None:
-    """Ask a model about pictures; the answer streams as it comes.
+    """Ask a model about pictures, and print the answer as it comes.
 
     \b
     Example:

@@ -9,22 +9,22 @@ import typer
 
 from services.cli.common import DataDir, console, one_line_errors, open_registry
 
-app = typer.Typer(help="API keys: make, list, revoke.", no_args_is_help=True)
+app = typer.Typer(help="Create, list and revoke API keys.", no_args_is_help=True)
 
 
 @app.command("create")
 @one_line_errors
 def create(
-    name: Annotated[str, typer.Argument(help="Who or what calls with it; stands in the log.")],
+    name: Annotated[str, typer.Argument(help="Name of the caller, shown in the log.")],
     requests_per_minute: Annotated[
-        int | None, typer.Option(min=1, help="At most; HEADMAP_KEY_REQUESTS_PER_MINUTE when left out.")
+        int | None, typer.Option(min=1, help="Most requests per minute. [default: HEADMAP_KEY_REQUESTS_PER_MINUTE]")
     ] = None,
     concurrent_requests: Annotated[
-        int | None, typer.Option(min=1, help="At a time; HEADMAP_KEY_CONCURRENT_REQUESTS when left out.")
+        int | None, typer.Option(min=1, help="Most requests at a time. [default: HEADMAP_KEY_CONCURRENT_REQUESTS]")
     ] = None,
     data_dir: DataDir = None,
 ) -> None:
-    """Make a key and print it, this once. From the first one on, calls need a key.
+    """Create a key and print it. It is never shown again. Once a first key exists, calls need a key.
 
     \b
     Example:
@@ -46,7 +46,7 @@ def list_(
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
     data_dir: DataDir = None,
 ) -> None:
-    """List all keys there have ever been, oldest first.
+    """List all keys, revoked keys too, oldest first.
 
     \b
     Example:
@@ -75,10 +75,10 @@ def list_(
 @app.command("revoke")
 @one_line_errors
 def revoke(
-    name: Annotated[str, typer.Argument(help="The key's name or id.")],
+    name: Annotated[str, typer.Argument(help="Name or id of the key.")],
     data_dir: DataDir = None,
 ) -> None:
-    """End a key. Running servers refuse it a moment later (HEADMAP_KEY_REFRESH_SECONDS).
+    """Revoke a key. Running servers refuse it within HEADMAP_KEY_REFRESH_SECONDS.
 
     \b
     Example:

@@ -15,16 +15,16 @@ from services.cli.common import DataDir, console, fail, one_line_errors, open_re
 if TYPE_CHECKING:
     from headmap.pictures.drawing import PictureForm
 
-app = typer.Typer(help="The registry of head maps.", no_args_is_help=True)
+app = typer.Typer(help="List, show, draw, compare, import and export maps.", no_args_is_help=True)
 
-MapId = Annotated[str, typer.Argument(help="A map's id; its first digits do where they name one map only.")]
+MapId = Annotated[str, typer.Argument(help="Id of the map, or its first digits if only one map has them.")]
 AsJson = Annotated[bool, typer.Option("--json", help="As JSON.")]
 
 
 @app.command("list")
 @one_line_errors
 def list_(
-    model: Annotated[str | None, typer.Option(help="Only of this model.")] = None,
+    model: Annotated[str | None, typer.Option(help="List only this model's maps.")] = None,
     as_json: AsJson = False,
     data_dir: DataDir = None,
 ) -> None:
@@ -101,11 +101,13 @@ def show(map_id: MapId, as_json: AsJson = False, data_dir: DataDir = None) -> No
 @one_line_errors
 def draw(
     map_id: MapId,
-    out: Annotated[Path, typer.Option(help="The file to write, .svg or .png.")],
-    kv_heads: Annotated[bool, typer.Option("--kv-heads", help="KV heads, each with its query heads' scores.")] = False,
+    out: Annotated[Path, typer.Option(help="File to write, .svg or .png.")],
+    kv_heads: Annotated[
+        bool, typer.Option("--kv-heads", help="Draw KV heads instead, each with the sum of its query heads.")
+    ] = False,
     data_dir: DataDir = None,
 ) -> None:
-    """Draw a map: layers down, heads across.
+    """Draw a map as a heatmap: a row for each layer, a column for each head.
 
     \b
     Example:
@@ -128,9 +130,9 @@ def draw(
 @one_line_errors
 def export(
     map_id: MapId,
-    out: Annotated[Path | None, typer.Option(help="A file; standard output when left out.")] = None,
+    out: Annotated[Path | None, typer.Option(help="File to write. [default: standard output]")] = None,
     bare: Annotated[
-        bool, typer.Option("--bare", help='Only {"layer-head": [score]}, the public SparseMM form.')
+        bool, typer.Option("--bare", help='Write only {"layer-head": [score]}, the public SparseMM form.')
     ] = False,
     data_dir: DataDir = None,
 ) -> None:
@@ -163,14 +165,17 @@ def export(
 @one_line_errors
 def import_(
     file: Annotated[
-        Path, typer.Argument(help="An export, or a public SparseMM score file.", exists=True, dir_okay=False)
+        Path,
+        typer.Argument(help="File from `maps export`, or a public SparseMM score file.", exists=True, dir_okay=False),
     ],
-    model: Annotated[str | None, typer.Option(help="The model; needed for a bare score file.")] = None,
-    num_kv_heads: Annotated[int | None, typer.Option(min=1, help="Needed for a bare score file.")] = None,
-    revision: Annotated[str | None, typer.Option(help="The model's revision.")] = None,
+    model: Annotated[str | None, typer.Option(help="Model of the map; a bare score file needs it.")] = None,
+    num_kv_heads: Annotated[
+        int | None, typer.Option(min=1, help="KV heads of each layer; a bare score file needs it.")
+    ] = None,
+    revision: Annotated[str | None, typer.Option(help="Revision of the model.")] = None,
     data_dir: DataDir = None,
 ) -> None:
-    """File a map from JSON.
+    """Import a map from JSON into the registry.
 
     \b
     Example:
@@ -203,11 +208,11 @@ def import_(
 @one_line_errors
 def alias(
     map_id: MapId,
-    name: Annotated[str, typer.Argument(help="The alias; `default` is the map that requests get without asking.")],
+    name: Annotated[str, typer.Argument(help="Alias to move; requests use `default` unless they name a map.")],
     as_json: AsJson = False,
     data_dir: DataDir = None,
 ) -> None:
-    """Point an alias of the map's model at the map. Running servers follow within HEADMAP_MAP_REFRESH_SECONDS.
+    """Point an alias at a map. Running servers follow within HEADMAP_MAP_REFRESH_SECONDS.
 
     \b
     Example:

@@ -15,7 +15,7 @@ def models(
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
     data_dir: DataDir = None,
 ) -> None:
-    """List name, family and folder of each model that is here.
+    """List the models on this machine: name, family and folder.
 
     \b
     Example:

@@ -26,40 +26,42 @@ MAX_PAGES = 100_000
 
 @one_line_errors
 def score(
-    model: Annotated[str, typer.Argument(help="headmap/demo-ocr, a Hub id in the local cache, or a folder.")],
+    model: Annotated[str, typer.Argument(help="Model: headmap/demo-ocr, a Hub id in the local cache, or a folder.")],
     pages: Annotated[
         str | None,
         typer.Option(
-            help="Pages to read, or auto: as many as a steady map takes. [default: 1000, or all of a smaller dataset]"
+            help="Pages to read, or auto: until the map is steady. [default: 1000, or all of a smaller dataset]"
         ),
     ] = None,
     dataset: Annotated[
         str,
         typer.Option(
-            help="One of `headmap datasets list`; or a folder with pages.jsonl, which is added there under its name."
+            help="Name from `headmap datasets list`, or a folder with pages.jsonl, which is added under its name."
         ),
     ] = "synthetic",
-    seed: Annotated[int, typer.Option(min=0, help="The series of pages.")] = 0,
-    rule: Annotated[str, typer.Option(help="aligned, or paper: the published rule.")] = "aligned",
-    max_new_tokens: Annotated[int, typer.Option(min=1, max=32_768, help="The most to read of a page.")] = 1024,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the pages.")] = 0,
+    rule: Annotated[str, typer.Option(help="aligned, or paper for the published rule.")] = "aligned",
+    max_new_tokens: Annotated[
+        int, typer.Option(min=1, max=32_768, help="Most tokens to generate for each page.")
+    ] = 1024,
     min_pages: Annotated[
-        int | None, typer.Option(min=2, max=MAX_PAGES, help="With --pages auto: read at least these. [default: 64]")
+        int | None, typer.Option(min=2, max=MAX_PAGES, help="Fewest pages with --pages auto. [default: 64]")
     ] = None,
     max_pages: Annotated[
-        int | None, typer.Option(min=2, max=MAX_PAGES, help="With --pages auto: at most these. [default: 1000]")
+        int | None, typer.Option(min=2, max=MAX_PAGES, help="Most pages with --pages auto. [default: 1000]")
     ] = None,
     stable_overlap: Annotated[
         float | None,
         typer.Option(
-            min=0, max=1, help="With --pages auto: how far the top 5 % of both halves must agree. [default: 0.9]"
+            min=0, max=1, help="Overlap to reach with --pages auto, between the top 5 % of both halves. [default: 0.9]"
         ),
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Profile again where an equal profile is there.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Profile again even if an equal profile exists.")] = False,
     data_dir: DataDir = None,
 ) -> None:
     """Measure which attention heads look at the picture, and keep the map.
 
-    What is interrupted goes on where it stopped when the same command is given again.
+    If you interrupt it, the same command goes on where it stopped.
 
     \b
     Example:

@@ -19,16 +19,16 @@ if TYPE_CHECKING:
 @one_line_errors
 def show_head(
     map_id: MapId,
-    layer: Annotated[int, typer.Argument(min=0, help="From 0.")],
-    head: Annotated[int, typer.Argument(min=0, help="A query head of that layer, from 0.")],
-    page: Annotated[int, typer.Option(min=0, help="One of the first pages of the profile.")] = 0,
+    layer: Annotated[int, typer.Argument(min=0, help="Layer, from 0.")],
+    head: Annotated[int, typer.Argument(min=0, help="Query head of the layer, from 0.")],
+    page: Annotated[int, typer.Option(min=0, help="Page, one of the first of the profile, from 0.")] = 0,
     out: Annotated[
-        Path | None, typer.Option(help="A .png or .svg. [default: in overlays/ of the data directory]")
+        Path | None, typer.Option(help="File to write, .png or .svg. [default: in overlays/ of the data directory]")
     ] = None,
     as_json: AsJson = False,
     data_dir: DataDir = None,
 ) -> None:
-    """Draw one page with where one head looked, or tell it as JSON.
+    """Draw a page with the places where one head looked, or print them as JSON.
 
     \b
     Example:

@@ -14,18 +14,18 @@ _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 @one_line_errors
 def sizing(
     layers: Annotated[int, typer.Option(min=1, help="Layers of the text model.")],
-    kv_heads: Annotated[int, typer.Option(min=1, help="KV heads of each.")],
-    head_dim: Annotated[int, typer.Option(min=1, help="Numbers in a key.")],
-    prompt_tokens: Annotated[int, typer.Option(min=1, help="Of a prompt, its pictures' included.")],
-    new_tokens: Annotated[int, typer.Option(min=0, help="Of an answer at most: max_new_tokens.")],
-    budget: Annotated[int, typer.Option(min=1, help="Tokens kept of a prompt per KV head, on average.")],
-    memory: Annotated[int, typer.Option(min=1, help="HEADMAP_KV_MEMORY_BYTES.")],
-    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "bfloat16",
+    kv_heads: Annotated[int, typer.Option(min=1, help="KV heads of each layer.")],
+    head_dim: Annotated[int, typer.Option(min=1, help="Numbers in one key of a KV head.")],
+    prompt_tokens: Annotated[int, typer.Option(min=1, help="Tokens of a prompt, with its visual tokens.")],
+    new_tokens: Annotated[int, typer.Option(min=0, help="Most tokens of an answer: max_new_tokens.")],
+    budget: Annotated[int, typer.Option(min=1, help="Prompt tokens to keep per KV head, on average.")],
+    memory: Annotated[int, typer.Option(min=1, help="KV memory in bytes: HEADMAP_KV_MEMORY_BYTES.")],
+    dtype: Annotated[str, typer.Option(help="Number format of the cache: float32, bfloat16 or float16.")] = "bfloat16",
 ) -> None:
-    """Say what requests with the whole cache and with a budget take of the KV memory.
+    """Compute how much KV memory requests take, with the whole cache and with a budget.
 
-    More than fit to their ends may run at a time: a request starts once there are pages for its prompt and a page's
-    worth of steps, and the youngest waits again where memory runs short later.
+    More requests may run at a time than can run to their ends. A request starts once there are pages for its prompt
+    and for a page of generated tokens. If memory runs short later, the youngest request waits again.
 
     \b
     Example:

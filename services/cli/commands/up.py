@@ -16,12 +16,14 @@ if TYPE_CHECKING:
 
 @one_line_errors
 def up(
-    port: Annotated[int, typer.Option(min=0, max=65535, help="The one port; 0 takes a free one.")] = 8000,
-    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port for everything; 0 takes a free port.")] = 8000,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     data_dir: DataDir = None,
     model: Annotated[
         list[str] | None,
-        typer.Option("--model", help="A Hub id or a folder; may be repeated. [default: headmap/demo-ocr]"),
+        typer.Option(
+            "--model", help="Model to serve: a Hub id or a folder; may be repeated. [default: headmap/demo-ocr]"
+        ),
     ] = None,
     open_page: Annotated[bool, typer.Option("--open", help="Open the dashboard in the browser once it is up.")] = False,
 ) -> None:

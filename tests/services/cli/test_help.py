@@ -65,7 +65,7 @@ def test_headmap_alone_shows_five_first_things_that_work() -> None:
 
 
 def test_brackets_stay_in_help() -> None:
-    assert "[default: sparsemm with a budget, full without]" in " ".join(
+    assert "[default: sparsemm with a budget, else full]" in " ".join(
         runner.invoke(app, ["generate", "-h"]).output.split()
     )
 
