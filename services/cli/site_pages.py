@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 ROOT_PAGES = ("CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md")
 
 _LINK = re.compile(r"\[([^\]]+)\]\(([^)\s#]+)(#[^)\s]*)?\)")
-_REFERENCE = re.compile(r"<!-- reference: ([\w.]+) -->")
+_REFERENCE = re.compile(r"^<!-- reference: ([\w.]+) -->$", re.MULTILINE)
 
 
 def on_files(files: Any, config: Any) -> Any:
@@ -41,7 +41,7 @@ def site_markdown(text: str, name: str) -> str:
     def link(match: re.Match[str]) -> str:
         label, target, anchor = match.groups()
         path = Path(os.path.normpath(folder / target))
-        if not path.is_relative_to(ROOT) or not path.exists():  # elsewhere, or no link at all
+        if not path.is_relative_to(ROOT) or not (path.exists() or target.startswith("../")):  # elsewhere, or no link
             return match[0]
         inside = path.relative_to(ROOT)
         if inside.parts[0] != "docs" and str(inside) not in ROOT_PAGES:

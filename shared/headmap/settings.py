@@ -131,6 +131,9 @@ class Settings(BaseSettings):
     metrics_aliases: tuple[Literal["vllm"], ...] = Field(
         (), description="`vllm`: /metrics tells under vLLM's names as well what means the same"
     )
+    guide_dir: Path | None = Field(
+        None, description="folder with the site of the documentation, shown at /guide/; none when unset"
+    )
     log_level: str = Field("INFO", description="DEBUG, INFO, WARNING or ERROR")
 
     @field_validator("*", mode="before")
@@ -186,6 +189,13 @@ class Settings(BaseSettings):
     def _known_device(cls, value: str) -> str:
         if re.fullmatch(r"auto|cpu|cuda(:\d+)?", value) is None:
             raise ValueError("must be auto, cpu, cuda or cuda:N")
+        return value
+
+    @field_validator("guide_dir")
+    @classmethod
+    def _built(cls, value: Path | None) -> Path | None:
+        if value is not None and not (value / "index.html").is_file():
+            raise ValueError("holds no index.html; `make site` builds the site")
         return value
 
     @field_validator("data_dir")

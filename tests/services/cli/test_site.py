@@ -31,6 +31,7 @@ BLOCKS = re.compile(r"<(h[1-6]|li|ol|ul|pre|table|td|blockquote|a|img|em|strong|
         ("design.md", "[the paper](https://arxiv.org/abs/2506.05344)", "[the paper](https://arxiv.org/abs/2506.05344)"),
         ("design.md", "`METHODS[name](shape)`", "`METHODS[name](shape)`"),
         ("library.md", "<!-- reference: headmap.HeadScores -->", "::: headmap.HeadScores"),
+        ("CONTRIBUTING.md", "`<!-- reference: headmap.NAME -->`", "`<!-- reference: headmap.NAME -->`"),
     ],
 )
 def test_links_and_marks_become_those_of_the_site(page: str, text: str, shown: str) -> None:
@@ -67,6 +68,6 @@ def test_the_site_is_built_whole_and_needs_no_network(tmp_path: Path) -> None:
         assert re.findall(r"(?:@import|url\()\s*[\"']?(?:https?:)?//", style.read_text(encoding="utf-8")) == [], style
     for page in PAGES:
         text = page.read_text(encoding="utf-8")
-        shown = (tmp_path / f"{page.stem}.html").read_text(encoding="utf-8") if "<!-- reference" in text else ""
-        marks = re.findall(r"<!-- reference: ([\w.]+) -->", text)
+        marks = re.findall(r"^<!-- reference: ([\w.]+) -->$", text, re.MULTILINE)
+        shown = (tmp_path / f"{page.stem}.html").read_text(encoding="utf-8") if marks else ""
         assert [mark for mark in marks if f'id="{mark}"' not in shown] == []

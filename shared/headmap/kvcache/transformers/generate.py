@@ -1,8 +1,8 @@
 """A cache sized head by head for transformers' own `model.generate`, without any of our servers.
 
-    use_headmap_attention(model)
-    cache = GenerateCache(model, KVRequest("sparsemm", ratio=0.2), scores)
-    output = model.generate(**inputs, **with_cache(model, cache))
+use_headmap_attention(model)
+cache = GenerateCache(model, KVRequest("sparsemm", ratio=0.2), scores)
+output = model.generate(**inputs, **with_cache(model, cache))
 """
 
 from __future__ import annotations
