@@ -18,11 +18,13 @@ _REFERENCE = re.compile(r"^<!-- reference: ([\w.]+) -->$", re.MULTILINE)
 
 
 def on_files(files: Any, config: Any) -> Any:
-    """Adds the pages that lie beside docs/."""
+    """Adds what lies beside docs/: pages, and the dashboard's icon."""
     from mkdocs.structure.files import File
 
     for name in ROOT_PAGES:
         files.append(File.generated(config, name, abs_src_path=str(ROOT / name)))
+    icon = ROOT / "services" / "dashboard" / "static" / "icon.svg"
+    files.append(File.generated(config, "theme/icon.svg", abs_src_path=str(icon)))
     return files
 
 

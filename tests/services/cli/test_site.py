@@ -8,9 +8,11 @@ import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
+from services.cli.architecture_figure import figure
 from services.cli.site_pages import ROOT_PAGES, site_markdown
 
 ROOT = Path(__file__).parents[3]
@@ -48,6 +50,12 @@ def test_a_page_is_read_as_on_github(page: Path) -> None:
     ours = markdown.markdown(text, extensions=["tables", "attr_list", "pymdownx.superfences"])
     theirs = MarkdownIt().enable("table").render(text)
     assert Counter(BLOCKS.findall(ours)) == Counter(BLOCKS.findall(theirs))
+
+
+def test_the_picture_of_the_processes_is_current() -> None:
+    shown = (ROOT / "docs" / "figures" / "architecture.svg").read_text(encoding="utf-8")
+    assert shown == figure(), "python -m services.cli.architecture_figure draws it"
+    ElementTree.fromstring(shown)
 
 
 @pytest.mark.slow
