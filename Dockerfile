@@ -54,7 +54,7 @@ RUN pip install --no-cache-dir --disable-pip-version-check -r /requirements/docs
 COPY LICENSE mkdocs.yml *.md /app/
 COPY docs /app/docs
 COPY --from=source /app /app
-RUN NO_MKDOCS_2_WARNING=1 mkdocs build --quiet --strict --site-dir /guide && chmod -R a+rX /guide
+RUN NO_MKDOCS_2_WARNING=1 mkdocs build --strict --site-dir /guide && chmod -R a+rX /guide
 
 FROM base AS api
 ENV HEADMAP_GUIDE_DIR=/app/guide

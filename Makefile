@@ -109,7 +109,7 @@ $(SITE_STAMP): $(STAMP)
 	@touch $@
 
 site: $(SITE_STAMP)
-	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 	@echo 'site/index.html'
 
 clean:

@@ -63,7 +63,7 @@ def test_the_site_is_built_whole_and_needs_no_network(tmp_path: Path) -> None:
     """Strict: a link that leads nowhere, or a page that no list names, fails the build."""
     pytest.importorskip("mkdocs", reason="make site installs it")
     built = subprocess.run(
-        [sys.executable, "-m", "mkdocs", "build", "--quiet", "--strict", "--site-dir", str(tmp_path)],
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)],
         cwd=ROOT, env={**os.environ, "NO_MKDOCS_2_WARNING": "1"}, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert built.returncode == 0, built.stdout + built.stderr
