@@ -96,6 +96,13 @@ class Settings(
             raise ValueError("must be auto, cpu, cuda or cuda:N")
         return value
 
+    @field_validator("guide_dir")
+    @classmethod
+    def _built(cls, value: Path | None) -> Path | None:
+        if value is not None and not (value / "index.html").is_file():
+            raise ValueError("holds no index.html; `make site` builds the site")
+        return value
+
     @field_validator("data_dir")
     @classmethod
     def _absolute(cls, value: Path) -> Path:

@@ -32,6 +32,11 @@ class EveryProcess(BaseModel):
     log_level: str = setting(
         "INFO", "least severe log level that is written: DEBUG, INFO, WARNING or ERROR", change="you look for a fault"
     )
+    guide_dir: Path | None = setting(
+        None,
+        "folder with the built site of the documentation, shown at /guide/; not shown if unset",
+        change="the dashboard should show these pages",
+    )
 
 
 class HttpServices(BaseModel):

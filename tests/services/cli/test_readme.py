@@ -81,6 +81,6 @@ def test_the_question_it_asks_is_answered_by_the_sample() -> None:
 def test_its_make_targets_and_commands_exist(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
-    assert set(re.findall(r"`?\bmake (setup|demo|up|test[\w-]*|lint|format|bench|chaos|clean)\b", text)) <= targets
+    assert set(re.findall(r"`?\bmake (setup|demo|up|test[\w-]*|lint|format|bench|chaos|clean|site)\b", text)) <= targets
     commands = set(get_command(app).commands)  # type: ignore[attr-defined]
     assert set(re.findall(r"headmap (up|score|generate|maps|pages|models|bench|keys|doctor)\b", text)) <= commands
