@@ -135,6 +135,24 @@ def test_the_document_asks_for_a_key_where_one_is_needed(start: Start, path: str
     assert {"401", "429"} <= set(operation["responses"])
 
 
+@pytest.mark.parametrize("key", ["plain", "zwölf"])
+def test_only_one_header_with_one_whole_key_lets_in(start: Start, path: str, key: str) -> None:
+    client = start(api_keys=("first", key))
+
+    def status(*values: bytes) -> int:
+        return client.get(path, headers=[(b"Authorization", value) for value in values]).status_code
+
+    given = key.encode()
+    for value in (b"Bearer " + given, b"bearer " + given, b"BEARER  " + given, b"Bearer " + key.encode("latin-1")):
+        assert status(value) == 200, value
+    refused = (b"", b" ", b"Bearer", b"Bearer ", b"Bearer Bearer " + given, b"Bearer\t" + given, b"Basic " + given)
+    for value in (*refused, given, b"Bearer first " + given, b"Bearer first, Bearer " + given, b"Bearer \xff\xfe"):
+        assert status(value) == 401, value
+    assert status() == 401
+    assert status(b"Bearer " + given, b"Bearer " + given) == 401
+    assert status(b"", b"Bearer " + given) == 401
+
+
 # ---- limits
 
 
