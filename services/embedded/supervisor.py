@@ -26,6 +26,7 @@ import httpx
 from headmap.errors import HeadmapError
 from headmap.models import find_model
 from headmap.registry.bundled import prepare_registry
+from headmap.registry.migrations import check_revision
 from headmap.settings import Settings
 from services.embedded.metrics_folder import metrics_folder
 from services.embedded.process import Process
@@ -53,7 +54,7 @@ class Supervisor:
     """Runs a cluster from `start` to `stop`; use it as a context manager, and `watch` while it runs.
 
     Entering raises ClusterError for a port or data directory in use, ModelNotFound and UnsupportedModel for a model
-    that cannot be served, RegistryUnavailable where the registry cannot be migrated.
+    that cannot be served, RegistryUnavailable for a registry that cannot be used.
     """
 
     def __init__(
@@ -92,7 +93,10 @@ class Supervisor:
         self._lock = _lock(self.settings.data_dir)
         self._socket = _bind(self._host, self._port)
         self._port = self._socket.getsockname()[1]
-        prepare_registry(self.settings)
+        if self.settings.database_url is None:
+            prepare_registry(self.settings)
+        else:
+            check_revision(self.settings)  # others may be using it
         shutil.rmtree(metrics_folder(self.settings), ignore_errors=True)
         file, lock = self._socket.fileno(), self._lock.fileno()
         self._web = Process("web", ["services.embedded.web", str(file)], self.settings, keep=[file, lock])

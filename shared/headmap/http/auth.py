@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -51,10 +52,8 @@ def bearer_key(values: Sequence[str]) -> str | None:
     scheme, _, key = values[0].partition(" ") if len(values) == 1 else ("", "", "")
     if scheme.lower() != "bearer":
         return None
-    try:
+    with suppress(UnicodeDecodeError):
         key = key.encode("latin-1").decode("utf-8")
-    except UnicodeDecodeError:
-        pass
     return key.strip() or None
 
 

@@ -78,7 +78,8 @@ def install(
     install_handlers(app)
     keys = KeyRing(settings, stored_keys)
     app.router.redirect_slashes = False
-    # The last added is the outermost: count and name every request, then ask whose page calls, for the key, and look at the body.
+    # The last added is the outermost: count and name every request, ask whose page it is, then for the key, then look
+    # at the body.
     app.add_middleware(HeadMiddleware)
     app.add_middleware(
         BodyLimitMiddleware,
