@@ -14,6 +14,8 @@ import pytest
 from headmap.settings import Settings
 from services.embedded import process as module
 from services.embedded.process import Process
+from services.embedded.supervisor import Notices, Supervisor
+from tests.integration.servers import free_port
 
 
 @pytest.mark.parametrize(
@@ -104,3 +106,23 @@ def test_a_child_that_goes_on_is_not_given_up(tmp_path: Path, monkeypatch: pytes
         wait_for(lambda: process.stopped)
         os.kill(child.pid, signal.SIGCONT)
         wait_for(lambda: not process.stopped)
+
+
+def test_the_supervisor_replaces_a_web_process_that_does_not_answer_and_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    notices = Notices(ready=told.append, trouble=told.append)
+    with running(tmp_path, monkeypatch, "import time; time.sleep(60)") as process:
+        settings = Settings(data_dir=tmp_path / "data")
+        cluster = Supervisor(settings, host="127.0.0.1", port=free_port(), notices=notices, hang_seconds=0)
+        worker = Process("worker", ["child"], settings)
+        worker.start()
+        cluster._web, cluster._worker = process, worker
+        cluster.check()
+        assert process.code is None  # it has not served yet: models may be loading
+        cluster._answered = cluster._answered_once = True
+        cluster.check()
+        assert [line.partition(";")[0] for line in told] == ["the web process did not answer for 0 s and was killed"]
+        assert worker.code is None
+        cluster.stop()
