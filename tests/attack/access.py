@@ -29,14 +29,6 @@ UNFILLED = (
     "$(SECRET)",
     " ",
 )
-    '["real-key",""]',
-    '["real-key"," "]',
-    "real-key,,",
-    '["real-key","${SECRET}"]',
-    "$SECRET",
-    "$(SECRET)",
-    " ",
-)
 UNASKED = ("", "text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x")
 
 
