@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import functools
+import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict, is_dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, ParamSpec, TypeVar
 
@@ -26,6 +29,27 @@ DataDir = Annotated[
     Path | None,
     typer.Option("--data-dir", help="Where everything is stored. [default: headmap-data]", show_default=False),
 ]
+
+
+def json_option(*keys: str, many: bool = False) -> Any:
+    """`--json`: standard output carries one JSON object with these keys, or a list of `many`, and nothing else."""
+    shape = "a list, each item" if many else "an object"
+    return typer.Option("--json", help=f"Print JSON alone: {shape} with {', '.join(keys)}.")
+
+
+def print_json(value: Any) -> None:
+    """`value` on standard output; dataclasses as objects, times in ISO 8601, folders and files as their paths."""
+    typer.echo(json.dumps(value, default=_plain, indent=2))
+
+
+def _plain(value: object) -> object:
+    if is_dataclass(value) and not isinstance(value, type):
+        return asdict(value)
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(f"{type(value).__name__} has no JSON form")
 
 
 def one_line_errors(command: Callable[P, R]) -> Callable[P, R]:
