@@ -157,6 +157,23 @@ def progress_bar(unit: str, screen: Console | None = None) -> Progress:
     )
 
 
+def waiting(text: str, screen: Console) -> Progress:
+    """A bar without an end, with the time passed; it goes when stopped, and there is none where that is no terminal."""
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    bar = Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TimeElapsedColumn(),
+        console=screen,
+        transient=True,
+        disable=not screen.is_terminal,
+    )
+    bar.add_task(text, total=None)
+    return bar
+
+
 def quiet_libraries() -> None:
     """Call it before torch is imported: no bars and notes of the libraries between ours, no threads that spin."""
     import os

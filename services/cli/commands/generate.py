@@ -17,6 +17,7 @@ from services.cli.common import (
     one_line_errors,
     print_json,
     quiet_libraries,
+    waiting,
 )
 
 if TYPE_CHECKING:
@@ -166,7 +167,7 @@ def _answer(
     from headmap.families.loading import load_model
 
     images = _read(paths, settings)
-    with console(stderr=True).status(f"Loading {info.name}"):
+    with waiting(f"Loading {info.name}", console(stderr=True)):
         loaded = load_model(info, device=settings.device, dtype=settings.dtype)
         content = [*({"type": "image"} for _ in images), {"type": "text", "text": question}]
         prompt = loaded.prepare([{"role": "user", "content": content}], images)
