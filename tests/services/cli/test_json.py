@@ -11,7 +11,7 @@ import pytest
 
 from headmap.settings import DEMO_MODEL
 from tests.services.cli.test_commands import run
-from tests.services.cli.test_help import ROOT_COMMAND, commands
+from tests.services.cli.test_help import COMMANDS, ROOT_COMMAND
 from tests.shared.datasets.archives import files, write_folder
 
 WITHOUT = {
@@ -19,7 +19,7 @@ WITHOUT = {
     ("maps", "export"): "prints JSON as it is",
     ("bench", "render"): "writes files of the repository",
 }
-MEASURING = [path for path, _ in commands() if path[0] == "bench" and path not in WITHOUT]
+MEASURING = [path for path, _ in COMMANDS if path[0] == "bench" and path not in WITHOUT]
 """Their --json names a file, which has each row as soon as it is measured."""
 
 
@@ -48,7 +48,7 @@ def told(*arguments: object) -> Any:
     return value
 
 
-@pytest.mark.parametrize("path", [path for path, _ in commands()], ids=" ".join)
+@pytest.mark.parametrize("path", [path for path, _ in COMMANDS], ids=" ".join)
 def test_a_command_has_json_or_a_reason(path: tuple[str, ...]) -> None:
     assert ("--json" in options(path)) == (path not in WITHOUT)
     if path not in WITHOUT and path not in MEASURING:
