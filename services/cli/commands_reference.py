@@ -18,7 +18,8 @@ Words = tuple[str, ...]
 
 def commands(group: Any = None, path: Words = ()) -> Iterator[tuple[Words, Any]]:
     """Each command with the words that name it, `("maps", "list")`, in the order of the help."""
-    for name, command in (group or get_command(app)).commands.items():
+    root: Any = get_command(app)
+    for name, command in (group or root).commands.items():
         if hasattr(command, "commands"):
             yield from commands(command, (*path, name))
         else:

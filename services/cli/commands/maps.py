@@ -230,7 +230,7 @@ def alias(
 
     \b
     Example:
-      headmap maps alias d7d7 default
+      headmap maps alias d7d7 stable
     """
     from headmap.registry.maps import ALIAS_PATTERN, MAX_ALIAS, set_alias
 

@@ -33,7 +33,7 @@ def pages(
 
     \b
     Example:
-      headmap pages --count 50 --kind receipts --out receipts
+      headmap pages --count 10 --kind receipts --out receipts
     """
     from functools import partial
 
