@@ -53,14 +53,16 @@ def _plain(value: object) -> object:
 
 
 def one_line_errors(command: Callable[P, R]) -> Callable[P, R]:
-    """Ends a command that fails in a known way with one line on standard error and exit code 1."""
+    """Ends a command that fails in a known way with one line on standard error: 2 for wrong usage, else exit code 1."""
 
     @functools.wraps(command)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
-        from headmap.errors import HeadmapError
+        from headmap.errors import EmptyPrompt, HeadmapError, InvalidParameter, UnknownMethod
 
         try:
             return command(*args, **kwargs)
+        except (EmptyPrompt, InvalidParameter, UnknownMethod) as error:
+            fail(error.detail, code=2)
         except HeadmapError as error:
             fail(error.detail)
         except BrokenPipeError:
@@ -89,7 +91,10 @@ def load_settings(data_dir: Path | None = None, models: list[str] | None = None)
         given["data_dir"] = data_dir
     if models:
         given["models"] = tuple(models)
-    return load(**given)
+    settings = load(**given)
+    if settings.data_dir.exists() and not settings.data_dir.is_dir():
+        fail(f"--data-dir: {settings.data_dir} is a file; it must be a folder, or not there yet", code=2)
+    return settings
 
 
 @contextmanager

@@ -69,6 +69,7 @@ def generate(
       headmap generate headmap/demo-ocr --image page.png --ratio 0.2 "What is the value of BXP?"
     """
     from headmap.errors import EmptyPrompt
+    from headmap.kvcache.methods import METHODS
     from headmap.kvcache.plan import KVRequest
     from headmap.kvcache.planning import check_request
 
@@ -76,9 +77,13 @@ def generate(
     if not question.strip():
         raise EmptyPrompt("question: is empty")
     chosen = method or ("full" if budget is None and ratio is None else "sparsemm")
+    if budget is not None and ratio is not None:
+        fail("--budget and --ratio: give one of them", code=2)
+    if chosen not in METHODS:
+        fail(f"--method: {chosen!r} is none of {', '.join(METHODS)}", code=2)
     check_request(KVRequest(chosen, budget=budget, ratio=ratio))  # refuse before anything is loaded
     if map_name is not None and chosen != "sparsemm":
-        fail(f"--map: method {chosen!r} reads no map, got {map_name!r}", code=2)
+        fail(f"--map: only sparsemm reads a map, got {map_name!r} with {chosen}; give a --budget or --ratio", code=2)
     found = _find_map(settings, info, map_name) if chosen == "sparsemm" else None
     note = f", map {found[0].id}{'' if found[1] == 'exact' else ' of another revision'}" if found else ""
     if chosen == "sparsemm" and found is None:

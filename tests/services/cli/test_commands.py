@@ -163,7 +163,7 @@ def test_generate_streams_the_answer_and_says_what_was_kept(tmp_path: Path, map_
     assert "sparsemm: kept" in part.stderr
     assert map_id in part.stderr
     refused_one = run(*ask, "--method", "h2o", "--budget", 9, "--data-dir", tmp_path)
-    assert refused_one.exit_code == 1
+    assert refused_one.exit_code == 2
     assert "'h2o'" in refused_one.stderr
     assert "Traceback" not in refused_one.output
 
