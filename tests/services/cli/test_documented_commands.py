@@ -48,12 +48,14 @@ def test_no_reason_is_left_over() -> None:
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """A cluster with the profile that the pages begin with, which is then there when they ask for it."""
+    """A cluster with the profile that the pages begin with, which is then there when they ask for it, as `stable`."""
     data_dir = tmp_path_factory.mktemp("stack") / "data"
     with running(data_dir) as up, httpx.Client(base_url=up.url(), timeout=60) as client:
         job = client.post("/score", json={"model": DEMO_MODEL, "pages": 40}).json()
         wait_for(lambda: client.get(f"/score/{job['id']}").json()["state"] == "succeeded", 120)
-        yield Stack(up.url(), data_dir, client.get(f"/score/{job['id']}").json()["map_id"])
+        map_id = client.get(f"/score/{job['id']}").json()["map_id"]
+        in_this_process(["maps", "alias", map_id, "stable", "--data-dir", str(data_dir)], "the stack")
+        yield Stack(up.url(), data_dir, map_id)
 
 
 @pytest.fixture
