@@ -55,11 +55,12 @@ def root(
          cache                       --image page.png "What is the value of BXP?"
       5. Serve your own model      headmap up --model Qwen/Qwen2-VL-2B-Instruct
 
-    `headmap COMMAND -h` has an example of each command. `headmap --install-completion` completes commands in your
-    shell.
+    \b
+    `headmap COMMAND -h` has an example of each command.
+    `headmap --install-completion` completes commands in your shell.
 
     Exit codes: 0, it worked; 1, it failed, and one line on standard error says why; 2, wrong usage or a wrong setting;
-    3, `maps check` found the maps too different; 130, interrupted.
+    3, `maps check` found the maps too different; 130, interrupted. docs/command-line.md has every command.
     """
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from services.cli.common import DataDir, console, fail, one_line_errors, open_registry
+from services.cli.common import DataDir, console, fail, json_option, one_line_errors, open_registry, print_json
 
 if TYPE_CHECKING:
     from headmap.pictures.drawing import PictureForm
@@ -18,14 +18,21 @@ if TYPE_CHECKING:
 app = typer.Typer(help="List, show, draw, compare, import and export maps.", no_args_is_help=True)
 
 MapId = Annotated[str, typer.Argument(help="Id of the map, or its first digits if only one map has them.")]
-AsJson = Annotated[bool, typer.Option("--json", help="As JSON.")]
+
+MAP_FIELDS = (
+    "id", "model", "version", "revision", "architecture", "num_layers", "num_heads", "num_kv_heads",
+    "dataset", "dataset_checksum", "pages", "seed", "rule", "max_new_tokens", "job_id", "aliases",
+    "hits", "tokens_seen", "tokens_matched", "halves_top5pct_overlap", "halves_spearman",
+    "code_version", "checksum", "created_at",
+)  # fmt: skip
+MapAsJson = Annotated[bool, json_option(*MAP_FIELDS)]
 
 
 @app.command("list")
 @one_line_errors
 def list_(
     model: Annotated[str | None, typer.Option(help="List only this model's maps.")] = None,
-    as_json: AsJson = False,
+    as_json: Annotated[bool, json_option(*MAP_FIELDS, many=True)] = False,
     data_dir: DataDir = None,
 ) -> None:
     """List maps, newest first.
@@ -45,7 +52,7 @@ def list_(
             if cursor is None:
                 break
     if as_json:
-        typer.echo(json.dumps([asdict(record) for record in records], default=str, indent=2))
+        print_json(records)
         return
     from rich.table import Table
 
@@ -59,7 +66,11 @@ def list_(
 
 @app.command("show")
 @one_line_errors
-def show(map_id: MapId, as_json: AsJson = False, data_dir: DataDir = None) -> None:
+def show(
+    map_id: MapId,
+    as_json: Annotated[bool, json_option(*MAP_FIELDS, "top5pct_share", "top_heads")] = False,
+    data_dir: DataDir = None,
+) -> None:
     """Show a map's provenance, and its strongest heads with their 95 % confidence intervals.
 
     \b
@@ -84,8 +95,7 @@ def show(map_id: MapId, as_json: AsJson = False, data_dir: DataDir = None) -> No
         for layer, head in scores.top_heads(TOP_SHARE)
     ]
     if as_json:
-        body = {**asdict(record), "top5pct_share": scores.top_share(TOP_SHARE), "top_heads": top}
-        typer.echo(json.dumps(body, default=str, indent=2))
+        print_json({**asdict(record), "top5pct_share": scores.top_share(TOP_SHARE), "top_heads": top})
         return
     out = console()
     for name, value in asdict(record).items():
@@ -105,6 +115,7 @@ def draw(
     kv_heads: Annotated[
         bool, typer.Option("--kv-heads", help="Draw KV heads instead, each with the sum of its query heads.")
     ] = False,
+    as_json: Annotated[bool, json_option("map_id", "file")] = False,
     data_dir: DataDir = None,
 ) -> None:
     """Draw a map as a heatmap: a row for each layer, a column for each head.
@@ -123,7 +134,10 @@ def draw(
         scores = get_scores(session, record.id)
     picture = Picture(record.model, record.version, record.pages)
     out.write_bytes(draw_heatmap(scores, picture, form, view="kv_heads" if kv_heads else "heads"))
-    typer.echo(str(out))
+    if as_json:
+        print_json({"map_id": record.id, "file": out})
+    else:
+        typer.echo(str(out))
 
 
 @app.command("export")
@@ -173,6 +187,7 @@ def import_(
         int | None, typer.Option(min=1, help="KV heads of each layer; a bare score file needs it.")
     ] = None,
     revision: Annotated[str | None, typer.Option(help="Revision of the model.")] = None,
+    as_json: MapAsJson = False,
     data_dir: DataDir = None,
 ) -> None:
     """Import a map from JSON into the registry.
@@ -182,7 +197,7 @@ def import_(
       headmap maps import map.json --model Qwen/Qwen2-VL-2B-Instruct --num-kv-heads 2
     """
     from headmap.head_scores import HeadScores
-    from headmap.registry.maps import Provenance, add_map
+    from headmap.registry.maps import Provenance, add_map, get_map
 
     try:
         body = json.loads(file.read_text(encoding="utf-8-sig"))
@@ -201,7 +216,11 @@ def import_(
     )
     with open_registry(data_dir) as database, database.write() as session:
         map_id = add_map(session, provenance, scores, move_default=False)
-    typer.echo(map_id)
+        record = get_map(session, map_id)
+    if as_json:
+        print_json(record)
+    else:
+        typer.echo(map_id)
 
 
 @app.command("alias")
@@ -209,14 +228,14 @@ def import_(
 def alias(
     map_id: MapId,
     name: Annotated[str, typer.Argument(help="Alias to move; requests use `default` unless they name a map.")],
-    as_json: AsJson = False,
+    as_json: MapAsJson = False,
     data_dir: DataDir = None,
 ) -> None:
     """Point an alias at a map. Running servers follow within HEADMAP_MAP_REFRESH_SECONDS.
 
     \b
     Example:
-      headmap maps alias d7d7 default
+      headmap maps alias d7d7 stable
     """
     from headmap.registry.maps import ALIAS_PATTERN, MAX_ALIAS, set_alias
 
@@ -228,7 +247,7 @@ def alias(
     with open_registry(data_dir) as database, database.write() as session:
         record = set_alias(session, whole_id(session, map_id), name)
     if as_json:
-        typer.echo(json.dumps(asdict(record), default=str, indent=2))
+        print_json(record)
     else:
         typer.echo(f"{name} of {record.model} is now {record.id}, version {record.version}")
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from services.cli.commands.maps import MAP_FIELDS
 from services.cli.common import (
     DataDir,
     console,
     fail,
     find_named_model,
+    json_option,
     one_line_errors,
+    print_json,
     progress_bar,
     quiet_libraries,
 )
@@ -57,6 +61,7 @@ def score(
         ),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Profile again even if an equal profile exists.")] = False,
+    as_json: Annotated[bool, json_option(*MAP_FIELDS, "top5pct_share", "heatmap")] = False,
     data_dir: DataDir = None,
 ) -> None:
     """Measure which attention heads look at the picture, and keep the map.
@@ -118,10 +123,14 @@ def score(
     picture = settings.data_dir / "heatmaps" / f"{record.id}.png"
     picture.parent.mkdir(parents=True, exist_ok=True)
     picture.write_bytes(draw(scores, Picture(record.model, record.version, record.pages), "png"))
+    share = scores.top_share(TOP_SHARE)
+    if as_json:
+        print_json({**asdict(record), "top5pct_share": share, "heatmap": picture})
+        return
     out = console()
     served = ", served as default from now on" if "default" in record.aliases else ""
     out.print(f"map      {record.id}  [dim]version {record.version} of {record.model}{served}[/]")
-    out.print(f"top 5 %  {100 * scores.top_share(TOP_SHARE):.1f} % of the score")
+    out.print(f"top 5 %  {100 * share:.1f} % of the score")
     if record.halves_top5pct_overlap is not None:
         out.print(
             f"halves   {100 * record.halves_top5pct_overlap:.0f} % of the top 5 % in common, "

@@ -12,7 +12,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, inspect, pool, text
-from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import DatabaseError, InterfaceError, OperationalError
 
 from headmap.errors import RegistryUnavailable
 from headmap.registry.session import open_database, open_engine
@@ -31,7 +31,8 @@ def migrate(settings: Settings, revision: str = "head") -> None:
     """Upgrade (or, to an older `revision` or "base", downgrade) the registry, in one transaction.
 
     Several processes may call it at once: one works, the others wait and find nothing to do. Raises
-    RegistryUnavailable when the database cannot be reached, or is of a newer version of Headmap.
+    RegistryUnavailable when the database cannot be reached, is of a newer version of Headmap, or is a file that SQLite
+    cannot read.
     """
     if settings.database_url is None:
         settings.data_dir.mkdir(parents=True, exist_ok=True)
@@ -50,7 +51,11 @@ def migrate(settings: Settings, revision: str = "head") -> None:
                     connection.execute(text("SET LOCAL statement_timeout = 0"))
                 _move(connection, revision)
     except (OperationalError, InterfaceError) as error:
-        raise RegistryUnavailable(f"the registry cannot be migrated: {error.orig}") from error
+        raise RegistryUnavailable(f"the registry{_file(settings)} cannot be migrated: {error.orig}") from error
+    except DatabaseError as error:
+        if type(error) is not DatabaseError:  # its subclasses tell of a wrong statement
+            raise
+        raise RegistryUnavailable(f"the registry{_file(settings)} cannot be read: {error.orig}") from error
     finally:
         engine.dispose()
 
@@ -95,6 +100,11 @@ def revision_fault(current: str | None) -> str | None:
             f"the registry stands at {current}, older than this code: `python -m services.migrate` brings it up to date"
         )
     return f"the registry stands at {current}, which this code does not know: use the newer Headmap that migrated it"
+
+
+def _file(settings: Settings) -> str:
+    """Where it is, unless that is a URL, which may hold a password."""
+    return f" {settings.sql_url.database}" if settings.database_url is None else ""
 
 
 def current_revision(connection: Connection) -> str | None:
