@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import httpx
-from fastapi import APIRouter, Request, Response
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+import re
 
-from headmap.errors import Unauthorized, Unavailable
+from fastapi import APIRouter, Request, Response
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
+
 from services.dashboard.relay import OurPage
 from services.dashboard.sessions import SESSION_COOKIE
-from services.dashboard.state import Addresses, Key, State, bearer
+from services.dashboard.state import Key, State
 
 router = APIRouter(prefix="/dashboard/session", dependencies=[OurPage])
 
@@ -18,6 +18,14 @@ class KeyBody(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     key: SecretStr = Field(min_length=1, max_length=1024)
+
+    @field_validator("key")
+    @classmethod
+    def _fits_a_header(cls, value: SecretStr) -> SecretStr:
+        key = value.get_secret_value().strip()
+        if re.fullmatch(r"[\x21-\x7e]+", key) is None:
+            raise ValueError("must be printable ASCII without spaces")
+        return SecretStr(key)
 
 
 class SessionBody(BaseModel):
@@ -34,7 +42,7 @@ async def show(key: Key) -> SessionBody:
 @router.post("")
 async def begin(body: KeyBody, request: Request, response: Response, state: State) -> SessionBody:
     """Raises Unauthorized where the services refuse the key, Unavailable where none can be asked."""
-    await _check(state.client, state.addresses, body.key)
+    await state.door.ask(body.key)
     state.sessions.close(request.cookies.get(SESSION_COOKIE))
     response.set_cookie(
         SESSION_COOKIE,
@@ -51,17 +59,3 @@ async def end(request: Request, response: Response, state: State) -> SessionBody
     state.sessions.close(request.cookies.get(SESSION_COOKIE))
     response.delete_cookie(SESSION_COOKIE, httponly=True, samesite="strict")
     return SessionBody(has_key=False)
-
-
-async def _check(client: httpx.AsyncClient, addresses: Addresses, key: SecretStr) -> None:
-    """Either service knows the keys; one that is away leaves the question to the other."""
-    for path in ("/maps?limit=1", "/v1/models"):
-        try:
-            answer = await client.get(f"{addresses.api}{path}", headers=bearer(key), timeout=10)
-        except httpx.HTTPError:
-            continue
-        if answer.status_code == 401:
-            raise Unauthorized("this key is not one of the server's; check it for missing characters")
-        if answer.is_success:
-            return
-    raise Unavailable("the key cannot be checked now: no service answers")
