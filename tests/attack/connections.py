@@ -159,8 +159,10 @@ def stalled_uploads(server: Server, random: Random) -> tuple[int, str, list[str]
 
 def slow_readers(server: Server, random: Random) -> tuple[int, str, list[str]]:
     """They ask twice on one connection, and read nothing."""
-    del random
-    connections = [server.connect(GET * 2) for _ in range(300)]
+    connections = []
+    for _ in range(300):
+        connections.append(server.connect(GET * 2))
+        time.sleep(random.uniform(0, 0.02))
     served = [server.answers() for _ in range(10)]
     wait_for(lambda: server.connections() < 20, "slow readers are hung up on", seconds=80)
     for connection in connections:

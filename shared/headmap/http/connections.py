@@ -27,7 +27,7 @@ _OTHER_FILES = 128
 _MOST_HEADERS = 128
 _HEAD_BYTES = 1 << 14
 _READ_BYTES = 1 << 16  # what one read brings is parsed at one go
-_FREE_CHUNKS = 1024
+_FREE_CHUNKS = 512
 _CHUNK_BYTES = 256
 _ENDED_A_TICK = 50  # an answer to each takes a third of a millisecond
 
