@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, field
-from threading import BoundedSemaphore
 from typing import Annotated
 
 from fastapi import Depends, Header, Path, Query, Request
@@ -23,8 +23,8 @@ class ScoringState:
     settings: Settings
     database: Database
     broker: Broker
-    uploads: BoundedSemaphore = field(default_factory=lambda: BoundedSemaphore(UPLOADS_AT_ONCE))
-    """Held by each upload: they take disk and a core."""
+    uploads: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(UPLOADS_AT_ONCE))
+    """Held by each upload that has arrived, while it is looked through: that takes disk and a core."""
 
     def close(self) -> None:
         self.database.close()
