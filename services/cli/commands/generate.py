@@ -50,7 +50,8 @@ def generate(
     method: Annotated[
         str | None,
         typer.Option(
-            help="full, sparsemm, snapkv, pyramidkv, adakv or random. [default: sparsemm with --budget or --ratio, else full]"
+            help="full, sparsemm, snapkv, pyramidkv, adakv or random. "
+            "[default: sparsemm with --budget or --ratio, else full]"
         ),
     ] = None,
     budget: Annotated[int | None, typer.Option(min=1, help="Tokens to keep per KV head, on average.")] = None,

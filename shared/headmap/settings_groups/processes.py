@@ -98,15 +98,15 @@ class HttpServices(BaseModel):
     )
     max_bodies_bytes: int = setting(
         2**30,
-        "largest total of all bodies that a process holds at a time; further requests get 429, and one key (or one "
-        "address, without keys) holds at most as many bytes as are left for all others",
+        "largest total of all bodies that a process holds at a time; further requests get 429. One key (one address, "
+        "without keys) holds at most as many bytes as are left for the others",
         unit="bytes",
         change="the machine has little memory, or large requests get 429",
         ge=2,
     )
     max_spool_bytes: int = setting(
         2**32,
-        "largest total of all uploads that a process has on disk, shared out like max_bodies_bytes; further uploads get 429",
+        "largest total of uploads that a process has on disk, shared out like max_bodies_bytes; further ones get 429",
         unit="bytes",
         change="the disk of `TMPDIR` is small",
         ge=2,
@@ -148,8 +148,8 @@ class HttpServices(BaseModel):
     )
     max_connections: int = setting(
         4096,
-        "most connections of one process, and fewer if it may open fewer files; beyond them the connection that is idle "
-        "longest is closed, and if none is idle, the new one gets 503",
+        "most connections of one process, or fewer if it may open fewer files. Beyond them, the connection that is "
+        "idle longest is closed; if none is idle, the new one gets 503",
         unit="connections",
         change="clients keep more connections open",
         ge=1,

@@ -72,7 +72,7 @@ def test_headmap_alone_shows_five_first_things_that_work() -> None:
 
 
 def test_brackets_stay_in_help() -> None:
-    assert "[default: sparsemm with a budget, else full]" in " ".join(
+    assert "[default: sparsemm with --budget or --ratio, else full]" in " ".join(
         runner.invoke(app, ["generate", "-h"]).output.split()
     )
 
