@@ -26,7 +26,7 @@ RUN python -c "import pathlib, tomllib; \
 folder = pathlib.Path('/requirements'); \
 project = tomllib.loads((folder / 'pyproject.toml').read_text())['project']; \
 (folder / 'api.txt').write_text('\n'.join(project['dependencies'])); \
-(folder / 'model.txt').write_text('\n'.join(project['optional-dependencies']['model']))"
+[(folder / f'{extra}.txt').write_text('\n'.join(project['optional-dependencies'][extra])) for extra in ('model', 'docs')]"
 
 FROM base AS api-dependencies
 RUN python -m venv /opt/headmap
@@ -47,9 +47,20 @@ COPY shared /app/shared
 COPY services /app/services
 RUN chmod -R a+rX /app && python -m compileall -q /app
 
+# The documentation as web pages, which the dashboard shows at /guide/.
+FROM base AS guide
+COPY --from=requirements /requirements/docs.txt /requirements/
+RUN pip install --no-cache-dir --disable-pip-version-check -r /requirements/docs.txt
+COPY LICENSE mkdocs.yml *.md /app/
+COPY docs /app/docs
+COPY --from=source /app /app
+RUN NO_MKDOCS_2_WARNING=1 mkdocs build --strict --site-dir /guide && chmod -R a+rX /guide
+
 FROM base AS api
+ENV HEADMAP_GUIDE_DIR=/app/guide
 COPY --from=api-dependencies /opt/headmap /opt/headmap
 COPY --from=source /app /app
+COPY --from=guide /guide /app/guide
 USER headmap
 EXPOSE 8000
 HEALTHCHECK --interval=10s --timeout=15s --start-period=180s --retries=3 \

@@ -18,14 +18,15 @@ export OMP_WAIT_POLICY ?= PASSIVE
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.headmap-installed
+SITE_STAMP := $(VENV)/.headmap-site
 # What ruff looks at; mypy knows its own from pyproject.toml
-CHECKED := shared services tests migrations benchmarks
+CHECKED := shared services tests migrations benchmarks tools
 
 # Test processes beside each other; a file's tests stay together, since they share what it sets up.
 TESTERS ?= 2
 PYTEST := $(BIN)/pytest -q -n $(TESTERS) --dist loadfile
 
-.PHONY: help setup demo up bench test test-fast test-slow test-integration test-clients test-compose test-ui chaos lint format clean
+.PHONY: help setup demo up bench test test-fast test-slow test-integration test-clients test-compose test-ui chaos lint format site clean
 
 help:
 	@echo 'make setup    .venv with everything in it (PYTHON=, TORCH=, TORCH_INDEX= choose)'
@@ -37,7 +38,8 @@ help:
 	@echo 'make test-compose   docker-compose.yml brought up, driven through its gateway, disturbed; about ten minutes'
 	@echo 'make chaos    scoring jobs under 55 faults (FAULTS=, SEED=): workers killed, servers crashed; three minutes'
 	@echo 'make test-ui   the dashboard in a real Chromium; pictures of every page in ui-out/; about five minutes'
-	@echo 'make lint     ruff and mypy;  make format lets ruff put things right'
+	@echo 'make lint     ruff, mypy and the prose of README and docs;  make format lets ruff put code right'
+	@echo 'make site     the documentation as web pages, in site/; they can be read without a server'
 	@echo 'make clean    remove what demo and tests leave behind; .venv stays'
 
 # What pip is about to fetch. On Linux, torch's default build brings the CUDA libraries along, GPU or none.
@@ -101,10 +103,19 @@ lint: setup
 	$(BIN)/ruff check $(CHECKED)
 	$(BIN)/ruff format --check $(CHECKED)
 	$(BIN)/mypy
+	$(BIN)/python -m tools.prose
 
 format: setup
 	$(BIN)/ruff check --fix $(CHECKED)
 	$(BIN)/ruff format $(CHECKED)
 
+$(SITE_STAMP): $(STAMP)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[docs]'
+	@touch $@
+
+site: $(SITE_STAMP)
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	@echo 'site/index.html'
+
 clean:
-	rm -rf demo-out bench-out ui-out headmap-data .pytest_cache .mypy_cache .ruff_cache .hypothesis .clients .peers
+	rm -rf site demo-out bench-out ui-out headmap-data .pytest_cache .mypy_cache .ruff_cache .hypothesis .clients .peers

@@ -1,31 +1,46 @@
-"""The table of docs/settings.md, from the settings themselves: `python -m services.cli.settings_table` rewrites it."""
+"""The tables of docs/settings.md, made from the settings: `python -m services.cli.settings_table` rewrites them."""
 
 from __future__ import annotations
 
+import inspect
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from headmap.settings import Settings
+from headmap.settings_groups import GROUPS
 
 BEGIN, END = "<!-- settings: begin -->", "<!-- settings: end -->"
 
 
-def table() -> str:
-    """Variable, default and meaning of every setting, as Markdown."""
-    lines = ["| variable | default | |", "|---|---|---|"]
-    for name, field in Settings.model_fields.items():
-        default = "" if field.default in (None, (), PydanticUndefined) else f"`{_plain(field.default)}`"
-        lines.append(f"| `HEADMAP_{name.upper()}` | {default} | {field.description or ''} |")
-    return "\n".join(lines)
+def tables() -> str:
+    """A section for each group of settings, as Markdown."""
+    return "\n\n".join(map(_section, GROUPS))
 
 
-def with_table(text: str) -> str:
-    """`text` with the table between its two marks."""
+def with_tables(text: str) -> str:
+    """`text` with the sections between its two marks."""
     head, rest = text.split(BEGIN)
     _, tail = rest.split(END)
-    return f"{head}{BEGIN}\n{table()}\n{END}{tail}"
+    return f"{head}{BEGIN}\n{tables()}\n{END}{tail}"
+
+
+def _section(group: type[BaseModel]) -> str:
+    title, _, about = inspect.getdoc(group).partition("\n")  # type: ignore[union-attr]
+    lines = [f"## {title}", "", *([about.strip(), ""] if about else [])]
+    lines += ["| variable | what it sets | default | unit | change it when |", "|---|---|---|---|---|"]
+    return "\n".join([*lines, *(_row(name, field) for name, field in group.model_fields.items())])
+
+
+def _row(name: str, field: FieldInfo) -> str:
+    about: Mapping[str, str | None] = field.json_schema_extra  # type: ignore[assignment]
+    default = "" if field.default in (None, (), PydanticUndefined) else f"`{_plain(field.default)}`"
+    if default and about["unit"] == "bytes":
+        default += f" ({field.default // 2**20:,} MiB)"
+    return f"| `HEADMAP_{name.upper()}` | {field.description} | {default} | {about['unit'] or ''} | {about['change']} |"
 
 
 def _plain(value: object) -> str:
@@ -33,5 +48,5 @@ def _plain(value: object) -> str:
 
 
 if __name__ == "__main__":
-    readme = Path(sys.argv[1] if len(sys.argv) > 1 else "docs/settings.md")
-    readme.write_text(with_table(readme.read_text(encoding="utf-8")), encoding="utf-8")
+    page = Path(sys.argv[1] if len(sys.argv) > 1 else "docs/settings.md")
+    page.write_text(with_tables(page.read_text(encoding="utf-8")), encoding="utf-8")

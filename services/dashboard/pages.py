@@ -9,12 +9,10 @@ from string import Template
 
 from fastapi import APIRouter, FastAPI
 from fastapi.responses import HTMLResponse
-from starlette.responses import Response
-from starlette.staticfiles import StaticFiles
-from starlette.types import Scope
 
 import headmap
 from headmap.http.docs import SWAGGER_POLICY, SWAGGER_UI
+from services.dashboard.static_files import CheckedFiles
 
 FOLDER = Path(__file__).parent
 
@@ -51,18 +49,20 @@ _HEADERS = {
 }
 
 
-def mount_pages(app: FastAPI) -> None:
-    """Put the pages and what they load on `app`."""
+def mount_pages(app: FastAPI, *, guide: bool = False) -> None:
+    """Put the pages and what they load on `app`; with `guide`, they link to it."""
     router = APIRouter(default_response_class=HTMLResponse)
     frame = Template((FOLDER / "pages" / "frame.html").read_text(encoding="utf-8"))
     for page in PAGES:
-        router.add_api_route(page.path, _Shown(page, render(frame, page)), include_in_schema=False, name=page.name)
+        router.add_api_route(
+            page.path, _Shown(page, render(frame, page, guide=guide)), include_in_schema=False, name=page.name
+        )
     app.include_router(router)
-    app.mount("/dashboard/static/swagger-ui", _Static(directory=SWAGGER_UI))
-    app.mount("/dashboard/static", _Static(directory=FOLDER / "static"))
+    app.mount("/dashboard/static/swagger-ui", CheckedFiles(directory=SWAGGER_UI))
+    app.mount("/dashboard/static", CheckedFiles(directory=FOLDER / "static"))
 
 
-def render(frame: Template, page: Page) -> str:
+def render(frame: Template, page: Page, *, guide: bool) -> str:
     def link(one: Page) -> str:
         here = ' aria-current="page"' if one is page else ""
         return f'<a href="{one.path}"{here}>{escape(one.title)}</a>'
@@ -71,7 +71,9 @@ def render(frame: Template, page: Page) -> str:
         name=page.name,
         title=escape(page.title),
         links="\n".join(link(one) for one in PAGES if one.section),
-        others="\n".join(link(one) for one in PAGES if not one.section),
+        others="\n".join(
+            [*(link(one) for one in PAGES if not one.section), *(['<a href="/guide">Guide</a>'] if guide else [])]
+        ),
         main=(FOLDER / "pages" / f"{page.name}.html").read_text(encoding="utf-8"),
         version=headmap.__version__,
     )
@@ -85,13 +87,3 @@ class _Shown:
 
     async def __call__(self) -> HTMLResponse:
         return HTMLResponse(self._html, headers=self._headers)
-
-
-class _Static(StaticFiles):
-    """Files that a browser asks for again each time, and gets only when they have changed."""
-
-    async def get_response(self, path: str, scope: Scope) -> Response:
-        response = await super().get_response(path, scope)
-        response.headers["Cache-Control"] = "no-cache"
-        response.headers["X-Content-Type-Options"] = "nosniff"
-        return response

@@ -91,7 +91,7 @@ def show(job_id: JobId, state: State) -> JobBody:
 
 @router.get(
     "/score/{job_id}/events",
-    summary="The job, each time it changes, until it has ended",
+    summary="Follow a job: an event for each change, until it ends",
     response_class=EventSourceResponse,
     responses={
         **_NO_JOB,

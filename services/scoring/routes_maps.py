@@ -136,7 +136,7 @@ def heads(map_id: MapId, state: State, limit: Annotated[int, Query(ge=1, le=100_
 
 @router.get(
     "/maps/{map_id}/budgets",
-    summary="Tokens each KV head keeps",
+    summary="Tokens that each KV head keeps",
     response_model_exclude_none=True,
     responses=_NO_MAP | _INVALID,
 )

@@ -104,9 +104,10 @@ def overlay(
     layer: deps.Layer,
     head: deps.Head,
     state: State,
-    page: Annotated[int, Query(ge=0, le=2**31 - 1, description="one of the job's first pages")] = 0,
+    page: Annotated[int, Query(ge=0, le=2**31 - 1, description="index of one of the job's first pages")] = 0,
     form: Annotated[
-        Literal["png", "json"] | None, Query(alias="format", description="when left out, Accept decides")
+        Literal["png", "json"] | None,
+        Query(alias="format", description="form of the answer; the Accept header decides by default"),
     ] = None,
     accept: Annotated[str, Header(max_length=1024)] = "*/*",
 ) -> Response:

@@ -62,29 +62,29 @@ class _Request(BaseModel):
 class ScoreRequest(_Request):
     model: ModelName
     revision: Revision | None = None
-    dataset: DatasetName = Field(DEFAULT, description="one of GET /datasets")
+    dataset: DatasetName = Field(DEFAULT, description="name from GET /datasets")
     pages: Annotated[Integer, Field(ge=1, le=MAX_PAGES)] | Literal["auto"] = Field(
-        1000, description="auto: read on until the map is steady; left out: all of an upload that has fewer"
+        1000, description="pages to read, or auto: until the map is steady; a smaller upload is read in full by default"
     )
     min_pages: Integer | None = Field(
-        None, ge=2, le=MAX_PAGES, description=f"with auto: read at least these; {AUTO_MIN_PAGES} when left out"
+        None, ge=2, le=MAX_PAGES, description=f"fewest pages to read, with auto; {AUTO_MIN_PAGES} by default"
     )
     max_pages: Integer | None = Field(
-        None, ge=2, le=MAX_PAGES, description=f"with auto: at most these; {AUTO_MAX_PAGES} when left out"
+        None, ge=2, le=MAX_PAGES, description=f"most pages to read, with auto; {AUTO_MAX_PAGES} by default"
     )
     stable_overlap: float | None = Field(
         None,
         ge=0,
         le=1,
         allow_inf_nan=False,
-        description="with auto: read on until the top 5 % of heads of the pages with even and with odd numbers overlap "
-        f"this much; {AUTO_OVERLAP} when left out",
+        description="overlap to reach, with auto: of the top 5 % of heads on pages with even and with odd numbers; "
+        f"{AUTO_OVERLAP} by default",
     )
     rule: Literal["aligned", "paper"] = "aligned"
     seed: Integer = Field(0, ge=0, le=2**63 - 1)
     max_new_tokens: Integer = Field(1024, ge=1, le=32_768)
     promote: Promote = Field("auto", description=PROMOTE)
-    force: bool = Field(False, description="start a new job even where an equal one stands")
+    force: bool = Field(False, description="start a new job even if an equal one exists")
 
 
 class MapImport(_Request):
@@ -123,12 +123,12 @@ class Params(BaseModel):
     rule: str
     seed: int
     max_new_tokens: int
-    dataset_checksum: str | None = Field(None, description="of an uploaded dataset")
+    dataset_checksum: str | None = Field(None, description="checksum of an uploaded dataset")
     promote: Promote = "auto"
 
 
 class AutoParams(Params):
-    """Of a job that decides by itself how many pages it needs."""
+    """Parameters of a job that decides by itself how many pages it needs."""
 
     pages: Literal["auto"]  # type: ignore[assignment]  # a number in all other jobs
     min_pages: int
@@ -137,7 +137,7 @@ class AutoParams(Params):
 
 
 class Progress(BaseModel):
-    """Pages scored, and pages in all: with `pages: "auto"` those planned so far."""
+    """Pages scored, and pages in all; a job with `pages: "auto"` counts the pages planned so far."""
 
     done: int
     total: int
@@ -152,7 +152,7 @@ class JobBody(BaseModel):
     progress: Progress
     map_id: str | None
     error: str | None
-    attempts: int = Field(description="the most that any one shard took; 1 where nothing went wrong")
+    attempts: int = Field(description="most attempts at one shard; 1 if nothing went wrong")
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
@@ -179,8 +179,10 @@ class DatasetBody(BaseModel):
     pages: int | None = None
     words: int | None = None
     questions: int | None = None
-    bytes: int | None = Field(None, description="of pictures and records")
-    checksum: str | None = Field(None, description="SHA-256 over pictures and records: equal for equal pages")
+    bytes: int | None = Field(None, description="size of pictures and records")
+    checksum: str | None = Field(
+        None, description="SHA-256 over pictures and records; equal pages have equal checksums"
+    )
     created_at: datetime | None = None
 
     @classmethod
@@ -211,17 +213,21 @@ class Budgets(BaseModel):
 
     budgets: list[list[int]]
     total: int = Field(description="sum of the budgets")
-    kept_tokens: int = Field(description="what the heads really keep: of each, no more than its layer sees")
-    full_tokens: int = Field(description="the same with nothing evicted that a layer can see")
+    kept_tokens: int = Field(description="tokens that the heads keep; no head keeps more than its layer sees")
+    full_tokens: int = Field(description="tokens that the full cache would hold")
     budget: int
     prompt_tokens: int
     allocation: Literal["exact", "paper"]
     window: int
     uniform: float
-    sliding_window: int | None = Field(None, description="absent where no layer slides or the model is not here")
-    sliding_layers: list[int] = Field(description="these hold the window whatever the budget")
+    sliding_window: int | None = Field(
+        None,
+        description="tokens of the sliding window; absent if no layer has one, or the model is not on this machine",
+    )
+    sliding_layers: list[int] = Field(description="layers that keep the sliding window under any budget")
     bytes_per_token_per_head: int | None = Field(
-        None, description="key and value of one token in one KV head; absent where the model is not here"
+        None,
+        description="bytes of one token's key and value in one KV head; absent if the model is not on this machine",
     )
 
 
@@ -239,19 +245,19 @@ class ComparisonBody(BaseModel):
 class HeadBody(BaseModel):
     """A head's place in its map. `standard_error`, `low`, `high`: null for an import, which tells nothing of pages."""
 
-    rank: int = Field(description="1 for the head that scores highest")
+    rank: int = Field(description="rank; 1 for the head with the highest score")
     layer: int
     head: int
     kv_head: int
-    score: float = Field(description="all heads' sum to 1")
-    standard_error: float | None = Field(description="of the score, over pages")
-    low: float | None = Field(description="where the 95 % confidence interval of the score begins")
-    high: float | None = Field(description="where it ends")
+    score: float = Field(description="score; all heads sum to 1")
+    standard_error: float | None = Field(description="standard error of the score, over pages")
+    low: float | None = Field(description="lower end of the score's 95 % confidence interval")
+    high: float | None = Field(description="upper end of the score's 95 % confidence interval")
 
 
 class HeadList(BaseModel):
     items: list[HeadBody]
-    total: int = Field(description="heads of the map")
+    total: int = Field(description="number of heads in the map")
 
 
 class LookBody(BaseModel):
@@ -260,12 +266,12 @@ class LookBody(BaseModel):
     model_config = ConfigDict(from_attributes=True)
 
     token: str
-    word: int = Field(description="its index in words")
+    word: int = Field(description="index in words")
     cell: tuple[float, float, float, float] | None = Field(
-        description="x0, y0, x1, y1 in page pixels of the visual token with the highest attention; null where the "
-        "head looked at text, or at a visual token that shows no one place"
+        description="x0, y0, x1, y1 in page pixels of the visual token with the highest attention; null if the "
+        "head looked at text, or at a visual token without a place"
     )
-    hit: bool = Field(description="whether the cell shows the word: what the head's score counts")
+    hit: bool = Field(description="whether the cell shows the word; the head's score counts these")
 
 
 class WordBody(BaseModel):
@@ -285,4 +291,4 @@ class OverlayBody(BaseModel):
     height: int
     hits: int
     words: list[WordBody]
-    looks: list[LookBody] = Field(description="one for each token that reads a word, in the order of writing")
+    looks: list[LookBody] = Field(description="one for each token that reads a word, in the order of the answer")

@@ -9,9 +9,13 @@
     │                         DatasetExists, DatasetInUse, DatasetBuiltIn, MapInUse
     ├── AliasMoved 412
     ├── PayloadTooLarge 413   ImageTooLarge, DatasetTooLarge
+    ├── MalformedRequest 400  HeadTooLarge 431
+    ├── RequestTimeout 408
     ├── Unauthorized 401
-    ├── TooManyRequests 429   QueueFull, RateLimited; with retry_after
-    └── Unavailable 503       RegistryUnavailable, DatasetUnavailable, ShuttingDown, OutOfMemory, DeviceFailed
+    ├── CrossSite 403
+    ├── TooManyRequests 429   QueueFull, RateLimited, BodiesTooLarge; with retry_after
+    └── Unavailable 503       RegistryUnavailable, DatasetUnavailable, ShuttingDown, OutOfMemory, DeviceFailed,
+                              TooManyConnections
 
 Services turn them into problem documents (RFC 9457) in one handler; nothing else sets a status.
 """
@@ -191,8 +195,30 @@ class DatasetTooLarge(PayloadTooLarge):
     code, title = "dataset_too_large", "Dataset too large"
 
 
+class MalformedRequest(HeadmapError):
+    """What arrived is not HTTP."""
+
+    code, status, title = "malformed_request", 400, "Malformed request"
+
+
+class HeadTooLarge(MalformedRequest):
+    code, status, title = "head_too_large", 431, "Request head too large"
+
+
+class RequestTimeout(HeadmapError):
+    """The request arrives too slowly."""
+
+    code, status, title = "request_timeout", 408, "Request timeout"
+
+
 class Unauthorized(HeadmapError):
     code, status, title = "unauthorized", 401, "Unauthorized"
+
+
+class CrossSite(HeadmapError):
+    """A browser calls for a page of another site that may not call."""
+
+    code, status, title = "cross_site", 403, "Call of another site's page"
 
 
 class TooManyRequests(HeadmapError):
@@ -217,8 +243,18 @@ class RateLimited(TooManyRequests):
     code = "rate_limited"
 
 
+class BodiesTooLarge(TooManyRequests):
+    """The bodies of requests at work take as much as they may."""
+
+
 class Unavailable(HeadmapError):
     code, status, title = "unavailable", 503, "Unavailable"
+
+
+class TooManyConnections(Unavailable):
+    """All connections that the server takes have a request at work."""
+
+    code, title = "too_many_connections", "Too many connections"
 
 
 class RegistryUnavailable(Unavailable):

@@ -20,10 +20,11 @@ _HEAD = re.compile(r"(\d{1,5})-(\d{1,5})")
 
 @dataclass(frozen=True, eq=False)
 class HeadScores:
-    """Scores of every query head, at least 0 and summing to 1.
+    """Scores of every query head, at least 0 and summing to 1 (SparseMM, section 3.1).
 
-    `matrix`: (num_layers, num_heads) float64. `num_kv_heads` divides num_heads; query heads of one KV head are
-    neighbours.
+    `matrix`: (num_layers, num_heads) float64; it is copied, normalised, and cannot be written afterwards.
+    `num_kv_heads` divides num_heads; the query heads of one KV head are neighbours.
+
     Raises InvalidScores for a wrong shape, a negative or non-finite score, or scores that are all 0.
     """
 
@@ -68,7 +69,7 @@ class HeadScores:
         return self.matrix.reshape(self.num_layers, self.num_kv_heads, -1).sum(-1)
 
     def of_layers(self, layers: Sequence[int]) -> HeadScores:
-        """The scores of some layers, normalised among themselves; equal scores where these layers have no hit."""
+        """The scores of the layers with these indices, normalised to sum to 1; equal where these layers have no hit."""
         if len(layers) == self.num_layers:
             return self
         matrix = self.matrix[list(layers)]
@@ -80,11 +81,11 @@ class HeadScores:
         return [(int(i) // self.num_heads, int(i) % self.num_heads) for i in order]
 
     def top_heads(self, share: float) -> list[tuple[int, int]]:
-        """The `share` (0 to 1] of heads that score highest, at least one, as (layer, head), highest first."""
+        """The `share`, in (0, 1], of heads that score highest, at least one: (layer, head), highest first."""
         return self.ranked()[: self._count(share)]
 
     def top_share(self, share: float) -> float:
-        """The part of the whole score that the top `share` of the heads hold."""
+        """The part of the whole score, in 0 to 1, that `top_heads(share)` hold."""
         return float(np.sort(self.matrix, axis=None)[::-1][: self._count(share)].sum())
 
     def _count(self, share: float) -> int:
@@ -98,7 +99,7 @@ class HeadScores:
 
     @classmethod
     def from_sparsemm(cls, scores: Mapping[str, float | Sequence[float]], num_kv_heads: int) -> Self:
-        """Read the public JSON form: {"layer-head": score or [score per page, ...]}.
+        """Read the JSON form that SparseMM publishes: `{"layer-head": score or [score per page, ...]}`.
 
         Pages are averaged. Raises InvalidScores naming the key for a malformed key, a missing head or a bad value.
         """
@@ -122,7 +123,7 @@ class HeadScores:
         return cls(matrix, num_kv_heads)
 
     def to_sparsemm(self) -> dict[str, list[float]]:
-        """The public JSON form, one (mean, normalised) score a head."""
+        """The JSON form that SparseMM publishes, with one score for each head: `{"layer-head": [score]}`."""
         return {
             f"{layer}-{head}": [float(self.matrix[layer, head])]
             for layer in range(self.num_layers)
@@ -147,7 +148,12 @@ def _short(item: object) -> str:
 
 @dataclass(frozen=True)
 class Comparison:
-    """How alike two maps of one shape are. All figures but `spearman` (-1 to 1) lie in 0 to 1."""
+    """How alike two maps of one shape are.
+
+    `spearman`: the rank correlation of all heads, -1 to 1. `top5pct_overlap`, `top10pct_overlap`: the part of the top
+    5 % (10 %) of one map's heads that are in the other's, 0 to 1. `total_variation`: half the sum of absolute
+    differences, 0 (equal) to 1.
+    """
 
     spearman: float
     top5pct_overlap: float

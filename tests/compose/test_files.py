@@ -19,6 +19,8 @@ from services.cli.main import app
 from tests.compose.stack import ROOT
 
 FILES = ["docker-compose.yml", "docker-compose.gpu.yml"]
+# Set by the Dockerfile
+OF_IMAGE = {"HEADMAP_DATA_DIR", "HEADMAP_GUIDE_DIR"}
 # Read by compose itself, not by our processes
 OF_COMPOSE = {"HEADMAP_PORT", "HEADMAP_ADDRESS", "HEADMAP_TAG", "HEADMAP_METRICS_KEY"}
 
@@ -56,7 +58,7 @@ def test_it_is_what_the_compose_specification_allows(name: str) -> None:
 
 def test_every_setting_reaches_a_service() -> None:
     services = stack()["services"]
-    known = {f"HEADMAP_{name.upper()}" for name in Settings.model_fields} - {"HEADMAP_DATA_DIR"}
+    known = {f"HEADMAP_{name.upper()}" for name in Settings.model_fields} - OF_IMAGE
     passed = {name for service in services.values() for name in service.get("environment", {})}
     assert known - passed == set()
     assert {name for name in passed if name.startswith("HEADMAP_")} - known - OF_COMPOSE == set()
@@ -66,7 +68,7 @@ def test_every_setting_reaches_a_service() -> None:
 
 def test_inference_and_worker_have_the_settings_they_read() -> None:
     services = stack()["services"]
-    known = {f"HEADMAP_{name.upper()}" for name in Settings.model_fields} - {"HEADMAP_DATA_DIR"}
+    known = {f"HEADMAP_{name.upper()}" for name in Settings.model_fields} - OF_IMAGE
     assert known - set(services["inference"]["environment"]) == set()
     assert known - set(services["scoring-worker"]["environment"]) == set()
 

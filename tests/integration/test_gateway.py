@@ -77,6 +77,7 @@ PATHS = [
     ("GET", "/info", "inference"),
     ("GET", "/inference/metrics", "inference"),
     ("GET", "/dashboard/status", "dashboard"),
+    ("GET", "/guide/index.html", "dashboard"),
 ]
 
 

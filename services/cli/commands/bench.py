@@ -22,11 +22,13 @@ app = typer.Typer(
     help="Measure accuracy, efficiency, scoring, serving, endurance and the paper's findings.", no_args_is_help=True
 )
 
-JsonFile = Annotated[Path | None, typer.Option("--json", help="Write the result here, row by row.")]
-Short = Annotated[bool, typer.Option("--short", help="Fewer pages and repeats: minutes instead of an hour.")]
+JsonFile = Annotated[Path | None, typer.Option("--json", help="File for the result, written row by row.")]
+Short = Annotated[bool, typer.Option("--short", help="Use fewer pages and repeats: minutes instead of an hour.")]
 Part = Annotated[
     list[str] | None,
-    typer.Option("--part", help="equal-bytes, ways or requests; all without. The others' rows stay in the file."),
+    typer.Option(
+        "--part", help="equal-bytes, ways or requests; all three by default. Rows of other parts stay in the file."
+    ),
 ]
 
 
@@ -39,7 +41,7 @@ def bench() -> None:
 @app.command("accuracy")
 @one_line_errors
 def accuracy(json: JsonFile = None, short: Short = False) -> None:
-    """All methods at equal bytes on held-out pages: lookups and transcription.
+    """Compare all methods at equal bytes on held-out pages: lookups and transcription.
 
     \b
     Example:
@@ -57,12 +59,12 @@ def efficiency(
     json: JsonFile = None,
     short: Short = False,
     part: Part = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N, for `requests`.")] = "cpu",
+    device: Annotated[str, typer.Option(help="Device for `requests`: cpu, cuda or cuda:N.")] = "cpu",
     isa: Annotated[
-        str, typer.Option(help="native, or avx2: as on a machine without AVX-512 and AMX. Other rows stay in the file.")
+        str, typer.Option(help="native, or avx2 for a machine without AVX-512 and AMX. Other rows stay in the file.")
     ] = "native",
 ) -> None:
-    """Steps at equal bytes, ways to attend; whole requests by every method, transformers' caches and kvpress.
+    """Time decode steps at equal bytes, ways to attend, and whole requests, beside transformers' caches and kvpress.
 
     \b
     Example:
@@ -86,10 +88,10 @@ def books(
     short: Short = False,
     part: Annotated[
         list[str] | None,
-        typer.Option("--part", help="steps, memory, graphs, admission, sampling or prefill; all without."),
+        typer.Option("--part", help="steps, memory, graphs, admission, sampling or prefill; all by default."),
     ] = None,
 ) -> None:
-    """The engine's books, sampler and packed prefill against their bars; ends with 1 where one is missed.
+    """Time the engine's bookkeeping, sampler and packed prefill. Exit code 1 if one misses its bar.
 
     \b
     Example:
@@ -110,7 +112,7 @@ def books(
 @app.command("gpu")
 @one_line_errors
 def gpu(json: JsonFile = None) -> None:
-    """A 7 B shape on one GPU: decode steps against the memory's floor and against full caches; ten minutes, 80 GB.
+    """Time decode steps of a 7 B shape on one GPU of 80 GB, beside full caches and the memory's floor; ten minutes.
 
     \b
     Example:
@@ -125,7 +127,7 @@ def gpu(json: JsonFile = None) -> None:
 @app.command("scoring")
 @one_line_errors
 def scoring(json: JsonFile = None, short: Short = False) -> None:
-    """Pages per minute against the plain loop, with the same scores; two workers against one.
+    """Compare pages per minute with a plain loop of the same scores, and two workers with one.
 
     \b
     Example:
@@ -140,7 +142,7 @@ def scoring(json: JsonFile = None, short: Short = False) -> None:
 @app.command("heads")
 @one_line_errors
 def heads(json: JsonFile = None, short: Short = False) -> None:
-    """Sparsity and stability of the map, and what masking heads does.
+    """Measure the map's sparsity and stability, and the effect of masking heads.
 
     \b
     Example:
@@ -155,7 +157,7 @@ def heads(json: JsonFile = None, short: Short = False) -> None:
 @app.command("serving")
 @one_line_errors
 def serving(json: JsonFile = None, short: Short = False) -> None:
-    """Throughput and latency over HTTP with 1 to 32 clients, against full caches and against one at a time.
+    """Measure throughput and latency over HTTP with 1 to 32 clients, beside full caches and one request at a time.
 
     \b
     Example:
@@ -170,7 +172,7 @@ def serving(json: JsonFile = None, short: Short = False) -> None:
 @app.command("gaps")
 @one_line_errors
 def gaps(json: JsonFile = None, short: Short = False) -> None:
-    """How long a running answer waits for its next token while long prompts are prefilled.
+    """Measure how long a running answer waits for its next token while long prompts are prefilled.
 
     \b
     Example:
@@ -187,9 +189,11 @@ def gaps(json: JsonFile = None, short: Short = False) -> None:
 def soak(
     json: JsonFile = None,
     short: Short = False,
-    requests: Annotated[int | None, typer.Option(min=10, help="[default: 3,000; 200 with --short]")] = None,
+    requests: Annotated[
+        int | None, typer.Option(min=10, help="Number of requests. [default: 3,000; 200 with --short]")
+    ] = None,
 ) -> None:
-    """Memory of the server over thousands of requests of all methods and page sizes, some of them preempted.
+    """Watch the server's memory over thousands of requests of all methods and page sizes, with preemptions.
 
     \b
     Example:
@@ -204,7 +208,7 @@ def soak(
 @app.command("health")
 @one_line_errors
 def health(json: JsonFile = None, short: Short = False) -> None:
-    """How soon the health answers while 32 large pictures are decoded.
+    """Measure how soon health checks answer while 32 large pictures are decoded.
 
     \b
     Example:
@@ -219,7 +223,7 @@ def health(json: JsonFile = None, short: Short = False) -> None:
 @app.command("render")
 @one_line_errors
 def render() -> None:
-    """Tables and plots of the README and the docs from benchmarks/results; needs the repository.
+    """Write the tables and plots of README and docs from benchmarks/results. Needs the repository.
 
     \b
     Example:

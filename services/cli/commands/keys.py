@@ -2,29 +2,34 @@
 
 from __future__ import annotations
 
-import json
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from services.cli.common import DataDir, console, one_line_errors, open_registry
+from services.cli.common import DataDir, console, json_option, one_line_errors, open_registry, print_json
 
-app = typer.Typer(help="API keys: make, list, revoke.", no_args_is_help=True)
+if TYPE_CHECKING:
+    from headmap.keys import ApiKey
+
+app = typer.Typer(help="Create, list and revoke API keys.", no_args_is_help=True)
+
+_FIELDS = ("id", "name", "requests_per_minute", "concurrent_requests", "created_at", "revoked_at")
 
 
 @app.command("create")
 @one_line_errors
 def create(
-    name: Annotated[str, typer.Argument(help="Who or what calls with it; stands in the log.")],
+    name: Annotated[str, typer.Argument(help="Name of the caller, shown in the log.")],
     requests_per_minute: Annotated[
-        int | None, typer.Option(min=1, help="At most; HEADMAP_KEY_REQUESTS_PER_MINUTE when left out.")
+        int | None, typer.Option(min=1, help="Most requests per minute. [default: HEADMAP_KEY_REQUESTS_PER_MINUTE]")
     ] = None,
     concurrent_requests: Annotated[
-        int | None, typer.Option(min=1, help="At a time; HEADMAP_KEY_CONCURRENT_REQUESTS when left out.")
+        int | None, typer.Option(min=1, help="Most requests at a time. [default: HEADMAP_KEY_CONCURRENT_REQUESTS]")
     ] = None,
+    as_json: Annotated[bool, json_option("key", *_FIELDS)] = False,
     data_dir: DataDir = None,
 ) -> None:
-    """Make a key and print it, this once. From the first one on, calls need a key.
+    """Create a key and print it. It is never shown again. Once a first key exists, calls need a key.
 
     \b
     Example:
@@ -36,6 +41,9 @@ def create(
         record, key = create_key(
             session, name, requests_per_minute=requests_per_minute, concurrent_requests=concurrent_requests
         )
+    if as_json:
+        print_json({"key": key, **_told(record)})
+        return
     typer.echo(key)
     typer.echo(f"key {record.name!r}, id {record.id}; it is not kept and cannot be shown again", err=True)
 
@@ -43,10 +51,10 @@ def create(
 @app.command("list")
 @one_line_errors
 def list_(
-    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+    as_json: Annotated[bool, json_option(*_FIELDS, many=True)] = False,
     data_dir: DataDir = None,
 ) -> None:
-    """List all keys there have ever been, oldest first.
+    """List all keys, revoked keys too, oldest first.
 
     \b
     Example:
@@ -56,10 +64,8 @@ def list_(
 
     with open_registry(data_dir) as database:
         found = read_keys(database)
-    fields = ("id", "name", "requests_per_minute", "concurrent_requests", "created_at", "revoked_at")
-    rows = [{field: getattr(key, field) for field in fields} for key in found]
     if as_json:
-        typer.echo(json.dumps(rows, default=str, indent=2))
+        print_json([_told(key) for key in found])
         return
     from rich.table import Table
 
@@ -75,10 +81,11 @@ def list_(
 @app.command("revoke")
 @one_line_errors
 def revoke(
-    name: Annotated[str, typer.Argument(help="The key's name or id.")],
+    name: Annotated[str, typer.Argument(help="Name or id of the key.")],
+    as_json: Annotated[bool, json_option(*_FIELDS)] = False,
     data_dir: DataDir = None,
 ) -> None:
-    """End a key. Running servers refuse it a moment later (HEADMAP_KEY_REFRESH_SECONDS).
+    """Revoke a key. Running servers refuse it within HEADMAP_KEY_REFRESH_SECONDS.
 
     \b
     Example:
@@ -88,4 +95,11 @@ def revoke(
 
     with open_registry(data_dir) as database, database.write() as session:
         record = revoke_key(session, name)
-    typer.echo(f"revoked {record.name!r}, id {record.id}")
+    if as_json:
+        print_json(_told(record))
+    else:
+        typer.echo(f"revoked {record.name!r}, id {record.id}")
+
+
+def _told(key: ApiKey) -> dict[str, Any]:
+    return {field: getattr(key, field) for field in _FIELDS}

@@ -7,32 +7,34 @@ from typing import Annotated
 
 import typer
 
-from services.cli.common import fail, one_line_errors, progress_bar
+from services.cli.common import fail, json_option, one_line_errors, print_json, progress_bar
 
 
 @one_line_errors
 def pages(
-    count: Annotated[int, typer.Option(min=1, max=1_000_000, help="How many pages.")],
-    out: Annotated[Path, typer.Option(help="The folder to write NNNN.png and pages.jsonl into.")],
-    seed: Annotated[int, typer.Option(min=0, help="The series; a scoring job of this seed scores these pages.")] = 0,
-    kind: Annotated[
-        str, typer.Option(help="What the pages look like; `headmap datasets list` names all.")
-    ] = "synthetic",
+    count: Annotated[int, typer.Option(min=1, max=1_000_000, help="Number of pages.")],
+    out: Annotated[Path, typer.Option(help="Folder to write NNNN.png and pages.jsonl into.")],
+    seed: Annotated[
+        int, typer.Option(min=0, help="Seed of the pages; a scoring job with this seed scores the same pages.")
+    ] = 0,
+    kind: Annotated[str, typer.Option(help="Kind of pages; `headmap datasets list` names all kinds.")] = "synthetic",
     fonts: Annotated[
         Path | None,
-        typer.Option(exists=True, file_okay=False, help="A folder of your own fonts, for --text in any script."),
+        typer.Option(exists=True, file_okay=False, help="Folder of your own fonts, for --text in any script."),
     ] = None,
     text: Annotated[
-        Path | None, typer.Option(exists=True, dir_okay=False, help="What to write in --fonts: UTF-8, line by line.")
+        Path | None,
+        typer.Option(exists=True, dir_okay=False, help="File of the text to write in --fonts: UTF-8, line by line."),
     ] = None,
+    as_json: Annotated[bool, json_option("folder", "pages")] = False,
 ) -> None:
-    """Write made-up pages: the same ones on any machine for the same seed.
+    """Write made-up pages. The same seed makes the same pages on any machine.
 
-    With --fonts and --text, pages of your own text; add the folder as a dataset to profile on it.
+    --fonts and --text make pages of your own text. Add their folder as a dataset to profile on them.
 
     \b
     Example:
-      headmap pages --count 50 --kind receipts --out receipts
+      headmap pages --count 10 --kind receipts --out receipts
     """
     from functools import partial
 
@@ -48,4 +50,7 @@ def pages(
     with progress_bar("pages") as bar:
         task = bar.add_task("Drawing", total=count)
         write_pages(out, count, make, on_page=lambda done: bar.update(task, completed=done))
-    typer.echo(str(out))
+    if as_json:
+        print_json({"folder": out, "pages": count})
+    else:
+        typer.echo(str(out))

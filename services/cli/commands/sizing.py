@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from services.cli.common import console, one_line_errors
+from services.cli.common import console, json_option, one_line_errors, print_json
 
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
@@ -14,18 +14,19 @@ _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 @one_line_errors
 def sizing(
     layers: Annotated[int, typer.Option(min=1, help="Layers of the text model.")],
-    kv_heads: Annotated[int, typer.Option(min=1, help="KV heads of each.")],
-    head_dim: Annotated[int, typer.Option(min=1, help="Numbers in a key.")],
-    prompt_tokens: Annotated[int, typer.Option(min=1, help="Of a prompt, its pictures' included.")],
-    new_tokens: Annotated[int, typer.Option(min=0, help="Of an answer at most: max_new_tokens.")],
-    budget: Annotated[int, typer.Option(min=1, help="Tokens kept of a prompt per KV head, on average.")],
-    memory: Annotated[int, typer.Option(min=1, help="HEADMAP_KV_MEMORY_BYTES.")],
-    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "bfloat16",
+    kv_heads: Annotated[int, typer.Option(min=1, help="KV heads of each layer.")],
+    head_dim: Annotated[int, typer.Option(min=1, help="Numbers in one key of a KV head.")],
+    prompt_tokens: Annotated[int, typer.Option(min=1, help="Tokens of a prompt, with its visual tokens.")],
+    new_tokens: Annotated[int, typer.Option(min=0, help="Most tokens of an answer: max_new_tokens.")],
+    budget: Annotated[int, typer.Option(min=1, help="Prompt tokens to keep per KV head, on average.")],
+    memory: Annotated[int, typer.Option(min=1, help="KV memory in bytes: HEADMAP_KV_MEMORY_BYTES.")],
+    dtype: Annotated[str, typer.Option(help="Number format of the cache: float32, bfloat16 or float16.")] = "bfloat16",
+    as_json: Annotated[bool, json_option("bytes_per_token", "full", "budget")] = False,
 ) -> None:
-    """Say what requests with the whole cache and with a budget take of the KV memory.
+    """Compute how much KV memory requests take, with the whole cache and with a budget.
 
-    More than fit to their ends may run at a time: a request starts once there are pages for its prompt and a page's
-    worth of steps, and the youngest waits again where memory runs short later.
+    More requests may run at a time than can run to their ends. A request starts once there are pages for its prompt
+    and for a page of generated tokens. If memory runs short later, the youngest request waits again.
 
     \b
     Example:
@@ -45,19 +46,26 @@ def sizing(
     kept = min(budget, prompt_tokens)
     # Heads that all hold as much round up alike; of others each may leave all but one place of its last page free.
     at_most = rows * (kept + paging.page_tokens - 1) // paging.page_tokens
+    pages = memory // paging.page_bytes
+
+    def sizes(tokens: int, prompt: int) -> dict[str, int]:
+        whole = prompt + paging.tail(max(1, new_tokens))
+        return {
+            "bytes": (tokens + new_tokens) * rows * shape.token_bytes,
+            "bytes_in_pages": whole * paging.page_bytes,
+            "start": startable(pages, prompt + paging.tail(1), paging.tail(1)),
+            "fit": pages // whole,
+        }
+
+    full = sizes(prompt_tokens, paging.full(prompt_tokens))
+    some = sizes(kept, min(at_most, paging.full(prompt_tokens)))
+    if as_json:
+        print_json({"bytes_per_token": rows * shape.token_bytes, "full": full, "budget": some})
+        return
     table = Table(box=None, pad_edge=False)
     for name in ("cache", "bytes of a request", "in pages at most", "start at a time", "fit to their ends"):
         table.add_column(name, justify="left" if name == "cache" else "right")
-    for name, tokens, prompt in (
-        ("full", prompt_tokens, paging.full(prompt_tokens)),
-        (f"budget {budget}", kept, min(at_most, paging.full(prompt_tokens))),
-    ):
-        told = (tokens + new_tokens) * rows * shape.token_bytes
-        whole = prompt + paging.tail(max(1, new_tokens))
-        start = startable(memory // paging.page_bytes, prompt + paging.tail(1), paging.tail(1))
-        table.add_row(
-            name, f"{told:,}", f"{whole * paging.page_bytes:,}", f"{start:,}",
-            f"{memory // paging.page_bytes // whole:,}",
-        )  # fmt: skip
+    for name, told in (("full", full), (f"budget {budget}", some)):
+        table.add_row(name, *(f"{number:,}" for number in told.values()))
     console().print(f"{rows * shape.token_bytes:,} bytes per token")
     console().print(table)

@@ -20,10 +20,10 @@ def exact_budgets(scores: Floats, rule: BudgetRule, prompt_tokens: int) -> Ints:
 
 
 def water_fill(weights: Floats, total: int, cap: int) -> Ints:
-    """Share `total` in whole units in proportion to `weights`, none above `cap` (largest remainder).
+    """Share out `total` whole units in proportion to `weights`, at most `cap` to each (largest remainder).
 
-    Returns int64 of the shape of `weights` (1-D) with sum min(total, cap x len). A larger weight never gets less. Where
-    all remaining weights are 0, the rest is shared evenly.
+    `weights`: (n,) float64, at least 0. Returns (n,) int64 that sum to min(total, cap x n). A larger weight never gets
+    less. Where all remaining weights are 0, the rest is shared evenly.
     """
     total = min(total, cap * len(weights))
     share = np.zeros(len(weights))

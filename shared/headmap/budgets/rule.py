@@ -20,10 +20,10 @@ DEFAULT_UNIFORM = 0.1
 
 
 def resolve_budget(prompt_tokens: int, budget: int | None, ratio: float | None) -> int:
-    """The average number of tokens a head keeps: `budget` itself, or the share `ratio` of the prompt rounded down.
+    """How many tokens a KV head keeps on average: `budget` itself, or the share `ratio` of the prompt, rounded down.
 
-    A ratio never asks for less than one token. Raises BudgetTooSmall, or InvalidParameter where both or neither is
-    given or the ratio lies outside (0, 1].
+    A ratio never asks for less than one token. Raises BudgetTooSmall for a budget below 1, and InvalidParameter where
+    both or neither is given, or where the ratio lies outside (0, 1].
     """
     if (budget is None) == (ratio is None):
         raise InvalidParameter("kv: give exactly one of budget and ratio", param="kv.budget")
@@ -38,9 +38,9 @@ def resolve_budget(prompt_tokens: int, budget: int | None, ratio: float | None) 
 
 
 def resolve_window(budget: int, window: int | None) -> int:
-    """The observation window: min(32, budget // 2) unless asked otherwise.
+    """The observation window in tokens: `window` itself, or min(32, budget // 2) where it is None.
 
-    Raises InvalidParameter for a negative window or one that leaves no token of the budget.
+    Raises InvalidParameter for a negative window, and BudgetTooSmall for one that leaves no token of the budget.
     """
     if window is None:
         return min(DEFAULT_WINDOW, budget // 2)
@@ -55,7 +55,15 @@ def resolve_window(budget: int, window: int | None) -> int:
 
 @dataclass(frozen=True)
 class BudgetRule:
-    """The parameters of an allocation. `budget` is tokens per head on average; `uniform` is rho, in 0 to 1."""
+    """The parameters of an allocation (SparseMM, section 3.2).
+
+    `budget`: tokens per KV head on average, at least 1. `window`: how many of the prompt's last tokens every head
+    keeps, below `budget`. `uniform`: the paper's rho, the share of budget - window that all heads get alike, 0 to 1;
+    the scores decide over the rest. `allocation`: `exact`, whose totals hold to the token, or `paper`, the published
+    formula.
+
+    Raises BudgetTooSmall, or InvalidParameter where `uniform` or `allocation` is at fault.
+    """
 
     budget: int
     window: int

@@ -42,13 +42,16 @@ class Axis:
 
     @property
     def borders(self) -> tuple[float, ...]:
-        """The same, not cut off."""
+        """The `cells + 1` borders of the cells, those beyond the picture's sides too."""
         return tuple(float(border) for border in (np.arange(self.cells + 1) - self.offset) / self.scale)
 
 
 @dataclass(frozen=True)
 class VisualTokens:
-    """One picture's tokens: `count` in the prompt; `grid` (rows, cols) int64, which of them shows each cell.
+    """The tokens of one picture, and where each lies on it.
+
+    `count`: how many they are. `grid`: (rows, cols) int64, which of them shows each cell. `x`, `y`: from pixels to
+    columns and rows.
 
     A family counts picture tokens alone. A PreparedPrompt counts all tokens from the picture's first to its last, row
     ends and tile names included.
@@ -69,7 +72,10 @@ class VisualTokens:
         return self.grid[self.y.span(y0, y1), self.x.span(x0, x1)].ravel()
 
     def cells_of(self, tokens: npt.NDArray[np.int64]) -> npt.NDArray[np.int32]:
-        """For tokens counted from the picture's first: row x columns + column of their cell, -1 where there is none."""
+        """The cell that each token shows, as row x columns + column; -1 where it shows none.
+
+        `tokens`: int64 of any shape, counted from the picture's first. Returns the same shape, int32.
+        """
         cells = np.full(self.count + 1, -1, dtype=np.int32)  # the last entry stands for all tokens outside the picture
         cells[self.grid] = np.arange(self.grid.size, dtype=np.int32).reshape(self.grid.shape)
         cells[-1] = -1
@@ -80,9 +86,10 @@ class VisualTokens:
 class PreparedPrompt:
     """A prompt as the model takes it, for one sequence of n tokens.
 
-    inputs: input_ids (1, n) and the pictures' tensors. position_ids: (1, n) or, with M-RoPE, (3, 1, n). next_position:
-    the position of the first generated token. images: tokens of each picture. image_starts: the index in the prompt of
-    each picture's first token. spans: (start, end) of pictures whose tokens see each other in both directions.
+    `inputs`: input_ids (1, n) and the pictures' tensors. `position_ids`: (1, n) or, with M-RoPE, (3, 1, n).
+    `next_position`: the position of the first generated token. `images`: the tokens of each picture. `image_starts`:
+    the index in the prompt of each picture's first token. `spans`: (start, end) of pictures whose tokens see each other
+    in both directions.
     """
 
     inputs: Mapping[str, torch.Tensor]
@@ -105,9 +112,9 @@ class PreparedPrompt:
 class PackedPrompts:
     """Prompts laid one after the other in one row of n tokens, for one forward of the model.
 
-    inputs: input_ids (1, n) and the tensors of all pictures, prompt after prompt. position_ids: (1, n) or, with M-RoPE,
-    (3, 1, n); each prompt has its own. bounds: (start, end) of each prompt in the row. Nothing here keeps the prompts
-    from seeing each other: the cache's attention does.
+    `inputs`: input_ids (1, n) and the tensors of all pictures, prompt after prompt. `position_ids`: (1, n) or, with
+    M-RoPE, (3, 1, n); each prompt has its own. `bounds`: (start, end) of each prompt in the row. Nothing here keeps the
+    prompts from seeing each other: the cache's attention does.
     """
 
     prompts: tuple[PreparedPrompt, ...]
@@ -126,7 +133,10 @@ class PackedPrompts:
 
 
 class Family(ABC):
-    """The contract of a model family. Stateless."""
+    """What differs between model families. It has no state: one instance serves every model of the family.
+
+    A family names itself and overrides `image_inputs` and `skip_images`, and any method whose default does not fit.
+    """
 
     name: ClassVar[str]
     sees_both_ways: ClassVar[bool] = False
@@ -140,27 +150,28 @@ class Family(ABC):
     def image_inputs(
         self, config: PretrainedConfig, image_processor: Any, images: Sequence[Image.Image]
     ) -> tuple[dict[str, torch.Tensor], tuple[VisualTokens, ...]]:
-        """Preprocess pictures (RGB): the model's tensors, and each picture's tokens."""
+        """Preprocess pictures (RGB): the model's tensors by name, and each picture's tokens."""
 
     def place(self, config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase) -> str:
-        """The chat template writes this text for a picture; by default the picture token itself."""
+        """The text that the chat template writes for a picture; by default the picture token itself."""
         return self.image_token(config, tokenizer)
 
     def written(self, config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase, image: VisualTokens) -> str:
-        """The prompt has this text in place of `place`; it holds exactly `image.count` picture tokens."""
+        """The text that stands in the prompt in place of `place`; it has exactly `image.count` picture tokens."""
         return self.image_token(config, tokenizer) * image.count
 
     def image_token(self, config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase) -> str:
+        """The text of the picture token."""
         return str(tokenizer.convert_ids_to_tokens(self.image_token_id(config)))
 
     @abstractmethod
     def skip_images(
         self, config: PretrainedConfig, inputs: Mapping[str, torch.Tensor], skipped: Sequence[VisualTokens]
     ) -> dict[str, torch.Tensor]:
-        """The tensors of `image_inputs` without the first pictures, `skipped`; at least one picture is left."""
+        """The tensors `inputs` of `image_inputs` without the first pictures, `skipped`; at least one is left."""
 
     def packs(self, prompt: PreparedPrompt) -> bool:
-        """Whether `prompt` can be laid in one row with others."""
+        """Whether `prompt` can be laid in one row with others; by default every prompt can."""
         del prompt
         return True
 
@@ -186,7 +197,10 @@ class Family(ABC):
     def positions(
         self, model: PreTrainedModel, input_ids: torch.Tensor, inputs: Mapping[str, torch.Tensor]
     ) -> tuple[torch.Tensor, int]:
-        """Position ids of the prompt and the position of the token after it. The default counts tokens."""
+        """Position ids of the prompt, (1, n) or, with M-RoPE, (3, 1, n), and the position of the token after it.
+
+        `input_ids`: (1, n); `inputs`: the tensors of its pictures. The default counts tokens.
+        """
         del model, inputs
         n = input_ids.shape[1]
         return torch.arange(n)[None], n

@@ -15,10 +15,10 @@ from headmap.kvcache.shape import CacheShape
 
 
 def plan_cache(request: KVRequest, shape: CacheShape, prompt_tokens: int, scores: HeadScores | None) -> KeepPlan:
-    """Settle the budgets of one sequence.
+    """Settle how many tokens each KV head keeps of a prompt of `prompt_tokens`.
 
-    Raises UnknownMethod, BudgetTooSmall or InvalidParameter for a bad request, and MapMismatch where `scores` have
-    another shape than the model.
+    Raises UnknownMethod, BudgetTooSmall or InvalidParameter for a bad request, MapMismatch where `scores` have another
+    shape than the model, and NoMapForModel where the method needs scores and there are none.
     """
     if scores is not None and (scores.num_layers, scores.num_kv_heads) != (shape.num_layers, shape.num_kv_heads):
         raise MapMismatch(
@@ -48,9 +48,10 @@ def plan_cache(request: KVRequest, shape: CacheShape, prompt_tokens: int, scores
 
 
 def check_request(request: KVRequest) -> None:
-    """Refuse, before there is a prompt, what contradicts itself; a share of 1 beside `full` says the same as it.
+    """Refuse a request that contradicts itself, before there is a prompt.
 
-    Raises UnknownMethod, BudgetTooSmall, and InvalidParameter for a budget that is missing, double, or beside `full`.
+    Raises UnknownMethod, BudgetTooSmall, and InvalidParameter where budget and ratio are both missing or both given, or
+    where one stands beside `full`. A ratio of 1 may stand beside `full`: it says the same.
     """
     if get_method(request.method).needs_budget:
         resolve_budget(1, request.budget, request.ratio)

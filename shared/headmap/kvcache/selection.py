@@ -16,11 +16,11 @@ POOL = 5
 
 @dataclass(frozen=True)
 class Observed:
-    """The input of a layer's choice of tokens.
+    """What a layer's choice of tokens is made from.
 
-    queries: (num_heads, q, d), the prompt's last queries after rotary embedding, q = max(window, 1). keys:
-    (num_kv_heads, n, d), n the whole prompt. scaling multiplies the products. window: so many of the last tokens are
-    always kept. mask: which tokens each token sees in the layer.
+    `queries`: (num_heads, q, d), the prompt's last queries after rotary embedding, q = max(window, 1). `keys`:
+    (num_kv_heads, n, d), those of the whole prompt. `scaling` multiplies the products. `window`: how many of the last
+    tokens are always kept. `mask`: which tokens each token sees in the layer.
     """
 
     queries: torch.Tensor

@@ -11,10 +11,11 @@ from headmap.budgets import Ints
 
 @dataclass(frozen=True)
 class CacheShape:
-    """The shape of a model's KV cache. `itemsize` is bytes per element of a key or value.
+    """The shape of a model's KV cache.
 
-    sliding_layers: those that attend to the last `window` tokens only. They always hold exactly these; budgets are for
-    the other layers.
+    `head_dim`: elements of one key or value. `itemsize`: bytes of one element. `sliding_layers`: the indices of the
+    layers that attend to the last `window` tokens only. They always hold exactly these tokens; budgets are for the
+    other layers.
     """
 
     num_layers: int
@@ -41,10 +42,10 @@ class CacheShape:
         return tokens
 
     def full_tokens(self, prompt_tokens: int) -> int:
-        """Tokens over all layers and KV heads when nothing is evicted that a layer can see."""
+        """Tokens over all layers and KV heads when every head keeps all that its layer sees."""
         return int(self.layer_tokens(prompt_tokens).sum()) * self.num_kv_heads
 
     @property
     def budgeted_layers(self) -> list[int]:
-        """The layers whose heads' caches a budget sizes."""
+        """The indices of the layers whose heads have budgets: those that see everything."""
         return [layer_idx for layer_idx in range(self.num_layers) if layer_idx not in self.sliding_layers]

@@ -18,7 +18,7 @@ from headmap.head_scores import HeadScores
 from headmap.models import DEMO_FOLDER, DEMO_MODEL, HEAD_MAP
 from headmap.registry.aliases import PACKAGE, nobody_chose, point, pointed_at
 from headmap.registry.maps import Provenance, add_map
-from headmap.registry.migrations import migrate
+from headmap.registry.migrations import check_revision, migrate, read_revision
 from headmap.registry.session import Database, open_database
 from headmap.registry.tables import Map
 from headmap.settings import Settings
@@ -71,6 +71,17 @@ def prepare_registry(settings: Settings) -> None:
         file_bundled_map(database)
     finally:
         database.close()
+
+
+def use_registry(settings: Settings) -> None:
+    """What a command does before using the registry: a first one in the data directory is made, any other only checked.
+
+    Raises RegistryUnavailable for one that is away, older or newer.
+    """
+    if settings.database_url is None and read_revision(settings) is None:
+        prepare_registry(settings)
+    else:
+        check_revision(settings)
 
 
 def file_bundled_map(database: Database, ours: BundledMap | None = None) -> None:

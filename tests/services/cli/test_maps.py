@@ -19,6 +19,7 @@ from headmap.registry.migrations import migrate
 from headmap.registry.session import open_database
 from headmap.settings import Settings
 from services.cli.main import app
+from tests.services.cli.test_json import documented
 from tests.shared.jobs.fakes import INFO, FakeScorer
 
 runner = CliRunner()
@@ -134,6 +135,7 @@ def test_show_head_draws_a_page(data_dir: Path, profiled: str) -> None:
 
 def test_show_head_as_json(data_dir: Path, profiled: str) -> None:
     told = json.loads(run(data_dir, "show-head", profiled, 1, 0, "--json").stdout)
+    assert set(told) == documented(("show-head",))
     assert told["looks"][0] == {"token": "AB", "word": 0, "cell": [0, 0, 20, 20], "hit": True}
     assert (told["hits"], told["words"][1]["text"]) == (1, "CD")
 

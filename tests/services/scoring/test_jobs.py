@@ -35,6 +35,7 @@ def test_start_answers_202_with_the_job_and_its_place(client: TestClient, broker
         "rule": "aligned",
         "seed": 0,
         "max_new_tokens": 1024,
+        "promote": "auto",
         "dataset_checksum": None,
     }
     assert job["revision"].startswith("sha256:")

@@ -90,14 +90,14 @@ async def chat(body: ChatRequest, request: Request, serving: TheServing) -> Resp
 @router.delete(
     "/v1/sessions/{session}",
     status_code=204,
-    summary="Forget what is kept of a conversation",
+    summary="Forget a session",
     responses={404: {"description": "Nothing is kept under this name"}},
 )
 async def drop_session(
     session: Annotated[str, Path(max_length=64)],
     request: Request,
     serving: TheServing,
-    model: Annotated[str | None, Query(description="where several are served")] = None,
+    model: Annotated[str | None, Query(description="name of one of several served models")] = None,
 ) -> None:
     serving.drop_session(choose(serving, model, None, None).served, caller(request), session)
 

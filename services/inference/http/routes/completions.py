@@ -37,7 +37,7 @@ _NAMES = FieldNames("prompt", "max_tokens")
 
 @router.post(
     "/v1/completions",
-    summary="Go on from a text, without the chat template",
+    summary="Continue a text, without the chat template",
     response_model=Completion,
     responses={
         200: {"description": "The text; with `stream`, server-sent events that end with [DONE]", "content": OPENAPI},

@@ -62,7 +62,10 @@ _ANSWER: dict[int | str, dict[str, Any]] = {
 
 
 @router.post(
-    "/", summary="The same, in a list of one unless streamed", response_model=list[GenerateResponse], responses=_ANSWER
+    "/",
+    summary="Answer as /generate does, in a list of one unless streamed",
+    response_model=list[GenerateResponse],
+    responses=_ANSWER,
 )
 async def root(body: GenerateRequest, request: Request, serving: TheServing) -> Response:
     if body.stream:
@@ -107,7 +110,7 @@ def _before(body: GenerateRequest) -> str:
 
 @router.post(
     "/generate_stream",
-    summary="The same, always as server-sent events",
+    summary="Answer as /generate does, always as server-sent events",
     response_class=Response,
     responses={**_ERRORS, 200: {"description": "Server-sent events", "content": OPENAPI}},
 )

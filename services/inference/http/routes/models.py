@@ -23,8 +23,8 @@ async def models(serving: TheServing) -> ModelList:
     return ModelList(data=[_body(serving, served) for served in serving.models.values()])
 
 
-@router.get("/v1/models/{model_id:path}", summary="One of them", responses={404: {"description": "No such model"}})
-async def model(model_id: Annotated[str, Path(description="as /v1/models lists it")], serving: TheServing) -> ModelBody:
+@router.get("/v1/models/{model_id:path}", summary="A served model", responses={404: {"description": "No such model"}})
+async def model(model_id: Annotated[str, Path(description="name from /v1/models")], serving: TheServing) -> ModelBody:
     chosen = choose(serving, model_id, None, None)
     return _body(serving, chosen.served).model_copy(update={"id": chosen.name})
 
@@ -36,7 +36,7 @@ async def embeddings() -> Response:
     raise NotFound("embeddings are not served: the models here generate text")
 
 
-@router.get("/info", summary="The server, as text-generation-inference tells it")
+@router.get("/info", summary="Describe the server, in text-generation-inference's form")
 async def info(serving: TheServing) -> InfoBody:
     served = serving.model(None)
     return InfoBody(

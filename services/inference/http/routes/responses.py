@@ -39,7 +39,7 @@ ResponseId = Annotated[str, Path(max_length=512)]
 
 @router.post(
     "/v1/responses",
-    summary="Answer, going on from an earlier response",
+    summary="Answer, and continue an earlier response",
     response_model=ResponseBody,
     responses={
         200: {"description": "The response; with `stream`, server-sent events", "content": OPENAPI},
@@ -101,14 +101,18 @@ async def respond(body: ResponsesRequest, request: Request, serving: TheServing,
 
 
 @router.get(
-    "/v1/responses/{response_id}", summary="A response that is kept", responses={404: {"description": "It is not"}}
+    "/v1/responses/{response_id}",
+    summary="Read a stored response",
+    responses={404: {"description": "No such response"}},
 )
 async def read_response(response_id: ResponseId, request: Request, kept: TheResponses) -> ResponseBody:
     return ResponseBody.model_validate(kept.get(caller(request), response_id).document)
 
 
 @router.delete(
-    "/v1/responses/{response_id}", summary="Forget a response", responses={404: {"description": "It is not kept"}}
+    "/v1/responses/{response_id}",
+    summary="Delete a stored response",
+    responses={404: {"description": "No such response"}},
 )
 async def drop_response(response_id: ResponseId, request: Request, kept: TheResponses) -> dict[str, Any]:
     kept.drop(caller(request), response_id)

@@ -18,11 +18,11 @@ class VersionBody(BaseModel):
     version: str
 
 
-@router.get("/ping", summary="The process answers, as SageMaker asks for it")
+@router.get("/ping", summary="Say that the process answers, for SageMaker")
 async def ping() -> PingBody:
     return PingBody()
 
 
-@router.get("/version", summary="Headmap's version, as vLLM tells its own")
+@router.get("/version", summary="Headmap's version, in vLLM's form")
 async def version() -> VersionBody:
     return VersionBody(version=headmap.__version__)

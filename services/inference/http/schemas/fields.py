@@ -60,7 +60,7 @@ class Ignored(Marked):
     fate = "ignored"
 
     def describe(self) -> JsonSchemaValue:
-        return {"description": "accepted; does not change the answer"}
+        return {"description": "accepted, and ignored: it does not change the answer"}
 
 
 class Only(Marked):
@@ -81,7 +81,7 @@ class Only(Marked):
         return " or ".join(map(json.dumps, self.values))
 
     def describe(self) -> JsonSchemaValue:
-        return {"enum": list(self.values), "description": "not served: only what changes nothing is accepted"}
+        return {"enum": list(self.values), "description": "not served: only values that change nothing are accepted"}
 
 
 class Refused(Marked):

@@ -1,4 +1,4 @@
-"""`kv` in every dialect: what to keep of a prompt's KV cache, and what an answer tells of it."""
+"""`kv` in every dialect: how much of a prompt's KV cache to keep, and how much an answer kept."""
 
 from __future__ import annotations
 
@@ -22,15 +22,17 @@ class KVBody(Body):
         "sparsemm", max_length=64, description=", ".join(METHODS), json_schema_extra={"enum": list(METHODS)}
     )
     budget: int | None = Field(
-        None, le=MAX_TOKENS, description="tokens per KV head, on average", json_schema_extra={"minimum": 1}
+        None, le=MAX_TOKENS, description="tokens kept per KV head, on average", json_schema_extra={"minimum": 1}
     )
-    ratio: float | None = Field(None, gt=0, le=1, description="share of the prompt's tokens")
-    allocation: Allocation = Field("exact", description="exact totals, or the paper's formula as it is")
+    ratio: float | None = Field(None, gt=0, le=1, description="share of the prompt's tokens that is kept")
+    allocation: Allocation = Field(
+        "exact", description="how budgets are rounded: to exact totals, or by the paper's formula"
+    )
     window: int | None = Field(
-        None, ge=0, le=MAX_TOKENS, description="last tokens that are always kept; min(32, budget // 2) when left out"
+        None, ge=0, le=MAX_TOKENS, description="last tokens of the prompt, always kept; min(32, budget // 2) by default"
     )
-    uniform: float = Field(DEFAULT_UNIFORM, ge=0, le=1, description="share of the budget that every head gets alike")
-    map: str | None = Field(None, min_length=1, max_length=64, description="id or alias of a head map of this model")
+    uniform: float = Field(DEFAULT_UNIFORM, ge=0, le=1, description="share of the budget that all heads get equally")
+    map: str | None = Field(None, min_length=1, max_length=64, description="id or alias of a map of this model")
 
 
 def asked_kv(body: KVBody | None) -> tuple[KVRequest | None, str | None]:
@@ -50,23 +52,23 @@ def asked_kv(body: KVBody | None) -> tuple[KVRequest | None, str | None]:
 
 class KVHeadBody(Body):
     layer: int = Field(ge=0, le=MAX_LAYERS)
-    kv_head: int = Field(ge=0, le=MAX_LAYERS, description="of that layer")
+    kv_head: int = Field(ge=0, le=MAX_LAYERS, description="a KV head of this layer, from 0")
 
 
 class KVDetails(BaseModel):
-    """What was really kept. `method` is the one that ran: snapkv where sparsemm was asked and there is no map."""
+    """What was kept. `method` is the method that ran: snapkv if the request names sparsemm and there is no map."""
 
     method: str
-    budget: int = Field(description="tokens per KV head, on average, of the layers that do not slide")
+    budget: int = Field(description="tokens per KV head, on average over the layers without a sliding window")
     allocation: Allocation
     map_id: str | None = Field(description="the map whose scores set the budgets")
     map_match: Literal["exact", "revision", "none"] | None = Field(
-        description="of the served revision, of another one, or none there; null for methods without a map"
+        description="whether the map is of the served revision, another one, or missing; null for methods without a map"
     )
     kept_tokens: int = Field(
-        description="after prefill, over all layers and KV heads; a layer with a sliding window holds just that"
+        description="kept tokens after prefill, over all layers and KV heads; a sliding layer keeps its window"
     )
-    full_tokens: int = Field(description="the same with nothing evicted that a layer can see")
+    full_tokens: int = Field(description="tokens that the full cache would hold, over all layers and KV heads")
     bytes: int
     full_bytes: int
 
@@ -76,11 +78,15 @@ class KeptInPicture(BaseModel):
     picture as a whole) is in no cell."""
 
     start: int = Field(description="index in the prompt of the picture's first token")
-    tokens: int = Field(description="from the picture's first token to its last")
-    kept_tokens: int = Field(description="how many of them it keeps")
-    x: list[float] = Field(description="the columns' borders in the picture's pixels, one more than columns")
-    y: list[float] = Field(description="the rows' borders; models that pad have some past the picture's edge")
-    cells: list[list[bool]] = Field(description="row by row, whether it keeps the token that shows the cell")
+    tokens: int = Field(description="tokens from the picture's first to its last")
+    kept_tokens: int = Field(description="picture's tokens that the KV head keeps")
+    x: list[float] = Field(
+        description="borders of the columns, in the picture's pixels; one more than there are columns"
+    )
+    y: list[float] = Field(
+        description="borders of the rows, in the picture's pixels; beyond its edge for models that pad"
+    )
+    cells: list[list[bool]] = Field(description="whether the KV head keeps the token that shows each cell, row by row")
 
 
 class KeptTokensBody(BaseModel):
@@ -88,13 +94,13 @@ class KeptTokensBody(BaseModel):
 
     layer: int
     kv_head: int
-    positions: list[int] = Field(description="indices in the prompt, ascending")
-    pictures: list[KeptInPicture] = Field(description="in the order of the prompt")
+    positions: list[int] = Field(description="indices of the kept tokens in the prompt, ascending")
+    pictures: list[KeptInPicture] = Field(description="pictures in the order of the prompt")
 
 
 class SessionDetails(BaseModel):
     """hit: whether the prompt went on from what was kept. kept: whether this turn is kept for the next."""
 
     hit: bool
-    reused_tokens: int = Field(description="prompt tokens that needed no prefill")
+    reused_tokens: int = Field(description="prompt tokens that the session saved from prefill")
     kept: bool

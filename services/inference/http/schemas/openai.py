@@ -33,7 +33,9 @@ Stops = Annotated[
 
 class StreamOptions(Body):
     include_usage: bool = False
-    continuous_usage_stats: bool = Field(False, description="usage so far on every chunk, with include_usage")
+    continuous_usage_stats: bool = Field(
+        False, description="send the usage so far with every chunk, if include_usage is set"
+    )
     include_obfuscation: Nothing = None
 
 
@@ -43,15 +45,15 @@ class PlainText(Body):
 
 class JsonObject(Body):
     type: Literal["json_object"]
-    value: dict[str, Any] | None = Field(None, description="a JSON schema; any JSON object when left out")
+    value: dict[str, Any] | None = Field(None, description="a JSON schema; any JSON object by default")
     json_schema: dict[str, Any] | None = Field(None, alias="schema", description="another name of `value`")
 
 
 class JsonSchema(Body):
     name: str = Field(min_length=1, max_length=64)
     description: Nothing = None
-    value: dict[str, Any] | None = Field(None, alias="schema", description="any JSON object when left out")
-    strict: Nothing = Field(None, description="answers always keep to the schema")
+    value: dict[str, Any] | None = Field(None, alias="schema", description="a JSON schema; any JSON object by default")
+    strict: Nothing = Field(None, description="ignored: answers always follow the schema")
 
 
 class JsonSchemaFormat(Body):
@@ -76,14 +78,14 @@ ResponseFormat = Annotated[
 
 
 class StructuredOutputs(Body):
-    """As vLLM has it; exactly one of them."""
+    """The form of the answer, in vLLM's fields; exactly one is given."""
 
     json_schema: dict[str, Any] | str | None = Field(None, alias="json", description="a JSON schema")
     regex: str | None = Field(None, min_length=1)
     choice: list[str] | None = Field(None, min_length=1, max_length=1024)
     grammar: str | None = Field(None, min_length=1, description="Lark, or GBNF with a root rule")
     json_object: bool | None = None
-    disable_any_whitespace: Nothing = Field(None, description="JSON is always compact")
+    disable_any_whitespace: Nothing = Field(None, description="ignored: JSON is always compact")
     disable_fallback: Nothing = None
     disable_additional_properties: Annotated[Any, Only(False)] = None
     whitespace_pattern: NotServed = None
@@ -94,27 +96,31 @@ class OpenAIRequest(Body):
     """Greedy unless temperature, top_p, top_k or min_p is given."""
 
     model: str | None = Field(
-        None, min_length=1, max_length=512, description="as /v1/models lists it, or MODEL@METHOD-RATIO"
+        None, min_length=1, max_length=512, description="name from /v1/models, or MODEL@METHOD-RATIO"
     )
     temperature: float | None = Field(None, ge=0, le=2, description="0 is greedy")
     top_p: float | None = Field(None, ge=0, le=1, description="0 is greedy")
     top_k: int | None = Field(None, ge=-1, le=MAX_TOKENS, description="0 and -1 mean no cut")
-    min_p: float | None = Field(None, ge=0, le=1, description="share of the likeliest token's probability")
+    min_p: float | None = Field(
+        None, ge=0, le=1, description="least probability of a token, as a share of the likeliest token's"
+    )
     repetition_penalty: float | None = Field(None, gt=0, le=100)
     presence_penalty: float | None = Field(None, ge=-2, le=2)
     frequency_penalty: float | None = Field(None, ge=-2, le=2)
-    logit_bias: dict[str, float] | None = Field(None, max_length=1024, description="by token id, -100 to 100")
+    logit_bias: dict[str, float] | None = Field(
+        None, max_length=1024, description="bias for each token id, from -100 to 100"
+    )
     do_sample: bool | None = Field(None, description="false is greedy")
     seed: int | None = Field(None, ge=-MAX_SEED - 1, le=MAX_SEED, description="choice i is sampled with seed + i")
     stop: Stops | None = None
     stop_token_ids: list[Integer] | None = Field(None, max_length=64)
-    min_tokens: int | None = Field(None, ge=0, le=MAX_TOKENS, description="no end before so many")
+    min_tokens: int | None = Field(None, ge=0, le=MAX_TOKENS, description="fewest tokens before the answer may end")
     ignore_eos: bool = False
-    n: int | None = Field(None, ge=1, le=MAX_CHOICES, description="answers to each prompt")
+    n: int | None = Field(None, ge=1, le=MAX_CHOICES, description="number of answers to each prompt")
     stream: bool = False
     stream_options: StreamOptions | None = None
-    response_format: ResponseFormat | None = Field(None, description="the form that the answer must have")
-    structured_outputs: StructuredOutputs | None = Field(None, description="the same, as vLLM has it")
+    response_format: ResponseFormat | None = Field(None, description="form of the answer")
+    structured_outputs: StructuredOutputs | None = Field(None, description="form of the answer, in vLLM's fields")
     guided_json: dict[str, Any] | str | None = Field(None, description="a JSON schema")
     guided_regex: str | None = Field(None, min_length=1)
     guided_choice: list[str] | None = Field(None, min_length=1, max_length=1024)
@@ -172,11 +178,11 @@ class OpenAIRequest(Body):
 
 
 class CachedTokens(BaseModel):
-    cached_tokens: int = Field(description="prompt tokens that a session held")
+    cached_tokens: int = Field(description="prompt tokens that a session saved from prefill")
 
 
 class Usage(BaseModel):
-    """`prompt_tokens` counts those of pictures too, and those of each prompt once."""
+    """`prompt_tokens` includes visual tokens, and counts each prompt once."""
 
     prompt_tokens: int
     completion_tokens: int

@@ -35,7 +35,7 @@ class _Part(LooseBody):
 class ImageURL(LooseBody):
     url: str = Field(description="http(s) URL or data: URL")
     detail: Literal["auto", "low", "high", "original"] | None = Field(
-        None, description="accepted; pictures keep their resolution"
+        None, description="ignored: pictures keep their resolution"
     )
     uuid: Nothing = None
 
@@ -142,22 +142,27 @@ class ChatRequest(OpenAIRequest):
 
     messages: Messages
     max_completion_tokens: int | None = Field(
-        None, ge=0, le=MAX_TOKENS, description="0 only prefills the prompt; all that fits when left out"
+        None,
+        ge=0,
+        le=MAX_TOKENS,
+        description="longest answer; 0 only prefills the prompt, and the default is all that fits",
     )
     max_tokens: int | None = Field(None, ge=0, le=MAX_TOKENS, description="older name of max_completion_tokens")
-    logprobs: bool = Field(False, description="tell the log probability of each token")
-    top_logprobs: int | None = Field(None, ge=0, le=MAX_TOP, description="and of so many likeliest ones; with logprobs")
+    logprobs: bool = Field(False, description="return the log probability of each token")
+    top_logprobs: int | None = Field(
+        None, ge=0, le=MAX_TOP, description="number of likeliest tokens to return with logprobs"
+    )
     session: Session | None = Field(
         None,
-        description="keep this conversation's cache for its next turn, which names it and brings all messages again",
+        description="name under which the cache is kept for the next turn, which names it and sends all messages again",
     )
     tools: list[dict[str, Any]] | None = Field(None, max_length=128, description="functions that the answer may call")
     tool_choice: str | dict[str, Any] | None = Field(
         None, description="none, auto, required, or {type: function, function: {name}}"
     )
-    parallel_tool_calls: bool | None = Field(None, description="true: a forced answer may hold several calls")
+    parallel_tool_calls: bool | None = Field(None, description="whether a forced answer may hold several calls")
     chat_template_kwargs: dict[str, Any] | None = Field(
-        None, description="variables for the chat template; those that it does not read are refused"
+        None, description="variables for the chat template; a variable that it does not read is refused"
     )
 
     include_reasoning: Nothing = None
@@ -192,7 +197,7 @@ class ChatLogprobs(BaseModel):
 
 class FunctionBody(BaseModel):
     name: str
-    arguments: str = Field(description="JSON")
+    arguments: str = Field(description="arguments as JSON")
 
 
 class ToolCallBody(BaseModel):
@@ -203,7 +208,7 @@ class ToolCallBody(BaseModel):
 
 class AnswerMessage(BaseModel):
     role: Literal["assistant"] = "assistant"
-    content: str | None = Field(description="null where the answer is nothing but calls")
+    content: str | None = Field(description="text of the answer; null if it holds only calls")
     refusal: None = None
     tool_calls: list[ToolCallBody] | None = None
 
@@ -223,5 +228,5 @@ class ChatCompletion(BaseModel):
     choices: list[Choice]
     usage: Usage
     kv: KVDetails
-    session: SessionDetails | None = Field(description="null where the request named none")
+    session: SessionDetails | None = Field(description="null if the request names no session")
     system_fingerprint: str

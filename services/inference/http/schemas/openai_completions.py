@@ -34,12 +34,17 @@ class CompletionRequest(OpenAIRequest):
         | Annotated[_Ids, Tag("<ids>")]
         | Annotated[list[_Ids], Field(min_length=1, max_length=MAX_PROMPTS), Tag("<id lists>")],
         Discriminator(_kind_of_prompt),
-    ] = Field(description="a text, token ids, or a list of either")
+    ] = Field(description="a text, a list of token ids, or a list of texts or of such lists")
     max_tokens: int | None = Field(
-        None, ge=0, le=MAX_TOKENS, description="16 when left out, as OpenAI has it; 0 only prefills the prompt"
+        None,
+        ge=0,
+        le=MAX_TOKENS,
+        description="longest answer; 16 by default, as at OpenAI, and 0 only prefills the prompt",
     )
-    echo: bool = Field(False, description="answers begin with the prompt; with logprobs, those of the prompt too")
-    logprobs: int | None = Field(None, ge=0, le=MAX_TOP, description="log probabilities, and so many likeliest ones")
+    echo: bool = Field(False, description="begin answers with the prompt, and its log probabilities if logprobs is set")
+    logprobs: int | None = Field(
+        None, ge=0, le=MAX_TOP, description="return log probabilities, with this number of likeliest tokens"
+    )
 
     suffix: Annotated[Any, Only("")] = None
     add_special_tokens: Annotated[Any, Only(True)] = None

@@ -39,7 +39,7 @@ class ImageInput(_Part):
     type: Literal["input_image"]
     image_url: str = Field(description="http(s) URL or data: URL")
     detail: Literal["auto", "low", "high", "original"] | None = Field(
-        None, description="accepted; pictures keep their resolution"
+        None, description="ignored: pictures keep their resolution"
     )
     file_id: NotServed = None
 
@@ -140,7 +140,7 @@ class JsonSchemaTextFormat(Body):
     name: str = Field(min_length=1, max_length=64)
     value: dict[str, Any] = Field(alias="schema")
     description: Nothing = None
-    strict: Nothing = Field(None, description="answers always keep to the schema")
+    strict: Nothing = Field(None, description="ignored: answers always follow the schema")
 
 
 Format = Annotated[
@@ -160,25 +160,27 @@ class ResponsesRequest(Body):
     """OpenAI's schema, with `kv` as an extra field. Greedy unless temperature or top_p is given."""
 
     model: str | None = Field(
-        None, min_length=1, max_length=512, description="as /v1/models lists it, or MODEL@METHOD-RATIO"
+        None, min_length=1, max_length=512, description="name from /v1/models, or MODEL@METHOD-RATIO"
     )
     input: Annotated[
         Annotated[str, Tag("<text>")] | Annotated[list[Item], Field(max_length=4096), Tag("<list>")],
         Discriminator(text_or_list),
     ]
-    instructions: str | None = Field(None, description="a system turn in front; not carried over to the next response")
-    previous_response_id: str | None = Field(None, max_length=512, description="go on from a response that was stored")
-    store: bool = Field(True, description="keep the conversation for previous_response_id, in memory and for a while")
-    max_output_tokens: int | None = Field(None, ge=1, le=MAX_TOKENS, description="all that fits when left out")
+    instructions: str | None = Field(None, description="a system turn in front, for this response only")
+    previous_response_id: str | None = Field(None, max_length=512, description="id of a stored response to continue")
+    store: bool = Field(True, description="keep the conversation in memory for a while, for previous_response_id")
+    max_output_tokens: int | None = Field(
+        None, ge=1, le=MAX_TOKENS, description="longest answer; all that fits by default"
+    )
     temperature: float | None = Field(None, ge=0, le=2, description="0 is greedy")
     top_p: float | None = Field(None, ge=0, le=1, description="0 is greedy")
     seed: int | None = Field(None, ge=-MAX_SEED - 1, le=MAX_SEED)
-    text: TextOptions | None = Field(None, description="`format`: the form that the answer must have")
+    text: TextOptions | None = Field(None, description="`format` sets the form of the answer")
     tools: list[dict[str, Any]] | None = Field(None, max_length=128, description="functions that the answer may call")
     tool_choice: str | dict[str, Any] | None = Field(
         None, description="none, auto, required, or {type: function, name}"
     )
-    parallel_tool_calls: bool | None = Field(None, description="true: a forced answer may hold several calls")
+    parallel_tool_calls: bool | None = Field(None, description="whether a forced answer may hold several calls")
     stream: bool = False
     kv: KVBody | None = None
 
@@ -189,8 +191,8 @@ class ResponsesRequest(Body):
     prompt_cache_retention: Nothing = None
     service_tier: Nothing = None
     stream_options: Nothing = None
-    include: Nothing = Field(None, description="nothing of what it may ask for is made here")
-    reasoning: Nothing = Field(None, description="no model here reasons apart from its answer")
+    include: Nothing = Field(None, description="ignored: there is nothing that it could add")
+    reasoning: Nothing = Field(None, description="ignored: no model here reasons outside its answer")
     truncation: Annotated[Any, Only("disabled")] = None
     background: Annotated[Any, Only(False)] = None
     top_logprobs: Annotated[Any, Only(0)] = None

@@ -38,7 +38,7 @@ class JsonSchemaGrammar(Body):
 
 class RegexGrammar(Body):
     type: Literal["regex"]
-    value: str = Field(min_length=1, description="the answer matches it as a whole")
+    value: str = Field(min_length=1, description="a regular expression that the whole answer matches")
 
 
 Grammar = Annotated[
@@ -51,30 +51,37 @@ Grammar = Annotated[
 
 class Parameters(Body):
     max_new_tokens: int | None = Field(
-        None, ge=0, le=MAX_TOKENS, description="100 when left out; 0 only prefills the prompt"
+        None, ge=0, le=MAX_TOKENS, description="longest answer; 100 by default, and 0 only prefills the prompt"
     )
     do_sample: bool | None = Field(
-        None, description="greedy when false; when left out, sampled where temperature, top_p or top_k is given"
+        None, description="whether to sample; by default only if temperature, top_p or top_k is given"
     )
     temperature: float | None = Field(None, gt=0, le=100)
     top_p: float | None = Field(None, gt=0, le=1)
     top_k: int | None = Field(None, ge=0, le=MAX_TOKENS)
-    min_p: float | None = Field(None, ge=0, le=1, description="share of the likeliest token's probability")
+    min_p: float | None = Field(
+        None, ge=0, le=1, description="least probability of a token, as a share of the likeliest token's"
+    )
     repetition_penalty: float | None = Field(None, gt=0, le=100)
     frequency_penalty: float | None = Field(None, ge=-2, le=2)
     presence_penalty: float | None = Field(None, ge=-2, le=2)
     seed: int | None = Field(None, ge=-MAX_SEED - 1, le=MAX_SEED)
     stop: list[Annotated[str, Field(min_length=1, max_length=256)]] | None = Field(None, max_length=MAX_STOPS)
     ignore_eos: bool = Field(False, description="go on past the end of the answer; for load tests")
-    details: bool = Field(False, description="tell each token too; the other details are always told")
+    details: bool = Field(False, description="return each token too; the other details always come")
     top_n_tokens: int | None = Field(
-        None, ge=0, le=MAX_TOP, description="tell the likeliest tokens at each place, with details or in a stream"
+        None,
+        ge=0,
+        le=MAX_TOP,
+        description="number of likeliest tokens to return at each place, with details or in a stream",
     )
-    decoder_input_details: bool = Field(False, description="tell the prompt's tokens, with details; not in a stream")
-    return_full_text: bool = Field(False, description="the generated text begins with `inputs`")
-    grammar: Grammar | None = Field(None, description="the form that the answer must have")
+    decoder_input_details: bool = Field(
+        False, description="return the prompt's tokens with the details; not in a stream"
+    )
+    return_full_text: bool = Field(False, description="begin the generated text with `inputs`")
+    grammar: Grammar | None = Field(None, description="form of the answer")
     kv: KVBody | None = None
-    kept: KVHeadBody | None = Field(None, description="a KV head: the details tell which tokens it keeps")
+    kept: KVHeadBody | None = Field(None, description="KV head whose kept tokens the details list")
 
     best_of: Annotated[Any, Only(1)] = None
     typical_p: Annotated[Any, Only(1)] = None
@@ -87,14 +94,14 @@ class GenerateRequest(Body):
     """The shape that text-generation-inference clients send."""
 
     inputs: str = Field(
-        description="the question; pictures may stand in it as ![](http(s) URL or data: URL)",
+        description="question; `![](URL)` in it is a picture, with an http(s) or data: URL",
         examples=["What is the value of KEY?"],
     )
     parameters: Parameters | None = None
     stream: bool = False
     images: list[str] = Field([], description="http(s) URLs, data: URLs or base64; placed before the text")
     model: str | None = Field(
-        None, min_length=1, max_length=512, description="where several are served, or MODEL@METHOD-RATIO"
+        None, min_length=1, max_length=512, description="name of one of several served models, or MODEL@METHOD-RATIO"
     )
 
     @property
@@ -124,9 +131,9 @@ class Details(BaseModel):
     kv: KVDetails
     timings: Timings
     prefill: list[TokenBody] = Field([], description="the prompt's tokens, with `decoder_input_details`")
-    tokens: list[TokenBody] = Field([], description="with `details`")
+    tokens: list[TokenBody] = Field([], description="generated tokens, with `details`")
     top_tokens: list[list[TokenBody]] | None = None
-    kept: KeptTokensBody | None = Field(None, description="where `kept` asks for a head")
+    kept: KeptTokensBody | None = Field(None, description="kept tokens of the KV head that `kept` asks for")
 
 
 class GenerateResponse(BaseModel):

@@ -14,16 +14,18 @@ class TokenizeRequest(Body):
     """Exactly one of `prompt`, `messages` and `inputs`."""
 
     model: str | None = Field(None, min_length=1, max_length=512)
-    prompt: str | None = Field(None, description="text, as /v1/completions takes it")
-    messages: Messages | None = Field(None, description="a conversation, as /v1/chat/completions takes it")
-    inputs: str | None = Field(None, description="text-generation-inference's name of a text; it has its own answer")
+    prompt: str | None = Field(None, description="text for /v1/completions")
+    messages: Messages | None = Field(None, description="conversation for /v1/chat/completions")
+    inputs: str | None = Field(
+        None, description="text for text-generation-inference; the answer has that server's form"
+    )
     return_token_strs: bool = False
     tools: list[dict[str, Any]] | None = Field(None, max_length=128)
     chat_template_kwargs: dict[str, Any] | None = None
 
     parameters: Nothing = None
     add_special_tokens: Nothing = Field(
-        None, description="a text gets those of the model, a conversation its template's"
+        None, description="ignored: a text gets the model's special tokens, a conversation its template's"
     )
     add_generation_prompt: Annotated[Any, Only(True)] = None
     continue_final_message: Annotated[Any, Only(False)] = None

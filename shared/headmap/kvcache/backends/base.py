@@ -15,6 +15,7 @@ class DecodeBackend(ABC):
     """Bound to one pool, whose tensors and integers keep their addresses for life.
 
     What a row holds, a (slot, KV head) pair of a layer:
+
     - of the part: `books.part_tokens[layer, slot, head]` tokens, in the pages whose numbers lie in memory from
     `books.part_pages[slot]`, an address of int32s, at index `books.part_starts[layer, slot, head]` on; a row without
     tokens has no pages, and its address means nothing;
@@ -24,7 +25,7 @@ class DecodeBackend(ABC):
     too. Slot `books.slots` is idle and may come several times: its output means nothing, and what it writes lands in a
     page of its own.
 
-    capturable: whether a step can be captured in a CUDA graph: it looks at no value on the host.
+    `capturable`: whether a step can be captured in a CUDA graph: it looks at no value on the host.
     """
 
     name: ClassVar[str]

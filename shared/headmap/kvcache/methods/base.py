@@ -16,10 +16,13 @@ if TYPE_CHECKING:
 
 
 class Method(ABC):
-    """A way to size the heads' caches. Stateless: one instance serves every request.
+    """A way to size the heads' caches. It has no state: one instance serves every request.
 
     A method overrides `budgets`. It overrides `score_tokens` to choose tokens in its own way, and `head_budgets` (with
     `decides_per_prompt`) to share a layer's budget by the tokens' scores.
+
+    `name`: what a request calls it. `needs_budget`: a request must give a budget or a ratio. `needs_scores`: it works
+    with head scores alone. `decides_per_prompt`: `head_budgets` divides each layer's tokens anew.
     """
 
     name: ClassVar[str]
@@ -29,16 +32,18 @@ class Method(ABC):
 
     @abstractmethod
     def budgets(self, shape: CacheShape, rule: BudgetRule, prompt_tokens: int, scores: HeadScores | None) -> Ints:
-        """(num_layers, num_kv_heads) int64: tokens to keep per head, window included.
+        """The tokens that each KV head keeps, window included: (num_layers, num_kv_heads) int64.
 
-        Called only where `rule.budget` is below the prompt. With `exact` allocation the sum is exactly
-        rule.budget x layers x heads and no head is above the prompt.
+        Called only where `rule.budget` is below `prompt_tokens`. With `exact` allocation the sum is rule.budget x
+        num_layers x num_kv_heads, and no head is above `prompt_tokens`. `scores` may be None; a method that needs them
+        then raises NoMapForModel.
         """
 
     def score_tokens(self, seen: Observed) -> torch.Tensor:
-        """(num_kv_heads, n - window) float32: how much each head wants each token before the window; the highest stay.
+        """How much each head wants each token before the window: (num_kv_heads, n - window) float32.
 
-        The default is what the window attends to, pooled (SnapKV, section 4; SparseMM, section 3.2).
+        The tokens with the highest scores stay. The default is what the window attends to, pooled (SnapKV, section 4;
+        SparseMM, section 3.2).
         """
         return seen.window_attention()
 

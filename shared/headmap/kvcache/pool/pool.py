@@ -16,10 +16,14 @@ from headmap.kvcache.shape import CacheShape
 
 
 class Pool:
-    """`pages` pages of `page_tokens` tokens of one KV head of one layer, and a spare one for tokens that nobody reads.
+    """Pages of `page_tokens` tokens each. A page belongs to one KV head of one layer.
 
-    keys: (pages + 1, head_dim, page_tokens), so that a query meets neighbouring tokens at neighbouring addresses.
-    values: (pages + 1, page_tokens, head_dim). Places that no row counts may hold anything: readers leave them out.
+    There are as many as fit in `memory_bytes`, and a spare one for tokens that nobody reads. `slots`: how many
+    sequences it can hold at a time. `max_tokens`: how many tokens the tail of one can take.
+
+    `keys`: (pages + 1, head_dim, page_tokens), so that a query meets neighbouring tokens at neighbouring addresses.
+    `values`: (pages + 1, page_tokens, head_dim). Places that no row counts may hold anything: readers leave them out.
+    `books` says which sequence owns each page.
     """
 
     def __init__(
@@ -49,10 +53,12 @@ class Pool:
 
     @property
     def capacity_bytes(self) -> int:
+        """Bytes of all pages but the spare one."""
         return self.books.free.count * self.page_bytes
 
     @property
     def held_bytes(self) -> int:
+        """Bytes of the pages that sequences own."""
         return self.books.held_pages * self.page_bytes
 
     def write(self, pages: Int32s, keys: torch.Tensor, values: torch.Tensor) -> None:
@@ -62,8 +68,11 @@ class Pool:
         self.values.index_copy_(0, index, values)
 
     def write_rows(self, pages: Int32s, keys: torch.Tensor, values: torch.Tensor) -> None:
-        """Rows of equal length. `pages`: (num_kv_heads, p); `keys`, `values`: (num_kv_heads, n, head_dim), p pages of
-        tokens each and the last perhaps not full."""
+        """Write rows of equal length.
+
+        `pages`: (num_kv_heads, p); `keys`, `values`: (num_kv_heads, n, head_dim). A row of n tokens fills p pages, the
+        last perhaps in part.
+        """
         heads, n, d = keys.shape
         whole, rest = divmod(n, self.page_tokens)
         if whole:

@@ -105,13 +105,19 @@ def headmap_attention(
 
 
 def use_headmap_attention(model: PreTrainedModel) -> None:
-    """Switch `model`'s text layers to our attention; vision towers keep theirs."""
+    """Switch the text layers of `model` to our attention, in place; vision towers keep theirs.
+
+    From then on the model runs with one of our caches only: without one its attention raises TypeError.
+    """
     AttentionInterface.register(ATTENTION, headmap_attention)
     model.set_attn_implementation({"text_config": ATTENTION})
 
 
 def with_cache(model: torch.nn.Module, held: object) -> dict[str, Any]:
-    """The keyword argument that hands `held` to `model` as its cache: transformers 5.24 renamed `past_key_values`."""
+    """The keyword argument that hands the cache `held` to `model`: `{name: held}`.
+
+    The name depends on the version of transformers: 5.24 renamed `past_key_values` to `cache`.
+    """
     return {_cache_name(type(model).forward): held}
 
 

@@ -1,4 +1,4 @@
-"""A head-wise cache for transformers' own `model.generate`, without any of our servers.
+"""A cache sized head by head for transformers' own `model.generate`, without any of our servers.
 
 use_headmap_attention(model)
 cache = GenerateCache(model, KVRequest("sparsemm", ratio=0.2), scores)
@@ -21,12 +21,16 @@ from headmap.kvcache.transformers.prefill import PrefillCache, Prompt
 
 
 class GenerateCache:
-    """The cache of one sequence: compresses the prompt once, then takes a token a step, at most `max_new_tokens`.
+    """The cache of one sequence: it compresses the prompt once, then takes one token a step.
 
-    One cache serves one call of `generate` with one prompt (no beams, no batch). Its memory is taken when the prompt
-    arrives. Raises the errors of `plan_cache` then, ValueError for a batch or a second prompt, and OutOfMemory beyond
-    `max_new_tokens`. `spans` are `PreparedPrompt.spans`, for models whose pictures see themselves in both directions
-    (Gemma 3).
+    One cache serves one call of `generate` with one prompt, without beams and without a batch. `model` runs with our
+    attention (`use_headmap_attention`). `scores`: the model's head scores, for methods that need them. `spans`: (start,
+    end) of the pictures in the prompt, for models whose pictures see themselves in both directions (Gemma 3);
+    `PreparedPrompt.spans` has them. `max_new_tokens`: how many generated tokens there is room for.
+
+    Its memory is taken when the prompt arrives. It then raises the errors of `plan_cache`, and ValueError for a batch;
+    later it raises ValueError for a second prompt and OutOfMemory beyond `max_new_tokens`. The constructor raises
+    ValueError for a model that has no such cache.
     """
 
     is_compileable = False
@@ -74,7 +78,7 @@ class GenerateCache:
         return self._ragged.step_for_good([0])
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
-        """Tokens seen, evicted ones included: positions go on counting."""
+        """Tokens that have come in, evicted ones included: positions go on counting."""
         return self._seen
 
     @property
@@ -84,12 +88,12 @@ class GenerateCache:
 
     @property
     def kept_tokens(self) -> int:
-        """Tokens held now, over all layers and KV heads."""
+        """Tokens that are held now, over all layers and KV heads."""
         return self._ragged.tokens(0) if self._ragged is not None else 0
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the keys and values held now."""
+        """Bytes of the keys and values that are held now. The pages that hold them round up to 16 tokens a head."""
         return self.kept_tokens * self.shape.token_bytes
 
 

@@ -1,0 +1,65 @@
+"""Settings of the scoring API and its workers."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel
+
+from headmap.settings_groups.setting import setting
+
+
+class Scoring(BaseModel):
+    """The scoring API and workers"""
+
+    max_dataset_bytes: int = setting(
+        2**30,
+        "largest uploaded dataset, packed and unpacked",
+        unit="bytes",
+        change="your pages take more, or the registry's disk is small",
+        ge=1,
+    )
+    synthdog: str = setting(
+        "nnethercott/synthdog-en-detection",
+        "source of the dataset `synthdog-en`: a Hub id, or a folder of parquet files",
+        change="workers have no network",
+    )
+    shard_pages: int = setting(
+        8, "pages in each shard of a scoring job", unit="pages", change="a page takes minutes (fewer)", ge=1
+    )
+    lease_seconds: float = setting(
+        120.0,
+        "time until a shard that its worker no longer renews goes to another worker",
+        unit="seconds",
+        change="workers are often killed, or stall for longer than that",
+        gt=0,
+    )
+    sweep_seconds: float = setting(
+        5.0,
+        "time between two searches of a worker for lost shards",
+        unit="seconds",
+        change="many workers read the registry too often",
+        gt=0,
+    )
+    max_attempts: int = setting(
+        5, "attempts at a shard before its job fails", unit="attempts", change="hosts fail often", ge=1
+    )
+    retry_seconds: float = setting(
+        2.0,
+        "wait before a shard's second attempt, doubled before each further one",
+        unit="seconds",
+        change="what fails takes longer to recover",
+        ge=0,
+    )
+    shard_time_limit: int = setting(
+        3600,
+        "time after which the process that scores a shard is killed; its attempt is asked to end at nine tenths of it",
+        unit="seconds",
+        change="a shard of a large model takes longer",
+        ge=2,
+    )
+    scoring_batch: int = setting(
+        4,
+        "pages that a worker reads together when the model is large or on a GPU",
+        unit="pages",
+        change="the worker runs out of memory, or its GPU idles",
+        ge=1,
+    )
