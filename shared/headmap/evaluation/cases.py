@@ -29,13 +29,11 @@ class Case:
         return self.method if self.method == FULL else f"{self.method}@{self.ratio:g}"
 
 
-def make_cases(
-    methods: Sequence[str] = DEFAULT_METHODS, ratios: Sequence[float] = DEFAULT_RATIOS
-) -> tuple[Case, ...]:
+def make_cases(methods: Sequence[str] = DEFAULT_METHODS, ratios: Sequence[float] = DEFAULT_RATIOS) -> tuple[Case, ...]:
     """Every method at every ratio, `full` once and first: it is what the others are compared with, named or not.
 
     Raises UnknownMethod, and InvalidParameter for a ratio outside (0, 1], for a method or ratio that is named twice,
-    and where no case but `full` is left.
+    and for none.
     """
     for method in methods:
         if method not in METHODS:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from statistics import median
 
 from headmap.errors import InvalidParameter
+from headmap.evaluation.answers import AnswerRow
 from headmap.evaluation.cases import FULL, Case
 from headmap.evaluation.intervals import (
     Z95_ONE_SIDED,
@@ -19,7 +20,7 @@ from headmap.evaluation.intervals import (
     wilson,
 )
 from headmap.evaluation.metrics.base import Metric
-from headmap.evaluation.runner import AnswerRow
+from headmap.kvcache.methods import METHODS
 
 DEFAULT_MARGIN = 0.01
 
@@ -28,8 +29,8 @@ DEFAULT_MARGIN = 0.01
 class Point:
     """One method at one ratio, over `total` questions.
 
-    right: the mean mark, 0 to 1, and `interval` its 95 %: Wilson's for marks of 0 or 1, else the normal one. kept_tokens,
-    kept_bytes: of a prompt, over all layers and KV heads, on average.
+    right: the mean mark, 0 to 1, and `interval` its 95 %: Wilson's for marks of 0 or 1, else the normal one.
+    kept_tokens, kept_bytes: of a prompt, over all layers and KV heads, on average.
 
     difference_to_full: the mean mark less that of `full` on the same questions; difference_interval its 95 %, by Tango
     (1998) for marks of 0 or 1, else the normal one. p_value: McNemar's exact test for marks of 0 or 1, else None.
@@ -87,7 +88,8 @@ def make_curve(rows: Iterable[AnswerRow], metric: Metric, margin: float = DEFAUL
     if Case(FULL, 1.0) not in marks:
         raise ValueError("a curve needs the answers of the full cache")
     full = marks[Case(FULL, 1.0)]
-    ordered = sorted(marks, key=lambda case: (case.method != FULL, case))
+    order = list(METHODS)
+    ordered = sorted(marks, key=lambda case: (order.index(case.method), case.ratio))
     points = tuple(_point(case, marks[case], full, metric) for case in ordered)
     return Curve(points, recommend(points, margin), margin)
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from statistics import median
-from typing import Any
 
 from headmap.engine.greedy import Answering, begin_greedy, finish_greedy
 from headmap.engine.memory import spare_memory
 from headmap.engine.runner import ModelRunner
 from headmap.errors import InvalidParameter, PromptTooLong
+from headmap.evaluation.answers import AnswerRow
 from headmap.evaluation.cases import Case
 from headmap.evaluation.metrics.base import Metric
 from headmap.evaluation.questions import Question
@@ -30,40 +30,6 @@ PACKED_TOKENS = 2048
 """Most tokens of prompts that are prefilled in one row; a longer prompt has a row of its own."""
 
 OnProgress = Callable[[int], None]
-
-
-@dataclass(frozen=True)
-class AnswerRow:
-    """One question answered in one case.
-
-    `question_id`, `question`, `expected`: as the Question has them. `score`: the metric's mark, 0 to 1. `kept_tokens`,
-    `kept_bytes`: of the prompt, over all layers and KV heads. `token_ms`: the median milliseconds of a decode step;
-    None where other cases decoded in the same steps.
-    """
-
-    question_id: str
-    method: str
-    ratio: float
-    question: str
-    expected: tuple[str, ...]
-    answer: str
-    score: float
-    prompt_tokens: int
-    kept_tokens: int
-    kept_bytes: int
-    token_ms: float | None = None
-
-    @property
-    def case(self) -> Case:
-        return Case(self.method, self.ratio)
-
-    def to_json(self) -> dict[str, Any]:
-        """The row as plain data; `from_json` reads it back."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, fields: Mapping[str, Any]) -> AnswerRow:
-        return cls(**{**fields, "expected": tuple(fields["expected"])})
 
 
 def evaluate_questions(

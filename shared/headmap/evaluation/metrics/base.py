@@ -28,7 +28,7 @@ class Metric(ABC):
         """The mark of `answer`, 0 to 1. `expected`: the right answers, as many as `check` lets pass."""
 
     def check(self, expected: Sequence[str], question: str) -> None:
-        """Raises InvalidParameter where the metric does not fit the right answers of the question with id `question`."""
+        """Raises InvalidParameter where the metric does not fit the right answers of the question `question`, an id."""
         most = len(expected) if self.most is None else self.most
         if not self.fewest <= len(expected) <= most:
             wanted = f"{self.fewest}" if self.fewest == self.most else f"at least {self.fewest}"

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import torch
+from typing import TYPE_CHECKING
 
 from headmap.budgets import BudgetRule, Ints, uniform_budgets, water_fill
 from headmap.head_scores import HeadScores
 from headmap.kvcache.methods.base import Method
 from headmap.kvcache.shape import CacheShape
+
+if TYPE_CHECKING:
+    import torch
 
 SAFEGUARD = 0.2
 """The share of the average budget that every head keeps whatever its attention (section 3.3)."""
@@ -21,6 +24,8 @@ class AdaKV(Method):
         return uniform_budgets(shape.num_layers, shape.num_kv_heads, rule.budget, prompt_tokens)
 
     def head_budgets(self, scores: torch.Tensor, budgets: torch.Tensor) -> torch.Tensor:
+        import torch
+
         heads, candidates = scores.shape
         total = int(budgets.sum())
         top = scores.flatten().topk(min(total, scores.numel())).indices
