@@ -86,7 +86,7 @@ def test_pure_parts_know_no_torch_no_sql_no_http(paths: list[Path]) -> None:
         ("pictures", MODEL_STACK + SQL + HTTP + JOBS + ("headmap.registry", "headmap.jobs", "headmap.http")),
         (
             "evaluation",
-            SQL + HTTP + JOBS + ("headmap.registry", "headmap.jobs", "headmap.http", "headmap.scoring.profile"),
+            SQL + HTTP + JOBS + ("headmap.registry", "headmap.jobs", "headmap.http"),
         ),
         ("scoring", SQL + HTTP + JOBS + ("headmap.registry", "headmap.jobs", "headmap.http")),
         ("datasets", MODEL_STACK + HTTP + JOBS + ("headmap.jobs", "headmap.http")),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from statistics import median
 
 from headmap.engine.greedy import Answering, begin_greedy, finish_greedy
@@ -65,7 +66,7 @@ def evaluate_questions(
     for group in _batches(loaded, questions, metric, max_new_tokens, batch):
         asked = _Asked(loaded, group, cases, scores, metric, max_new_tokens, timed=not rows)
         for part in asked.parts(room):
-            asked.answer(part, lambda done=done: on_progress(done))
+            asked.answer(part, partial(on_progress, done))
         rows += asked.rows()
         done += len(group)
         on_progress(done)

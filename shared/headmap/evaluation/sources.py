@@ -37,10 +37,9 @@ def take_questions(
     metric: Metric,
     *,
     count: int | None,
-    default: int = DEFAULT_QUESTIONS,
     seed: int = 0,
 ) -> int:
-    """How many questions an evaluation asks: `count`, else `default` or all of a smaller set.
+    """How many questions an evaluation asks: `count`, else DEFAULT_QUESTIONS or all of a smaller set.
 
     Opens the first question only. Raises InvalidParameter for a set without questions, for more of them than there are
     where that is known, and where the metric does not fit the first one's answers.
@@ -52,4 +51,4 @@ def take_questions(
     size = questions.size
     if count is not None and size is not None and count > size:
         raise InvalidParameter(f"questions: {dataset!r} has {size}, got {count}", param="questions")
-    return count if count is not None else min(default, size or default)
+    return count if count is not None else min(DEFAULT_QUESTIONS, size or DEFAULT_QUESTIONS)

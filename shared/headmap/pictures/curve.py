@@ -18,9 +18,7 @@ def draw_curve(curve: Curve, model: str, dataset: str, form: PictureForm = "svg"
     for point in curve.points:
         if point.method == FULL:
             axes.axhspan(*(100 * end for end in point.interval), color="#dddddd", linewidth=0, zorder=0)
-            axes.axhline(
-                100 * point.right, color=INK, linewidth=1, linestyle="--", label="full, with its 95 % interval"
-            )
+            axes.axhline(100 * point.right, color=INK, linewidth=1, linestyle="--", label="full, and its 95 % interval")
     methods = list(dict.fromkeys(point.method for point in curve.points if point.method != FULL))
     for place, method in enumerate(methods):
         own = [point for point in curve.points if point.method == method]
@@ -43,9 +41,8 @@ def draw_curve(curve: Curve, model: str, dataset: str, form: PictureForm = "svg"
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     total = curve.points[0].total
-    title = axes.set_title(
-        f"{short(model)} on {total} questions of {short(dataset)}", loc="left", fontsize=10, color=INK
-    )
+    said = f"{short(model)} on {total} questions of {short(dataset)}"
+    title = axes.set_title(said, loc="left", fontsize=10, color=INK)
     title.set_parse_math(False)
     axes.legend(frameon=False, fontsize=8, loc="lower right")
     return save(figure, form, dpi)

@@ -144,11 +144,8 @@ def test_rows_come_back_from_json() -> None:
 
 
 def test_cases_name_what_is_wrong() -> None:
-    assert make_cases(["sparsemm", "full"], [0.4, 0.1]) == (
-        Case("full", 1),
-        Case("sparsemm", 0.1),
-        Case("sparsemm", 0.4),
-    )
+    assert make_cases(["sparsemm", "full"], [0.4, 0.1]) == THREE
+    assert [str(case) for case in THREE] == ["full", "sparsemm@0.1", "sparsemm@0.4"]
     with pytest.raises(UnknownMethod, match="methods: 'h2o' is none of full"):
         make_cases(["h2o"])
     for methods, ratios, named in (
