@@ -103,9 +103,7 @@ ROWS: dict[str, list[dict[str, Any]]] = {
     "docvqa": [row(n, questionId=f"{50 + n}", answers=["ITC", "itc limited"]) for n in range(3)],
     "textvqa": [row(n, question_id=34600 + n, image_id="ab", answers=["nokia"] * 10) for n in range(3)],
     "chartqa": [row(n, type="human_test", answer=f"{n}.5") for n in range(3)],
-    "ocrbench": [
-        row(n, dataset="IIIT5K", question_type="Regular", answer=["CENTRE"]) for n in range(3)
-    ],
+    "ocrbench": [row(n, dataset="IIIT5K", question_type="Regular", answer=["CENTRE"]) for n in range(3)],
 }
 
 
