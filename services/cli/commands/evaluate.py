@@ -119,27 +119,24 @@ def evaluate(
     from headmap.evaluation.runner import evaluate_questions
     from headmap.families.loading import load_model
 
-    with open_registry(data_dir) as database, progress_bar("questions") as bar:
-        asked = open_questions(
-            dataset,
-            marked,
-            lambda name: _pages(name, settings, database),
-            max_pixels=settings.max_image_pixels,
-        )
+    with open_registry(data_dir) as database:
+        pixels = settings.max_image_pixels
+        asked = open_questions(dataset, marked, lambda name: _pages(name, settings, database), max_pixels=pixels)
         marked = marked or get_metric(asked.metric)
         count = take_questions(asked, dataset, marked, count=questions, seed=seed)
         loaded = load_model(info, device=settings.device, dtype=settings.dtype)
-        task = bar.add_task(f"Asking {info.name}", total=count)
-        rows = evaluate_questions(
-            loaded,
-            asked.questions(seed, 0, count),
-            cases,
-            found and found[2],
-            marked,
-            lambda done: bar.update(task, completed=done),
-            max_new_tokens=max_new_tokens or asked.max_new_tokens,
-            memory_bytes=settings.kv_memory_bytes,
-        )
+        with progress_bar("questions") as bar:
+            task = bar.add_task(f"Asking {info.name}", total=count)
+            rows = evaluate_questions(
+                loaded,
+                asked.questions(seed, 0, count),
+                cases,
+                found and found[2],
+                marked,
+                lambda done: bar.update(task, completed=done),
+                max_new_tokens=max_new_tokens or asked.max_new_tokens,
+                memory_bytes=settings.kv_memory_bytes,
+            )
     if answers is not None:
         lines = (json.dumps(row.to_json(), ensure_ascii=False) for row in rows)
         answers.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
