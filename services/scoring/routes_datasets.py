@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -13,8 +14,9 @@ from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
+from headmap.datasets.check_process import ArchiveCheck
 from headmap.datasets.sources import BUILT_IN, MADE_UP
-from headmap.datasets.uploads import check_archive, check_name, file_upload
+from headmap.datasets.uploads import check_name, file_upload
 from headmap.errors import DatasetBuiltIn, InvalidParameter, QueueFull
 from headmap.registry.datasets import DatasetRecord, get_dataset, list_datasets, remove_dataset
 from services.scoring.deps import UPLOADS_AT_ONCE, Cursor, DatasetPath, Limit, ScoringState, State
@@ -23,6 +25,7 @@ from services.scoring.schemas import DatasetBody, DatasetList, DatasetName
 router = APIRouter(tags=["datasets"])
 
 _RETRY_SECONDS = 5
+_LOOK_SECONDS = 0.5
 _LOCATION = {"Location": {"description": "/datasets/{name}", "schema": {"type": "string"}}}
 _NO_DATASET: dict[int | str, dict[str, Any]] = {404: {"description": "No such dataset"}}
 _ARCHIVE = {"type": "string", "format": "binary", "description": "zip, tar or tar.gz"}
@@ -62,7 +65,7 @@ async def add(
         async with _received(request) as (file, named):
             if (chosen := name or named) is None:
                 raise InvalidParameter("name: missing", param="name")
-            record, created = await run_in_threadpool(_file, state, chosen, file)
+            record, created = await _file(request, state, chosen, file)
     finally:
         state.uploads.release()
     response.status_code = 201 if created else 200
@@ -103,9 +106,22 @@ def remove(name: DatasetPath, state: State) -> None:
         remove_dataset(session, name)
 
 
-def _file(state: ScoringState, name: str, file: BinaryIO) -> tuple[DatasetRecord, bool]:
-    with check_archive(file, state.settings) as upload:
-        return file_upload(state.database, name, upload)
+async def _file(request: Request, state: ScoringState, name: str, file: BinaryIO) -> tuple[DatasetRecord, bool]:
+    """Check the archive apart from this process and file its pages, for as long as the client is there."""
+    check_name(name)
+    check = await run_in_threadpool(ArchiveCheck, file, state.settings, seconds=state.settings.dataset_seconds)
+    with check:
+        watch = asyncio.create_task(_give_up_without(request, check))
+        try:
+            return await run_in_threadpool(lambda: file_upload(state.database, name, check.upload()))
+        finally:
+            watch.cancel()
+
+
+async def _give_up_without(request: Request, check: ArchiveCheck) -> None:
+    while not await request.is_disconnected():
+        await asyncio.sleep(_LOOK_SECONDS)
+    check.give_up()
 
 
 def _built_in(name: str) -> DatasetBody:

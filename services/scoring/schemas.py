@@ -8,14 +8,13 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
+from headmap.datasets.records import MAX_PAGES
 from headmap.datasets.sources import DEFAULT
 from headmap.datasets.uploads import MAX_NAME, NAME
 from headmap.registry.datasets import DatasetRecord
 from headmap.registry.jobs import AUTO_MAX_PAGES, AUTO_MIN_PAGES, AUTO_OVERLAP, JobRecord
 from headmap.registry.maps import ALIAS_PATTERN, MAX_ALIAS, MapRecord, Match
 from headmap.registry.tables import JobState
-
-MAX_PAGES = 100_000
 
 # PostgreSQL stores no NUL, and no name holds a control character.
 _PRINTABLE = r"^[^\x00-\x1f\x7f]+$"

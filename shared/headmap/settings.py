@@ -110,6 +110,7 @@ class Settings(BaseSettings):
     max_bodies_bytes: int = Field(2**30, ge=1, description="of all requests at work in a process; then 429")
 
     max_dataset_bytes: int = Field(2**30, ge=1, description="of one uploaded dataset, packed or unpacked")
+    dataset_seconds: float = Field(900.0, gt=0, description="time to look an uploaded dataset through and file it")
     synthdog: str = Field(
         "nnethercott/synthdog-en-detection", description="dataset synthdog-en: a Hub id, or a folder of parquet files"
     )

@@ -31,7 +31,8 @@ def add(
     Example:
       headmap datasets add invoices ./invoices.zip
     """
-    from headmap.datasets.uploads import check_archive, check_folder, check_name, file_upload
+    from headmap.datasets.checking import check_archive, check_folder
+    from headmap.datasets.uploads import check_name, file_upload
 
     check_name(name)
     settings = load_settings(data_dir)
