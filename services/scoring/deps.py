@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from threading import BoundedSemaphore
 from typing import Annotated
 
+from anyio import CapacityLimiter
 from fastapi import Depends, Header, Path, Query, Request
 
 from headmap.jobs.broker import Broker
@@ -14,6 +15,7 @@ from headmap.settings import Settings
 from services.scoring.schemas import AliasName, DatasetName, ModelName, Revision
 
 UPLOADS_AT_ONCE = 2
+DRAWINGS_AT_ONCE = 2
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,8 @@ class ScoringState:
     broker: Broker
     uploads: BoundedSemaphore = field(default_factory=lambda: BoundedSemaphore(UPLOADS_AT_ONCE))
     """Held by each upload: they take disk and a core."""
+    drawing: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(DRAWINGS_AT_ONCE))
+    """Threads that draw pictures: those that wait for one keep none from other calls."""
 
     def close(self) -> None:
         self.database.close()
