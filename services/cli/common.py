@@ -70,12 +70,12 @@ def load_settings(data_dir: Path | None = None, models: list[str] | None = None)
 
 @contextmanager
 def open_registry(data_dir: Path | None) -> Iterator[Database]:
-    """The registry, with its tables up to date and the bundled map in it. Raises RegistryUnavailable."""
-    from headmap.registry.bundled import prepare_registry
+    """The registry. Raises RegistryUnavailable for one that is away, older or newer than this code."""
+    from headmap.registry.bundled import use_registry
     from headmap.registry.session import open_database
 
     settings = load_settings(data_dir)
-    prepare_registry(settings)
+    use_registry(settings)
     database = open_database(settings)
     try:
         yield database

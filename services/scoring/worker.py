@@ -21,10 +21,13 @@ from headmap.http.keyring import KeyRing
 from headmap.http.logs import setup_logging
 from headmap.jobs.celery_app import worker_arguments
 from headmap.registry.keys import read_keys
+from headmap.registry.migrations import start_fault
 from headmap.registry.session import open_database
 from headmap.settings import Settings, load_settings
 from services.scoring.tasks import create_worker
 from services.scoring.worker_metrics import ShardMetrics, count_in, serve_metrics, worker_registry
+
+logger = logging.getLogger("headmap.scoring")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -39,6 +42,10 @@ def main(argv: list[str] | None = None) -> int:
     if arguments.check:
         name = f"scoring@{socket.gethostname()}"
         return 0 if create_worker(settings).control.ping(destination=[name], timeout=5) else 1
+    if (fault := start_fault(settings)) is not None:
+        setup_logging(settings, "scoring-worker")
+        logger.critical("%s", fault)
+        return 1
     with tempfile.TemporaryDirectory(prefix="headmap-metrics-") as folder:
         count_in(Path(folder))
         app = create_worker(settings, ShardMetrics())

@@ -9,6 +9,7 @@
     │                         DatasetExists, DatasetInUse, DatasetBuiltIn
     ├── PayloadTooLarge 413   ImageTooLarge, DatasetTooLarge
     ├── Unauthorized 401
+    ├── CrossSite 403
     ├── TooManyRequests 429   QueueFull, RateLimited; with retry_after
     └── Unavailable 503       RegistryUnavailable, DatasetUnavailable, ShuttingDown, OutOfMemory, DeviceFailed
 
@@ -178,6 +179,12 @@ class DatasetTooLarge(PayloadTooLarge):
 
 class Unauthorized(HeadmapError):
     code, status, title = "unauthorized", 401, "Unauthorized"
+
+
+class CrossSite(HeadmapError):
+    """A browser calls for a page of another site that may not call."""
+
+    code, status, title = "cross_site", 403, "Call of another site's page"
 
 
 class TooManyRequests(HeadmapError):

@@ -78,11 +78,11 @@ def generate(
 def _scores(settings: Settings, info: ModelInfo, name: str | None) -> tuple[HeadScores | None, str]:
     """The map's scores, None where there is none and none was named; and a note on it."""
     from headmap.errors import MapNotFound
-    from headmap.registry.bundled import prepare_registry
+    from headmap.registry.bundled import use_registry
     from headmap.registry.maps import find_map, get_scores, resolve_map
     from headmap.registry.session import open_database
 
-    prepare_registry(settings)
+    use_registry(settings)
     database = open_database(settings)
     try:
         with database.read() as session:

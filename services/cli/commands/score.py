@@ -69,16 +69,16 @@ def score(
     from headmap.jobs.local import profile_here
     from headmap.jobs.profiler import ProfilerScorer
     from headmap.pictures.heatmap import TOP_SHARE, Picture, draw
+    from headmap.registry.bundled import use_registry
     from headmap.registry.jobs import job_params
     from headmap.registry.maps import get_map, get_scores
-    from headmap.registry.migrations import migrate
     from headmap.registry.session import open_database
 
     info, settings = find_named_model(model, data_dir)
     if rule not in ("aligned", "paper"):
         fail(f"--rule: must be aligned or paper, got {rule!r}", code=2)
     asked = _count(pages)
-    migrate(settings)
+    use_registry(settings)
     quiet_libraries()
     database = open_database(settings)
     try:

@@ -26,6 +26,7 @@ from headmap.http.middleware import (
     SecurityHeadersMiddleware,
     SlashMiddleware,
 )
+from headmap.http.origins import OriginMiddleware
 from headmap.http.problems import OPENAI_ERROR_SCHEMA, PROBLEM_SCHEMA, install_handlers
 from headmap.settings import Settings
 
@@ -77,7 +78,8 @@ def install(
     install_handlers(app)
     keys = KeyRing(settings, stored_keys)
     app.router.redirect_slashes = False
-    # The last added is the outermost: count and name every request, then ask for the key, then look at the body.
+    # The last added is the outermost: count and name every request, ask whose page it is, then for the key, then look
+    # at the body.
     app.add_middleware(HeadMiddleware)
     app.add_middleware(
         BodyLimitMiddleware,
@@ -86,6 +88,7 @@ def install(
         to_disk={"/datasets": settings.max_dataset_bytes},
     )
     app.add_middleware(AuthMiddleware, keys=keys, limits=KeyLimits(settings))
+    app.add_middleware(OriginMiddleware, origins=settings.cors_origins)
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,  # before the key, which a browser's preflight request does not carry
@@ -189,6 +192,7 @@ def _describe_errors(path: str, operation: dict[str, Any], keys: bool) -> None:
         responses.setdefault("413", {"description": "The body is too large"})
         responses.setdefault("429", {"description": "Too many requests; Retry-After says when to come back"})
         responses.setdefault("422", {"description": "Invalid request"})
+        responses.setdefault("403", {"description": "A form or plain text from another site's page"})
     openai = path.startswith("/v1/")
     if openai and (invalid := responses.pop("422", None)) is not None:
         responses["400"] = invalid

@@ -148,6 +148,25 @@ def expire(session: Session, job_id: str, number: int, *, max_attempts: int, bac
     return True
 
 
+def abandon(session: Session, job_id: str, number: int, owner: str, *, max_attempts: int, back_off: float) -> bool:
+    """End the attempt of an owner whose process has ended; False where the shard is no longer its."""
+    job = lock_job(session, job_id)
+    shard = session.get(Shard, (job_id, number), populate_existing=True)
+    if job is None or shard is None or shard.state != ShardState.RUNNING or shard.owner != owner:
+        return False
+    reason = f"worker {owner} ended in the middle"
+    _failed(session, job, shard, reason, permanent=False, max_attempts=max_attempts, back_off=back_off)
+    return True
+
+
+def leased_by(session: Session, owner_prefix: str) -> list[tuple[str, int, str]]:
+    """Running shards of owners with this prefix, as (job id, number, owner)."""
+    query = select(Shard.job_id, Shard.number, Shard.owner).where(
+        Shard.state == ShardState.RUNNING, Shard.owner.startswith(owner_prefix, autoescape=True)
+    )
+    return [(row.job_id, row.number, row.owner) for row in session.execute(query)]
+
+
 def release(session: Session, owner_prefix: str) -> int:
     """Hand back shards of owners with this prefix, when a worker stops; returns how many. None counts as a failure."""
     now = utc_now(session)

@@ -7,7 +7,7 @@ import threading
 
 from headmap.errors import HeadmapError
 from headmap.jobs.broker import Broker
-from headmap.jobs.leases import claim_unannounced, due_leases, expire
+from headmap.jobs.leases import abandon, claim_unannounced, due_leases, expire, leased_by
 from headmap.jobs.submit import ANNOUNCE
 from headmap.registry.jobs import forget_idempotency_keys
 from headmap.registry.session import Database
@@ -42,6 +42,21 @@ def take_back(database: Database, settings: Settings) -> int:
             taken += 1
             logger.warning("shard lost its worker", extra={"job_id": job_id, "shard": number})
     return taken
+
+
+def take_back_from(database: Database, settings: Settings, owner_prefix: str, *, but: str) -> int:
+    """End the attempts of owners with this prefix, whose processes have ended, `but` those with another; returns how
+    many. Raises RegistryUnavailable.
+    """
+    with database.read() as session:
+        held = [one for one in leased_by(session, owner_prefix) if not one[2].startswith(but)]
+    ended = 0
+    for job_id, number, owner in held:
+        with database.write() as session:
+            ended += abandon(
+                session, job_id, number, owner, max_attempts=settings.max_attempts, back_off=settings.retry_seconds
+            )
+    return ended
 
 
 def announce_due(database: Database, broker: Broker, settings: Settings) -> int:

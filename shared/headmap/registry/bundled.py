@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 from headmap.head_scores import HeadScores
 from headmap.models import DEMO_FOLDER, DEMO_MODEL, HEAD_MAP
 from headmap.registry.maps import DEFAULT_ALIAS, Provenance, add_map, set_alias
-from headmap.registry.migrations import migrate
+from headmap.registry.migrations import check_revision, migrate, read_revision
 from headmap.registry.session import Database, open_database
 from headmap.registry.tables import Alias, Map
 from headmap.settings import Settings
@@ -70,6 +70,17 @@ def prepare_registry(settings: Settings) -> None:
         file_bundled_map(database)
     finally:
         database.close()
+
+
+def use_registry(settings: Settings) -> None:
+    """What a command does before using the registry: a first one in the data directory is made, any other only checked.
+
+    Raises RegistryUnavailable for one that is away, older or newer.
+    """
+    if settings.database_url is None and read_revision(settings) is None:
+        prepare_registry(settings)
+    else:
+        check_revision(settings)
 
 
 def file_bundled_map(database: Database, ours: BundledMap | None = None) -> None:

@@ -1,4 +1,8 @@
-"""Bring the registry's tables up to date with the Alembic scripts, in a checkout or an installed wheel."""
+"""Bring the registry's tables up to date with the Alembic scripts, in a checkout or an installed wheel.
+
+Only `python -m services.migrate`, and `headmap up` on a registry of its own, do so. All else compares, and refuses a
+registry that is older or newer than its code: another process may be using it.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +16,7 @@ from sqlalchemy import Connection, pool, text
 from sqlalchemy.exc import InterfaceError, OperationalError
 
 from headmap.errors import RegistryUnavailable
-from headmap.registry.session import open_engine
+from headmap.registry.session import open_database, open_engine
 from headmap.settings import Settings
 
 _LOCK = 0x6865_6164  # an arbitrary number, the same in every process that migrates
@@ -28,7 +32,7 @@ def migrate(settings: Settings, revision: str = "head") -> None:
     """Upgrade (or, to an older `revision` or "base", downgrade) the registry, in one transaction.
 
     Several processes may call it at once: one works, the others wait and find nothing to do. Raises
-    RegistryUnavailable when the database cannot be reached.
+    RegistryUnavailable when the database cannot be reached, or is of a newer version of Headmap.
     """
     if settings.database_url is None:
         settings.data_dir.mkdir(parents=True, exist_ok=True)
@@ -52,6 +56,48 @@ def migrate(settings: Settings, revision: str = "head") -> None:
         engine.dispose()
 
 
+def check_revision(settings: Settings) -> None:
+    """Changes nothing. Raises RegistryUnavailable for a registry that this code cannot use, or cannot reach."""
+    fault = revision_fault(read_revision(settings))
+    if fault is not None:
+        raise RegistryUnavailable(fault)
+
+
+def start_fault(settings: Settings) -> str | None:
+    """Why a service must not start on this registry. One that is away or has no tables yet is waited for."""
+    try:
+        current = read_revision(settings)
+    except RegistryUnavailable:
+        return None
+    return None if current is None else revision_fault(current)
+
+
+def read_revision(settings: Settings) -> str | None:
+    """Where the registry stands; None where it has no tables, or is not there. Raises RegistryUnavailable."""
+    if settings.database_url is None and not Path(str(settings.sql_url.database)).exists():
+        return None
+    database = open_database(settings)
+    try:
+        with database.read() as session:
+            return current_revision(session.connection())
+    finally:
+        database.close()
+
+
+def revision_fault(current: str | None) -> str | None:
+    """Why this code cannot use a registry that stands at `current`, and what to do; None where it can."""
+    known = [step.revision for step in ScriptDirectory(str(scripts_folder())).walk_revisions()]
+    if current == known[0]:
+        return None
+    if current is None:
+        return "the registry has no tables: `python -m services.migrate` makes them"
+    if current in known:
+        return (
+            f"the registry stands at {current}, older than this code: `python -m services.migrate` brings it up to date"
+        )
+    return f"the registry stands at {current}, which this code does not know: use the newer Headmap that migrated it"
+
+
 def current_revision(connection: Connection) -> str | None:
     """The migration the database stands at, None before the first."""
     return MigrationContext.configure(connection).get_current_revision()
@@ -70,5 +116,7 @@ def _move(connection: Connection, revision: str) -> None:
     current = current_revision(connection)
     target = script.get_current_head() if revision == "head" else revision
     known = [step.revision for step in script.walk_revisions()]  # newest first
+    if current is not None and current not in known:
+        raise RegistryUnavailable(str(revision_fault(current)))
     down = revision == "base" or (current in known and target in known and known.index(target) > known.index(current))
     (command.downgrade if down else command.upgrade)(config, revision)
