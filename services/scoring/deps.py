@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from threading import BoundedSemaphore
 from typing import Annotated
 
 from anyio import CapacityLimiter
 from fastapi import Depends, Header, Path, Query, Request
 
+from headmap.http.auth import KEY_NAME
 from headmap.jobs.broker import Broker
+from headmap.registry.jobs import OpenLimits
 from headmap.registry.session import Database
 from headmap.settings import Settings
+from services.scoring.following import Followers
 from services.scoring.schemas import AliasName, DatasetName, ModelName, Revision
 
 UPLOADS_AT_ONCE = 2
@@ -30,6 +34,16 @@ class ScoringState:
     drawing: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(DRAWINGS_AT_ONCE))
     """Threads that draw pictures: those that wait for one keep none from other calls."""
 
+    @cached_property
+    def followers(self) -> Followers:
+        """Clients that follow jobs; made on the event loop."""
+        return Followers(self.database, most=self.settings.max_event_streams)
+
+    @property
+    def open_limits(self) -> OpenLimits:
+        of = self.settings
+        return OpenLimits(of.key_open_jobs, of.key_open_pages, of.max_open_jobs, of.max_open_pages)
+
     def close(self) -> None:
         self.database.close()
 
@@ -39,8 +53,15 @@ def scoring_state(request: Request) -> ScoringState:
     return state
 
 
+def key_name(request: Request) -> str | None:
+    """Of the caller's API key; None where none is asked for."""
+    name: str | None = request.scope.get(KEY_NAME)
+    return name
+
+
 State = Annotated[ScoringState, Depends(scoring_state)]
 
+KeyName = Annotated[str | None, Depends(key_name)]
 JobId = Annotated[str, Path(description="a job's id")]
 MapId = Annotated[str, Path(description="a map's id")]
 Layer = Annotated[int, Path(ge=0, le=99_999, description="from 0")]

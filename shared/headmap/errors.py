@@ -10,7 +10,7 @@
     ├── PayloadTooLarge 413   ImageTooLarge, DatasetTooLarge
     ├── Unauthorized 401
     ├── CrossSite 403
-    ├── TooManyRequests 429   QueueFull, RateLimited; with retry_after
+    ├── TooManyRequests 429   QueueFull, RateLimited, TooManyJobs; with retry_after
     └── Unavailable 503       RegistryUnavailable, DatasetUnavailable, ShuttingDown, OutOfMemory, DeviceFailed
 
 Services turn them into problem documents (RFC 9457) in one handler; nothing else sets a status.
@@ -207,6 +207,15 @@ class RateLimited(TooManyRequests):
     """An API key is used more than it may."""
 
     code = "rate_limited"
+
+
+class TooManyJobs(TooManyRequests):
+    """Jobs that have not ended are as many, or have as many pages, as there may be."""
+
+    code = "too_many_jobs"
+
+    def __init__(self, detail: str, *, retry_after: int = 60) -> None:
+        super().__init__(detail, retry_after=retry_after)
 
 
 class Unavailable(HeadmapError):

@@ -124,6 +124,15 @@ class Settings(BaseSettings):
     synthdog: str = Field(
         "nnethercott/synthdog-en-detection", description="dataset synthdog-en: a Hub id, or a folder of parquet files"
     )
+    key_open_jobs: int = Field(
+        20, ge=1, description="scoring jobs that have not ended, of one key or of all callers without one; then 429"
+    )
+    key_open_pages: int = Field(200_000, ge=1, description="pages in all of those jobs; then 429")
+    max_open_jobs: int = Field(200, ge=1, description="scoring jobs that have not ended, of everybody; then 429")
+    max_open_pages: int = Field(1_000_000, ge=1, description="pages in all of those jobs; then 429")
+    max_event_streams: int = Field(
+        1000, ge=1, description="clients that follow jobs at a time, in each process; then 429"
+    )
     shard_pages: int = Field(8, ge=1, description="pages per shard of a scoring job")
     lease_seconds: float = Field(120.0, gt=0, description="a shard not renewed this long is due again")
     sweep_seconds: float = Field(5.0, gt=0, description="how often workers look for lost shards")
