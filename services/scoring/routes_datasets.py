@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Annotated, Any, BinaryIO, cast
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, BackgroundTasks, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
@@ -17,10 +18,13 @@ from starlette.requests import ClientDisconnect
 from headmap.datasets.check_process import ArchiveCheck
 from headmap.datasets.sources import BUILT_IN, MADE_UP
 from headmap.datasets.uploads import check_name, file_upload
-from headmap.errors import DatasetBuiltIn, InvalidParameter, QueueFull
+from headmap.errors import DatasetBuiltIn, InvalidParameter, QueueFull, RegistryUnavailable
 from headmap.registry.datasets import DatasetRecord, get_dataset, list_datasets, remove_dataset
+from headmap.registry.session import Database
 from services.scoring.deps import UPLOADS_AT_ONCE, Cursor, DatasetPath, Limit, ScoringState, State
 from services.scoring.schemas import DatasetBody, DatasetList, DatasetName
+
+logger = logging.getLogger(__name__)
 
 router = APIRouter(tags=["datasets"])
 
@@ -98,12 +102,20 @@ def show(name: DatasetPath, state: State) -> DatasetBody:
     summary="Remove an upload with its pages",
     responses={**_NO_DATASET, 409: {"description": "A job reads it, or it is built in"}},
 )
-def remove(name: DatasetPath, state: State) -> None:
+def remove(name: DatasetPath, state: State, background: BackgroundTasks) -> None:
     """Maps made from it stay, and keep its name and checksum."""
     if name in BUILT_IN:
         raise DatasetBuiltIn(f"name: {name!r} is built in and cannot be removed", param="name")
     with state.database.write() as session:
         remove_dataset(session, name)
+    background.add_task(_shrink, state.database)
+
+
+def _shrink(database: Database) -> None:
+    try:
+        database.shrink()
+    except RegistryUnavailable as error:
+        logger.warning("the space of a removed dataset is given back after the next one: %s", error)
 
 
 async def _file(request: Request, state: ScoringState, name: str, file: BinaryIO) -> tuple[DatasetRecord, bool]:

@@ -11,7 +11,8 @@
     ├── Unauthorized 401
     ├── CrossSite 403
     ├── TooManyRequests 429   QueueFull, RateLimited, TooManyJobs; with retry_after
-    └── Unavailable 503       RegistryUnavailable, DatasetUnavailable, ShuttingDown, OutOfMemory, DeviceFailed
+    └── Unavailable 503       RegistryUnavailable, RegistryBroken, DatasetUnavailable, ShuttingDown, OutOfMemory,
+                              DeviceFailed
 
 Services turn them into problem documents (RFC 9457) in one handler; nothing else sets a status.
 """
@@ -224,6 +225,12 @@ class Unavailable(HeadmapError):
 
 class RegistryUnavailable(Unavailable):
     code, title = "registry_unavailable", "Registry unavailable"
+
+
+class RegistryBroken(RegistryUnavailable):
+    """The registry's file is damaged, or is none of ours: waiting does not help."""
+
+    title = "Registry broken"
 
 
 class DatasetUnavailable(Unavailable):

@@ -98,6 +98,8 @@ def remove(name: Name, data_dir: DataDir = None) -> None:
 
     if name in BUILT_IN:
         fail(f"{name} is built in and cannot be removed")
-    with open_registry(data_dir) as database, database.write() as session:
-        remove_dataset(session, name)
+    with open_registry(data_dir) as database:
+        with database.write() as session:
+            remove_dataset(session, name)
+        database.shrink()
     typer.echo(f"removed {name}")
