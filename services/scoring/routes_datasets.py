@@ -122,12 +122,19 @@ async def _file(request: Request, state: ScoringState, name: str, file: BinaryIO
     """Check the archive apart from this process and file its pages, for as long as the client is there."""
     check_name(name)
     check = await run_in_threadpool(ArchiveCheck, file, state.settings, seconds=state.settings.dataset_seconds)
+    watch = asyncio.create_task(_give_up_without(request, check))
+    try:
+        return await run_in_threadpool(_check_and_file, state.database, name, check)
+    except asyncio.CancelledError:
+        check.give_up()  # which ends the thread
+        raise
+    finally:
+        watch.cancel()
+
+
+def _check_and_file(database: Database, name: str, check: ArchiveCheck) -> tuple[DatasetRecord, bool]:
     with check:
-        watch = asyncio.create_task(_give_up_without(request, check))
-        try:
-            return await run_in_threadpool(lambda: file_upload(state.database, name, check.upload()))
-        finally:
-            watch.cancel()
+        return file_upload(database, name, check.upload())
 
 
 async def _give_up_without(request: Request, check: ArchiveCheck) -> None:

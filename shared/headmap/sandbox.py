@@ -74,7 +74,8 @@ class Channel:
 class Sandbox:
     """A module of ours that runs as a process for the length of a `with` block.
 
-    `files`: descriptors that it inherits under their own numbers. It calls `confine` first of all.
+    `files`: descriptors that it inherits under their own numbers. It calls `confine` first of all. Raises OSError where
+    no process can be started.
     """
 
     def __init__(
@@ -82,7 +83,8 @@ class Sandbox:
     ) -> None:
         own, other = socket.socketpair()
         self.channel = Channel(own, seconds=seconds)
-        with other:
+        with other, contextlib.ExitStack() as failed:
+            failed.callback(self.channel.close)
             self._process = subprocess.Popen(  # noqa: S603  our own module, no shell
                 [sys.executable, "-P", "-W", "ignore", "-m", module, *arguments],
                 stdin=other.fileno(),
@@ -90,6 +92,7 @@ class Sandbox:
                 env=_environment(),
                 pass_fds=files,
             )
+            failed.pop_all()
 
     def __enter__(self) -> Self:
         return self

@@ -35,7 +35,7 @@ class ArchiveCheck:
     """The check of one archive. Use it as a context: the process ends with the block.
 
     `file` must be a real file; it stays the caller's, who leaves it alone meanwhile. `seconds`: for the check, and for
-    all that is done with its pages.
+    all that is done with its pages. Raises Unavailable where no process can be started.
     """
 
     def __init__(self, file: BinaryIO, limits: UploadLimits, *, seconds: float) -> None:
@@ -43,7 +43,11 @@ class ArchiveCheck:
         told = (limits.max_dataset_bytes, limits.max_image_bytes, limits.max_image_pixels)
         file.flush()
         number = file.fileno()
-        self._sandbox = Sandbox(__name__, [str(number), str(seconds), *map(str, told)], seconds=seconds, files=[number])
+        arguments = [str(number), str(seconds), *map(str, told)]
+        try:
+            self._sandbox = Sandbox(__name__, arguments, seconds=seconds, files=[number])
+        except OSError as error:
+            raise Unavailable(f"archive: no process can be started to look it through ({error})") from error
 
     def __enter__(self) -> ArchiveCheck:
         return self

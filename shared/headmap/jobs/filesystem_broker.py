@@ -52,7 +52,11 @@ class Channel(filesystem.Channel):
         aside.replace(Path(self.data_folder_out) / name)
 
     def _get(self, queue: str, timeout: float | None = None) -> dict[str, Any]:
-        for name in sorted(os.listdir(self.data_folder_in)):
+        try:
+            names = sorted(os.listdir(self.data_folder_in))
+        except OSError as error:
+            raise Empty from error  # the data directory is away, which readiness tells; it may come back
+        for name in names:
             if name.partition(".")[2] != f"{queue}.msg":
                 continue
             taken = Path(self.processed_folder) / name

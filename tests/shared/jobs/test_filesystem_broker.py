@@ -99,3 +99,17 @@ def test_what_is_no_message_is_set_aside_and_the_rest_goes_on(tmp_path: Path, ca
     assert len(list((tmp_path / "broker" / "refused").iterdir())) == len(files) + 3
     told = [record.getMessage() for record in caplog.records if "no message of ours" in record.getMessage()]
     assert len(told) == len(files) + 3, "each is named once"
+
+
+def test_a_queue_that_is_away_is_empty_until_it_is_back(tmp_path: Path) -> None:
+    settings = Settings(data_dir=tmp_path)
+    app = create_celery(settings)
+    CeleryBroker(app).enqueue([("job", 1)])
+    queue, elsewhere = tmp_path / "broker" / "queue", tmp_path / "elsewhere"
+    with app.connection_for_read() as connection:
+        consumer = connection.SimpleQueue(QUEUE, no_ack=True)
+        queue.rename(elsewhere)
+        with pytest.raises((consumer.Empty, OperationalError)):
+            consumer.get(block=False)
+        elsewhere.rename(queue)
+        assert json.loads(consumer.get(block=False).body)[0] == ["job", 1]
