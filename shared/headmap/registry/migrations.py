@@ -12,9 +12,8 @@ from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, pool, text
+from sqlalchemy import Connection, inspect, pool, text
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 
 from headmap.errors import RegistryBroken, RegistryUnavailable
@@ -115,7 +114,9 @@ def revision_fault(current: str | None) -> str | None:
 
 def current_revision(connection: Connection) -> str | None:
     """The migration the database stands at, None before the first."""
-    return MigrationContext.configure(connection).get_current_revision()
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    return connection.scalar(text("SELECT version_num FROM alembic_version"))
 
 
 def head_revision() -> str | None:
