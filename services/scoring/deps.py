@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, field
 from functools import cached_property
-from threading import BoundedSemaphore
 from typing import Annotated
 
 from anyio import CapacityLimiter
@@ -29,8 +29,8 @@ class ScoringState:
     settings: Settings
     database: Database
     broker: Broker
-    uploads: BoundedSemaphore = field(default_factory=lambda: BoundedSemaphore(UPLOADS_AT_ONCE))
-    """Held by each upload: they take disk and a core."""
+    uploads: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(UPLOADS_AT_ONCE))
+    """Held by each upload that has arrived, while it is looked through: that takes disk and a core."""
     drawing: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(DRAWINGS_AT_ONCE))
     """Threads that draw pictures: those that wait for one keep none from other calls."""
 

@@ -30,6 +30,7 @@ router = APIRouter(tags=["datasets"])
 
 _RETRY_SECONDS = 5
 _LOOK_SECONDS = 0.5
+_PLACE_SECONDS = 60
 _LOCATION = {"Location": {"description": "/datasets/{name}", "schema": {"type": "string"}}}
 _NO_DATASET: dict[int | str, dict[str, Any]] = {404: {"description": "No such dataset"}}
 _ARCHIVE = {"type": "string", "format": "binary", "description": "zip, tar or tar.gz"}
@@ -63,15 +64,13 @@ async def add(
     """An archive of pictures and their `pages.jsonl`, as `headmap pages` writes them: as the body, or in a form."""
     if name is not None:
         check_name(name)  # before the body is read
-    if not state.uploads.acquire(blocking=False):
-        raise QueueFull(f"{UPLOADS_AT_ONCE} uploads are under way", retry_after=_RETRY_SECONDS)
-    try:
-        async with _received(request) as (file, named):
-            if (chosen := name or named) is None:
-                raise InvalidParameter("name: missing", param="name")
+    if state.uploads.locked():
+        raise _full()
+    async with _received(request) as (file, named):
+        if (chosen := name or named) is None:
+            raise InvalidParameter("name: missing", param="name")
+        async with _place(state.uploads):  # for what is here, so that those who send slowly hold none
             record, created = await _file(request, state, chosen, file)
-    finally:
-        state.uploads.release()
     response.status_code = 201 if created else 200
     response.headers["Location"] = f"/datasets/{record.name}"
     return DatasetBody.of(record)
@@ -145,6 +144,24 @@ async def _give_up_without(request: Request, check: ArchiveCheck) -> None:
 
 def _built_in(name: str) -> DatasetBody:
     return DatasetBody(name=name, kind="made-up" if name in MADE_UP else "public")
+
+
+@asynccontextmanager
+async def _place(uploads: asyncio.Semaphore) -> AsyncIterator[None]:
+    """One of the places of `uploads`, for which what has arrived waits a while. Raises QueueFull."""
+    try:
+        async with asyncio.timeout(_PLACE_SECONDS):
+            await uploads.acquire()
+    except TimeoutError:
+        raise _full() from None
+    try:
+        yield
+    finally:
+        uploads.release()
+
+
+def _full() -> QueueFull:
+    return QueueFull(f"{UPLOADS_AT_ONCE} uploads are under way", retry_after=_RETRY_SECONDS)
 
 
 @asynccontextmanager

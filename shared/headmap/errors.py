@@ -8,11 +8,13 @@
     ├── Conflict 409          JobEnded, NoMapForModel, IdempotencyConflict, MapMismatch, KeyNameTaken,
     │                         DatasetExists, DatasetInUse, DatasetBuiltIn
     ├── PayloadTooLarge 413   ImageTooLarge, DatasetTooLarge
+    ├── MalformedRequest 400  HeadTooLarge 431
+    ├── RequestTimeout 408
     ├── Unauthorized 401
     ├── CrossSite 403
-    ├── TooManyRequests 429   QueueFull, RateLimited, TooManyJobs; with retry_after
+    ├── TooManyRequests 429   QueueFull, RateLimited, TooManyJobs, BodiesTooLarge; with retry_after
     └── Unavailable 503       RegistryUnavailable, RegistryBroken, DatasetUnavailable, ShuttingDown, OutOfMemory,
-                              DeviceFailed
+                              DeviceFailed, TooManyConnections
 
 Services turn them into problem documents (RFC 9457) in one handler; nothing else sets a status.
 """
@@ -178,6 +180,22 @@ class DatasetTooLarge(PayloadTooLarge):
     code, title = "dataset_too_large", "Dataset too large"
 
 
+class MalformedRequest(HeadmapError):
+    """What arrived is not HTTP."""
+
+    code, status, title = "malformed_request", 400, "Malformed request"
+
+
+class HeadTooLarge(MalformedRequest):
+    code, status, title = "head_too_large", 431, "Request head too large"
+
+
+class RequestTimeout(HeadmapError):
+    """The request arrives too slowly."""
+
+    code, status, title = "request_timeout", 408, "Request timeout"
+
+
 class Unauthorized(HeadmapError):
     code, status, title = "unauthorized", 401, "Unauthorized"
 
@@ -219,8 +237,18 @@ class TooManyJobs(TooManyRequests):
         super().__init__(detail, retry_after=retry_after)
 
 
+class BodiesTooLarge(TooManyRequests):
+    """The bodies of requests at work take as much as they may."""
+
+
 class Unavailable(HeadmapError):
     code, status, title = "unavailable", 503, "Unavailable"
+
+
+class TooManyConnections(Unavailable):
+    """All connections that the server takes have a request at work."""
+
+    code, title = "too_many_connections", "Too many connections"
 
 
 class RegistryUnavailable(Unavailable):

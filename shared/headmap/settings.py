@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+from ipaddress import ip_network
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_origin
 
@@ -117,7 +118,31 @@ class Settings(BaseSettings):
     max_request_pixels: int = Field(160_000_000, ge=1, description="of all pictures of one request")
     max_images: int = Field(16, ge=1, description="in one request")
     max_body_bytes: int = Field(64 * 2**20, ge=1, description="of one request")
-    max_bodies_bytes: int = Field(2**30, ge=1, description="of all requests at work in a process; then 429")
+    max_bodies_bytes: int = Field(
+        2**30,
+        ge=2,
+        description="of all requests at work in a process; then 429. One key (or address, without keys) holds at most "
+        "as many bytes as are left for all others",
+    )
+    max_spool_bytes: int = Field(
+        2**32, ge=2, description="of all uploads that a process has on disk, shared out as max_bodies_bytes; then 429"
+    )
+    body_min_rate: int = Field(
+        16_384, ge=1, description="bytes per second at which a body must arrive on average; slower ones get 408"
+    )
+    body_grace_seconds: float = Field(20.0, gt=0, description="how far a body may fall behind body_min_rate")
+    body_seconds: float = Field(3600.0, gt=0, description="a body must have arrived within this time; then 408")
+    header_seconds: float = Field(10.0, gt=0, description="a connection that sends no whole request head is closed")
+    reader_seconds: float = Field(120.0, gt=0, description="a client that reads nothing of its answer is hung up on")
+    max_connections: int = Field(
+        4096,
+        ge=1,
+        description="to one process; fewer where it may open fewer files. Beyond them the one that is idle longest is "
+        "closed; where none is idle, 503",
+    )
+    trusted_proxies: tuple[str, ...] = Field(
+        ("127.0.0.1", "::1"), description="addresses and networks whose X-Forwarded-For and -Proto are believed"
+    )
 
     max_dataset_bytes: int = Field(2**30, ge=1, description="of one uploaded dataset, packed or unpacked")
     dataset_seconds: float = Field(900.0, gt=0, description="time to look an uploaded dataset through and file it")
@@ -206,6 +231,16 @@ class Settings(BaseSettings):
     @classmethod
     def _known_counter(cls, value: str | None) -> str | None:
         return None if value is None else check_url(value, r"rediss?")
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _known_networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for item in value:
+            try:
+                ip_network(item)
+            except ValueError as error:
+                raise ValueError(f"{item!r} is no address or network, as 10.0.0.0/8") from error
+        return value
 
     @field_validator("log_level")
     @classmethod
