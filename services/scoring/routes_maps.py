@@ -14,7 +14,7 @@ from headmap.head_scores import HeadScores, compare
 from headmap.models import ModelInfo, find_model
 from headmap.page_sums import Z95
 from headmap.registry import maps
-from headmap.registry.maps import MapRecord, Provenance
+from headmap.registry.maps import MapRecord
 from headmap.settings import Settings
 from services.scoring import deps
 from services.scoring.deps import MapId, ScoringState, State
@@ -50,12 +50,7 @@ def import_map(body: MapImport, state: State, caller: deps.Caller, response: Res
     info = _model_here(body.model, state.settings)
     if info is not None:
         _check_shape(scores, info)
-    provenance = Provenance(
-        model=body.model,
-        revision=body.revision,
-        architecture=info.architecture if info else None,
-        dataset="import",
-    )
+    provenance = maps.imported(body.model, body.revision, info.architecture if info else None)
     with state.database.write() as session:
         map_id = maps.add_map(session, provenance, scores, promote=body.promote, by=caller)
         record = maps.get_map(session, map_id)
