@@ -97,12 +97,19 @@ class Settings(BaseSettings):
     default_kv_ratio: float | None = Field(
         None, gt=0, le=1, description="requests that bring no kv: sparsemm at this share of the prompt; full when unset"
     )
-    prepare_workers: int = Field(2, ge=1, description="threads that make prompts, and processes that decode pictures")
+    prepare_workers: int = Field(
+        2, ge=1, description="threads that make prompts, and processes that decode pictures for one key or address"
+    )
     drain_seconds: float = Field(30.0, ge=0, description="SIGTERM lets running requests finish this long")
 
     image_url_hosts: tuple[str, ...] = Field((), description="hosts whose image URLs are fetched; none by default")
-    image_url_seconds: float = Field(10.0, gt=0, description="time to fetch one")
-    image_decode_seconds: float = Field(60.0, gt=0, description="time to decode one picture, however it came")
+    image_url_seconds: float = Field(10.0, gt=0, description="time to fetch all pictures of one request")
+    image_decode_seconds: float = Field(
+        30.0, gt=0, description="time to decode all pictures of one request, however they came"
+    )
+    grammar_seconds: float = Field(
+        5.0, gt=0, description="time to compile the grammar of one answer: a schema, an expression; then 422"
+    )
     max_image_bytes: int = Field(20 * 2**20, ge=1, description="of one picture's file")
     max_image_pixels: int = Field(40_000_000, ge=1, description="of one picture, told by its header")
     max_request_pixels: int = Field(160_000_000, ge=1, description="of all pictures of one request")
@@ -111,8 +118,8 @@ class Settings(BaseSettings):
     max_bodies_bytes: int = Field(
         2**30,
         ge=2,
-        description="of all requests at work in a process; then 429. One key (or address, without keys) holds at most "
-        "as many bytes as are left for all others",
+        description="of all requests at work in a process, with pictures fetched and decoded; then 429. One key (or "
+        "address, without keys) holds at most as many bytes as are left for all others",
     )
     max_spool_bytes: int = Field(
         2**32, ge=2, description="of all uploads that a process has on disk, shared out as max_bodies_bytes; then 429"

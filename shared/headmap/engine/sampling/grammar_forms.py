@@ -1,4 +1,4 @@
-"""From what a request asks of its answer to a grammar in llguidance's words: JSON of a schema, a regular expression, one
+"""From the form that a request asks for to a grammar in llguidance's words: JSON of a schema, a regular expression, one
 of some texts, a grammar's language. All checks that need no compiling are here. Knows no torch.
 """
 

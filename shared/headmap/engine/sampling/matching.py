@@ -25,9 +25,7 @@ _LEAST_FORCED = 256
 
 def tokenizer_of(vocabulary: Vocabulary, eos: frozenset[int]) -> llguidance.LLTokenizer:
     """What grammars of one model are compiled with; takes about a second for 150,000 tokens."""
-    return llguidance.LLTokenizer(
-        llguidance.TokenizerWrapper(_Tokens(vocabulary, eos)), eos_token=sorted(eos) or None
-    )
+    return llguidance.LLTokenizer(llguidance.TokenizerWrapper(_Tokens(vocabulary, eos)), eos_token=sorted(eos) or None)
 
 
 def compiled(tokenizer: llguidance.LLTokenizer, described: str, field: str) -> llguidance.LLMatcher:
