@@ -120,10 +120,9 @@ def _of_tiff(data: bytes) -> str | None:
         (place,) = struct.unpack_from(f"{order}{place_form}", data, at)
         (length,) = struct.unpack_from(f"{order}{length_form}", data, place)
         place += struct.calcsize(f"{order}{length_form}")
-        for number in range(min(length, 65_535)):
-            tag, _, count = struct.unpack_from(
-                f"{order}{entry}", data, place + number * struct.calcsize(f"{order}{entry}")
-            )
+        size = struct.calcsize(f"{order}{entry}")
+        for start in range(place, place + size * min(length, 65_535), size):
+            tag, _, count = struct.unpack_from(f"{order}{entry}", data, start)
             if tag in _PIECES and count > MAX_STRIPS:
                 return f"more than {MAX_STRIPS} strips or tiles"
     except (struct.error, KeyError):
