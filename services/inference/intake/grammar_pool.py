@@ -70,6 +70,7 @@ def _begin(helper: Helper, name: str, model: OpenedModel) -> None:
     try:
         helper.send(head, b"".join(pieces))
         helper.receive()
+        helper.answered()
     except (EOFError, OSError) as error:
         code = helper.lost(error)
         raise Unavailable(f"the process that tries grammars ended ({code})") from error
@@ -84,9 +85,10 @@ def _try(helper: Helper, name: str, form: AnswerForm) -> str:
         answer, described = helper.receive()
     except (EOFError, OSError) as error:
         code = helper.lost(error)
-        logger.warning("the process that tried a grammar ended with %s", code)
+        if code is not None:
+            logger.warning("the process that tried a grammar ended with %s", code)
         raise InvalidParameter(f"{form.field}: compiling its grammar fails ({code})", param=form.field) from error
-    helper.end()
+    helper.answered()
     if "detail" in answer:
         raise InvalidParameter(answer["detail"], param=form.field)
     return described.decode()

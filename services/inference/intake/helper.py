@@ -29,9 +29,9 @@ _Running = tuple["subprocess.Popen[bytes]", socket.socket]
 class Helper:
     """One process of `module`, started when it is needed, and its successor when it ends.
 
-    One thread at a time talks to it, a task after another: `begin`, what there is to send and to receive, `end`. Any
-    thread may `kill` or `close`; whoever talks meanwhile gets an EOFError or OSError. `told`: what the process that
-    runs has been told for tasks to come.
+    One thread at a time talks to it, a task after another: `begin`, then `send`, what there is to receive, and
+    `answered`, once or several times. Any thread may `kill` or `close`; whoever talks meanwhile gets an EOFError or
+    OSError. `told`: what the process that runs has been told for tasks to come.
     """
 
     def __init__(self, module: ModuleType, arguments: Sequence[object] = ()) -> None:
@@ -39,7 +39,7 @@ class Helper:
         self._running: _Running | None = None
         self._killed: list[_Running] = []
         self._tasks = 0
-        self._in_task = self._closed = False
+        self._owes = self._closed = False
         self._lock = threading.Lock()
         self.told: set[str] = set()
 
@@ -47,14 +47,9 @@ class Helper:
     def pid(self) -> int | None:
         return None if self._running is None else self._running[0].pid
 
-    @property
-    def in_task(self) -> bool:
-        """Whether a task has begun and not ended: what the process says next belongs to it."""
-        return self._in_task
-
     def begin(self) -> None:
         """Start a task, and a process where none runs. Raises ShuttingDown."""
-        if self._in_task or self._tasks >= TASKS_PER_PROCESS:
+        if self._owes or self._tasks >= TASKS_PER_PROCESS:
             self.kill()
         with self._lock:
             if self._closed:
@@ -63,13 +58,14 @@ class Helper:
             if self._running is None:
                 self._running, self._tasks, self.told = self._start(), 0, set()
         self._tasks += 1
-        self._in_task = True
-
-    def end(self) -> None:
-        self._in_task = False
 
     def send(self, head: Head, body: bytes | bytearray = b"") -> None:
+        self._owes = True
         send(self._channel(), head, body)
+
+    def answered(self) -> None:
+        """All of an answer has been received. A process that still owes one is of no use for another task."""
+        self._owes = False
 
     def receive(self) -> tuple[Head, bytearray]:
         return receive(self._channel())
@@ -81,11 +77,14 @@ class Helper:
         receive_into(self._channel(), view)
 
     def lost(self, error: Exception) -> int | None:
-        """The exit code of the process that talks no more, once it is ended. Raises ShuttingDown where `close` did."""
+        """The exit code of the process that talks no more, once it is ended, or None where `kill` did that.
+
+        Raises ShuttingDown where `close` did.
+        """
         with self._lock:
             running, self._running = self._running, None
             closed = self._closed
-        self._in_task = False
+        self._owes = False
         if closed:
             raise ShuttingDown("the server is shutting down") from error
         if running is None:
@@ -102,7 +101,7 @@ class Helper:
         """End the process that runs, if one does, whatever it is at. Does not wait."""
         with self._lock:
             running, self._running = self._running, None
-            self._in_task = False
+            self._owes = False
             if running is not None:
                 running[0].kill()
                 with contextlib.suppress(OSError):  # it may have gone already

@@ -99,8 +99,6 @@ class HelperPool:
         def give(future: asyncio.Future[Any] | None) -> None:
             if future is not None and not future.cancelled():
                 future.exception()  # nobody else asks for it where the job was left
-            if helper.in_task:  # left between two steps
-                helper.kill()
             self._slots.give(caller, helper)
 
         try:

@@ -18,7 +18,7 @@ from headmap.http.receiving import RequestBytes
 from headmap.settings import Settings
 from services.inference.intake import image_process
 from services.inference.intake.helper import Helper
-from services.inference.intake.helper_pool import HelperPool, Job
+from services.inference.intake.helper_pool import HelperPool
 from services.inference.intake.images import EncodedImage, ImageSource
 
 logger = logging.getLogger(__name__)
@@ -59,26 +59,21 @@ class ImagePool:
                     async with asyncio.timeout_at(deadline):
                         width, height = await job.do(partial(_open, source=source))
                         pixels += width * height
-                        await self._check(job, source, held, pixels, BYTES_PER_PIXEL * width * height)
+                        self._check(source, pixels)
+                        held.take(BYTES_PER_PIXEL * width * height, source.field)
                         images.append(await job.do(partial(_decode, source=source)))
                 except TimeoutError as error:
                     seconds = f"{self._seconds:g} seconds, the time of all pictures of a request"
                     raise InvalidImage(f"{source.name}: not decoded within {seconds}", param=source.field) from error
             yield images
 
-    async def _check(self, job: Job, source: Source, held: RequestBytes, pixels: int, size: int) -> None:
-        """Take the memory of a picture of `size` bytes, or let go of the picture. Raises as `decoded`."""
-        try:
-            if pixels > self._most_pixels:
-                raise ImageTooLarge(
-                    f"{source.name}: pictures up to it have {pixels} pixels; at most {self._most_pixels} are allowed "
-                    "in a request",
-                    param=source.field,
-                )
-            held.take(size, source.field)
-        except Exception:
-            await job.do(_leave)
-            raise
+    def _check(self, source: Source, pixels: int) -> None:
+        if pixels > self._most_pixels:
+            raise ImageTooLarge(
+                f"{source.name}: pictures up to it have {pixels} pixels; at most {self._most_pixels} are allowed in a "
+                "request",
+                param=source.field,
+            )
 
     def close(self) -> None:
         """End all processes, at work or not."""
@@ -99,26 +94,19 @@ def _open(helper: Helper, source: Source) -> tuple[int, int]:
 
 def _decode(helper: Helper, source: Source) -> Image.Image:
     try:
-        helper.send({"wanted": True})
+        helper.send({})
         image = _receive_picture(helper, *_size(helper, source))
     except (EOFError, OSError) as error:
         raise _ended(helper, source, error) from error
-    helper.end()
+    helper.answered()
     return image
 
 
-def _leave(helper: Helper) -> None:
-    try:
-        helper.send({"wanted": False})
-    except (EOFError, OSError) as error:
-        helper.lost(error)
-    helper.end()
-
-
 def _size(helper: Helper, source: Source) -> tuple[int, int]:
-    head, _ = helper.receive_head()
+    head, length = helper.receive_head()
+    if not length:
+        helper.answered()
     if "code" in head:
-        helper.end()
         raise _REFUSALS[head["code"]](head["detail"], param=source.field)
     return head["width"], head["height"]
 
@@ -128,7 +116,8 @@ def _ended(helper: Helper, source: Source, error: Exception) -> Unavailable:
         code = helper.lost(error)
     except ShuttingDown as closed:
         return closed
-    logger.warning("the process that decoded a picture ended with %s", code)
+    if code is not None:
+        logger.warning("the process that decoded a picture ended with %s", code)
     return Unavailable(f"{source.name}: the process that decoded it ended ({code})", param=source.field)
 
 

@@ -13,7 +13,7 @@ from headmap.errors import InvalidParameter
 
 # Of one mask: about 7 ms of lexing and 10 ms of parsing. Most need a hundredth, with a vocabulary of 150,000 tokens.
 _LIMITS = llguidance.LLParserLimits(
-    initial_lexer_fuel=1_000_000,
+    initial_lexer_fuel=200_000,
     step_lexer_fuel=100_000,
     step_max_items=20_000,
     max_lexer_states=50_000,
