@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import signal
 import subprocess
@@ -85,11 +84,7 @@ def pids(pool: GrammarPool) -> list[int]:
 @pytest.mark.parametrize(
     ("kind", "value", "text"),
     [
-        (
-            "json_schema",
-            {"const": {"é": [1, "x"]}},
-            json.dumps({"é": [1, "x"]}, ensure_ascii=False, separators=(",", ":")),
-        ),
+        ("json_schema", {"const": {"é": [1, "x"]}}, '{"é":[1,"x"]}'),
         ("regex", "ab{3}c", "abbbc"),
         ("choice", ["yes"], "yes"),
         ("grammar", 'start: "a" "b"', "ab"),
