@@ -21,7 +21,7 @@ DEADLINE = 5.0
 
 @dataclass(frozen=True)
 class Form:
-    """`make`: fields of a chat request. Its answer is any below 500; an ordinary question beside it is answered soon."""
+    """`make`: fields of a chat request. It may be answered anything below 500, and a question beside it soon."""
 
     name: str
     make: Callable[[Random], dict[str, Any]]
