@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 
 from fastapi import APIRouter, Request, Response
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
+from headmap.errors import InvalidParameter
 from services.dashboard.relay import OurPage
 from services.dashboard.sessions import SESSION_COOKIE
 from services.dashboard.state import Key, State
@@ -18,14 +19,6 @@ class KeyBody(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     key: SecretStr = Field(min_length=1, max_length=1024)
-
-    @field_validator("key")
-    @classmethod
-    def _fits_a_header(cls, value: SecretStr) -> SecretStr:
-        key = value.get_secret_value().strip()
-        if re.fullmatch(r"[\x21-\x7e]+", key) is None:
-            raise ValueError("must be printable ASCII without spaces")
-        return SecretStr(key)
 
 
 class SessionBody(BaseModel):
@@ -41,12 +34,13 @@ async def show(key: Key) -> SessionBody:
 
 @router.post("")
 async def begin(body: KeyBody, request: Request, response: Response, state: State) -> SessionBody:
-    """Raises Unauthorized where the services refuse the key, Unavailable where none can be asked."""
-    await state.door.ask(body.key)
+    """Raises InvalidParameter, and as `Door.ask`."""
+    key = _sendable(body.key)
+    await state.door.ask(key)
     state.sessions.close(request.cookies.get(SESSION_COOKIE))
     response.set_cookie(
         SESSION_COOKIE,
-        state.sessions.open(body.key),
+        state.sessions.open(key),
         httponly=True,
         samesite="strict",
         secure=request.headers.get("x-forwarded-proto", request.url.scheme) == "https",
@@ -59,3 +53,11 @@ async def end(request: Request, response: Response, state: State) -> SessionBody
     state.sessions.close(request.cookies.get(SESSION_COOKIE))
     response.delete_cookie(SESSION_COOKIE, httponly=True, samesite="strict")
     return SessionBody(has_key=False)
+
+
+def _sendable(key: SecretStr) -> SecretStr:
+    """`key` without blanks around it. Raises InvalidParameter, which keeps it to itself, where no header takes it."""
+    text = key.get_secret_value().strip()
+    if re.fullmatch(r"[\x21-\x7e]+", text) is None:
+        raise InvalidParameter("key: must be printable ASCII without spaces", param="key")
+    return SecretStr(text)

@@ -25,6 +25,7 @@ logger = logging.getLogger(__name__)
 _LAST_ANSWERS_SECONDS = 5
 _END_SECONDS = 30
 _KEEP_ALIVE_SECONDS = 5  # the gateway gives idle connections up before
+_ACCEPTED_A_TURN = 256  # of the event loop, before any of them is counted
 _TICKS_BETWEEN_LOOKS = 5  # of uvicorn's, a tenth of a second each
 _TICKS_A_SECOND = 10
 _FILE_SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
@@ -55,7 +56,7 @@ class Server(uvicorn.Server):
             forwarded_allow_ips=list(settings.trusted_proxies),
             timeout_keep_alive=_KEEP_ALIVE_SECONDS,
             timeout_graceful_shutdown=round(settings.drain_seconds) + _LAST_ANSWERS_SECONDS,
-            backlog=max(16, min(2048, most // 4)),  # so many are accepted before one is counted
+            backlog=max(16, min(_ACCEPTED_A_TURN, most // 4)),
         )
         super().__init__(config)
         self._app, self._drain_seconds = app, settings.drain_seconds
@@ -76,8 +77,10 @@ class Server(uvicorn.Server):
                 end = threading.Timer(self._drain_seconds + _LAST_ANSWERS_SECONDS + _END_SECONDS, os._exit, (1,))
                 end.daemon = True
                 end.start()
+        now = asyncio.get_running_loop().time()
+        self.connections.expire(now)
         if counter % _TICKS_A_SECOND == 0:
-            self.connections.look(asyncio.get_running_loop().time())
+            self.connections.look(now)
         return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:

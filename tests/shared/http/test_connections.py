@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import resource
 import threading
@@ -168,12 +169,28 @@ def test_what_is_not_http_gets_a_problem(sent: bytes, status: int, code: str) ->
 def test_chunks_of_a_useful_size_pass_and_so_do_pipelined_requests() -> None:
     with serving() as (_, url):
         body = (b"400\r\n" + b"x" * 1024 + b"\r\n") * 5000 + b"0\r\n\r\n"
-        few = CHUNKED + b"1\r\nx\r\n" * 900 + b"0\r\n\r\n"
+        few = CHUNKED + b"1\r\nx\r\n" * 500 + b"0\r\n\r\n"
         last = GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
         answer = read_to_end(connect(url, CHUNKED + body + few + GET + last))
         assert answer.count(b"HTTP/1.1 200 ") == 4
         assert b"\r\n\r\n5120000HTTP" in answer
-        assert b"\r\n\r\n900HTTP" in answer
+        assert b"\r\n\r\n500HTTP" in answer
+
+
+async def test_files_that_run_out_are_counted_and_not_told_each_time(caplog: pytest.LogCaptureFixture) -> None:
+    server = Server(FastAPI(), Settings())
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(server._handle)
+    try:
+        for _ in range(100):
+            loop.call_exception_handler({"message": "accept", "exception": OSError(errno.EMFILE, "too many")})
+        assert caplog.records == []
+        server.connections.look(loop.time())
+        assert ["100 times there was no file" in record.message for record in caplog.records] == [True]
+        loop.call_exception_handler({"message": "another", "exception": OSError(errno.EIO, "broken")})
+        assert caplog.records[-1].message == "another"
+    finally:
+        loop.set_exception_handler(None)
 
 
 def test_the_file_limit_is_raised_and_connections_stay_below_it() -> None:
