@@ -64,7 +64,11 @@ class Database:
     @contextmanager
     def write(self) -> Iterator[Session]:
         """A session whose transaction commits at the end of the block, or rolls back when the block raises."""
-        with _translated(self.engine.url.database), Session(self.engine, expire_on_commit=False) as session, session.begin():
+        with (
+            _translated(self.engine.url.database),
+            Session(self.engine, expire_on_commit=False) as session,
+            session.begin(),
+        ):
             yield session
 
     def patiently(self, work: Callable[[Session], T], *, seconds: float = 30.0) -> T:
