@@ -12,7 +12,8 @@ from headmap.errors import ImageTooLarge, InvalidImage
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 # The media type may be missing or wrong, since the bytes tell the format.
-_DATA = re.compile(r"data:([^,]{0,1024}),", re.IGNORECASE)
+_DATA = re.compile(r"\s{0,64}data:([^,]{0,1024}),", re.IGNORECASE)
+_LONGEST_HEAD = 1100
 _WHITESPACE = b"\t\n\r "
 _FROM_URL_SAFE = bytes.maketrans(b"-_", b"+/")
 # characters of base64 that a URL may have escaped
@@ -66,19 +67,15 @@ def read_inline(source: ImageSource, limits: Limits) -> EncodedImage:
     Base64 may have line breaks, the alphabet of URLs and no padding; a data: URL without `;base64` holds escaped bytes
     (RFC 2397). Raises InvalidImage for anything else, other schemes included, and ImageTooLarge.
     """
+    check_length(source, limits.max_image_bytes)  # before anything is copied
     text = payload = source.text.lstrip()
-    escaped = False
-    if (match := _DATA.match(text)) is not None:
+    match, escaped = _head(text)
+    if match is not None:
         payload = text[match.end() :]
-        escaped = "base64" not in (parameter.strip().lower() for parameter in match[1].split(";"))
     elif _SCHEME.match(text):
         raise InvalidImage(
             f"{source.name}: must be an http(s) URL, a data: URL or base64, got {_start(text)}", param=source.field
         )
-    # Four characters of base64 hold three bytes, three escaped ones a byte; the check comes before the copy.
-    fewest = len(payload) // 3 if escaped else len(payload) * 3 // 4
-    if fewest > limits.max_image_bytes * 1.05 + 16:
-        raise too_many_bytes(source, limits.max_image_bytes)
     try:
         data = unquote_to_bytes(payload) if escaped else _from_base64(payload.encode("utf-8", "replace"))
     except (binascii.Error, ValueError) as error:
@@ -88,6 +85,23 @@ def read_inline(source: ImageSource, limits: Limits) -> EncodedImage:
     if not data:
         raise InvalidImage(f"{source.name}: is empty", param=source.field)
     return EncodedImage(data, source.field, source.number)
+
+
+def check_length(source: ImageSource, max_image_bytes: int) -> None:
+    """Raises ImageTooLarge for a text that holds more bytes, told by its length alone; blank space counts a little."""
+    _, escaped = _head(source.text)
+    # Four characters of base64 hold three bytes, three escaped ones a byte.
+    fewest = len(source.text) // 3 if escaped else len(source.text) * 3 // 4
+    if not source.is_url and fewest > max_image_bytes * 1.05 + _LONGEST_HEAD:
+        raise too_many_bytes(source, max_image_bytes)
+
+
+def _head(text: str) -> tuple[re.Match[str] | None, bool]:
+    """What a data: URL has before its bytes, and whether these are escaped (RFC 2397) and not base64."""
+    match = _DATA.match(text)
+    if match is None:
+        return None, False
+    return match, "base64" not in (parameter.strip().lower() for parameter in match[1].split(";"))
 
 
 def _from_base64(encoded: bytes) -> bytes:

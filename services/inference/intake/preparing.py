@@ -16,12 +16,13 @@ from PIL import Image
 from headmap.engine.sampling.grammar import Grammar
 from headmap.errors import HeadmapError, ImageTooLarge, InvalidImage, InvalidParameter, QueueFull
 from headmap.families.base import PreparedPrompt
+from headmap.http.costs import MAX_NESTED_JSON, Allowance, characters
 from headmap.settings import Settings
 from services.inference.asked import AnswerForm, AskedRequest
 from services.inference.intake.conversation import Conversation
 from services.inference.intake.fetching import ImageFetcher
 from services.inference.intake.image_pool import ImagePool
-from services.inference.intake.images import EncodedImage, ImageSource
+from services.inference.intake.images import EncodedImage, ImageSource, check_length
 from services.inference.served_model import OpenedModel, ServedModel
 from services.inference.tools.requests import with_ids_for
 
@@ -66,6 +67,8 @@ class Intake:
                 return Prepared(await run(model.prompts.prepare_tokens, asked.prompt), grammar)
             _check_template(model, asked.prompt)
             sources = asked.prompt.images
+            for source in sources:
+                check_length(source, self._settings.max_image_bytes)
             fetched = [await self._fetcher.fetch(source) if source.is_url else source for source in sources]
             prompt, digests = await run(self._make_prompt, model, asked.prompt, fetched, asked.session is not None)
             return Prepared(prompt, grammar, digests)
@@ -126,6 +129,7 @@ def _refusal(
 
 
 def _make_grammar(model: OpenedModel, form: AnswerForm) -> Grammar:
+    Allowance(MAX_NESTED_JSON, "characters").spend(characters(form.value), form.field)
     grammars = model.grammars
     makers: dict[str, Callable[[Any, str], Grammar]] = {
         "json_schema": grammars.json_schema,

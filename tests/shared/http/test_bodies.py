@@ -15,13 +15,15 @@ from fastapi import APIRouter, FastAPI
 from fastapi.testclient import TestClient
 
 from headmap.http import bodies
-from headmap.http.bodies import LargeBodyRoute
+from headmap.http.bodies import MeasuredRoute, install_reader
 from headmap.http.problems import install_handlers
+from headmap.settings import Settings
 
 
 @pytest.fixture
 def client() -> Iterator[TestClient]:
-    router, app = APIRouter(route_class=LargeBodyRoute), FastAPI()
+    router, app = APIRouter(route_class=MeasuredRoute), FastAPI()
+    install_reader(app, Settings())
 
     @router.post("/length")
     def length(body: dict[str, str]) -> int:
@@ -55,9 +57,9 @@ def test_an_empty_body_is_refused(client: TestClient) -> None:
 
 
 def test_large_bodies_are_parsed_one_at_a_time(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    lock, under_way, most, parse = Lock(), 0, 0, bodies._parse
+    lock, under_way, most, parse = Lock(), 0, 0, bodies.parse_json
 
-    def counted(body: bytes) -> Any:
+    def counted(*arguments: Any) -> Any:
         nonlocal under_way, most
         with lock:
             under_way += 1
@@ -65,9 +67,9 @@ def test_large_bodies_are_parsed_one_at_a_time(client: TestClient, monkeypatch: 
         sleep(0.02)
         with lock:
             under_way -= 1
-        return parse(body)
+        return parse(*arguments)
 
-    monkeypatch.setattr(bodies, "_parse", counted)
+    monkeypatch.setattr(bodies, "parse_json", counted)
     body = {"text": "x" * 100_000}
     with ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(lambda _: client.post("/length", json=body).json(), range(8)))
