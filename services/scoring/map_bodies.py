@@ -10,10 +10,10 @@ from pydantic_core import from_json
 
 from headmap.errors import InvalidScores, PayloadTooLarge
 from headmap.http.bodies import MeasuredRoute, parse_json
-from headmap.http.costs import LONG_TEXT, Costs, shown
+from headmap.http.costs import LONG_TEXT, MAX_SHOWN, Costs
 
-MAX_SCORES = 10_000_000
-"""Of all heads: 5120 heads (a model of 70 billion parameters) over 2000 pages."""
+MAX_SCORES = 1 << 25
+"""Of all heads, which take no memory beside the body: 5120 heads (a model of 70 billion parameters) over 6000 pages."""
 
 _LONGEST_LIST = 4 * 2**20
 _MOST_BESIDE = 8 * 2**20
@@ -44,7 +44,7 @@ class ScoreList(Sequence[Any]):
         return iter(self._read())
 
     def __repr__(self) -> str:
-        return shown(self._written[:100].decode("utf-8", "replace"))
+        return self._written[:MAX_SHOWN].decode("utf-8", "replace")
 
     def _read(self) -> list[Any]:
         try:

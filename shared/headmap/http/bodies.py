@@ -15,7 +15,7 @@ from fastapi.routing import APIRoute
 from pydantic_core import from_json
 from starlette.exceptions import HTTPException
 
-from headmap.errors import PayloadTooLarge
+from headmap.errors import HeadmapError, PayloadTooLarge
 from headmap.http.costs import LONG_TEXT, SMALL, Costs, JsonMeter
 from headmap.settings import Settings
 
@@ -50,7 +50,7 @@ class _MeasuredRequest(Request):
         self._costs, self._parse = costs, parse
         self._meter = JsonMeter(costs)
         self._whole: bytearray | None = None
-        self.refusal: PayloadTooLarge | None = None
+        self.refusal: HeadmapError | None = None
 
     async def body(self) -> bytes:
         """Grows as chunks come: joining a large body at the end would block for tens of milliseconds."""
@@ -69,7 +69,7 @@ class _MeasuredRequest(Request):
                 return self._parse(body, (), self._costs)
             arguments = (body, self._meter.long_texts, self._costs)
             return await to_thread.run_sync(self._parse, *arguments, limiter=self._reader.parsers)
-        except PayloadTooLarge as error:
+        except HeadmapError as error:
             raise self._refused(error) from error
         except ValueError as error:
             raise JSONDecodeError(str(error), "", 0) from error
@@ -77,10 +77,10 @@ class _MeasuredRequest(Request):
     def _measure(self, *, ended: bool) -> None:
         try:
             self._meter.feed(cast(bytearray, self._whole), ended=ended)
-        except PayloadTooLarge as error:
+        except HeadmapError as error:
             raise self._refused(error) from error
 
-    def _refused(self, error: PayloadTooLarge) -> HTTPException:
+    def _refused(self, error: HeadmapError) -> HTTPException:
         """FastAPI lets no other exception through where it reads a body."""
         self.refusal = error
         return HTTPException(error.status)

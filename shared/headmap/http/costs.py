@@ -10,13 +10,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import islice
 
-from headmap.errors import PayloadTooLarge
+from headmap.errors import InvalidParameter, PayloadTooLarge
 from headmap.settings import Settings
 
 LONG_TEXT = 1 << 15
 """Bytes from which a text is always parsed by itself."""
 
-MAX_DIGITS = 400
+MAX_DIGITS = 1000
 """Of one number. Reading one takes time in proportion to their square."""
 
 MAX_NESTED_JSON = 1 << 20
@@ -77,7 +77,7 @@ class JsonMeter:
         self._in_text = self._is_long = self._escapes = False
 
     def feed(self, whole: bytearray, *, ended: bool) -> None:
-        """Read on in `whole`, the body so far. Raises PayloadTooLarge."""
+        """Read on in `whole`, the body so far. Raises PayloadTooLarge and InvalidParameter."""
         while len(whole) - self._seen >= _PIECE or (ended and self._seen < len(whole)):
             piece = whole[self._seen : self._seen + _PIECE]
             self._read(piece, self._seen)
@@ -113,7 +113,7 @@ class JsonMeter:
         self._lists += lists
         self._values += lists + piece.count(b",")
         if len(piece) >= MAX_DIGITS and _ZEROS in piece.translate(_TO_ZERO):
-            raise PayloadTooLarge(f"body: a number of {MAX_DIGITS} digits or more", param="body")
+            raise InvalidParameter(f"body: a number of {MAX_DIGITS} digits or more", param="body")
 
     def _check(self) -> None:
         for found, most, what in (
