@@ -96,9 +96,7 @@ def _put_back(value: Any, lists: Sequence[ScoreList]) -> Any:
 class MapRoute(MeasuredRoute):
     """Reads bodies of maps."""
 
-    costs = Costs(values=MAX_SCORES, members=200_000, plain_bytes=1 << 30)
+    costs = Costs(values=MAX_SCORES, members=200_000, plain_bytes=1 << 30, text_bytes=LONG_TEXT)
 
     def parse(self, body: bytearray, long_texts: Sequence[tuple[int, int]], costs: Costs) -> Any:
-        if long_texts:
-            raise PayloadTooLarge(f"body: a text of more than {LONG_TEXT // 2} bytes", param="body")
         return read_map(body, costs)

@@ -14,6 +14,7 @@ _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 # The media type may be missing or wrong, since the bytes tell the format.
 _DATA = re.compile(r"\s{0,64}data:([^,]{0,1024}),", re.IGNORECASE)
 _LONGEST_HEAD = 1100
+_STEP = 1 << 20
 _WHITESPACE = b"\t\n\r "
 _FROM_URL_SAFE = bytes.maketrans(b"-_", b"+/")
 # characters of base64 that a URL may have escaped
@@ -77,7 +78,7 @@ def read_inline(source: ImageSource, limits: Limits) -> EncodedImage:
             f"{source.name}: must be an http(s) URL, a data: URL or base64, got {_start(text)}", param=source.field
         )
     try:
-        data = unquote_to_bytes(payload) if escaped else _from_base64(payload.encode("utf-8", "replace"))
+        data = _unescaped(payload.encode()) if escaped else _from_base64(payload.encode("utf-8", "replace"))
     except (binascii.Error, ValueError) as error:
         raise InvalidImage(f"{source.name}: not base64 ({error}), got {_start(text)}", param=source.field) from error
     if len(data) > limits.max_image_bytes:
@@ -102,6 +103,18 @@ def _head(text: str) -> tuple[re.Match[str] | None, bool]:
     if match is None:
         return None, False
     return match, "base64" not in (parameter.strip().lower() for parameter in match[1].split(";"))
+
+
+def _unescaped(encoded: bytes) -> bytes:
+    """In steps, each of which begins at an escape: urllib's function takes 40 bytes for each escape."""
+    data = bytearray()
+    place = 0
+    while place < len(encoded):
+        cut = encoded.find(b"%", place + _STEP)
+        piece = encoded[place:] if cut < 0 else encoded[place:cut]
+        data += unquote_to_bytes(piece)
+        place += len(piece)
+    return bytes(data)
 
 
 def _from_base64(encoded: bytes) -> bytes:

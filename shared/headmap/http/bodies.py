@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import secrets
 from codecs import BOM_UTF8
 from collections.abc import Callable, Coroutine, Sequence
@@ -15,13 +14,11 @@ from fastapi.routing import APIRoute
 from pydantic_core import from_json
 from starlette.exceptions import HTTPException
 
-from headmap.errors import HeadmapError, PayloadTooLarge
-from headmap.http.costs import LONG_TEXT, SMALL, Costs, JsonMeter
+from headmap.errors import HeadmapError
+from headmap.http.costs import LONG_TEXT, SMALL, Allowance, Costs, JsonMeter
 from headmap.settings import Settings
 
 _STEP = 4 * 2**20
-# Behind twelve such bytes stands neither the middle of a character nor that of an escape, or of a pair of them.
-_CUT = re.compile(rb"[\x00-\x5b\x5d-\x7f]{12}")
 
 Parse = Callable[[bytearray, Sequence[tuple[int, int]], Costs], Any]
 """As MeasuredRoute.parse."""
@@ -90,8 +87,7 @@ def parse_json(body: bytearray, long_texts: Sequence[tuple[int, int]], costs: Co
     """Strict: UTF-8, with or without its mark, no half of a surrogate pair, at most 200 levels.
 
     `body` is empty afterwards: while an answer is made, its pictures need not lie in memory twice. Raises ValueError,
-    and PayloadTooLarge for long texts that are not ASCII and more than `costs` allow: each character may take four
-    bytes.
+    and PayloadTooLarge for long texts that are not ASCII and more than `costs` allow.
     """
     if body.startswith(BOM_UTF8):
         body[:3] = b"   "
@@ -101,14 +97,9 @@ def parse_json(body: bytearray, long_texts: Sequence[tuple[int, int]], costs: Co
         body.clear()
         return value
     texts: list[str] = []
-    wide = 0
+    wide = Allowance(costs.plain_bytes, "bytes in long texts that are not ASCII")
     for first, end in spans:
-        texts.append(_long_text(body, first, end))
-        wide += 0 if texts[-1].isascii() else len(texts[-1])
-        if wide > costs.plain_bytes:
-            raise PayloadTooLarge(
-                f"body: more than {costs.plain_bytes} characters in long texts that are not ASCII", param="body"
-            )
+        texts.append(_long_text(body, first, end, wide))
     mark = secrets.token_hex(8)  # so that no text of the body can stand for another
     rest = bytearray()
     done = 0
@@ -121,22 +112,35 @@ def parse_json(body: bytearray, long_texts: Sequence[tuple[int, int]], costs: Co
     return _put_back(from_json(rest), mark, texts)
 
 
-def _long_text(body: bytearray, first: int, end: int) -> str:
-    """The text at [first, end) of `body`, read in steps of a few MiB. Raises ValueError."""
+def _long_text(body: bytearray, first: int, end: int, wide: Allowance) -> str:
+    """The text at [first, end) of `body`, read in steps of a few MiB. Raises ValueError and PayloadTooLarge."""
     parts: list[str] = []
+    length, narrow = end - first, True
     while first < end:
-        cut = end
-        if first + _STEP < end:
-            found = _CUT.search(body, first + _STEP, min(end, first + 2 * _STEP))
-            if found is None and end - first > 2 * _STEP:
-                raise PayloadTooLarge(f"body: a text with more than {_STEP} bytes of escapes in a row", param="body")
-            cut = end if found is None else found.end()
+        cut = end if end - first <= _STEP else _cut(body, first, first + _STEP)
         part = bytearray(b'"')
         part += memoryview(body)[first:cut]
         part += b'"'
         parts.append(from_json(part))
+        if narrow and not parts[-1].isascii():
+            narrow = False
+            wide.spend(length, "body")  # each character may take four bytes
         first = cut
     return "".join(parts)
+
+
+def _cut(body: bytearray, first: int, place: int) -> int:
+    """The last index up to `place` that is within no character of UTF-8, no escape and no pair of surrogates."""
+    while (escape := body.rfind(b"\\", place - len(r"\ud83d\ude00"), place)) >= 0:
+        before = body[first : escape + 1]
+        if (len(before) - len(before.rstrip(b"\\"))) % 2 == 0:  # it is itself escaped
+            break
+        place = escape
+        if body[escape + 1 : escape + 3].lower() != b"ud" or body[escape + 3] not in b"cdefCDEF":
+            return place  # but a second surrogate belongs to what is before
+    while body[place] & 0xC0 == 0x80:
+        place -= 1
+    return place
 
 
 def _put_back(value: Any, mark: str, texts: Sequence[str]) -> Any:

@@ -42,21 +42,24 @@ class Costs:
 
     values: JSON values in it. members: of these the texts, objects and lists, and beside them the names of members:
     each takes an object of its own, and a check. plain_bytes: all but long texts; and of long texts those that are not
-    ASCII, as pictures are.
+    ASCII, as pictures are. text_bytes: of one text.
     """
 
     values: int
     members: int
     plain_bytes: int
+    text_bytes: int
 
     @classmethod
     def of(cls, settings: Settings) -> Costs:
-        """Enough for a prompt of token ids as long as it may be, and for 4096 messages."""
+        """Enough for 4096 messages, a prompt as long as it may be, in token ids or as text, and pictures in base64."""
         tokens = settings.max_prompt_tokens
-        return cls(values=100_000 + tokens, members=50_000, plain_bytes=max(4 * 2**20, 16 * tokens))
+        text = max(4 * 2**20, 16 * tokens)
+        picture = settings.max_image_bytes * 3 // 2
+        return cls(values=100_000 + tokens, members=32_768, plain_bytes=text, text_bytes=max(text, picture))
 
 
-SMALL = Costs(values=1000, members=1000, plain_bytes=1 << 16)
+SMALL = Costs(values=1000, members=1000, plain_bytes=1 << 16, text_bytes=1 << 16)
 """Of bodies that hold a few fields."""
 
 
@@ -120,6 +123,7 @@ class JsonMeter:
             (self._values, self._costs.values, "values"),
             (self._lists + self._quotes // 2, self._costs.members, "names, texts, lists and objects"),
             (self._seen - self._long_bytes, self._costs.plain_bytes, "bytes beside long texts"),
+            (self._seen - self._quote if self._is_long else 0, self._costs.text_bytes, "bytes in one text"),
         ):
             if found > most:
                 raise PayloadTooLarge(f"body: more than {most} {what}", param="body")

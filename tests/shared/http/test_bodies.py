@@ -14,8 +14,10 @@ import pytest
 from fastapi import APIRouter, FastAPI
 from fastapi.testclient import TestClient
 
+from headmap.errors import PayloadTooLarge
 from headmap.http import bodies
-from headmap.http.bodies import MeasuredRoute, install_reader
+from headmap.http.bodies import MeasuredRoute, install_reader, parse_json
+from headmap.http.costs import Costs, JsonMeter
 from headmap.http.problems import install_handlers
 from headmap.settings import Settings
 
@@ -75,3 +77,39 @@ def test_large_bodies_are_parsed_one_at_a_time(client: TestClient, monkeypatch: 
         answers = list(pool.map(lambda _: client.post("/length", json=body).json(), range(8)))
     assert answers == [100_000] * 8
     assert most == 1
+
+
+@pytest.mark.parametrize("unit", ["x", '"', "\\", "é", "x" * 11 + "😀", "😀", "\n", "\x7f", '\\"'])
+@pytest.mark.parametrize("size", [40_000, 4_300_000])
+@pytest.mark.parametrize("plain", [True, False])
+def test_long_texts_come_out_as_they_went_in(unit: str, size: int, plain: bool) -> None:
+    text = unit * (size // len(unit))
+    value = {"a": text, "b": [1, {"c": text[::-1], "short": unit}], text: None}
+    body = bytearray(json.dumps(value, ensure_ascii=plain).encode())
+    try:
+        read = read_whole(body)
+    except PayloadTooLarge:
+        assert size > 4 * 2**20
+        assert not unit.isascii()
+    else:
+        assert read == value
+        assert not body  # nothing is held twice
+
+
+def test_a_text_that_is_no_json_is_refused_however_long() -> None:
+    for text in (b"\n", b"\\x", b"\xff", b"\\ud800"):
+        with pytest.raises(ValueError, match=r"control|escape|unicode|surrogate|hex"):
+            read_whole(bytearray(b'["' + b"x" * 5_000_000 + text + b"x" * 100_000 + b'"]'))
+
+
+def read_whole(body: bytearray) -> Any:
+    costs = Costs.of(Settings())
+    meter = JsonMeter(costs)
+    meter.feed(body, ended=True)
+    return parse_json(body, meter.long_texts, costs)
+
+
+def test_a_refusal_names_the_body(client: TestClient) -> None:
+    answer = client.post("/length", json={"text": [1] * 300_000})
+    assert (answer.status_code, answer.json()["param"]) == (413, "body")
+    assert "values" in answer.json()["detail"]

@@ -9,9 +9,9 @@ refused by its name.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
-from typing import Annotated, Any, Literal, TypeVar, get_args
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args
 
 from pydantic import (
     BaseModel,
@@ -138,14 +138,21 @@ class Body(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
+    _known: ClassVar[Mapping[str, bool]] = {}
+    """Each field by the name that clients use, and whether it is an integer."""
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        cls._known = {field.alias or name: _is_integer(field) for name, field in cls.model_fields.items()}
+
     @model_validator(mode="before")
     @classmethod
     def _without_nulls(cls, value: Any) -> Any:
         if not isinstance(value, dict):
             return value
-        known = {field.alias or name: field for name, field in cls.model_fields.items()}
+        known = cls._known
         given = {
-            name: _whole(one) if _is_integer(known[name]) else one
+            name: _whole(one) if known[name] else one
             for name, one in value.items()
             if name in known and one is not None
         }
