@@ -60,7 +60,7 @@ def test_values_are_counted_exactly(value: Any, plain: bool, chunk: int) -> None
 def test_long_texts_are_found_whatever_is_in_them(unit: str, size: int) -> None:
     text = (unit * size)[:size]
     body = json.dumps(["short", text, {"a": text}], ensure_ascii=False).encode()
-    found = measured(body, Costs(values=10, members=20, plain_bytes=4 * LONG_TEXT, text_bytes=4 * LONG_TEXT)).long_texts
+    found = measured(body, Costs(values=10, members=20, plain_bytes=4 * LONG_TEXT, text_bytes=8 * LONG_TEXT)).long_texts
     assert [json.loads(b'"' + body[first:end] + b'"') for first, end in found] == [text, text]
 
 
