@@ -89,6 +89,9 @@ class Live:
         self._started = [self.inference, self.scoring]
         for url in (self.inference.url, self.scoring.url):
             wait_for(lambda url=url: _lives(url), f"{url} answers", seconds=120)  # type: ignore[misc]
+        self.post(
+            "inference", "/generate", b'{"inputs":"Hi","parameters":{"max_new_tokens":1}}'
+        )  # what comes first is slow
         return self
 
     def __exit__(

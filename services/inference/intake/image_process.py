@@ -83,7 +83,9 @@ def _answer(head: dict[str, Any], body: bytearray, limits: Limits) -> tuple[dict
     place = head["field"], head["number"]
     try:
         if head["inline"]:
-            encoded = read_inline(ImageSource(body.decode(), *place), limits)
+            text = body.decode()
+            body.clear()
+            encoded = read_inline(ImageSource(text, *place), limits)
         else:
             encoded = EncodedImage(bytes(body), *place)
         image = decode_picture(encoded.data, encoded.name, max_pixels=limits.max_image_pixels)

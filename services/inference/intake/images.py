@@ -14,7 +14,7 @@ _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 # The media type may be missing or wrong, since the bytes tell the format.
 _DATA = re.compile(r"\s{0,64}data:([^,]{0,1024}),", re.IGNORECASE)
 _LONGEST_HEAD = 1100
-_STEP = 1 << 20
+_STEP = 1 << 18
 _WHITESPACE = b"\t\n\r "
 _FROM_URL_SAFE = bytes.maketrans(b"-_", b"+/")
 # characters of base64 that a URL may have escaped
@@ -69,16 +69,15 @@ def read_inline(source: ImageSource, limits: Limits) -> EncodedImage:
     (RFC 2397). Raises InvalidImage for anything else, other schemes included, and ImageTooLarge.
     """
     check_length(source, limits.max_image_bytes)  # before anything is copied
-    text = payload = source.text.lstrip()
+    text = source.text.lstrip()
     match, escaped = _head(text)
-    if match is not None:
-        payload = text[match.end() :]
-    elif _SCHEME.match(text):
+    if match is None and _SCHEME.match(text):
         raise InvalidImage(
             f"{source.name}: must be an http(s) URL, a data: URL or base64, got {_start(text)}", param=source.field
         )
+    first = 0 if match is None else match.end()
     try:
-        data = _unescaped(payload.encode()) if escaped else _from_base64(payload.encode("utf-8", "replace"))
+        data = _unescaped(text, first) if escaped else _from_base64(text[first:].encode("utf-8", "replace"))
     except (binascii.Error, ValueError) as error:
         raise InvalidImage(f"{source.name}: not base64 ({error}), got {_start(text)}", param=source.field) from error
     if len(data) > limits.max_image_bytes:
@@ -105,15 +104,14 @@ def _head(text: str) -> tuple[re.Match[str] | None, bool]:
     return match, "base64" not in (parameter.strip().lower() for parameter in match[1].split(";"))
 
 
-def _unescaped(encoded: bytes) -> bytes:
+def _unescaped(text: str, first: int) -> bytes:
     """In steps, each of which begins at an escape: urllib's function takes 40 bytes for each escape."""
     data = bytearray()
-    place = 0
-    while place < len(encoded):
-        cut = encoded.find(b"%", place + _STEP)
-        piece = encoded[place:] if cut < 0 else encoded[place:cut]
-        data += unquote_to_bytes(piece)
-        place += len(piece)
+    while first < len(text):
+        cut = text.find("%", first + _STEP)
+        cut = len(text) if cut < 0 else cut
+        data += unquote_to_bytes(text[first:cut])
+        first = cut
     return bytes(data)
 
 

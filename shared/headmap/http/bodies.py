@@ -96,24 +96,20 @@ def parse_json(body: bytearray, long_texts: Sequence[tuple[int, int]], costs: Co
         value = from_json(body)
         body.clear()
         return value
+    mark = secrets.token_hex(8)  # so that no text of the body can stand for another
     texts: list[str] = []
     wide = Allowance(costs.plain_bytes, "bytes in long texts that are not ASCII")
-    for first, end in spans:
-        texts.append(_long_text(body, first, end, wide))
-    mark = secrets.token_hex(8)  # so that no text of the body can stand for another
-    rest = bytearray()
-    done = 0
-    for number, (first, end) in enumerate(spans):
-        rest += body[done:first]
-        rest += f"{mark}{number}".encode()
-        done = end
-    rest += body[done:]
+    for first, end in reversed(spans):
+        parts = _read_text(body, first, end, wide)
+        body[first:end] = f"{mark}{len(texts)}".encode()  # before they are joined: none is held three times
+        texts.append("".join(parts))
+    value = from_json(body)
     body.clear()
-    return _put_back(from_json(rest), mark, texts)
+    return _put_back(value, mark, texts)
 
 
-def _long_text(body: bytearray, first: int, end: int, wide: Allowance) -> str:
-    """The text at [first, end) of `body`, read in steps of a few MiB. Raises ValueError and PayloadTooLarge."""
+def _read_text(body: bytearray, first: int, end: int, wide: Allowance) -> list[str]:
+    """The text at [first, end) of `body` in parts of a few MiB. Raises ValueError and PayloadTooLarge."""
     parts: list[str] = []
     length, narrow = end - first, True
     while first < end:
@@ -126,7 +122,7 @@ def _long_text(body: bytearray, first: int, end: int, wide: Allowance) -> str:
             narrow = False
             wide.spend(length, "body")  # each character may take four bytes
         first = cut
-    return "".join(parts)
+    return parts
 
 
 def _cut(body: bytearray, first: int, place: int) -> int:

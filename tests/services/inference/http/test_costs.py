@@ -120,7 +120,7 @@ DEAR: list[tuple[str, dict[str, Any], str]] = [
     ),
     (
         "/generate",
-        {"inputs": "", "parameters": {"grammar": {"type": "json", "value": {"a": LONG}}}},
+        {"inputs": "Hi", "parameters": {"grammar": {"type": "json", "value": {"a": LONG}}}},
         "parameters.grammar",
     ),
 ]
