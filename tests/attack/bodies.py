@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
-from tests.attack.live import Answer, Case, Live, Outcome, Service, judged
+from tests.attack.live import Answer, Case, Live, Outcome, Service
 
 MIB = 2**20
 LONGEST_PROBLEM = 4096
@@ -40,7 +40,7 @@ class Body:
         )
         sizes = f"{len(body) / MIB:5.1f} MiB  +{seen.growth / MIB:4.0f} MiB"
         told = f"{answer.status}  {sizes}  health {health} ms  {_detail(answer)}"
-        return Outcome(told, (*judged(seen, len(body)), *self._faults(answer)))
+        return Outcome(told, (*live.judge(seen, len(body)), *self._faults(answer)))
 
     def _faults(self, answer: Answer) -> list[str]:
         faults = []
