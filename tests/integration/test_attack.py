@@ -14,7 +14,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
 
 
 def test_no_body_holds_up_the_others_or_takes_the_memory(tmp_path: Path) -> None:
-    # Other tests may share the cores: unbounded, these bodies take seconds. `make attack` holds the real limit on a quiet machine.
+    # Other tests may share the cores. Unbounded, these bodies take seconds; `make attack` holds the limit itself.
     with Live(Settings(data_dir=tmp_path), most_health_ms=1000) as live:
         faults = run(live, [case for case in bodies.CASES if case.short], seed=0)
     assert faults == []
