@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
-from tests.attack.live import Answer, Case, Live, Outcome, judged
+from tests.attack.live import Answer, Case, Live, Outcome
 from tests.attack.pictures import MOST_SECONDS, questioned
 
 DEADLINE = 5.0
@@ -44,7 +44,7 @@ class Form:
         status = answers[0].status if answers else 0
         told = f"{status} {answers[0].body[:90] if answers else b''!r}; a question beside it {seconds:.2f} s"
         # A compiler may take a gigabyte before its end; health is what must not suffer.
-        faults = [fault for fault in judged(seen, len(sent)) if "health" in fault]
+        faults = [fault for fault in live.judge(seen, len(sent)) if "health" in fault]
         if not 200 <= status < 500:
             faults.append(f"answered {status}")
         if ordinary.status != 200 or seconds > MOST_SECONDS:

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from PIL import Image
 
-from tests.attack.live import Answer, Case, Live, Outcome, judged
+from tests.attack.live import Answer, Case, Live, Outcome
 from tests.shared.pictures import files
 from tests.shared.pictures.test_parts import MANY, page
 
@@ -69,7 +69,7 @@ class Left:
                 leave(live, sent, 1.0)
             seconds, answer = questioned(live)
         told = f"{answer.status} after {seconds:.2f} s, p99 of health {seen.share(0.99):.0f} ms"
-        faults = judged(seen, self.count * len(sent))
+        faults = live.judge(seen, self.count * len(sent))
         if answer.status != 200 or seconds > MOST_SECONDS:
             faults.append(f"an ordinary question: {told}")
         return Outcome(told, tuple(faults))
@@ -90,7 +90,7 @@ class Refused:
         sent = body([self.make()])
         with live.watched("inference") as seen:
             answer = live.post("inference", "/generate", sent)
-        faults = judged(seen, len(sent))
+        faults = live.judge(seen, len(sent))
         if answer.status not in (413, 422):
             faults.append(f"answered {answer.status}: {answer.body[:200]!r}")
         return Outcome(f"{answer.status} {answer.body[:120]!r}", tuple(faults))

@@ -55,7 +55,9 @@ class Decoder:
         place = head["field"], head["number"]
         self._name = name_of(*place)
         if head["inline"]:
-            encoded = read_inline(ImageSource(body.decode(), *place), self._limits)
+            text = body.decode()
+            body.clear()
+            encoded = read_inline(ImageSource(text, *place), self._limits)
         else:
             encoded = EncodedImage(bytes(body), *place)
         return open_picture(encoded.data, self._name, max_pixels=self._limits.max_image_pixels)

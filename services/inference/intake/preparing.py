@@ -22,6 +22,7 @@ from services.inference.intake.conversation import Conversation
 from services.inference.intake.fetching import ImageFetcher
 from services.inference.intake.grammar_pool import GrammarPool
 from services.inference.intake.image_pool import ImagePool, Source
+from services.inference.intake.images import check_length
 from services.inference.served_model import OpenedModel, ServedModel
 from services.inference.tools.requests import with_ids_for
 
@@ -70,6 +71,8 @@ class Intake:
             if not asked.prompt.images:
                 prompt = await self._run(_make_prompt, model, asked.prompt, (), ())
                 return Prepared(prompt, grammar)
+            for source in asked.prompt.images:
+                check_length(source, self._settings.max_image_bytes)
             sources = await self._fetcher.fetch_all(asked.prompt.images, pictures)
             async with self._images.decoded(sources, pictures) as images:
                 prompt = await self._run(_make_prompt, model, asked.prompt, sources, images)

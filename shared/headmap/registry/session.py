@@ -53,19 +53,20 @@ class Database:
 
     def __init__(self, url: URL | str) -> None:
         self.engine = open_engine(url)
+        self._file = self.engine.url.database
         self._readers = self.engine.execution_options(**{_READ: True})
 
     @contextmanager
     def read(self) -> Iterator[Session]:
         """A session that only reads: on SQLite it waits for no writer."""
-        with _translated(self.engine.url.database), Session(self._readers) as session:
+        with _translated(self._file), Session(self._readers) as session:
             yield session
 
     @contextmanager
     def write(self) -> Iterator[Session]:
         """A session whose transaction commits at the end of the block, or rolls back when the block raises."""
         with (
-            _translated(self.engine.url.database),
+            _translated(self._file),
             Session(self.engine, expire_on_commit=False) as session,
             session.begin(),
         ):
@@ -96,7 +97,7 @@ class Database:
         """
         if self.engine.dialect.name != "sqlite":
             return
-        with _translated(self.engine.url.database), closing(self.engine.raw_connection()) as connection:
+        with _translated(self._file), closing(self.engine.raw_connection()) as connection:
             try:
                 _vacuum(connection.cursor())
             except sqlite3.Error as error:  # sqlalchemy looks after no raw connection

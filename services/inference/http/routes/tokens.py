@@ -6,7 +6,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
 from headmap.errors import InvalidParameter
-from headmap.http.bodies import LargeBodyRoute
+from headmap.http.bodies import MeasuredRoute
 from headmap.http.receiving import request_bytes
 from services.inference.asked import AskedRequest, FieldNames
 from services.inference.http.answers import unless_gone
@@ -23,7 +23,7 @@ from services.inference.http.schemas.tokens import (
 from services.inference.http.told_headers import ignored_fields
 from services.inference.http.tool_answers import settle_tools
 
-router = APIRouter(route_class=LargeBodyRoute, tags=["tokens"])
+router = APIRouter(route_class=MeasuredRoute, tags=["tokens"])
 
 
 @router.post(
