@@ -33,7 +33,9 @@ _TIMEOUT = httpx.Timeout(120, connect=5)
 def our_page(x_requested_with: Annotated[str | None, Header()] = None) -> None:
     """Other sites' pages cannot set this header without asking, and are not allowed to. Raises InvalidParameter."""
     if x_requested_with != "headmap":
-        raise InvalidParameter("X-Requested-With: calls of the dashboard's own pages only", param="X-Requested-With")
+        raise InvalidParameter(
+            "X-Requested-With: must be headmap; only the dashboard's own pages may call", param="X-Requested-With"
+        )
 
 
 OurPage = Depends(our_page)

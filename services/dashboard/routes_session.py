@@ -61,7 +61,7 @@ async def _check(client: httpx.AsyncClient, addresses: Addresses, key: SecretStr
         except httpx.HTTPError:
             continue
         if answer.status_code == 401:
-            raise Unauthorized("this key is not one of the server's; check it for missing characters")
+            raise Unauthorized("the server does not know this key; check it for missing characters")
         if answer.is_success:
             return
     raise Unavailable("the key cannot be checked now: no service answers")

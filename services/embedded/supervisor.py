@@ -197,7 +197,7 @@ def _lock(data_dir: Path) -> IO[str]:
     except OSError as error:
         file.close()
         raise ClusterError(
-            f"another cluster runs on {data_dir}, or its last requests do; stop it, or choose another --data-dir"
+            f"another cluster runs on {data_dir}, or finishes its last requests; stop it, or choose another --data-dir"
         ) from error
     return file
 

@@ -105,7 +105,7 @@ class MapBook:
                     record, match = find_map(session, self._info.name, name, self._info.revision)
                 except MapNotFound as error:
                     raise MapNotFound(
-                        f"kv.map: {name!r} is no map or alias of {self._info.name!r}", param="kv.map"
+                        f"kv.map: {name!r} is not a map or an alias of {self._info.name!r}", param="kv.map"
                     ) from error
             scores = self._scores.get(record.id)
             if scores is None:

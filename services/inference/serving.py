@@ -154,7 +154,7 @@ class Serving:
     def drop_session(self, served: ServedModel, caller: str | None, name: str) -> None:
         """Forget a caller's conversation. Raises SessionNotFound."""
         if not served.opened.engine.drop_session((caller, name)):
-            raise SessionNotFound(f"session: nothing is kept of {name!r}", param="session")
+            raise SessionNotFound(f"session: the server keeps no session {name!r}", param="session")
 
     async def _settle_kv(
         self, served: ServedModel, kv: KVRequest, name: str | None
@@ -241,7 +241,9 @@ def _check_tokens(served: ServedModel, sampling: Mapping[str, Any]) -> None:
     for name in ("logit_bias", "stop_token_ids"):
         for token in sampling.get(name, ()):
             if not 0 <= token < size:
-                raise InvalidParameter(f"{name}: {token} is no token of the model, which has {size}", param=name)
+                raise InvalidParameter(
+                    f"{name}: {token} is not a token of the model, which has {size} tokens", param=name
+                )
 
 
 def _check_head(served: ServedModel, head: tuple[int, int] | None) -> None:
@@ -252,4 +254,6 @@ def _check_head(served: ServedModel, head: tuple[int, int] | None) -> None:
     for name, value, count in zip(("layer", "kv_head"), head, (info.num_layers, info.num_kv_heads), strict=True):
         if value >= count:
             field = f"parameters.kept.{name}"
-            raise InvalidParameter(f"{field}: {value} is not below {count}, the model's number of them", param=field)
+            raise InvalidParameter(
+                f"{field}: must be below {count}, as the model has {count}, got {value}", param=field
+            )

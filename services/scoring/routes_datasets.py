@@ -59,7 +59,9 @@ async def add(
     if name is not None:
         check_name(name)  # before the body is read
     if not state.uploads.acquire(blocking=False):
-        raise QueueFull(f"{UPLOADS_AT_ONCE} uploads are under way", retry_after=_RETRY_SECONDS)
+        raise QueueFull(
+            f"{UPLOADS_AT_ONCE} uploads are under way, and the server takes no more", retry_after=_RETRY_SECONDS
+        )
     try:
         async with _received(request) as (file, named):
             if (chosen := name or named) is None:

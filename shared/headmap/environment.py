@@ -38,7 +38,7 @@ def items_of(text: str) -> list[Any]:
     try:
         items: list[Any] = json.loads(text)
     except ValueError as error:
-        raise ValueError("begins as a JSON list does and is none") from error
+        raise ValueError("begins like a JSON list but is not one") from error
     return items
 
 
@@ -64,7 +64,7 @@ def check_url(url: str, schemes: str) -> str:
     except ValueError:  # its words may hold a piece of the password
         readable = False
     if not readable or re.fullmatch(schemes, parts.scheme) is None or not url.startswith(f"{parts.scheme}://"):
-        raise ValueError("cannot be read as a URL of that kind; reserved characters in a password are percent-encoded")
+        raise ValueError("cannot be read as a URL of that kind; percent-encode reserved characters in a password")
     return url
 
 

@@ -110,7 +110,7 @@ class HeadScores:
                 raise InvalidScores(f'scores: key {key!r} is not "layer-head"', param="scores")
             means[int(match[1]), int(match[2])] = _mean(key, value)
         if not means:
-            raise InvalidScores("scores: no heads in it", param="scores")
+            raise InvalidScores("scores: must hold at least one head", param="scores")
         layers, heads = (1 + max(index) for index in zip(*means, strict=True))
         if len(means) != layers * heads:
             missing = next((la, h) for la in range(layers) for h in range(heads) if (la, h) not in means)
@@ -134,7 +134,7 @@ class HeadScores:
 def _mean(key: str, value: float | Sequence[float]) -> float:
     values = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value]
     if not values:
-        raise InvalidScores(f"scores[{key}]: no score in it", param="scores")
+        raise InvalidScores(f"scores[{key}]: must hold at least one score", param="scores")
     for item in values:
         if isinstance(item, bool) or not isinstance(item, int | float) or not 0 <= item <= _MAX_SCORE:
             raise InvalidScores(f"scores[{key}]: must be finite numbers >= 0, got {_short(item)}", param="scores")

@@ -57,7 +57,9 @@ def find_model(name: str, settings: Settings, revision: str | None = None) -> Mo
         raise ModelNotFound(f"model: {name!r} is not here; {_suggestion(name, settings)}", param="model")
     info = read_model(name, folder)
     if revision is not None and revision != info.revision and not _is_hub_snapshot(folder):
-        raise ModelNotFound(f"revision: {name!r} is here as {info.revision}, not as {revision!r}", param="revision")
+        raise ModelNotFound(
+            f"revision: {name!r} is here in revision {info.revision}, got {revision!r}", param="revision"
+        )
     return replace(info, trust_remote_code=name in settings.trust_remote_code)
 
 

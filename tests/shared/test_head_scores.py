@@ -58,7 +58,7 @@ def test_pages_are_averaged() -> None:
         ({"0-0": {"x": 1}}, "0-0"),
         ({"0-0": 0, "0-1": 0}, "every score is 0"),
         ({"99999-99999": 1}, "0-0"),
-        ({}, "no heads"),
+        ({}, "at least one head"),
     ],
 )
 def test_bad_scores_are_refused_by_name(scores: dict, named: str) -> None:

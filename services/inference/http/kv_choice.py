@@ -50,7 +50,7 @@ def choose(
     sources = [(field, asked_kv(one)) for field, one in (("kv", body), ("model", named), (HEADER, in_header)) if one]
     for field, one in sources[1:]:
         if one != sources[0][1]:
-            raise InvalidParameter(f"{field}: says something else of the cache than {sources[0][0]}", param=field)
+            raise InvalidParameter(f"{field}: contradicts {sources[0][0]}, which asks for another cache", param=field)
     kv, found = sources[0][1] if sources else (None, None)
     return Chosen(served, told, kv, found)
 
@@ -96,7 +96,7 @@ def _read_budget(name: str, budget: str) -> KVBody:
         return KVBody(method="full")
     get_method(method)
     if not ratio:
-        raise InvalidParameter(f"model: {name!r} lacks a ratio, as in @{method}-0.2", param="model")
+        raise InvalidParameter(f"model: {name!r} needs a ratio, such as @{method}-0.2", param="model")
     return KVBody(method=method, ratio=_number(float, ratio, "model", "ratio", name))
 
 

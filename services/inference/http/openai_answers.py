@@ -80,7 +80,7 @@ def _token_id(name: str) -> int:
     try:
         return int(name)
     except ValueError:
-        raise InvalidParameter(f"logit_bias: {name!r} is no token id", param="logit_bias") from None
+        raise InvalidParameter(f"logit_bias: {name!r} is not a token id", param="logit_bias") from None
 
 
 def _form_of(body: OpenAIRequest) -> AnswerForm | None:

@@ -43,7 +43,7 @@ def as_stream_error(error: Exception) -> HeadmapError:
     if isinstance(error, HeadmapError):
         return error
     logger.error("a stream failed", exc_info=error)
-    return HeadmapError("an error of ours")
+    return HeadmapError("internal error")
 
 
 def event(data: dict[str, Any], name: str | None = None) -> ServerSentEvent:

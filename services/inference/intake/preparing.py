@@ -55,7 +55,7 @@ class Intake:
         name, model, stats = served.info.name, served.opened, served.opened.engine.stats()
         at_work = self._preparing[name] + stats.running + stats.waiting
         if at_work >= self._settings.max_running + self._settings.max_waiting:
-            raise QueueFull(f"{at_work} requests are at work, the most this server takes")
+            raise QueueFull(f"the server has {at_work} requests, and takes no more")
         self._preparing[name] += 1
         try:
             run = partial(asyncio.get_running_loop().run_in_executor, self._threads)
@@ -92,7 +92,7 @@ class Intake:
             pixels += images[-1].width * images[-1].height
             if pixels > most:
                 raise ImageTooLarge(
-                    f"{source.name}: pictures up to it have {pixels} pixels; at most {most} are allowed in a request",
+                    f"{source.name}: {pixels} pixels in the request's pictures up to this one; at most {most}",
                     param=source.field,
                 )
         try:
@@ -144,7 +144,7 @@ def _check_template(model: OpenedModel, conversation: Conversation) -> None:
     for name, value in conversation.template_kwargs.items():
         if name in _OWN_VARIABLES or (value and name not in model.prompts.template_names):
             field = f"chat_template_kwargs.{name}"
-            raise InvalidParameter(f"{field}: the model's chat template reads no such variable", param=field)
+            raise InvalidParameter(f"{field}: the model's chat template has no such variable", param=field)
 
 
 def _digest(image: Image.Image) -> str:

@@ -79,7 +79,7 @@ class BudgetRule:
                 param="kv.window",
             )
         if not 0 <= self.uniform <= 1:
-            raise InvalidParameter(f"kv.uniform: must lie in 0 to 1, got {self.uniform}", param="kv.uniform")
+            raise InvalidParameter(f"kv.uniform: must be from 0 to 1, got {self.uniform}", param="kv.uniform")
         if self.allocation not in (known := get_args(Allocation)):
             names = " or ".join(f'"{name}"' for name in known)
             raise InvalidParameter(f"kv.allocation: must be {names}, got {self.allocation!r}", param="kv.allocation")

@@ -25,6 +25,6 @@ def page_picture(
         raise InvalidDataset(error.detail) from error
     if size is not None and picture.size != size:
         raise InvalidDataset(
-            f"{where}: fields 'width' and 'height' say {size}, the picture has {picture.size} once upright"
+            f"{where}: fields 'width' and 'height' say {size}, but the upright picture has {picture.size}"
         )
     return picture

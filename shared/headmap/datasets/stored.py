@@ -18,7 +18,7 @@ class UploadedPages:
         with database.read() as session:
             self._record = get_dataset(session, name)
         if checksum not in (None, self._record.checksum):
-            raise DatasetNotFound(f"dataset: {name!r} stands for other pages now", param="dataset")
+            raise DatasetNotFound(f"dataset: {name!r} now holds other pages", param="dataset")
 
     @property
     def size(self) -> int:

@@ -47,7 +47,7 @@ def _from_hub(repo: str) -> Path:
             Path(snapshot_download(repo, repo_type="dataset", allow_patterns=[_FIRST_FILE])).glob(_FIRST_FILE)
         )
     except ImportError as error:
-        raise DatasetUnavailable(f"dataset: {SYNTHDOG!r} needs huggingface_hub, which is not here") from error
+        raise DatasetUnavailable(f"dataset: {SYNTHDOG!r} needs huggingface_hub, which is not installed") from error
     except Exception as error:  # the Hub refuses, cannot be reached or does not know the name: there are no pages
         raise DatasetUnavailable(
             f"dataset: {SYNTHDOG!r}: {repo!r} is not in the local Hub cache and cannot be fetched ({error}); "
@@ -96,11 +96,13 @@ def _open(file: Path) -> Any:
         import pyarrow
         from pyarrow import parquet
     except ImportError as error:
-        raise DatasetUnavailable(f"dataset: {SYNTHDOG!r} needs pyarrow, which is not here", param="dataset") from error
+        raise DatasetUnavailable(
+            f"dataset: {SYNTHDOG!r} needs pyarrow, which is not installed", param="dataset"
+        ) from error
     try:
         reader = parquet.ParquetFile(file)
     except (OSError, pyarrow.ArrowException) as error:
-        raise InvalidDataset(f"{file.name}: no readable parquet file ({error})", param="dataset") from error
+        raise InvalidDataset(f"{file.name}: is not a readable parquet file ({error})", param="dataset") from error
     schema = reader.schema_arrow
     for column in _COLUMNS:
         if column not in schema.names:

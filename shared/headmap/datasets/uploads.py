@@ -87,7 +87,7 @@ def check_name(name: str) -> None:
             f"name: must be 1 to {MAX_NAME} letters, digits, dots, dashes and underscores, got {name!a}", param="name"
         )
     if name in BUILT_IN:
-        raise DatasetBuiltIn(f"name: {name!r} is a built-in dataset's", param="name")
+        raise DatasetBuiltIn(f"name: {name!r} is the name of a built-in dataset", param="name")
 
 
 def file_upload(database: Database, name: str, upload: Upload) -> tuple[DatasetRecord, bool]:
@@ -111,7 +111,7 @@ def file_upload(database: Database, name: str, upload: Upload) -> tuple[DatasetR
                 )
         except IntegrityError:
             continue  # an equal name was first; look again
-    raise Unavailable(f"name: {name!r} is being taken and removed at this moment")
+    raise Unavailable(f"name: {name!r} is being uploaded and removed at this moment; try again")
 
 
 @contextmanager
@@ -147,7 +147,7 @@ def _folder(members: Members) -> str:
     found = [name for name in members.sizes if name.rpartition("/")[2] == INDEX_FILE]
     if len(found) != 1 or found[0].count("/") > 1:
         raise InvalidDataset(
-            f"archive: {INDEX_FILE} must be there once, at the top or in its one folder; found {found[:3] or 'none'}"
+            f"archive: must hold one {INDEX_FILE}, at the top or in its only folder; found {found[:3] or 'none'}"
         )
     if members.sizes[found[0]] > MAX_INDEX_BYTES:
         raise InvalidDataset(f"archive: {INDEX_FILE} has more than {MAX_INDEX_BYTES} bytes")
@@ -162,9 +162,9 @@ def _check_index(members: Members, folder: str, settings: Settings) -> None:
         if len(named) == MAX_PAGES:
             raise InvalidDataset(f"{where}: more than {MAX_PAGES} pages")
         if record.file in named:
-            raise InvalidDataset(f"{where}: field 'file': {record.file!r} is another page's picture already")
+            raise InvalidDataset(f"{where}: field 'file': {record.file!r} is already the picture of another page")
         if folder + record.file not in members.sizes:
-            raise InvalidDataset(f"{where}: field 'file': {record.file!r} is not there")
+            raise InvalidDataset(f"{where}: field 'file': {record.file!r} is not in the archive")
         if members.sizes[folder + record.file] > settings.max_image_bytes:
             raise InvalidDataset(f"{where}: {record.file!r} has more than {settings.max_image_bytes} bytes")
         named.add(record.file)
@@ -173,10 +173,10 @@ def _check_index(members: Members, folder: str, settings: Settings) -> None:
         if pixels > MAX_PIXELS_IN_ALL:
             raise InvalidDataset(f"{where}: more than {MAX_PIXELS_IN_ALL} pixels in all pictures up to here")
     if not words:
-        raise InvalidDataset(f"{INDEX_FILE}: no page has any word")
+        raise InvalidDataset(f"{INDEX_FILE}: no page has a word")
     stray = members.sizes.keys() - {folder + name for name in (*named, INDEX_FILE)}
     if stray:
-        raise InvalidDataset(f"archive: {min(stray)!a} is named by no line of {INDEX_FILE}")
+        raise InvalidDataset(f"archive: no line of {INDEX_FILE} names {min(stray)!a}")
 
 
 def _records(members: Members, folder: str) -> Iterator[tuple[str, PageRecord]]:

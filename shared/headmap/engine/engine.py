@@ -169,7 +169,7 @@ class Engine:
                 self._step()
         except BaseException as error:
             log.exception("the engine of %s died", self.loaded.info.name)
-            why = error if isinstance(error, DeviceFailed) else Unavailable("the engine ended on an error")
+            why = error if isinstance(error, DeviceFailed) else Unavailable("the engine ended with an error")
             self._died = f": {why.detail}"
             if not isinstance(error, Exception):
                 raise

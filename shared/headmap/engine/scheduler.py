@@ -52,7 +52,7 @@ class Scheduler(Generic[W]):
         """Queue a request. Raises QueueFull where more than `max_waiting` would wait once all that can run do."""
         ahead = running + len(self._queue)
         if ahead >= self.max_running + self.max_waiting:
-            raise QueueFull(f"{ahead} requests are running or waiting, the most this server takes")
+            raise QueueFull(f"{ahead} requests are running or waiting, and the server takes no more")
         self._queue.append(request)
 
     def put_back(self, request: W) -> None:

@@ -124,7 +124,7 @@ def make_sequence(
         )
     if prompt_tokens + new_tokens > loaded.info.max_positions:
         raise PromptTooLong(
-            f"max_new_tokens: {prompt_tokens} prompt tokens and {new_tokens} more are above the model's context of "
+            f"max_new_tokens: {prompt_tokens} prompt tokens and {new_tokens} more exceed the model's context of "
             f"{loaded.info.max_positions}",
             param="max_new_tokens",
         )

@@ -178,7 +178,7 @@ class Family(ABC):
     def pack(self, prompts: Sequence[PreparedPrompt]) -> PackedPrompts:
         """Lay `prompts` one after the other in one row. Raises ValueError for several unless all pass `packs`."""
         if len(prompts) > 1 and not all(map(self.packs, prompts)):
-            raise ValueError("prompts: one of them cannot be laid in a row with others")
+            raise ValueError("prompts: one of them cannot share a row with others")
         pictures = [rest for prompt in prompts if (rest := _without_ids(prompt.inputs))]
         joined = self.join_images(pictures) if len(pictures) > 1 else next(iter(pictures), {})
         return PackedPrompts(

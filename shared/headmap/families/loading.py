@@ -103,7 +103,11 @@ class LoadedModel:
         image = self.family.image_token_id(self.model.config)
         for place, token in enumerate(token_ids):
             if not 0 <= token < size or token == image:
-                why = "stands for a picture" if token == image else f"is no token of the model, which has {size}"
+                why = (
+                    "stands for a picture"
+                    if token == image
+                    else f"is not a token of the model, which has {size} tokens"
+                )
                 raise InvalidParameter(f"prompt.{place}: {token} {why}", param=f"prompt.{place}")
         return self._prepared(token_ids, {}, ())
 
@@ -118,7 +122,7 @@ class LoadedModel:
         if len(places) != sum(image.count for image in images):
             raise UnsupportedModel(
                 f"model: {self.info.name!r} has pictures of {sum(image.count for image in images)} tokens, but its "
-                f"tokenizer makes {len(places)} of them",
+                f"tokenizer writes {len(places)} of them",
                 param="model",
             )
         by_image = np.split(places, ends[:-1]) if images else []

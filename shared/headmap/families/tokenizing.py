@@ -146,7 +146,7 @@ class PromptTokenizer:
             )
         except Exception as error:  # a template is a program, and fails in as many ways
             raise InvalidParameter(
-                f"messages: the model's chat template takes no such conversation ({error})", param="messages"
+                f"messages: the model's chat template refuses this conversation ({error})", param="messages"
             ) from error
 
     def _pieces(self, messages: Sequence[Message], rendered: str, given: Mapping[str, Any]) -> list[_Piece]:

@@ -64,8 +64,8 @@ class KeyRing:
             if self._own and key is None:
                 raise _unauthorized()
             raise RegistryUnavailable(
-                "API keys cannot be checked: the registry has not answered since the start. Until it does, keys of "
-                "HEADMAP_API_KEYS let in, and HEADMAP_ACCESS=open lets in everybody"
+                "API keys cannot be checked: the registry has not answered since the start. Until it does, the server "
+                "accepts the keys in HEADMAP_API_KEYS; with HEADMAP_ACCESS=open it accepts every call"
             )
         if not self.asks:
             return None

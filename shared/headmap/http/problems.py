@@ -123,7 +123,7 @@ def install_handlers(app: FastAPI) -> None:
     async def unexpected(request: Request, error: Exception) -> JSONResponse:
         # Starlette raises it again after this answer, so the server logs the trace.
         response = error_response(
-            HeadmapError(f"an error of ours; request {request.scope.get('headmap_request_id')}"), request.url.path
+            HeadmapError(f"internal error; request {request.scope.get('headmap_request_id')}"), request.url.path
         )
         response.headers.update(SECURITY_HEADERS)  # this answer goes out past our middleware
         return response

@@ -70,7 +70,7 @@ def decode_picture(data: bytes, where: str, *, max_pixels: int, param: str | Non
         raise ImageTooLarge(f"{where}: {error}", param=param) from error
     except UnidentifiedImageError as error:
         raise InvalidImage(
-            f"{where}: is no {', '.join(FORMATS)} picture that can be read; it begins with {data[:_FIRST_BYTES]!r}",
+            f"{where}: is not a readable {', '.join(FORMATS)} picture; it begins with {data[:_FIRST_BYTES]!r}",
             param=param,
         ) from error
     except Exception as error:  # decoders fail in many ways on hostile bytes, and each of them means a broken picture

@@ -52,7 +52,7 @@ def add_dataset(
     found = session.scalar(select(Dataset).where(Dataset.name == name))
     if found is not None:
         if found.checksum != checksum:
-            raise DatasetExists(f"name: {name!r} stands for other pages; remove them first", param="name")
+            raise DatasetExists(f"name: {name!r} holds other pages; remove the dataset first", param="name")
         return _record(found), False
     dataset = Dataset(
         id=uuid.uuid4().hex,

@@ -62,14 +62,12 @@ def job_params(
         auto = {"min_pages": min_pages, "max_pages": max_pages, "stable_overlap": stable_overlap}
         for name, value in auto.items():
             if value is not None:
-                raise InvalidParameter(
-                    f'{name}: only pages: "auto" takes it; got {value} with {pages} pages', param=name
-                )
+                raise InvalidParameter(f'{name}: needs pages: "auto", got {value} with {pages} pages', param=name)
         return JobParams(pages=pages, **others)
     least = min(AUTO_MIN_PAGES, max_pages or AUTO_MIN_PAGES) if min_pages is None else min_pages
     most = max(AUTO_MAX_PAGES, least) if max_pages is None else max_pages
     if most < least:
-        raise InvalidParameter(f"max_pages: must be at least min_pages, {least}, got {most}", param="max_pages")
+        raise InvalidParameter(f"max_pages: must be at least min_pages ({least}), got {most}", param="max_pages")
     overlap = AUTO_OVERLAP if stable_overlap is None else stable_overlap
     return JobParams(pages=least, min_pages=least, max_pages=most, stable_overlap=overlap, **others)
 

@@ -117,7 +117,7 @@ def _before(body: GenerateRequest) -> str:
 async def generate_stream(body: GenerateRequest, request: Request, serving: TheServing) -> Response:
     if body.settled.decoder_input_details:
         field = "parameters.decoder_input_details"
-        raise InvalidParameter(f"{field}: the prompt's tokens are not told in a stream", param=field)
+        raise InvalidParameter(f"{field}: a stream does not return the prompt's tokens", param=field)
     answers = await _prepare(body, request, serving, tells_tokens=True)
     answers.start()
     (generation,) = answers.generations

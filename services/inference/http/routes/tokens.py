@@ -68,7 +68,7 @@ async def detokenize(body: DetokenizeRequest, serving: TheServing) -> Detokenize
     for place, token in enumerate(body.tokens):
         if not 0 <= token < len(vocabulary.pieces):
             raise InvalidParameter(
-                f"tokens.{place}: {token} is no token of the model, which has {len(vocabulary.pieces)}",
+                f"tokens.{place}: {token} is not a token of the model, which has {len(vocabulary.pieces)} tokens",
                 param=f"tokens.{place}",
             )
     return DetokenizeResponse(prompt=vocabulary.join(body.tokens))

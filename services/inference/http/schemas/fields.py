@@ -73,7 +73,7 @@ class Only(Marked):
 
     def check(self, value: Any) -> Any:
         if not any(_equal(value, one) for one in self.values):
-            raise PydanticCustomError("not_served", "not served; only {told} passes", {"told": self.told})
+            raise PydanticCustomError("not_served", "not served; only {told} is accepted", {"told": self.told})
         return None
 
     @property

@@ -60,7 +60,7 @@ class Face:
     def __init__(self, path: Path, checksum: str) -> None:
         data = path.read_bytes() if path.is_file() else b""
         if hashlib.sha256(data).hexdigest()[:16] != checksum:
-            raise Unavailable(f"made-up pages need {path.name} as matplotlib 3.10 and 3.11 carry it; {path} is another")
+            raise Unavailable(f"made-up pages need the {path.name} of matplotlib 3.10 or 3.11; {path} differs from it")
         font = TTFont(BytesIO(data), lazy=True)
         self.units: int = font["head"].unitsPerEm
         self._names: dict[int, str] = font.getBestCmap()

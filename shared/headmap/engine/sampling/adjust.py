@@ -48,7 +48,7 @@ def _bias(logits: torch.Tensor, states: Sequence[RequestState], errors: dict[int
         unknown = [token for token in bias if token >= vocab]
         if unknown:
             errors[row] = InvalidParameter(
-                f"logit_bias: {unknown[0]} is none of the model's {vocab} tokens", param="logit_bias"
+                f"logit_bias: {unknown[0]} is not one of the model's {vocab} tokens", param="logit_bias"
             )
         else:
             asked += [(row, token, value) for token, value in bias.items()]

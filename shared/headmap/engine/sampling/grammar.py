@@ -100,7 +100,7 @@ class Grammars:
     def choice(self, options: Sequence[str], field: str) -> Grammar:
         """Answers that are one of some texts. Raises InvalidParameter."""
         if not options or not all(options):
-            raise InvalidParameter(f"{field}: must hold texts that are not empty, got {options!r}"[:200], param=field)
+            raise InvalidParameter(f"{field}: must hold texts, none of them empty, got {options!r}"[:200], param=field)
         _check_length("".join(options), _LONGEST, field)
         self._check(options, field)
         # One terminal, as there is a bound on the rules that may begin in one place.
@@ -117,11 +117,13 @@ class Grammars:
             raise InvalidParameter(f"{field}: %json is not served; ask for JSON by its schema", param=field)
         if rules := len(_GBNF_RULE.findall(grammar)):
             if rules > _MOST_GBNF_RULES:
-                raise InvalidParameter(f"{field}: {rules} rules, at most {_MOST_GBNF_RULES} are taken", param=field)
+                raise InvalidParameter(
+                    f"{field}: has {rules} rules; at most {_MOST_GBNF_RULES} are accepted", param=field
+                )
             try:
                 grammar = gbnf_to_lark(grammar)
             except Exception as error:  # it raises whatever its parser stumbles over
-                raise InvalidParameter(f"{field}: not GBNF ({_first_line(str(error))})", param=field) from error
+                raise InvalidParameter(f"{field}: is not GBNF ({_first_line(str(error))})", param=field) from error
         return self._grammar(llguidance.LLMatcher.grammar_from_lark(grammar), field)
 
     def _check(self, texts: Iterable[str], field: str) -> None:
@@ -196,7 +198,7 @@ class _Tokens:
 
 def _check_length(text: str, most: int, field: str) -> None:
     if len(text) > most:
-        raise InvalidParameter(f"{field}: {len(text)} characters, at most {most} are taken", param=field)
+        raise InvalidParameter(f"{field}: has {len(text)} characters; at most {most} are accepted", param=field)
 
 
 def _without_notes(schema: Any) -> Any:

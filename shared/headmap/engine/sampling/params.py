@@ -66,7 +66,7 @@ class SamplingParams:
             raise InvalidParameter("stop: must not hold an empty string", param="stop")
         for token in self.stop_token_ids:
             if token < 0:
-                raise InvalidParameter(f"stop_token_ids: {token} is no token", param="stop_token_ids")
+                raise InvalidParameter(f"stop_token_ids: {token} is not a token", param="stop_token_ids")
         for token, bias in self.logit_bias.items():
             if token < 0 or not -100 <= bias <= 100:
                 raise InvalidParameter(

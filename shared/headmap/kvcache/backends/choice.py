@@ -78,7 +78,7 @@ class Choice:
 def find_backend(name: str) -> type[DecodeBackend]:
     """Raises ValueError for an unknown name, and ImportError where its module does not load on this machine."""
     if name not in BACKENDS:
-        raise ValueError(f"backend {name!r} is none of {', '.join((AUTO, *BACKENDS))}")
+        raise ValueError(f"backend {name!r} is not one of {', '.join((AUTO, *BACKENDS))}")
     module, _, kind = BACKENDS[name].partition(":")
     return getattr(import_module(f"{__package__}.{module}"), kind)
 

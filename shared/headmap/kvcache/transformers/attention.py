@@ -97,7 +97,7 @@ def headmap_attention(
     if not isinstance(key, LayerAttention):
         raise TypeError(f'attention "{ATTENTION}" needs a headmap cache')
     if sliding_window != key.window:
-        raise ValueError(f"a layer has a sliding window of {sliding_window}, its cache one of {key.window}")
+        raise ValueError(f"a layer has a sliding window of {sliding_window}, but its cache has {key.window}")
     for name in ("softcap", "s_aux"):
         if kwargs.get(name) is not None:
             raise ValueError(f"attention with {name} is not served")

@@ -129,4 +129,4 @@ def test_pixels_of_all_pictures_together_are_bounded(settings: Settings, models:
         assert client.post("/generate", json={"inputs": "What?", "images": pictures[:2]}).status_code == 200
         answer = client.post("/generate", json={"inputs": "What?", "images": pictures})
         assert (answer.status_code, answer.json()["code"]) == (413, "image_too_large")
-        assert "images.2: pictures up to it have 300 pixels; at most 250 are allowed" in answer.json()["detail"]
+        assert "images.2: 300 pixels in the request's pictures up to this one; at most 250" in answer.json()["detail"]
