@@ -31,7 +31,7 @@ _TIMEOUT = httpx.Timeout(120, connect=5)
 
 
 def our_page(x_requested_with: Annotated[str | None, Header()] = None) -> None:
-    """Other sites' pages cannot set this header without asking, and are not allowed to. Raises InvalidParameter."""
+    """Raises InvalidParameter without this header, which other sites' pages cannot set unless CORS allows it."""
     if x_requested_with != "headmap":
         raise InvalidParameter(
             "X-Requested-With: must be headmap; only the dashboard's own pages may call", param="X-Requested-With"
@@ -47,7 +47,7 @@ router = APIRouter(prefix="/dashboard/api")
 @router.post("/{path:path}", dependencies=[OurPage])
 @router.delete("/{path:path}", dependencies=[OurPage])
 async def relay(path: str, request: Request, state: State, key: Key) -> Response:
-    """Raises NotFound for a path that is not the APIs', Unavailable where nothing answers."""
+    """Raises NotFound for a path that no API has, and Unavailable if no service answers."""
     if not _ALLOWED.fullmatch(path) or {"", ".", ".."} & set(path.split("/")):
         raise NotFound(f"there is no /{path}")
     asked = {name: request.headers[name] for name in _ASKED if name in request.headers}
@@ -84,7 +84,7 @@ class _Relayed(StreamingResponse):
 
 
 async def _body(answer: httpx.Response) -> AsyncIterator[bytes]:
-    """The bytes. A stream of events that breaks off ends with an error event, so that every stream ends."""
+    """The bytes. A stream of events that breaks off gets an error event as its end, so that every stream ends."""
     try:
         async for chunk in answer.aiter_raw():
             yield chunk

@@ -1,4 +1,4 @@
-"""The key: asked for once, checked against the services, held on this side."""
+"""The key: the browser sends it once, the services check it, and this process keeps it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ async def show(key: Key) -> SessionBody:
 
 @router.post("")
 async def begin(body: KeyBody, request: Request, response: Response, state: State) -> SessionBody:
-    """Raises Unauthorized where the services refuse the key, Unavailable where none can be asked."""
+    """Raises Unauthorized if the services refuse the key, and Unavailable if none of them answers."""
     await _check(state.client, state.addresses, body.key)
     state.sessions.close(request.cookies.get(SESSION_COOKIE))
     response.set_cookie(
@@ -54,7 +54,7 @@ async def end(request: Request, response: Response, state: State) -> SessionBody
 
 
 async def _check(client: httpx.AsyncClient, addresses: Addresses, key: SecretStr) -> None:
-    """Either service knows the keys; one that is away leaves the question to the other."""
+    """Both services know the keys, so if one is away, the other is asked."""
     for path in ("/maps?limit=1", "/v1/models"):
         try:
             answer = await client.get(f"{addresses.api}{path}", headers=bearer(key), timeout=10)

@@ -1,4 +1,4 @@
-"""`headmap generate`: ask about pictures without any server, and see what of the cache was kept."""
+"""`headmap generate`: ask about pictures without a server, and see how much of the cache was kept."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def generate(
 
 
 def _scores(settings: Settings, info: ModelInfo, name: str | None) -> tuple[HeadScores | None, str]:
-    """The map's scores, None where there is none and none was named; and a note on it."""
+    """The map's scores and a note on the map. The scores are None if no map was named and the model has none."""
     from headmap.errors import MapNotFound
     from headmap.registry.bundled import use_registry
     from headmap.registry.maps import find_map, get_scores, resolve_map

@@ -27,7 +27,7 @@ def conversation_of(
     tools: tuple[dict[str, Any], ...] = (),
     template_kwargs: Mapping[str, Any] | None = None,
 ) -> Conversation:
-    """Raises EmptyPrompt where no message holds text or a picture, and InvalidParameter."""
+    """Raises EmptyPrompt if no message holds text or a picture, and InvalidParameter."""
     made: list[Message] = []
     images: list[ImageSource] = []
     for number, message in enumerate(messages):

@@ -33,7 +33,7 @@ FindItem = Callable[[str, str], dict[str, Any]]
 def conversation_of(
     given: str | Sequence[Item], before: Conversation | None, find: FindItem, settings: Settings
 ) -> Conversation:
-    """`before`: what it goes on from. Raises EmptyPrompt, InvalidParameter, and what `find` raises."""
+    """`before`: the earlier conversation. Raises EmptyPrompt, InvalidParameter, and the errors of `find`."""
     messages, images = ([], []) if before is None else (list(before.messages), list(before.images))
     if isinstance(given, str):
         messages.append({"role": "user", "content": _parts(given, "input", images)})

@@ -131,7 +131,7 @@ def _choice(number: int, answer: Answer, tools: ToolUse) -> Choice:
 
 
 def _logprobs(token: Token, generation: Generation) -> list[Any]:
-    """One entry, or none where the token ends the answer or they were not asked for."""
+    """One entry; none if the token ends the answer, or log probabilities were not asked for."""
     if token.logprob is None or generation.ends(token.id):
         return []
     return [logprob_of(token, generation.served.opened.vocabulary)]

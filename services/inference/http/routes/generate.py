@@ -125,7 +125,7 @@ async def generate_stream(body: GenerateRequest, request: Request, serving: TheS
 
 
 async def _prepare(body: GenerateRequest, request: Request, serving: Serving, *, tells_tokens: bool) -> Answers:
-    """Only answers that tell each token tell its log probability, too."""
+    """Log probabilities are computed only for answers that list each token."""
     chosen = choose(serving, body.model, request.headers.get(HEADER), body.settled.kv, any_name=True)
     conversation = conversation_of_inputs(body.inputs, body.images, serving.settings)
     parameters = body.settled

@@ -1,4 +1,4 @@
-"""POST /tokenize and /detokenize: what a prompt is to the model."""
+"""POST /tokenize and /detokenize: between a prompt and its tokens."""
 
 from __future__ import annotations
 
