@@ -136,7 +136,7 @@ def progress_bar(unit: str, screen: Console | None = None) -> Progress:
 
 
 def quiet_libraries() -> None:
-    """Silence the libraries' bars and notes, and let threads sleep while they wait. Call it before torch is imported."""
+    """Silence the libraries, and let threads sleep while they wait. Call it before torch is imported."""
     import os
 
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

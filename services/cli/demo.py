@@ -1,4 +1,4 @@
-"""`make demo`: the whole path in a few minutes. Profile the bundled model over HTTP, then ask it with less of its cache.
+"""`make demo`: the whole path in minutes. Profile the bundled model over HTTP, then ask it with less of its cache.
 
 Everything it writes is under `demo-out/`. Exit code 0 means that every step worked. The cluster came up, the job
 succeeded, and every question was answered. No request kept more than it asked for. With the whole cache every answer

@@ -117,7 +117,7 @@ class Supervisor:
             time.sleep(_TICK_SECONDS)
 
     def check(self) -> None:
-        """Check once: announce a web process that answers, and restart ended processes. Raises ClusterError as `watch` does."""
+        """Announce a web process that answers, and restart ended processes. Raises ClusterError as `watch` does."""
         web, worker = self._web, self._worker
         if web is None or worker is None:
             raise ClusterError("the cluster has not been started")

@@ -1,4 +1,4 @@
-"""The head maps that a model is served with: they follow the registry's aliases, and stay while it is away."""
+"""The maps of a served model: they follow the registry's aliases, and stay while the registry is away."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class ServedMap:
 class MapBook:
     """The maps of one served model. Used on the event loop; SQL runs in threads.
 
-    `default` serves sparsemm where a request names no map; None while the registry has none.
+    `default` serves sparsemm if a request names no map; None while the registry has none.
     """
 
     def __init__(self, database: Database, info: ModelInfo) -> None:
@@ -46,7 +46,7 @@ class MapBook:
         """Why the registry did not answer the last time it was asked; None when it did."""
 
     async def refresh(self) -> None:
-        """Resolve the default map again. What is served stays as it is while the registry is away."""
+        """Resolve the default map again. While the registry is away, the served map stays the same."""
         try:
             found = await asyncio.to_thread(self._look_up, None)
         except MapNotFound:
@@ -66,7 +66,7 @@ class MapBook:
     async def named(self, name: str) -> ServedMap:
         """The map with this id or alias; while the registry is away, the map last seen under it.
 
-        Raises MapNotFound, MapMismatch, and RegistryUnavailable for one that was never seen.
+        Raises MapNotFound, MapMismatch, and RegistryUnavailable for a map that was never seen.
         """
         try:
             found = await asyncio.to_thread(self._look_up, name)
@@ -79,7 +79,7 @@ class MapBook:
         return found
 
     def check(self, served: ServedMap) -> ServedMap:
-        """Raises MapMismatch where a map is of another shape than the model."""
+        """Raises MapMismatch if a map has another shape than the model."""
         scores, info = served.scores, self._info
         if (scores.num_layers, scores.num_heads, scores.num_kv_heads) != (
             info.num_layers,

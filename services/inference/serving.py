@@ -77,7 +77,7 @@ class Serving:
         self._refresher = asyncio.create_task(refresher.run(), name="map refresher")
 
     def failure(self) -> str | None:
-        """Why this process cannot serve any more: an engine ended though nobody stopped it. None while all is well."""
+        """The reason why this process can no longer serve: an engine ended by itself. None while all is well."""
         ended = [name for name, served in self.models.items() if not served.opened.engine.stats().alive]
         return f"the engine of {', '.join(ended)} ended by itself" if ended and not self._stopping else None
 
@@ -145,7 +145,7 @@ class Serving:
         return Generation(served, request, self.metrics, map=found, map_missing=kv.method != asked_kv.method)
 
     async def tokens(self, served: ServedModel, asked: AskedRequest) -> list[int]:
-        """The tokens of a prompt. Raises as `prepare` where the prompt is at fault."""
+        """The tokens of a prompt. Raises as `prepare` does for a faulty prompt."""
         self._check_length(served, asked)
         prompt = (await self._intake.prepare(served, asked)).prompt
         ids: list[int] = prompt.inputs["input_ids"][0].tolist()
@@ -159,7 +159,7 @@ class Serving:
     async def _settle_kv(
         self, served: ServedModel, kv: KVRequest, name: str | None
     ) -> tuple[KVRequest, ServedMap | None]:
-        """What to keep, and the map that sets the budgets where the method needs one. Raises as `prepare`."""
+        """The settled `kv`, and the map that sets the budgets if the method needs one. Raises as `prepare` does."""
         method = get_method(kv.method)
         if method.needs_budget and kv.budget is None and kv.ratio is None:
             kv = replace(kv, ratio=self.settings.default_kv_ratio)
@@ -180,7 +180,7 @@ class Serving:
         return replace(kv, method="snapkv"), None
 
     def default_kv(self) -> dict[str, Any]:
-        """What a request without `kv` gets."""
+        """The `kv` for a request without one."""
         ratio = self.settings.default_kv_ratio
         return {"method": "full"} if ratio is None else {"method": "sparsemm", "ratio": ratio}
 
@@ -199,7 +199,7 @@ class Serving:
             self._too_long(asked, self.context(served), least, 0, "at least ")
 
     def _check_context(self, served: ServedModel, asked: AskedRequest, prompt_tokens: int) -> None:
-        """Raises PromptTooLong where prompt and answer do not fit the model's context."""
+        """Raises PromptTooLong if prompt and answer do not fit the model's context."""
         if prompt_tokens > self.context(served):
             self._too_long(asked, self.context(served), prompt_tokens, asked.max_new_tokens or 0)
         new_tokens = 1 if asked.max_new_tokens is None else asked.max_new_tokens
@@ -208,7 +208,7 @@ class Serving:
 
     @staticmethod
     def _too_long(asked: AskedRequest, most: int, prompt_tokens: int, new_tokens: int, about: str = "") -> NoReturn:
-        """In OpenAI's words, by which clients know to shorten a conversation."""
+        """The error in OpenAI's words, which tell clients to shorten a conversation."""
         prompt = asked.names.prompt
         field = prompt if prompt_tokens >= most else asked.names.new_tokens
         raise PromptTooLong(

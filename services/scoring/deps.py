@@ -1,4 +1,4 @@
-"""What routes depend on, as type aliases; and the state of the scoring part of an application."""
+"""The dependencies of routes, as type aliases, and the state of the scoring part of an application."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ async def add(
         DatasetName | None, Query(description="name of the dataset; a form may have it as a field instead")
     ] = None,
 ) -> DatasetBody:
-    """An archive of pictures and their `pages.jsonl`, as `headmap pages` writes them: as the body, or in a form."""
+    """Add an archive of pictures and their `pages.jsonl`, as `headmap pages` writes them: as the body, or in a form."""
     if name is not None:
         check_name(name)  # before the body is read
     if not state.uploads.acquire(blocking=False):

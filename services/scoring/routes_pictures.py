@@ -111,7 +111,7 @@ def overlay(
     ] = None,
     accept: Annotated[str, Header(max_length=1024)] = "*/*",
 ) -> Response:
-    """The worker keeps what every head looked at on a job's first pages; an imported map has none."""
+    """Where a head looked. The worker stores this for a job's first pages; an imported map has none."""
     with state.database.read() as session:
         record = get_map(session, map_id)
         check_head(record, layer, head)
@@ -136,5 +136,5 @@ def overlay(
 
 
 def _prefers_json(accept: str) -> bool:
-    """Whether a client names JSON and no picture: browsers and image tags get the picture."""
+    """Whether a client accepts JSON and no picture. Browsers and image tags get the picture."""
     return "json" in accept and "image/" not in accept

@@ -79,7 +79,7 @@ def faults(error: ValidationError, secret: Collection[str]) -> Iterator[str]:
 
 
 def blank_variables(variables: Mapping[str, str], settings: Iterable[str]) -> Iterator[str]:
-    """Those of the settings, by name, whose variable is there and blank, as when a secret was never filled in."""
+    """The names of settings whose variable exists and is blank, such as a secret that was never filled in."""
     blank = {variable.upper() for variable, value in variables.items() if not value.strip()}
     yield from (name for name in settings if f"{PREFIX}{name.upper()}" in blank)
 

@@ -54,7 +54,7 @@ class PageSums:
 
     @classmethod
     def of_page(cls, number: int, scores: Floats, *, tokens_seen: int, tokens_matched: int, hits: int) -> Self:
-        """Of the job's page `number`, whose scores are (num_layers, num_heads) float64."""
+        """The sums of the job's page `number`, whose scores are (num_layers, num_heads) float64."""
         sums = np.zeros((2, *scores.shape))
         sums[number % 2] = scores
         return cls(1, tokens_seen, tokens_matched, hits, sums, scores**2, scores * scores.sum())

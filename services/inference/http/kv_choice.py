@@ -56,7 +56,7 @@ def choose(
 
 
 def told_kv(generation: Generation, finished: Finished | None = None) -> str:
-    """The method and map that were used, for the answer's header. When a stream begins, the kept share is still unknown."""
+    """The method and map that were used, for the answer's header; without the kept share where a stream begins."""
     kv, found = generation.request.kv, generation.map
     parts = [f"method={kv.method}"]
     if kv.ratio is not None:

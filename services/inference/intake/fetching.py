@@ -1,7 +1,7 @@
 """Fetch pictures by URL: from allow-listed hosts only, and never from an address that is not public.
 
-The connection goes to the address that was checked, so a name that resolves differently a moment later gains nothing.
-Redirects are refused, proxies of the environment are not used.
+The connection goes to the address that was checked, so a name that resolves differently later gains nothing.
+Redirects are refused, and proxies of the environment are not used.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ async def resolve(host: str, port: int) -> Sequence[str]:
 
 
 def is_public(address: str) -> bool:
-    """Whether `address` lies on the public internet: no private, loopback, link-local, mapped or tunnelled one."""
+    """Whether `address` is on the public internet: not private, loopback, link-local, mapped or tunnelled."""
     try:
         parsed = ipaddress.ip_address(address)
     except ValueError:

@@ -43,9 +43,9 @@ class ImagePool:
             self._idle.put(process)
 
     def decode(self, source: ImageSource | EncodedImage) -> Image.Image:
-        """The picture, upright, as RGB. Blocks; run it in a thread.
+        """The picture, upright, as RGB. It blocks, so run it in a thread.
 
-        Raises InvalidImage and ImageTooLarge, Unavailable where the process that decoded it ended, and ShuttingDown.
+        Raises InvalidImage and ImageTooLarge, Unavailable if the process that decoded it ended, and ShuttingDown.
         """
         process = self._idle.get()
         try:
@@ -54,7 +54,7 @@ class ImagePool:
             self._idle.put(process)
 
     def close(self) -> None:
-        """End all processes, at work or not."""
+        """End all processes, busy or idle."""
         for process in self._all:
             process.close()
 
@@ -117,7 +117,7 @@ class _ImageProcess:
         return process, own
 
     def _end(self) -> int | None:
-        """End the process if there is one. Returns its exit code, negative for a signal that was not ours."""
+        """End the process if there is one. Returns its exit code, which is negative for a signal from elsewhere."""
         with self._lock:
             running, self._running = self._running, None
         if running is None:
@@ -132,7 +132,7 @@ class _ImageProcess:
 
 
 def _receive_picture(channel: socket.socket, width: int, height: int) -> Image.Image:
-    """Strip by strip: each step holds Python's lock for a millisecond; a whole picture would hold it for many."""
+    """Reads strip by strip. A strip holds Python's lock for a millisecond; a whole picture would hold it for many."""
     image = Image.new("RGB", (width, height), None)
     rows = max(1, _STRIP_BYTES // (3 * width))
     strip = memoryview(bytearray(3 * width * rows))

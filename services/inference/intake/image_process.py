@@ -1,7 +1,7 @@
 """The process that decodes pictures. `image_pool` starts it and asks it over its standard input.
 
-Only this process looks at what clients sent as pictures. It knows no model, no key and no registry, its memory is
-limited, and it ends when the server closes its end. Each message is a head in JSON and a body of bytes.
+Only this process reads the pictures that clients send. It has no model, no key and no registry. Its memory is limited,
+and it ends when the server closes the connection. Each message is a head in JSON and a body of bytes.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def main(arguments: list[str]) -> None:
 
 
 def _mute_libraries() -> None:
-    """C libraries write what is wrong with a picture to descriptor 2, where any client could fill the server's log."""
+    """Silence C libraries. They write about broken pictures to descriptor 2, where clients could fill the log."""
     sys.stderr = os.fdopen(os.dup(2), "w", buffering=1)
     with open(os.devnull, "wb") as nowhere:
         os.dup2(nowhere.fileno(), 2)
@@ -60,7 +60,7 @@ def send(to: socket.socket, head: dict[str, Any], body: bytes | bytearray = b"")
 
 
 def receive_head(sender: socket.socket) -> tuple[dict[str, Any], int]:
-    """A message's head, and the length of its body. Raises EOFError where the other end is closed."""
+    """A message's head, and the length of its body. Raises EOFError if the other end is closed."""
     lengths = bytearray(_LENGTHS.size)
     receive_into(sender, memoryview(lengths))
     head_length, length = _LENGTHS.unpack(lengths)
@@ -70,7 +70,7 @@ def receive_head(sender: socket.socket) -> tuple[dict[str, Any], int]:
 
 
 def receive_into(sender: socket.socket, view: memoryview) -> None:
-    """Fill `view`. Raises EOFError where the other end is closed before it is full."""
+    """Fill `view`. Raises EOFError if the other end is closed before it is full."""
     while view:
         count = sender.recv_into(view)
         if not count:
@@ -79,7 +79,7 @@ def receive_into(sender: socket.socket, view: memoryview) -> None:
 
 
 def _answer(head: dict[str, Any], body: bytearray, limits: Limits) -> tuple[dict[str, Any], bytes]:
-    """The picture's size and pixels, (height, width, 3) bytes; or what is wrong with the picture."""
+    """The picture's size and pixels, (height, width, 3) bytes; or the picture's fault."""
     place = head["field"], head["number"]
     try:
         if head["inline"]:

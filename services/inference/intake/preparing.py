@@ -30,7 +30,7 @@ _PICTURE_ALONE = ({"role": "user", "content": [{"type": "image"}, {"type": "text
 
 @dataclass(frozen=True)
 class Prepared:
-    """A prompt, the grammar of its answer, and the digest of each picture where a session needs them."""
+    """A prompt, the grammar of its answer, and each picture's digest if a session needs them."""
 
     prompt: PreparedPrompt
     grammar: Grammar | None = None
@@ -49,7 +49,7 @@ class Intake:
     async def prepare(self, served: ServedModel, asked: AskedRequest) -> Prepared:
         """Fetch and decode the pictures and make the prompt.
 
-        Raises QueueFull where the model has too many requests, InvalidImage, ImageTooLarge, InvalidParameter,
+        Raises QueueFull if the model has too many requests, InvalidImage, ImageTooLarge, InvalidParameter,
         Unavailable and ShuttingDown.
         """
         name, model, stats = served.info.name, served.opened, served.opened.engine.stats()
@@ -111,7 +111,7 @@ def _refusal(
     images: Sequence[Image.Image],
     error: ValueError,
 ) -> HeadmapError:
-    """Whose fault it is that no prompt can be made: each picture is tried by itself.
+    """The error for a prompt that cannot be made. Each picture is tried by itself to find the fault.
 
     Picture processors refuse sizes they cannot cut into patches, such as extreme ratios of the sides.
     """
@@ -140,7 +140,7 @@ _OWN_VARIABLES = frozenset({"messages", "tools", "add_generation_prompt", "token
 
 
 def _check_template(model: OpenedModel, conversation: Conversation) -> None:
-    """Raises InvalidParameter for a variable that the model's chat template does not read; false means the default."""
+    """Raises InvalidParameter for a variable that the model's chat template does not have; false means the default."""
     for name, value in conversation.template_kwargs.items():
         if name in _OWN_VARIABLES or (value and name not in model.prompts.template_names):
             field = f"chat_template_kwargs.{name}"

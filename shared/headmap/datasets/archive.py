@@ -45,7 +45,7 @@ class Members:
 
 @contextmanager
 def open_archive(file: BinaryIO, *, max_bytes: int) -> Iterator[Members]:
-    """Look into an archive of at most `max_bytes` unpacked. `file` stays the caller's, and open.
+    """Open an archive of at most `max_bytes` unpacked. The caller keeps `file` open.
 
     Raises InvalidDataset, naming the member at fault, and DatasetTooLarge.
     """
@@ -71,7 +71,7 @@ def too_large(max_bytes: int) -> DatasetTooLarge:
 
 
 class _Names:
-    """Checks members' names as they are listed, and keeps those of plain files."""
+    """Checks members' names as they are listed, and keeps the names of plain files."""
 
     def __init__(self) -> None:
         self._seen = 0
@@ -129,7 +129,7 @@ def _open_zip(file: BinaryIO) -> Members:
 
 
 def _check_directory(file: BinaryIO) -> None:
-    """Refuse a directory too large to be read, before the library reads it: its size is in the file's last record."""
+    """Refuse a directory that is too large, before the library reads it. Its size is in the file's last record."""
     size = file.seek(0, 2)
     file.seek(max(0, size - 65_536 - 22 - 20))
     tail = file.read()
@@ -147,7 +147,7 @@ def _check_directory(file: BinaryIO) -> None:
 
 
 def _gunzip(file: BinaryIO, plain: IO[bytes], max_bytes: int) -> None:
-    """Write what a gzip file holds to `plain`. Raises DatasetTooLarge as soon as it is too much for `max_bytes`."""
+    """Write a gzip file's content to `plain`. Raises DatasetTooLarge as soon as it exceeds `max_bytes`."""
     room = max_bytes + 2 * tarfile.BLOCKSIZE * MAX_MEMBERS  # a member's header, and the padding of its last block
     written = 0
     try:

@@ -1,4 +1,4 @@
-"""A page's picture, decoded as for serving; what is wrong with it is wrong with the data set."""
+"""A page's picture, decoded as for serving. Its faults are faults of the dataset."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ class PageSource(Protocol):
 
     @property
     def size(self) -> int | None:
-        """How many pages it has; None where it makes any number."""
+        """How many pages it has; None if it makes any number."""
         ...
 
     def pages(self, seed: int, first: int, count: int) -> Iterator[Page]:
@@ -119,7 +119,7 @@ def open_dataset(
 
 @dataclass(frozen=True)
 class DatasetInfo:
-    """What is known of a dataset before it is opened: its size where it has a known one, an upload's checksum."""
+    """A dataset's data before it is opened: its size, if known, and an upload's checksum."""
 
     size: int | None
     checksum: str | None
@@ -127,7 +127,7 @@ class DatasetInfo:
     def fit(
         self, pages: int | Literal["auto"] | None, max_pages: int | None
     ) -> tuple[int | Literal["auto"], int | None]:
-        """The number of pages to read, and the maximum with `auto`: as asked, else 1,000 or all of a smaller dataset.
+        """The number of pages to read, and the maximum with `auto`: as asked, or else 1,000, or all pages of a smaller dataset.
 
         Raises InvalidParameter for more pages than the dataset has.
         """

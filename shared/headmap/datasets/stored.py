@@ -11,7 +11,7 @@ from headmap.scoring.pages import Page
 
 
 class UploadedPages:
-    """The upload called `name`. Raises DatasetNotFound, also where its checksum differs from `checksum`."""
+    """The upload called `name`. Raises DatasetNotFound, also if its checksum differs from `checksum`."""
 
     def __init__(self, database: Database, name: str, checksum: str | None = None) -> None:
         self._database = database

@@ -1,6 +1,6 @@
 """The public set `synthdog-en-detection`: pictures of English text with boxes, in parquet files.
 
-Schema, as its card on the Hub has it: `image` is a struct of `bytes` and `path`, or the bytes themselves; `2_coord` is
+The schema by its card on the Hub: `image` is a struct of `bytes` and `path`, or the bytes themselves; `2_coord` is
 a list of `{chunk, coord}`, a piece of text and its box as two corners `[[x0, y0], [x1, y1]]` in pixels of the picture.
 Other columns are not read.
 """
@@ -27,7 +27,7 @@ def open_synthdog(place: str, *, max_pixels: int) -> ParquetPages:
     """The set from a local folder of parquet files, all of them by name; or by a Hub id, the first file of it.
 
     The first of the Hub's ten files has about 5,000 pages in 432 MB, five times what the paper uses; it is fetched
-    unless the local Hub cache has it. Raises DatasetUnavailable where there are no files and none can be fetched, and
+    unless the local Hub cache has it. Raises DatasetUnavailable if there are no files and none can be fetched, and
     InvalidDataset for files of another schema.
     """
     local = Path(place).expanduser()
@@ -135,7 +135,7 @@ def _chunks(value: Any, where: str) -> list[Any]:
 
 
 def _word(chunk: Any, size: tuple[int, int], where: str) -> Word | None:
-    """A chunk as a word, its box in whole pixels within the picture; None where nothing is left of text or box."""
+    """A chunk as a word, its box in whole pixels within the picture; None if text or box is empty."""
     try:
         text = " ".join(chunk["chunk"].split())
         (xa, ya), (xb, yb) = ((float(x), float(y)) for x, y in chunk["coord"])

@@ -93,7 +93,7 @@ def check_name(name: str) -> None:
 def file_upload(database: Database, name: str, upload: Upload) -> tuple[DatasetRecord, bool]:
     """Put a checked upload into the registry, all of it or nothing. Also returns whether it is new.
 
-    Raises as check_name does, DatasetExists where the name stands for other pages, and RegistryUnavailable.
+    Raises as check_name does, DatasetExists if the name holds other pages, and RegistryUnavailable.
     """
     check_name(name)
     for _ in range(_TRIES):
@@ -155,7 +155,7 @@ def _folder(members: Members) -> str:
 
 
 def _check_index(members: Members, folder: str, settings: Settings) -> None:
-    """Check all that needs no picture opened: fields, names, counts, sizes."""
+    """Check everything that needs no open picture: fields, names, counts, sizes."""
     named: set[str] = set()
     pixels = words = 0
     for where, record in _records(members, folder):

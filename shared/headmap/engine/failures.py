@@ -1,4 +1,4 @@
-"""What callers are told of errors inside the engine."""
+"""The errors that callers get for failures inside the engine."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from headmap.errors import QueueFull
 
 
 class Waiting(Protocol):
-    """What the scheduler needs to know of a request."""
+    """The part of a request that the scheduler uses."""
 
     @property
     def id(self) -> str: ...

@@ -1,4 +1,4 @@
-"""The valid API keys: those of the settings and those of the registry, which is read again every few seconds."""
+"""The valid API keys, from the settings and from the registry, which is read again every few seconds."""
 
 from __future__ import annotations
 

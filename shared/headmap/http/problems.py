@@ -130,7 +130,7 @@ def install_handlers(app: FastAPI) -> None:
 
 
 def _allowed(request: Request) -> list[str]:
-    """Every method that this path takes; Starlette names those of the first route only."""
+    """Every method that this path takes. Starlette names only the first route's methods."""
     methods: set[str] = set()
     for route in request.app.routes:
         for method in ("DELETE", "GET", "HEAD", "PATCH", "POST", "PUT"):

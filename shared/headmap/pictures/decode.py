@@ -1,4 +1,4 @@
-"""From a picture file's bytes to upright RGB: the same for serving, data sets and the command line.
+"""From a picture file's bytes to upright RGB: the same for serving, datasets and the command line.
 
 Formats are told by content and allow-listed, and pixels are counted from the header before any is decoded. Whatever is
 transparent shows white paper, and grey of more than eight bits is scaled. Knows no torch and no numpy.

@@ -1,4 +1,4 @@
-"""Job and shard rows: made, found, listed, counted and cancelled. What workers do to them is in headmap.jobs."""
+"""Job and shard rows: made, found, listed, counted and cancelled. headmap.jobs has the workers' side."""
 
 from __future__ import annotations
 

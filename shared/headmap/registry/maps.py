@@ -1,4 +1,4 @@
-"""Head maps and their aliases: every question asked of them, and the only ways to write them.
+"""Maps and their aliases: every query, and the only ways to write them.
 
 Maps are immutable and numbered per model; only aliases move. `default` is the alias a model is served with: it goes to
 the first map of a model, and moves to the map of every profile that finishes, since whoever profiled a model wants it

@@ -157,7 +157,7 @@ class PageLook(Base):
 
 
 class Map(Base):
-    """An immutable head map. `job_id` is unique: a job makes one map, whatever happens."""
+    """An immutable map. `job_id` is unique, so a job makes one map in any case."""
 
     __tablename__ = "maps"
     __table_args__ = (UniqueConstraint("model", "version"), Index(None, "created_at", "id"))

@@ -85,7 +85,7 @@ async def completions(body: CompletionRequest, request: Request, serving: TheSer
 
 
 def _logprobs(tokens: Iterable[Token], generation: Generation, offset: int) -> CompletionLogprobs | None:
-    """Log probabilities of tokens; the first token begins at character `offset` of the choice's text. None if not asked for.
+    """Log probabilities of tokens, or None. The first token begins at character `offset` of the choice's text.
 
     An end token is included only with the prompt's tokens: callers who ask for a prompt's likelihood need every token.
     """

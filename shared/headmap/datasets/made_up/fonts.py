@@ -1,8 +1,8 @@
 """Glyph outlines of the fonts that matplotlib carries: DejaVu (Latin, Greek, Cyrillic and more), STIX, Computer Modern.
 
-Outlines are read from the font files as they stand, in whole font units, and no font engine has a say: FreeType's
-hinting and smoothing differ from version to version. The files' checksums are checked, so another edition of a font
-is refused and never draws other pages under the same seed.
+Outlines are read straight from the font files, in whole font units. No font engine is used, because FreeType's hinting
+and smoothing differ between versions. Another edition of a font has another checksum and is refused, so it never draws
+other pages under the same seed.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ class Face:
 
 @dataclass(frozen=True)
 class Typeface:
-    """The files of one design; where it has no bold or italic, the upright one stands in."""
+    """The files of one design. The upright one replaces a missing bold or italic."""
 
     upright: str
     bold: str

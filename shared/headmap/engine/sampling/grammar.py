@@ -267,7 +267,7 @@ def _beyond_ascii(pattern: str) -> list[str]:
 
 
 def _inside(text: str) -> str:
-    """As it stands between quotes in JSON."""
+    """The text as it is written between quotes in JSON."""
     return json.dumps(text, ensure_ascii=False)[1:-1]
 
 

@@ -1,4 +1,4 @@
-"""What a request asks of its tokens: how they are chosen, and where they end."""
+"""How a request's tokens are chosen, and where they end."""
 
 from __future__ import annotations
 

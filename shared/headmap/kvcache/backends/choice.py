@@ -56,7 +56,7 @@ class Tried:
 
 @dataclass(frozen=True)
 class Choice:
-    """What was tried, and which of it serves."""
+    """The backends that were tried, and the one that serves."""
 
     chosen: str
     tried: tuple[Tried, ...]
