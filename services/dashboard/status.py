@@ -66,7 +66,7 @@ class StatusBody(BaseModel):
 
 @router.get("/status")
 async def status(state: State, key: Key) -> StatusBody:
-    """Raises Unauthorized where metrics need a key that this session does not have."""
+    """Raises Unauthorized if metrics need a key that this session does not have."""
     found = await asyncio.gather(*(_replicas(state.client, url, key) for url in state.addresses.services))
     return StatusBody(replicas=[replica for replicas in found for replica in replicas])
 

@@ -47,7 +47,7 @@ def is_blank(item: object) -> bool:
 
 
 def check_secret(value: str) -> str:
-    """`value`, where it can be a secret. Raises ValueError for one that was never filled in, silent about it."""
+    """`value`, if it can be a secret. Raises ValueError for one that was never filled in; the error hides the value."""
     if _UNEXPANDED.search(value):
         raise ValueError("holds the name of a variable, as ${NAME}, that nothing has filled in")
     if _CONTROL.search(value):
@@ -56,7 +56,7 @@ def check_secret(value: str) -> str:
 
 
 def check_url(url: str, schemes: str) -> str:
-    """`url`, where it can be read and its scheme matches the pattern `schemes`. Raises ValueError, silent about it."""
+    """`url`, if it can be read and its scheme matches the pattern `schemes`. Raises ValueError that hides the value."""
     check_secret(url)
     try:
         parts = urlsplit(url)

@@ -29,7 +29,7 @@ Box = tuple[float, float, float, float]
 class Look:
     """Where one head looked when the model wrote one token of a word of the page.
 
-    word: its index on the page. cell: the cell of the token with the highest attention, None where that token is text
+    word: its index on the page. cell: the cell of the token with the highest attention, None if that token is text
     or has no cell in the family's geometry. hit: whether the cell belongs to the word.
     """
 

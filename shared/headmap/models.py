@@ -78,7 +78,7 @@ def list_models(settings: Settings) -> list[ModelInfo]:
 
 
 def read_model(name: str, folder: Path) -> ModelInfo:
-    """Read `folder`/config.json. Raises UnsupportedModel where it is no model of a family that is served."""
+    """Read `folder`/config.json. Raises UnsupportedModel if it is no model of a family that is served."""
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

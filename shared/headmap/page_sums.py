@@ -99,7 +99,7 @@ class PageSums:
         return np.sqrt(variance / self.pages) / means.sum()
 
     def stability(self, num_kv_heads: int) -> Stability | None:
-        """How alike the two halves are; None where a half has no hit, or no page."""
+        """How alike the two halves are; None if a half has no hit, or no page."""
         if not (self.sums[0].any() and self.sums[1].any()):
             return None
         alike = compare(*(HeadScores(half, num_kv_heads) for half in self.sums))

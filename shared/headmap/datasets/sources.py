@@ -127,7 +127,7 @@ class DatasetInfo:
     def fit(
         self, pages: int | Literal["auto"] | None, max_pages: int | None
     ) -> tuple[int | Literal["auto"], int | None]:
-        """The number of pages to read, and the maximum with `auto`: as asked, or else 1,000, or all pages of a smaller dataset.
+        """The number of pages to read, and the maximum with `auto`: as asked, else 1,000, or a smaller dataset's pages.
 
         Raises InvalidParameter for more pages than the dataset has.
         """

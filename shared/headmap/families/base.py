@@ -1,4 +1,4 @@
-"""What differs between model families: prompt, positions, and where visual tokens lie on the picture.
+"""The differences between model families: prompt, positions, and where visual tokens lie on the picture.
 
 A new family is one module with one subclass of `Family`, named in `headmap.families.registry.FAMILIES`.
 """
@@ -53,7 +53,7 @@ class VisualTokens:
     `count`: how many they are. `grid`: (rows, cols) int64, which of them shows each cell. `x`, `y`: from pixels to
     columns and rows.
 
-    A family counts picture tokens alone. A PreparedPrompt counts all tokens from the picture's first to its last, row
+    A family counts visual tokens alone. A PreparedPrompt counts all tokens from the picture's first to its last, row
     ends and tile names included.
     """
 
@@ -63,7 +63,7 @@ class VisualTokens:
     y: Axis
 
     def placed(self, places: npt.NDArray[np.int64]) -> VisualTokens:
-        """The same in a prompt: its picture tokens lie at `places`, (count,) int64."""
+        """The same in a prompt: its visual tokens are at `places`, (count,) int64."""
         return replace(self, count=int(places[-1] - places[0]) + 1, grid=(places - places[0])[self.grid])
 
     def region(self, box: Sequence[float]) -> npt.NDArray[np.int64]:

@@ -158,7 +158,7 @@ class LoadedModel:
 def load_model(info: ModelInfo, *, device: str = "auto", dtype: str = "auto") -> LoadedModel:
     """Load what `info` names, on a device that becomes the calling thread's own.
 
-    Raises UnsupportedModel where files are missing or broken, and Unavailable for a device that is not there.
+    Raises UnsupportedModel if files are missing or broken, and Unavailable for a device that is not there.
     """
     where = find_device(device)
     use_device(where)

@@ -48,9 +48,9 @@ class KeyRing:
         return bool(self._own) or bool(self._read) or self._settings.access == "keys"
 
     async def admit(self, key: str | None) -> ApiKey | None:
-        """Whose key this is; None where none is needed.
+        """Whose key this is; None if none is needed.
 
-        Raises Unauthorized, and RegistryUnavailable where only the registry could tell and it does not answer.
+        Raises Unauthorized, and RegistryUnavailable if only the registry could tell and it does not answer.
         """
         if self._settings.access == "open":
             return None

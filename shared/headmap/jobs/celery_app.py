@@ -54,7 +54,7 @@ class WorkerRuntime:
         self._opened: tuple[int, Database, ShardScorer | None] | None = None
 
     def take_slot(self) -> Slot:
-        """The worker's memory with all its children; it is taken once, before the worker forks."""
+        """The slot of this worker and all its children; it is taken once, before the worker forks."""
         if self._slot is None:
             self._slot = take_slot(self.settings)
         return self._slot

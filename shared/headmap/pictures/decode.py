@@ -51,7 +51,7 @@ _MAX_RLE_PIXELS = 4_000_000  # Pillow reads them in Python, a second for so many
 def decode_picture(data: bytes, where: str, *, max_pixels: int, param: str | None = None) -> Image.Image:
     """Decode one picture as RGB, upright by its EXIF orientation.
 
-    `where` begins the text of each error, and `param` is the field it names. Raises ImageTooLarge where the header
+    `where` begins the text of each error, and `param` is the field it names. Raises ImageTooLarge if the header
     says more than `max_pixels`, before any is decoded, or memory does not suffice; InvalidImage for other formats, for
     several frames or pages, and for files that are broken or cut short.
     """

@@ -112,7 +112,7 @@ def add_job(
     """Write a job and its shards, or find the one that stands for an equal request.
 
     Returns (job id, numbers of the first `announce` shards, which the caller enqueues after the commit, whether it is
-    new). Raises IdempotencyConflict for a key that came with another request, DatasetNotFound where an uploaded dataset
+    new). Raises IdempotencyConflict for a key that came with another request, DatasetNotFound if an uploaded dataset
     has been removed meanwhile, and sqlalchemy's IntegrityError when an
     equal request is being written at this moment: run it again in a new transaction.
     """
@@ -226,7 +226,7 @@ def count_open_shards(session: Session) -> dict[ShardState, int]:
 
 
 def lock_job(session: Session, job_id: str) -> Job | None:
-    """The job's row, locked to the end of the transaction, None where there is none.
+    """The job's row, locked to the end of the transaction, None if there is none.
 
     Every transaction that changes a job or the state of its shards takes this lock first: so the last two shards to
     finish see each other, and no two transactions wait for each other. SQLite locks the whole file anyway.

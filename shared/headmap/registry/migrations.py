@@ -72,7 +72,7 @@ def start_fault(settings: Settings) -> str | None:
 
 
 def read_revision(settings: Settings) -> str | None:
-    """Where the registry stands; None where it has no tables, or is not there. Raises RegistryUnavailable."""
+    """Where the registry stands; None if it has no tables, or is not there. Raises RegistryUnavailable."""
     if settings.database_url is None and not Path(str(settings.sql_url.database)).exists():
         return None
     database = open_database(settings)
@@ -84,7 +84,7 @@ def read_revision(settings: Settings) -> str | None:
 
 
 def revision_fault(current: str | None) -> str | None:
-    """Why this code cannot use a registry that stands at `current`, and what to do; None where it can."""
+    """Why this code cannot use a registry that stands at `current`, and what to do; None if it can."""
     known = [step.revision for step in ScriptDirectory(str(scripts_folder())).walk_revisions()]
     if current == known[0]:
         return None

@@ -35,7 +35,7 @@ def adjust(logits: torch.Tensor, states: Sequence[RequestState]) -> dict[int, He
 
 
 def to_device(values: NDArray[np.generic] | torch.Tensor, device: torch.device) -> torch.Tensor:
-    """The same values on the device, without waiting for what it is doing."""
+    """The same values on the device, without waiting for its current work."""
     tensor = torch.as_tensor(values)
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
 

@@ -1,5 +1,6 @@
-"""Answers in a given form: JSON of a schema, a regular expression, one of some texts, a grammar's language. llguidance
-does the work, one mask a token.
+"""Answers in a given form: JSON of a schema, a regular expression, one of some texts, a grammar's language.
+
+llguidance does the work, with one mask per token.
 
 llguidance is a small library without dependencies that takes any vocabulary; xgrammar, its peer, brings Triton along.
 """
@@ -160,7 +161,7 @@ class Match:
     def allowed(self, size: int) -> torch.Tensor:
         """(size,) bool: the tokens that may come next, of a model with `size` tokens.
 
-        Raises InvalidParameter where no token goes on, or where finding out is too much work.
+        Raises InvalidParameter if no token goes on, or if finding out takes too much work.
         """
         mask = np.frombuffer(self._matcher.compute_bitmask(), dtype=np.uint8)
         if self._matcher.is_error() or not mask.any():
@@ -192,7 +193,7 @@ class _Tokens:
         self._vocabulary = vocabulary
 
     def __call__(self, text: bytes) -> list[int]:
-        """Used where a grammar leaves no choice. Not the tokenizer itself: some write a space where a text begins."""
+        """Tokens for a text without a choice. The tokenizer is not used: it may write a space where a text begins."""
         return self._vocabulary.tokens(text)
 
 
@@ -202,9 +203,9 @@ def _check_length(text: str, most: int, field: str) -> None:
 
 
 def _without_notes(schema: Any) -> Any:
-    """A schema without the members that hold an answer to nothing.
+    """A schema without the members that do not restrict an answer.
 
-    Where a discriminator tells the cases of a oneOf apart, an answer fits one of them at most, as of an anyOf.
+    If a discriminator separates the cases of a oneOf, an answer fits at most one of them, so an anyOf means the same.
     """
     if isinstance(schema, list):
         return [_without_notes(one) for one in schema]

@@ -24,7 +24,7 @@ class SamplingParams:
     min_p: a token must have at least this share of the likeliest token's probability (Nguyen et al. 2024). logit_bias:
     added to the logits of these tokens. repetition_penalty counts prompt and answer, presence_penalty and
     frequency_penalty the answer alone. stop_token_ids: they end the answer as the model's end tokens do. min_tokens: no
-    token that ends the answer is chosen before so many. top_logprobs: tell the log probabilities of each token and of
+    token that ends the answer is chosen before that many. top_logprobs: tell the log probabilities of each token and of
     so many likeliest ones; None tells none.
     """
 

@@ -124,7 +124,7 @@ class _Layer(Structure):
 
 @cache
 def compiled(element: str, source: Path = SOURCE) -> CDLL:
-    """The library for pools of `element`, a type of the source. Raises ImportError where there is none."""
+    """The library for pools of `element`, a type of the source. Raises ImportError if there is none."""
     compiler = shlex.split(os.environ.get("CXX", "c++"))
     chosen = any(word.startswith(("-march=", "-mcpu=")) for word in compiler)
     try:

@@ -68,7 +68,7 @@ CAUSAL = PromptMask()
 class LayerAttention(ABC):
     """A cache's `update` returns it in place of keys and values: attention over one layer.
 
-    window: the layer's sliding window, None where it sees everything.
+    window: the layer's sliding window, None if it sees everything.
     """
 
     window: int | None = None
