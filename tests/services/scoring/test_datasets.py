@@ -116,7 +116,7 @@ def test_a_missing_name_or_file_is_refused(client: TestClient) -> None:
         (lambda: as_zip(files(words=[{"text": "A"}])), 422, "invalid_dataset", "words[0]: field 'box' is missing"),
         (lambda: as_zip(files(words=[{"text": "A", "box": [0, 0, 9, 99999]}])), 422, "invalid_dataset", "inside"),
         (lambda: as_zip(files() | {"0000.png": b"none"}), 422, "invalid_dataset", "'0000.png': is not a readable PNG"),
-        (lambda: as_zip(files() | {"more.png": b"none"}), 422, "invalid_dataset", "no line of pages.jsonl names 'more.png'"),
+        (lambda: as_zip(files() | {"more.png": b"none"}), 422, "invalid_dataset", "jsonl names 'more.png'"),
         (lambda: as_zip({"a": b"b"}), 422, "invalid_dataset", "pages.jsonl"),
         (lambda: b"hello", 422, "invalid_dataset", "is not a zip, tar or tar.gz file"),
         (lambda: b"", 422, "invalid_dataset", "archive"),
