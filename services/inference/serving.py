@@ -255,5 +255,5 @@ def _check_head(served: ServedModel, head: tuple[int, int] | None) -> None:
         if value >= count:
             field = f"parameters.kept.{name}"
             raise InvalidParameter(
-                f"{field}: must be below {count}, as the model has {count}, got {value}", param=field
+                f"{field}: must be below {count} for this model, got {value}", param=field
             )
