@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+from ipaddress import ip_network
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_origin
 
@@ -104,6 +105,16 @@ class Settings(
     @classmethod
     def _known_counter(cls, value: str | None) -> str | None:
         return None if value is None else check_url(value, r"rediss?")
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _known_networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for item in value:
+            try:
+                ip_network(item)
+            except ValueError as error:
+                raise ValueError(f"{item!r} is no address or network, as 10.0.0.0/8") from error
+        return value
 
     @field_validator("log_level")
     @classmethod

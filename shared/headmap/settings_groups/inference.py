@@ -17,6 +17,14 @@ class Requests(BaseModel):
         "answer to a `sparsemm` request when the model has no map: uniform budgets, or an error (409)",
         change="an answer without a map would mislead (`error`)",
     )
+    map_alias: str = setting(
+        "default",
+        "alias of the map that serves requests that name none",
+        change="this replica follows `stable` or `canary`",
+        min_length=1,
+        max_length=64,
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
+    )
     map_refresh_seconds: float = setting(
         2.0,
         "time between two looks at where an alias points",
@@ -38,6 +46,13 @@ class Requests(BaseModel):
         unit="tokens",
         change="clients forget the limit and answers run on",
         ge=1,
+    )
+    grammar_seconds: float = setting(
+        5.0,
+        "longest time to compile the form of an answer (a schema, an expression, a grammar); longer ones get 422",
+        unit="seconds",
+        change="large schemas time out on a slow machine",
+        gt=0,
     )
     max_prompt_tokens: int = setting(
         131_072,
@@ -123,7 +138,7 @@ class Engine(BaseModel):
     )
     prepare_workers: int = setting(
         2,
-        "threads that prepare prompts, and as many processes that decode pictures",
+        "threads that prepare prompts, and processes that decode pictures for one key or address",
         unit="threads",
         change="processors idle while pictures wait",
         ge=1,
@@ -137,11 +152,11 @@ class Pictures(BaseModel):
         (), "hosts whose image URLs are fetched", change="clients send URLs instead of the pictures themselves"
     )
     image_url_seconds: float = setting(
-        10.0, "longest time to fetch one image URL", unit="seconds", change="the image host is slow", gt=0
+        10.0, "longest time to fetch all pictures of a request", unit="seconds", change="the image host is slow", gt=0
     )
     image_decode_seconds: float = setting(
-        60.0,
-        "longest time to decode one picture, fetched or sent",
+        30.0,
+        "longest time to decode all pictures of a request, fetched or sent",
         unit="seconds",
         change="large pictures time out on a slow machine",
         gt=0,

@@ -7,6 +7,7 @@ from fastapi.responses import JSONResponse
 
 from headmap.errors import InvalidParameter
 from headmap.http.bodies import LargeBodyRoute
+from headmap.http.receiving import request_bytes
 from services.inference.asked import AskedRequest, FieldNames
 from services.inference.http.answers import unless_gone
 from services.inference.http.chat_messages import conversation_of
@@ -43,7 +44,8 @@ async def tokenize(body: TokenizeRequest, request: Request, serving: TheServing)
     else:
         text = body.inputs if body.prompt is None else body.prompt
         asked = AskedRequest(prompt=text or "", names=FieldNames(forms[0], "max_tokens"))
-    tokens = [] if asked.prompt == "" else await unless_gone(request, serving.tokens(served, asked))
+    held = request_bytes(request.scope)
+    tokens = [] if asked.prompt == "" else await unless_gone(request, serving.tokens(served, asked, held))
     vocabulary = served.opened.vocabulary
     texts = [vocabulary.text(token) for token in tokens]
     if body.inputs is not None:
