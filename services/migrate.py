@@ -1,6 +1,6 @@
-"""Migrate the registry and file the bundled map in it: `python -m services.migrate`.
+"""Migrates the registry and files the bundled map in it: `python -m services.migrate`.
 
-Or migrate to another revision, and file nothing: `python -m services.migrate base`.
+`python -m services.migrate base` migrates to another revision, and files nothing.
 """
 
 from __future__ import annotations

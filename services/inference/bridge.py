@@ -18,7 +18,7 @@ from services.inference.served_model import ServedModel
 
 @dataclass(frozen=True)
 class Answer:
-    """What a generation gave: its result, and its tokens."""
+    """The outcome of a generation: its result, and its tokens."""
 
     generation: Generation
     finished: Finished
@@ -28,7 +28,7 @@ class Answer:
 class Generation:
     """One request in an engine, counted in the metrics.
 
-    `start` it, then take it as a `whole` or as a stream of `tokens`; leaving either early (a hang-up, a cancelled task)
+    `start` it, then take it as a `whole` or as a stream of `tokens`. Leaving either early (a hang-up, a cancelled task)
     cancels it in the engine. `map`: its scores set the budgets. `map_missing`: the requested method needs a map and the
     model has none, so another method runs.
     """
@@ -61,7 +61,7 @@ class Generation:
         return Generation(self.served, request, self._metrics, map=self.map, map_missing=self.map_missing)
 
     def start(self) -> None:
-        """Submit it. Raises what the engine refuses at once, so that a stream that cannot start is a plain error."""
+        """Submit it. Raises the engine's immediate refusals, so that a stream that cannot start is a plain error."""
         self._submitted = time.perf_counter()
         try:
             self.served.opened.engine.submit(self.request, self._on_event)
@@ -76,7 +76,7 @@ class Generation:
             self.served.opened.engine.cancel(self.request.id)
 
     async def whole(self) -> Answer:
-        """The result, once started. Raises what the engine fails with."""
+        """The result, once started. Raises the engine's error if it fails."""
         tokens: list[Token] = []
         async for event in self._events():
             if isinstance(event, Finished):
@@ -87,7 +87,7 @@ class Generation:
     async def tokens(self) -> AsyncGenerator[tuple[Token, Finished | None], None]:
         """Each token as it comes, once started; the last one brings the result and the text held back until the end.
 
-        An answer of no tokens has an empty one with its result.
+        An answer without tokens brings one empty token with its result.
         """
         last = Token(0, "")
         async for event in self._events():
@@ -100,7 +100,7 @@ class Generation:
                 yield event, None
 
     def ends(self, token: int) -> bool:
-        """Whether a token ends the answer and is no part of it."""
+        """Whether a token ends the answer without being part of it."""
         sampling = self.request.sampling
         return token in sampling.stop_token_ids or (
             not sampling.ignore_eos and token in self.served.opened.eos_token_ids

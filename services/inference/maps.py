@@ -1,4 +1,4 @@
-"""The head maps that a model is served with: they follow the registry's aliases, and stay while it is away."""
+"""The maps of a served model: they follow the registry's aliases, and stay while the registry is away."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class MapBook:
         """Why the registry did not answer the last time it was asked; None when it did."""
 
     async def refresh(self) -> None:
-        """Resolve the default map again. What is served stays as it is while the registry is away."""
+        """Resolve the default map again. While the registry is away, the served map stays the same."""
         try:
             found = await asyncio.to_thread(self._look_up, None)
         except MapNotFound:
@@ -69,7 +69,7 @@ class MapBook:
     async def named(self, name: str) -> ServedMap:
         """The map with this id or alias; while the registry is away, the map last seen under it.
 
-        Raises MapNotFound, MapMismatch, and RegistryUnavailable for one that was never seen.
+        Raises MapNotFound, MapMismatch, and RegistryUnavailable for a map that was never seen.
         """
         try:
             found = await asyncio.to_thread(self._look_up, name)
@@ -82,7 +82,7 @@ class MapBook:
         return found
 
     def check(self, served: ServedMap) -> ServedMap:
-        """Raises MapMismatch where a map is of another shape than the model."""
+        """Raises MapMismatch if a map has another shape than the model."""
         scores, info = served.scores, self._info
         if (scores.num_layers, scores.num_heads, scores.num_kv_heads) != (
             info.num_layers,
@@ -108,7 +108,7 @@ class MapBook:
                     record, match = find_map(session, self._info.name, name, self._info.revision)
                 except MapNotFound as error:
                     raise MapNotFound(
-                        f"kv.map: {name!r} is no map or alias of {self._info.name!r}", param="kv.map"
+                        f"kv.map: {name!r} is not a map or an alias of {self._info.name!r}", param="kv.map"
                     ) from error
             scores = self._scores.get(record.id)
             if scores is None:

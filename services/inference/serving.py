@@ -78,7 +78,7 @@ class Serving:
         self._refresher = asyncio.create_task(refresher.run(), name="map refresher")
 
     def failure(self) -> str | None:
-        """Why this process cannot serve any more: an engine ended though nobody stopped it. None while all is well."""
+        """The reason why this process can no longer serve: an engine ended by itself. None while all is well."""
         ended = [name for name, served in self.models.items() if not served.opened.engine.stats().alive]
         return f"the engine of {', '.join(ended)} ended by itself" if ended and not self._stopping else None
 
@@ -146,7 +146,7 @@ class Serving:
         return Generation(served, request, self.metrics, map=found, map_missing=kv.method != asked_kv.method)
 
     async def tokens(self, served: ServedModel, asked: AskedRequest, held: RequestBytes) -> list[int]:
-        """The tokens of a prompt. Raises as `prepare` where the prompt is at fault."""
+        """The tokens of a prompt. Raises as `prepare` does for a faulty prompt."""
         self._check_length(served, asked)
         prompt = (await self._intake.prepare(served, asked, held)).prompt
         ids: list[int] = prompt.inputs["input_ids"][0].tolist()
@@ -155,12 +155,12 @@ class Serving:
     def drop_session(self, served: ServedModel, caller: str | None, name: str) -> None:
         """Forget a caller's conversation. Raises SessionNotFound."""
         if not served.opened.engine.drop_session((caller, name)):
-            raise SessionNotFound(f"session: nothing is kept of {name!r}", param="session")
+            raise SessionNotFound(f"session: the server keeps no session {name!r}", param="session")
 
     async def _settle_kv(
         self, served: ServedModel, kv: KVRequest, name: str | None
     ) -> tuple[KVRequest, ServedMap | None]:
-        """What to keep, and the map that sets the budgets where the method needs one. Raises as `prepare`."""
+        """The settled `kv`, and the map that sets the budgets if the method needs one. Raises as `prepare` does."""
         method = get_method(kv.method)
         if method.needs_budget and kv.budget is None and kv.ratio is None:
             kv = replace(kv, ratio=self.settings.default_kv_ratio)
@@ -181,7 +181,7 @@ class Serving:
         return replace(kv, method="snapkv"), None
 
     def default_kv(self) -> dict[str, Any]:
-        """What a request without `kv` gets."""
+        """The `kv` for a request without one."""
         ratio = self.settings.default_kv_ratio
         return {"method": "full"} if ratio is None else {"method": "sparsemm", "ratio": ratio}
 
@@ -200,7 +200,7 @@ class Serving:
             self._too_long(asked, self.context(served), least, 0, "at least ")
 
     def _check_context(self, served: ServedModel, asked: AskedRequest, prompt_tokens: int) -> None:
-        """Raises PromptTooLong where prompt and answer do not fit the model's context."""
+        """Raises PromptTooLong if prompt and answer do not fit the model's context."""
         if prompt_tokens > self.context(served):
             self._too_long(asked, self.context(served), prompt_tokens, asked.max_new_tokens or 0)
         new_tokens = 1 if asked.max_new_tokens is None else asked.max_new_tokens
@@ -209,7 +209,7 @@ class Serving:
 
     @staticmethod
     def _too_long(asked: AskedRequest, most: int, prompt_tokens: int, new_tokens: int, about: str = "") -> NoReturn:
-        """In OpenAI's words, by which clients know to shorten a conversation."""
+        """The error in OpenAI's words, which tell clients to shorten a conversation."""
         prompt = asked.names.prompt
         field = prompt if prompt_tokens >= most else asked.names.new_tokens
         raise PromptTooLong(
@@ -242,7 +242,9 @@ def _check_tokens(served: ServedModel, sampling: Mapping[str, Any]) -> None:
     for name in ("logit_bias", "stop_token_ids"):
         for token in sampling.get(name, ()):
             if not 0 <= token < size:
-                raise InvalidParameter(f"{name}: {token} is no token of the model, which has {size}", param=name)
+                raise InvalidParameter(
+                    f"{name}: {token} is not a token of the model, which has {size} tokens", param=name
+                )
 
 
 def _check_head(served: ServedModel, head: tuple[int, int] | None) -> None:
@@ -253,4 +255,4 @@ def _check_head(served: ServedModel, head: tuple[int, int] | None) -> None:
     for name, value, count in zip(("layer", "kv_head"), head, (info.num_layers, info.num_kv_heads), strict=True):
         if value >= count:
             field = f"parameters.kept.{name}"
-            raise InvalidParameter(f"{field}: {value} is not below {count}, the model's number of them", param=field)
+            raise InvalidParameter(f"{field}: must be below {count} for this model, got {value}", param=field)

@@ -1,4 +1,4 @@
-"""What routes depend on, as type aliases; and the state of the scoring part of an application."""
+"""The dependencies of routes, as type aliases, and the state of the scoring part of an application."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def scoring_state(request: Request) -> ScoringState:
 
 
 def key_name(request: Request) -> str | None:
-    """Of the caller's API key; None where none is asked for."""
+    """Of the caller's API key; None if none is asked for."""
     name: str | None = request.scope.get(KEY_NAME)
     return name
 

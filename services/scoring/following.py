@@ -42,7 +42,7 @@ class Followers:
         self._poller: asyncio.Task[None] | None = None
 
     def check_room(self) -> None:
-        """Raises QueueFull where as many follow as may."""
+        """Raises QueueFull if as many follow as may."""
         if len(self._all) >= self._most:
             raise QueueFull(f"{self._most} clients follow jobs", retry_after=_RETRY_SECONDS)
 

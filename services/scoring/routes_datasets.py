@@ -63,7 +63,7 @@ async def add(
         DatasetName | None, Query(description="name of the dataset; a form may have it as a field instead")
     ] = None,
 ) -> DatasetBody:
-    """An archive of pictures and their `pages.jsonl`, as `headmap pages` writes them: as the body, or in a form."""
+    """Add an archive of pictures and their `pages.jsonl`, as `headmap pages` writes them: as the body, or in a form."""
     if name is not None:
         check_name(name)  # before the body is read
     if state.uploads.locked():
@@ -163,7 +163,9 @@ async def _place(uploads: asyncio.Semaphore) -> AsyncIterator[None]:
 
 
 def _full() -> QueueFull:
-    return QueueFull(f"{UPLOADS_AT_ONCE} uploads are under way", retry_after=_RETRY_SECONDS)
+    return QueueFull(
+        f"{UPLOADS_AT_ONCE} uploads are under way, and the server takes no more", retry_after=_RETRY_SECONDS
+    )
 
 
 @asynccontextmanager

@@ -144,10 +144,10 @@ def _job(state: ScoringState, job_id: str) -> JobRecord:
 
 
 async def _changes(state: ScoringState, job: JobRecord, ending: anyio.Event) -> AsyncIterator[ServerSentEvent]:
-    """The job now, then whenever it differs, its state as the event's id; ends with the state it ends in.
+    """The job now, and again after each change, with its state as the event's id. Ends with the job's last state.
 
-    A registry that goes away is waited for: the stream goes on when it is back. A server that is `ending` says so in an
-    `error` event and ends the stream: jobs take longer than that, and another server goes on from Last-Event-ID.
+    If the registry goes away, the stream waits for it and goes on. A server that is `ending` says so in an
+    `error` event and ends the stream. Jobs go on, and another server continues the stream from Last-Event-ID.
     """
     yield _event(job)
     async with aclosing(state.followers.follow(job)) as changes:

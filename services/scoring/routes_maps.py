@@ -145,7 +145,7 @@ def budgets(
     window: deps.Window = None,
     uniform: deps.Uniform = DEFAULT_UNIFORM,
 ) -> Budgets:
-    """Layers that slide hold their window whatever is asked for; the budget is for the heads of the others."""
+    """Sliding layers always hold their window; the budget is for the heads of the other layers."""
     if window is not None and window >= budget:
         raise BudgetTooSmall(f"window: must be below the budget of {budget} tokens, got {window}", param="window")
     record, found = _load(state, map_id)

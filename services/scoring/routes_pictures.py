@@ -130,7 +130,7 @@ async def overlay(
     ] = None,
     accept: Annotated[str, Header(max_length=1024)] = "*/*",
 ) -> Response:
-    """The worker keeps what every head looked at on a job's first pages; an imported map has none."""
+    """Where a head looked. The worker stores this for a job's first pages; an imported map has none."""
     if form == "json" or (form is None and _prefers_json(accept)):
         body = await run_in_threadpool(_looks, state, map_id, layer, head, page)
         return JSONResponse(body.model_dump(), headers={"Vary": "Accept"})
@@ -167,5 +167,5 @@ def _overlay(state: ScoringState, map_id: str, layer: int, head: int, page: int)
 
 
 def _prefers_json(accept: str) -> bool:
-    """Whether a client names JSON and no picture: browsers and image tags get the picture."""
+    """Whether a client accepts JSON and no picture. Browsers and image tags get the picture."""
     return "json" in accept and "image/" not in accept

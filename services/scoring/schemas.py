@@ -172,7 +172,7 @@ class JobList(BaseModel):
 
 
 class DatasetBody(BaseModel):
-    """What is not known of a built-in dataset is null: made-up pages have no end, a public set is with the workers."""
+    """Unknown values of a built-in dataset are null: made-up pages have no end, and only workers have a public set."""
 
     name: str
     kind: Literal["made-up", "public", "uploaded"]
@@ -191,7 +191,7 @@ class DatasetBody(BaseModel):
 
 
 class DatasetList(BaseModel):
-    """`items`: uploads, newest first. `built_in`: those that are always here, on every page of the list."""
+    """`items`: uploads, newest first. `built_in`: the built-in datasets, on every page of the list."""
 
     items: list[DatasetBody]
     next_cursor: str | None
@@ -209,7 +209,7 @@ class ResolvedMap(MapRecord):
 
 
 class Budgets(BaseModel):
-    """`budgets`: tokens per KV head, one list per layer; with `paper` the formula's, whatever the prompt holds."""
+    """`budgets`: tokens per KV head, one list per layer. `paper` ignores the prompt's length."""
 
     budgets: list[list[int]]
     total: int = Field(description="sum of the budgets")
@@ -243,7 +243,7 @@ class ComparisonBody(BaseModel):
 
 
 class HeadBody(BaseModel):
-    """A head's place in its map. `standard_error`, `low`, `high`: null for an import, which tells nothing of pages."""
+    """A head's place in its map. `standard_error`, `low`, `high`: null for an import, which has no pages."""
 
     rank: int = Field(description="rank; 1 for the head with the highest score")
     layer: int

@@ -1,6 +1,6 @@
 """Run a scoring worker: `python -m services.scoring.worker --pool solo` (one machine) or `--pool prefork` (cluster).
 
-`--check` asks a running worker of this host whether it lives, for a container's health check (Redis only).
+`--check` checks whether a worker of this host lives, for a container's health check (Redis only).
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def tell_metrics(app: Celery, settings: Settings, folder: Path, port: int) -> None:
-    """Serve what `folder` counts, once the worker is ready: children that are there by then do not hold the port."""
+    """Serve the counts in `folder` once the worker is ready. Children that exist by then do not hold the port."""
 
     def leases_taken_back() -> int:
         sweeper = app.headmap_runtime.sweeper
@@ -71,7 +71,7 @@ def tell_metrics(app: Celery, settings: Settings, folder: Path, port: int) -> No
 
 
 def run_worker(app: Celery, settings: Settings, *, pool: str, concurrency: int = 1) -> None:
-    """Work until told to stop: SIGTERM hands running shards back, and ends within a page."""
+    """Work until SIGTERM, which hands running shards back and ends the worker within a page."""
 
     def set_up(**_: object) -> None:
         setup_logging(settings, "scoring-worker")

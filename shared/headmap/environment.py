@@ -38,7 +38,7 @@ def items_of(text: str) -> list[Any]:
     try:
         items: list[Any] = json.loads(text)
     except ValueError as error:
-        raise ValueError("begins as a JSON list does and is none") from error
+        raise ValueError("begins like a JSON list but is not one") from error
     return items
 
 
@@ -47,7 +47,7 @@ def is_blank(item: object) -> bool:
 
 
 def check_secret(value: str) -> str:
-    """`value`, where it can be a secret. Raises ValueError for one that was never filled in, silent about it."""
+    """`value`, if it can be a secret. Raises ValueError for one that was never filled in; the error hides the value."""
     if _UNEXPANDED.search(value):
         raise ValueError("holds the name of a variable, as ${NAME}, that nothing has filled in")
     if _CONTROL.search(value):
@@ -56,7 +56,7 @@ def check_secret(value: str) -> str:
 
 
 def check_url(url: str, schemes: str) -> str:
-    """`url`, where it can be read and its scheme matches the pattern `schemes`. Raises ValueError, silent about it."""
+    """`url`, if it can be read and its scheme matches the pattern `schemes`. Raises ValueError that hides the value."""
     check_secret(url)
     try:
         parts = urlsplit(url)
@@ -64,7 +64,7 @@ def check_url(url: str, schemes: str) -> str:
     except ValueError:  # its words may hold a piece of the password
         readable = False
     if not readable or re.fullmatch(schemes, parts.scheme) is None or not url.startswith(f"{parts.scheme}://"):
-        raise ValueError("cannot be read as a URL of that kind; reserved characters in a password are percent-encoded")
+        raise ValueError("cannot be read as a URL of that kind; percent-encode reserved characters in a password")
     return url
 
 
@@ -79,7 +79,7 @@ def faults(error: ValidationError, secret: Collection[str]) -> Iterator[str]:
 
 
 def blank_variables(variables: Mapping[str, str], settings: Iterable[str]) -> Iterator[str]:
-    """Those of the settings, by name, whose variable is there and blank, as when a secret was never filled in."""
+    """The names of settings whose variable exists and is blank, such as a secret that was never filled in."""
     blank = {variable.upper() for variable, value in variables.items() if not value.strip()}
     yield from (name for name in settings if f"{PREFIX}{name.upper()}" in blank)
 

@@ -92,7 +92,7 @@ class UnsupportedModel(BadRequest):
 
 
 class RequestTooLarge(BadRequest):
-    """The request's KV cache can never fit the memory there is."""
+    """The request's KV cache can never fit into the server's KV memory."""
 
     code, title = "request_too_large", "Request too large"
 
@@ -158,7 +158,7 @@ class IdempotencyConflict(Conflict):
 
 
 class KeyNameTaken(Conflict):
-    code, title = "key_name_taken", "Name of an API key in use"
+    code, title = "key_name_taken", "API key name in use"
 
 
 class DatasetExists(Conflict):
@@ -216,9 +216,9 @@ class Unauthorized(HeadmapError):
 
 
 class CrossSite(HeadmapError):
-    """A browser calls for a page of another site that may not call."""
+    """A browser calls for another site's page, which is not allowed."""
 
-    code, status, title = "cross_site", 403, "Call of another site's page"
+    code, status, title = "cross_site", 403, "Call from another site's page"
 
 
 class TooManyRequests(HeadmapError):
@@ -232,13 +232,13 @@ class TooManyRequests(HeadmapError):
 
 
 class QueueFull(TooManyRequests):
-    """The server has as much to do as it takes."""
+    """The server takes no more requests at present."""
 
     code = "queue_full"
 
 
 class RateLimited(TooManyRequests):
-    """An API key is used more than it may."""
+    """An API key exceeds its limits."""
 
     code = "rate_limited"
 
@@ -271,13 +271,13 @@ class RegistryUnavailable(Unavailable):
 
 
 class RegistryBroken(RegistryUnavailable):
-    """The registry's file is damaged, or is none of ours: waiting does not help."""
+    """The registry's file is damaged, or is not one of ours: waiting does not help."""
 
     title = "Registry broken"
 
 
 class DatasetUnavailable(Unavailable):
-    """A dataset whose files are not here and cannot be fetched now."""
+    """The dataset's files are not on this machine and cannot be fetched now."""
 
     code, title = "dataset_unavailable", "Dataset unavailable"
 
@@ -291,6 +291,6 @@ class OutOfMemory(Unavailable):
 
 
 class DeviceFailed(Unavailable):
-    """The device cannot be used any more by this process, which ends and is started again."""
+    """This process can no longer use the device; it ends and is started again."""
 
     code, title = "device_failed", "Device failed"

@@ -123,7 +123,7 @@ class HeadScores:
                 raise InvalidScores(f'scores: key {_short(key)} is not "layer-head"', param="scores")
             means[int(match[1]), int(match[2])] = _mean(key, value)
         if not means:
-            raise InvalidScores("scores: no heads in it", param="scores")
+            raise InvalidScores("scores: must hold at least one head", param="scores")
         layers, heads = (1 + max(index) for index in zip(*means, strict=True))
         _check_size(layers, heads)
         if len(means) != layers * heads:
@@ -153,7 +153,7 @@ def _check_size(layers: int, heads: int) -> None:
 def _mean(key: str, value: float | Sequence[float]) -> float:
     values = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value]
     if not values:
-        raise InvalidScores(f"scores[{key}]: no score in it", param="scores")
+        raise InvalidScores(f"scores[{key}]: must hold at least one score", param="scores")
     for item in values:
         if isinstance(item, bool) or not isinstance(item, int | float) or not 0 <= item <= _MAX_SCORE:
             raise InvalidScores(f"scores[{key}]: must be finite numbers >= 0, got {_short(item)}", param="scores")

@@ -38,14 +38,14 @@ class Channel:
         self._deadline = None if seconds is None else time.monotonic() + seconds
 
     def send(self, head: dict[str, Any], body: bytes | bytearray = b"") -> None:
-        """Raises OSError where the other end is closed, and TimeoutError past the deadline."""
+        """Raises OSError if the other end is closed, and TimeoutError past the deadline."""
         encoded = json.dumps(head).encode()
         self._hurry()
         self._end.sendall(_LENGTHS.pack(len(encoded), len(body)) + encoded)
         self._end.sendall(body)
 
     def receive(self) -> tuple[dict[str, Any], bytes]:
-        """A message's head and body. Raises EOFError where the other end is closed, and TimeoutError."""
+        """A message's head and body. Raises EOFError if the other end is closed, and TimeoutError."""
         head_length, length = _LENGTHS.unpack(self._exactly(_LENGTHS.size))
         return json.loads(self._exactly(head_length)), self._exactly(length)
 
@@ -74,7 +74,7 @@ class Channel:
 class Sandbox:
     """A module of ours that runs as a process for the length of a `with` block.
 
-    `files`: descriptors that it inherits under their own numbers. It calls `confine` first of all. Raises OSError where
+    `files`: descriptors that it inherits under their own numbers. It calls `confine` first of all. Raises OSError if
     no process can be started.
     """
 

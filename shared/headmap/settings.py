@@ -148,7 +148,7 @@ class Settings(
         try:
             return value.expanduser().absolute()
         except RuntimeError as error:  # ~nobody
-            raise ValueError("names the home of no user") from error
+            raise ValueError("names the home of an unknown user") from error
 
     @classmethod
     def settings_customise_sources(

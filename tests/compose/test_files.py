@@ -123,20 +123,20 @@ def test_the_dashboard_and_alerts_use_metrics_that_exist() -> None:
 
 def test_every_alert_is_explained() -> None:
     rules = yaml.safe_load((ROOT / "deploy" / "prometheus" / "alerts.yml").read_text())
-    page = (ROOT / "docs" / "operations.md").read_text()
+    page = (ROOT / "docs" / "monitoring.md").read_text()
     for rule in (rule for group in rules["groups"] for rule in group["rules"]):
         assert f"`{rule['alert']}`" in page
 
 
 def test_the_example_of_sizes_is_what_the_command_says() -> None:
-    page = (ROOT / "docs" / "operations.md").read_text()
+    page = (ROOT / "docs" / "sizing.md").read_text()
     command, told = re.findall(r"```(?:sh)?\n(headmap sizing.*?)```\n\n```\n(.*?)```", page, re.DOTALL)[0]
     done = CliRunner().invoke(app, shlex.split(command.replace("\\\n", " "))[1:])
     assert [line.rstrip() for line in done.stdout.splitlines()] == told.splitlines()
 
 
 def test_the_sizes_in_the_table_follow_from_the_formula() -> None:
-    page = (ROOT / "docs" / "operations.md").read_text()
+    page = (ROOT / "docs" / "sizing.md").read_text()
     for layers, kv_heads, per_token in ((28, 4, 57_344), (32, 8, 131_072), (32, 32, 524_288)):
         assert layers * kv_heads * 2 * 128 * 2 == per_token
         assert f"| {layers} | {kv_heads} | 128 | bfloat16, 2 | {per_token:,}" in page

@@ -357,7 +357,7 @@ def test_a_restarted_gateway_serves_again(stack: Stack, client: httpx.Client) ->
 
 
 def test_migrations_go_back_and_forth_with_one_command(stack: Stack, client: httpx.Client) -> None:
-    """As docs/operations.md has it; last of all, as it empties the registry of all but the bundled map."""
+    """As docs/backup.md has it; last of all, as it empties the registry of all but the bundled map."""
     shown = stack.compose("run", "--rm", "-T", "migrate", "python", "-m", "services.migrate", "--show")
     assert "the registry stands at 2" in shown.stdout + shown.stderr
     stack.compose("run", "--rm", "-T", "migrate", "python", "-m", "services.migrate", "base")

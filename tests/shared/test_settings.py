@@ -152,9 +152,9 @@ def test_white_space_around_a_secret_is_not_of_it(monkeypatch: pytest.MonkeyPatc
         ("DTYPE", "int8", "input should be 'auto', 'float32', 'bfloat16' or 'float16', got 'int8'"),
         ("DEVICE", "gpu", "must be auto, cpu, cuda or cuda:N, got 'gpu'"),
         ("LOG_LEVEL", "loud", "must be DEBUG, INFO, WARNING or ERROR, got 'loud'"),
-        ("MODELS", '["a"', "begins as a JSON list does and is none, got '[\"a\"'"),
+        ("MODELS", '["a"', "begins like a JSON list but is not one, got '[\"a\"'"),
         ("MODELS", '["a", 3]', "item 2: input should be a valid string, got 3"),
-        ("DATA_DIR", "~nobody-at-all/x", "names the home of no user, got '~nobody-at-all/x'"),
+        ("DATA_DIR", "~nobody-at-all/x", "names the home of an unknown user, got '~nobody-at-all/x'"),
     ],
 )
 def test_faults_are_told_in_a_line(

@@ -1,4 +1,4 @@
-"""`headmap generate`: ask about pictures without any server, and see what of the cache was kept."""
+"""`headmap generate`: ask about pictures without a server, and see how much of the cache was kept."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def generate(
 
 
 def _find_map(settings: Settings, info: ModelInfo, name: str | None) -> tuple[MapRecord, str, HeadScores] | None:
-    """The map, how it matches the model's revision, and its scores; None where there is none and none was named."""
+    """The map, how it matches the model's revision, and its scores; None if there is none and none was named."""
     from headmap.errors import MapNotFound
     from headmap.registry.bundled import use_registry
     from headmap.registry.maps import find_map, get_scores, resolve_map

@@ -240,7 +240,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def picture_form(out: Path) -> PictureForm:
-    """The form that a file's name asks for; ends the command where it is none."""
+    """The format that a file's name asks for. Ends the command if the format is unknown."""
     ending = out.suffix.lower()
     if ending not in (".svg", ".png"):
         fail(f"--out: must end in .svg or .png, got {out}", code=2)

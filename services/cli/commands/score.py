@@ -154,7 +154,7 @@ def _count(pages: str | None) -> int | Literal["auto"] | None:
 
 
 def _named(dataset: str, settings: Settings, database: Database) -> str:
-    """The dataset's name; a folder is looked through and added to the registry, where its map's pages then stay."""
+    """The dataset's name. A folder is checked and added to the registry, which keeps the pages of its map."""
     from headmap.datasets.checking import check_folder
     from headmap.datasets.records import INDEX_FILE
     from headmap.datasets.sources import BUILT_IN

@@ -1,4 +1,4 @@
-"""What the answers of every dialect tell of the cache: bytes, map, session, and the tokens that a head keeps."""
+"""The details of the cache in the answers of every dialect: bytes, map, session, and the tokens that a head keeps."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def kv_details(generation: Generation, finished: Finished) -> KVDetails:
 
 
 def session_details(generation: Generation, finished: Finished) -> SessionDetails | None:
-    """None where the request named no session."""
+    """None if the request named no session."""
     if generation.request.session is None:
         return None
     return SessionDetails(
@@ -38,7 +38,7 @@ def session_details(generation: Generation, finished: Finished) -> SessionDetail
 
 
 def kept_tokens(generation: Generation, finished: Finished) -> KeptTokensBody | None:
-    """What the watched head keeps; None where none was asked for."""
+    """The tokens that the watched head keeps; None if the request watches no head."""
     prompt, watched = generation.request.prompt, generation.request.watched
     if watched is None:
         return None

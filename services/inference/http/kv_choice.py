@@ -1,7 +1,7 @@
-"""Which model a request asks and what to keep of the cache: `kv` in the body, in the model's name, or in a header.
+"""The model and the budget of a request: `kv` is in the body, in the model's name, or in a header.
 
-Clients that cannot send a field of their own name a budget all the same: `MODEL@METHOD-RATIO` wherever a model is
-named, or `x-headmap-kv: method=sparsemm; ratio=0.2`.
+Clients that cannot send further fields can still name a budget: as `MODEL@METHOD-RATIO` in place of the model's name,
+or as `x-headmap-kv: method=sparsemm; ratio=0.2`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _NO_NAMES = ("tgi", "dummy")
 
 @dataclass(frozen=True)
 class Chosen:
-    """`name`: the model as answers name it. kv None: the server's default."""
+    """`name`: the model's name in answers. `kv`: None means the server's default."""
 
     served: ServedModel
     name: str
@@ -42,21 +42,21 @@ def choose(
 ) -> Chosen:
     """Settle model and `kv` of a request; `any_name`: where one model is served, it answers to every name.
 
-    Raises ModelNotFound, UnknownMethod, and InvalidParameter for a budget that is broken or that says something else in
-    one place than in another.
+    Raises ModelNotFound, UnknownMethod, and InvalidParameter for a budget that is broken or that differs between two
+    places.
     """
     served, named, told = _find(serving, name, any_name)
     in_header = _read_header(header) if header and header.strip() else None
     sources = [(field, asked_kv(one)) for field, one in (("kv", body), ("model", named), (HEADER, in_header)) if one]
     for field, one in sources[1:]:
         if one != sources[0][1]:
-            raise InvalidParameter(f"{field}: says something else of the cache than {sources[0][0]}", param=field)
+            raise InvalidParameter(f"{field}: contradicts {sources[0][0]}, which asks for another cache", param=field)
     kv, found = sources[0][1] if sources else (None, None)
     return Chosen(served, told, kv, found)
 
 
 def told_kv(generation: Generation, finished: Finished | None = None) -> str:
-    """What was really used, for the answer's header. The kept share is not known yet where a stream begins."""
+    """The method and map that were used, for the answer's header; without the kept share where a stream begins."""
     kv, found = generation.request.kv, generation.map
     parts = [f"method={kv.method}"]
     if kv.ratio is not None:
@@ -71,7 +71,7 @@ def told_kv(generation: Generation, finished: Finished | None = None) -> str:
 
 
 def _find(serving: Serving, name: str | None, any_name: bool) -> tuple[ServedModel, KVBody | None, str]:
-    """The model, what its name says of the cache, and the name to answer with."""
+    """The model, the `kv` in its name, and the name for the answer."""
     if name is None or name in serving.models:
         served = serving.model(name)
         return served, None, served.info.name
@@ -96,7 +96,7 @@ def _read_budget(name: str, budget: str) -> KVBody:
         return KVBody(method="full")
     get_method(method)
     if not ratio:
-        raise InvalidParameter(f"model: {name!r} lacks a ratio, as in @{method}-0.2", param="model")
+        raise InvalidParameter(f"model: {name!r} needs a ratio, such as @{method}-0.2", param="model")
     return KVBody(method=method, ratio=_number(float, ratio, "model", "ratio", name))
 
 

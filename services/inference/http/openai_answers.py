@@ -1,4 +1,4 @@
-"""What OpenAI's routes share: the request in our form, ids, usage, log probabilities, the end of a stream."""
+"""Shared by OpenAI's routes: the request in our form, ids, usage, log probabilities, the end of a stream."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def asked_of(
     new_tokens: int | None,
     top_logprobs: int | None,
 ) -> AskedRequest:
-    """Raises InvalidParameter where more than one field asks for a form of the answer, or a token id is none."""
+    """Raises InvalidParameter if several fields ask for a form of the answer, or a token id is not a number."""
     sampling, do_sample = sampling_of(body)
     if "top_k" in sampling:
         sampling["top_k"] = max(sampling["top_k"], 0)
@@ -69,7 +69,7 @@ def asked_of(
 
 
 def sampling_of(body: object) -> tuple[dict[str, Any], bool | None]:
-    """The sampling fields of a body, and False where temperature or top_p 0 asks for the likeliest tokens."""
+    """The sampling fields of a body, and False if temperature or top_p 0 asks for the likeliest tokens."""
     sampling = given(body)
     greedy = [name for name in ("temperature", "top_p") if sampling.get(name) == 0]
     for name in greedy:
@@ -198,7 +198,7 @@ def _logprob(token: int, value: float, vocabulary: Vocabulary) -> TopLogprob:
 
 
 async def ended(events: AsyncGenerator[ServerSentEvent, None]) -> AsyncGenerator[ServerSentEvent, None]:
-    """`events`, an error event where they fail, and [DONE]."""
+    """`events`, then an error event if they fail, then [DONE]."""
     try:
         async for one in events:
             yield one

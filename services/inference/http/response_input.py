@@ -67,7 +67,7 @@ def with_answer(conversation: Conversation, output: Sequence[dict[str, Any]]) ->
 
 
 def _nothing(identity: str, field: str) -> dict[str, Any]:
-    raise InvalidParameter(f"{field}: refers to {identity!r}", param=field)
+    raise InvalidParameter(f"{field}: refers to {identity!r}, which does not exist", param=field)
 
 
 def _add(

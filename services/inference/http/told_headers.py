@@ -1,4 +1,4 @@
-"""Headers by which an answer says what was done: the cache that was kept, and fields that were ignored."""
+"""Headers of an answer: the kept cache, and the ignored fields."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def ignored_fields(body: BaseModel, settings: Settings) -> list[str]:
 
 
 def headers(generation: Generation, ignored: list[str], finished: Finished | None = None) -> dict[str, str]:
-    """`finished`: where the answer is whole."""
+    """`finished`: the results, if the answer is whole."""
     told = {HEADER: told_kv(generation, finished)}
     if ignored:
         told[IGNORED] = ", ".join(quote(name, safe="._-[]$") for name in ignored)

@@ -47,7 +47,7 @@ _NOT_PUBLIC_V6 = tuple(
 
 
 def is_public(address: str) -> bool:
-    """Whether `address` lies on the public internet: no private, loopback, link-local, mapped or tunnelled one."""
+    """Whether `address` is on the public internet: not private, loopback, link-local, mapped or tunnelled."""
     try:
         parsed = ipaddress.ip_address(address)
     except ValueError:

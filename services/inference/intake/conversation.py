@@ -1,4 +1,4 @@
-"""From request bodies to a conversation and its pictures: who says what, and which picture stands where."""
+"""From request bodies to a conversation and its pictures: who says what, and where each picture stands."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _LONGEST_ALT = 1024
 class Conversation:
     """Messages with a place for each picture, and the pictures in the order of their places.
 
-    tools: what the answer may call, as the chat template takes it. template_kwargs: further variables of the template.
+    tools: the tools that the answer may call, as the chat template takes them. template_kwargs: its further variables.
     """
 
     messages: tuple[Message, ...]
@@ -36,9 +36,9 @@ class Conversation:
 
 
 def conversation_of_inputs(inputs: str, images: Sequence[str], settings: Settings) -> Conversation:
-    """One user turn of /generate: `images` first, then `inputs`, whose markdown pictures stay where they are.
+    """One user turn of /generate: `images` first, then `inputs`, whose markdown pictures stay in their places.
 
-    Raises EmptyPrompt where there is neither text nor a picture, and InvalidParameter for too many pictures.
+    Raises EmptyPrompt without any text or picture, and InvalidParameter for too many pictures.
     """
     check_count(len(images), settings, "images")
     parts: list[dict[str, str]] = [{"type": "image"} for _ in images]

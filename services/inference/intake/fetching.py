@@ -1,7 +1,7 @@
 """Fetch pictures by URL: from allow-listed hosts only, and never from an address that is not public.
 
-The connection goes to the address that was checked, so a name that resolves differently a moment later gains nothing.
-Redirects are refused, proxies of the environment are not used.
+The connection goes to the address that was checked, so a name that resolves differently later gains nothing.
+Redirects are refused, and proxies of the environment are not used.
 """
 
 from __future__ import annotations

@@ -77,9 +77,9 @@ class Helper:
         receive_into(self._channel(), view)
 
     def lost(self, error: Exception) -> int | None:
-        """The exit code of the process that talks no more, once it is ended, or None where `kill` did that.
+        """The exit code of the process that talks no more, once it is ended, or None if `kill` did that.
 
-        Raises ShuttingDown where `close` did.
+        Raises ShuttingDown if `close` did.
         """
         with self._lock:
             running, self._running = self._running, None

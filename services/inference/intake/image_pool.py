@@ -122,7 +122,7 @@ def _ended(helper: Helper, source: Source, error: Exception) -> Unavailable:
 
 
 def _receive_picture(helper: Helper, width: int, height: int) -> Image.Image:
-    """Strip by strip: each step holds Python's lock for a millisecond; a whole picture would hold it for many."""
+    """Reads strip by strip. A strip holds Python's lock for a millisecond; a whole picture would hold it for many."""
     image = Image.new("RGB", (width, height), None)
     rows = max(1, _STRIP_BYTES // (BYTES_PER_PIXEL * width))
     strip = memoryview(bytearray(BYTES_PER_PIXEL * width * rows))

@@ -1,4 +1,4 @@
-"""From what a client sends to the bytes of a picture file: base64 and data: URLs, as clients really write them."""
+"""From a client's text to the bytes of a picture file: base64 and data: URLs, as clients really write them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _ESCAPES = {b"%2b": b"+", b"%2f": b"/", b"%3d": b"=", b"%09": b"", b"%0a": b"", 
 
 @dataclass(frozen=True)
 class Limits:
-    """Limits of one picture: bytes of its file, and pixels as its header tells them."""
+    """Limits of one picture: bytes of its file, and pixels by its header."""
 
     max_image_bytes: int
     max_image_pixels: int
@@ -31,9 +31,9 @@ class Limits:
 
 @dataclass(frozen=True)
 class ImageSource:
-    """A picture as it came: `text` is an http(s) URL, a data: URL or base64; `field` says where it stood.
+    """A picture as the client sent it: `text` is an http(s) URL, a data: URL or base64; `field` is its place.
 
-    `number`: which of the request's pictures it is, from 1, where `field` does not say so plainly.
+    `number`: its number among the request's pictures, from 1, if `field` does not tell.
     """
 
     text: str
@@ -51,7 +51,7 @@ class ImageSource:
 
 @dataclass(frozen=True)
 class EncodedImage:
-    """The bytes of a picture file, not yet looked at; `field` and `number` as of the source."""
+    """The bytes of a picture file, still unchecked; `field` and `number` are the source's."""
 
     data: bytes
     field: str
@@ -128,7 +128,7 @@ def too_many_bytes(source: ImageSource, limit: int) -> ImageTooLarge:
 
 
 def name_of(field: str, number: int | None) -> str:
-    """What errors call a picture."""
+    """The name of a picture in errors."""
     return field if number is None else f"picture {number} ({field})"
 
 

@@ -26,7 +26,7 @@ def send(to: socket.socket, head: Head, body: bytes | bytearray = b"") -> None:
 
 
 def receive(sender: socket.socket) -> tuple[Head, bytearray]:
-    """A message. Raises EOFError where the other end is closed."""
+    """A message. Raises EOFError if the other end is closed."""
     head, length = receive_head(sender)
     body = bytearray(length)
     receive_into(sender, memoryview(body))
@@ -34,7 +34,7 @@ def receive(sender: socket.socket) -> tuple[Head, bytearray]:
 
 
 def receive_head(sender: socket.socket) -> tuple[Head, int]:
-    """A message's head, and the length of its body. Raises EOFError where the other end is closed."""
+    """A message's head, and the length of its body. Raises EOFError if the other end is closed."""
     lengths = bytearray(_LENGTHS.size)
     receive_into(sender, memoryview(lengths))
     head_length, length = _LENGTHS.unpack(lengths)
@@ -44,7 +44,7 @@ def receive_head(sender: socket.socket) -> tuple[Head, int]:
 
 
 def receive_into(sender: socket.socket, view: memoryview) -> None:
-    """Fill `view`. Raises EOFError where the other end is closed before it is full."""
+    """Fill `view`. Raises EOFError if the other end is closed before it is full."""
     while view:
         count = sender.recv_into(view)
         if not count:

@@ -33,7 +33,7 @@ _PICTURE_ALONE = ({"role": "user", "content": [{"type": "image"}, {"type": "text
 
 @dataclass(frozen=True)
 class Prepared:
-    """A prompt, the grammar of its answer, and the digest of each picture where a session needs them."""
+    """A prompt, the grammar of its answer, and each picture's digest if a session needs them."""
 
     prompt: PreparedPrompt
     grammar: Grammar | None = None
@@ -52,13 +52,13 @@ class Intake:
     async def prepare(self, served: ServedModel, asked: AskedRequest, held: RequestBytes) -> Prepared:
         """Fetch and decode the pictures and make the prompt. Cancelled, it ends what works for it.
 
-        Raises QueueFull where the model has too many requests, BodiesTooLarge where there is no memory for the pictures
+        Raises QueueFull if the model has too many requests, BodiesTooLarge if there is no memory for the pictures
         beside what all requests hold, InvalidImage, ImageTooLarge, InvalidParameter, Unavailable and ShuttingDown.
         """
         name, model, stats = served.info.name, served.opened, served.opened.engine.stats()
         at_work = self._preparing[name] + stats.running + stats.waiting
         if at_work >= self._settings.max_running + self._settings.max_waiting:
-            raise QueueFull(f"{at_work} requests are at work, the most this server takes")
+            raise QueueFull(f"the server has {at_work} requests, and takes no more")
         self._preparing[name] += 1
         pictures = held.part()
         try:
@@ -111,7 +111,7 @@ def _refusal(
     images: Sequence[Image.Image],
     error: ValueError,
 ) -> HeadmapError:
-    """Whose fault it is that no prompt can be made: each picture is tried by itself.
+    """The error for a prompt that cannot be made. Each picture is tried by itself to find the fault.
 
     Picture processors refuse sizes they cannot cut into patches, such as extreme ratios of the sides.
     """
@@ -129,11 +129,11 @@ _OWN_VARIABLES = frozenset({"messages", "tools", "add_generation_prompt", "token
 
 
 def _check_template(model: OpenedModel, conversation: Conversation) -> None:
-    """Raises InvalidParameter for a variable that the model's chat template does not read; false means the default."""
+    """Raises InvalidParameter for a variable that the model's chat template does not have; false means the default."""
     for name, value in conversation.template_kwargs.items():
         if name in _OWN_VARIABLES or (value and name not in model.prompts.template_names):
             field = f"chat_template_kwargs.{name}"
-            raise InvalidParameter(f"{field}: the model's chat template reads no such variable", param=field)
+            raise InvalidParameter(f"{field}: the model's chat template has no such variable", param=field)
 
 
 def _digests(images: Sequence[Image.Image]) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""What a request says of tools, checked: the tools, the choice among them, and calls of earlier turns."""
+"""Checks a request's tools, the choice among them, and calls of earlier turns."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _WANTS_SHORT_IDS = re.compile(r"id\s*\|\s*length\s*!=\s*9\b")
 
 @dataclass(frozen=True)
 class Choice:
-    """`required`: the answer is a call, of the tool called `name` where there is one."""
+    """`required`: the answer is a call, and calls the tool `name` if that is given."""
 
     mode: Literal["none", "auto", "required"]
     name: str | None = None
@@ -106,8 +106,8 @@ def history_calls(calls: Sequence[Mapping[str, Any]], field: str, arguments_left
 
 
 def with_ids_for(template: str, messages: Sequence[dict[str, Any]]) -> Sequence[dict[str, Any]]:
-    """Messages whose ids of calls the chat template takes: Mistral's refuse ids of other than nine characters, so
-    longer and shorter ones become nine letters and digits that are the same in the call and in its answer."""
+    """Messages with ids of calls that the chat template accepts. Mistral's accept only ids of nine characters.
+    For them, other ids become nine letters and digits, the same in the call and in its answer."""
     if not _WANTS_SHORT_IDS.search(template):
         return messages
     return [_with_short_ids(message) for message in messages]

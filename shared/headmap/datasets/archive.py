@@ -1,8 +1,8 @@
 """An uploaded archive as named bytes: zip, tar or tar.gz, told apart by content, and opened under limits.
 
-Nothing is ever unpacked under a name that the archive chose: members are read one at a time, and a compressed tar goes
-into one nameless temporary file first. A member that is no plain file at a plain relative path is refused, and no more
-bytes are read than were counted.
+Nothing is unpacked under a name that the archive chose. Members are read one at a time, and a compressed tar goes
+into one nameless temporary file first. A member must be a plain file at a plain relative path. No more bytes are read
+than were counted.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Members:
 
 @contextmanager
 def open_archive(file: BinaryIO, *, max_bytes: int) -> Iterator[Members]:
-    """Look into an archive of at most `max_bytes` unpacked. `file` stays the caller's, and open.
+    """Open an archive of at most `max_bytes` unpacked. The caller keeps `file` open.
 
     Raises InvalidDataset, naming the member at fault, and DatasetTooLarge.
     """
@@ -74,11 +74,11 @@ def open_archive(file: BinaryIO, *, max_bytes: int) -> Iterator[Members]:
 
 
 def too_large(max_bytes: int) -> DatasetTooLarge:
-    return DatasetTooLarge(f"archive: more than {max_bytes} bytes unpacked", param="archive")
+    return DatasetTooLarge(f"archive: has more than {max_bytes} bytes when unpacked", param="archive")
 
 
 class _Names:
-    """Checks members' names as they are listed, and keeps those of plain files."""
+    """Checks members' names as they are listed, and keeps the names of plain files."""
 
     def __init__(self) -> None:
         self._seen = 0
@@ -95,11 +95,11 @@ class _Names:
         if path.is_absolute() or ".." in path.parts or _FOREIGN.search(name):
             raise InvalidDataset(f"archive: member {name!a} lies outside the archive's own folder", param="archive")
         if not plain and not folder:
-            raise InvalidDataset(f"archive: member {name!a} is no plain file", param="archive")
+            raise InvalidDataset(f"archive: member {name!a} is not a plain file", param="archive")
         if folder or any(part in _JUNK or part.startswith("._") for part in path.parts):
             return False
         if name in self._taken:
-            raise InvalidDataset(f"archive: member {name!a} is there twice", param="archive")
+            raise InvalidDataset(f"archive: member {name!a} occurs twice", param="archive")
         self._taken.add(name)
         return True
 
@@ -119,7 +119,8 @@ def _open_zip(file: BinaryIO) -> Members:
         if names.keep(info.filename, plain=kind in (0, stat.S_IFREG), folder=info.filename.endswith("/")):
             if info.flag_bits & 1 or info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
                 raise InvalidDataset(
-                    f"archive: member {info.filename!a} is encrypted, or not stored or deflated", param="archive"
+                    f"archive: member {info.filename!a} is encrypted, or compressed by a method other than deflate",
+                    param="archive",
                 )
             infos[info.filename] = info
 
@@ -149,7 +150,7 @@ def _check_directory(file: BinaryIO) -> None:
     if end < 0 or len(tail) < end + 22:
         raise InvalidDataset("archive: the zip file is broken or cut short", param="archive")
     if b"PK\x06\x07" in tail[:end][-20:]:
-        raise InvalidDataset("archive: zip64 is not needed for what may be uploaded, and not read", param="archive")
+        raise InvalidDataset("archive: zip64 is not supported; no allowed upload needs it", param="archive")
     told = int.from_bytes(tail[end + 10 : end + 12], "little")
     length = int.from_bytes(tail[end + 12 : end + 16], "little")
     start = size - len(tail) + end - length
@@ -188,7 +189,7 @@ def _too_many() -> InvalidDataset:
 
 
 def _gunzip(file: BinaryIO, plain: IO[bytes], max_bytes: int) -> None:
-    """Write what a gzip file holds to `plain`. Raises DatasetTooLarge as soon as it is too much for `max_bytes`."""
+    """Write a gzip file's content to `plain`. Raises DatasetTooLarge as soon as it exceeds `max_bytes`."""
     room = max_bytes + 2 * tarfile.BLOCKSIZE * MAX_MEMBERS  # a member's header, and the padding of its last block
     written = 0
     try:
@@ -215,7 +216,10 @@ def _open_tar(file: IO[bytes]) -> Members:
         offset = data + -(-header.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
         if header.type in (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK):
             if header.size > _MAX_EXTENSION:
-                raise InvalidDataset(f"archive: an extended header of {header.size} bytes", param="archive")
+                raise InvalidDataset(
+                    f"archive: an extended header has {header.size} bytes; at most {_MAX_EXTENSION} are accepted",
+                    param="archive",
+                )
             file.seek(data)
             long_name = _long_name(header.type, file.read(header.size)) or long_name
             continue
@@ -244,7 +248,7 @@ def _header(file: IO[bytes], offset: int) -> tarfile.TarInfo | None:
     try:
         header = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
     except (tarfile.TarError, ValueError) as error:
-        raise InvalidDataset("archive: is no zip, tar or tar.gz file", param="archive") from error
+        raise InvalidDataset("archive: is not a zip, tar or tar.gz file", param="archive") from error
     if header.size < 0:
         raise InvalidDataset(f"archive: member {header.name!a} has {header.size} bytes", param="archive")
     return header
@@ -263,7 +267,9 @@ def _long_name(kind: bytes, data: bytes) -> str | None:
             raise InvalidDataset("archive: an extended header is broken", param="archive")
         key, _, value = data[len(length) + 1 : int(length)].rstrip(b"\n").partition(b"=")
         if key == b"size" or key.startswith(b"GNU.sparse"):
-            raise InvalidDataset("archive: sparse files and sizes in extended headers are not read", param="archive")
+            raise InvalidDataset(
+                "archive: sparse files and sizes in extended headers are not supported", param="archive"
+            )
         if key == b"path":
             name = value.decode("utf-8", "surrogateescape")
         data = data[int(length) :]

@@ -35,7 +35,7 @@ class ArchiveCheck:
     """The check of one archive. Use it as a context: the process ends with the block.
 
     `file` must be a real file; it stays the caller's, who leaves it alone meanwhile. `seconds`: for the check, and for
-    all that is done with its pages. Raises Unavailable where no process can be started.
+    all that is done with its pages. Raises Unavailable if no process can be started.
     """
 
     def __init__(self, file: BinaryIO, limits: UploadLimits, *, seconds: float) -> None:
@@ -56,7 +56,7 @@ class ArchiveCheck:
         self._sandbox.end()
 
     def upload(self) -> Upload:
-        """What check_archive finds. Blocks. Raises as it does, and Unavailable where the process ended."""
+        """What check_archive finds. Blocks. Raises as it does, and Unavailable if the process ended."""
         head, _ = self._receive()
         return Upload(**head, rows=self._rows)
 

@@ -109,7 +109,7 @@ def _folder(members: Members) -> str:
     found = [name for name in members.sizes if name.rpartition("/")[2] == INDEX_FILE]
     if len(found) != 1 or found[0].count("/") > 1:
         raise InvalidDataset(
-            f"archive: {INDEX_FILE} must be there once, at the top or in its one folder; found {found[:3] or 'none'}"
+            f"archive: must hold one {INDEX_FILE}, at the top or in its only folder; found {found[:3] or 'none'}"
         )
     if members.sizes[found[0]] > MAX_INDEX_BYTES:
         raise InvalidDataset(f"archive: {INDEX_FILE} has more than {MAX_INDEX_BYTES} bytes")
@@ -117,14 +117,14 @@ def _folder(members: Members) -> str:
 
 
 def _check_index(members: Members, folder: str, limits: UploadLimits) -> None:
-    """Check all that needs no picture opened: fields, names, counts, sizes."""
+    """Check everything that needs no open picture: fields, names, counts, sizes."""
     named: set[str] = set()
     pixels = words = 0
     for where, record in _records(members, folder):
         if record.file in named:
-            raise InvalidDataset(f"{where}: field 'file': {record.file!r} is another page's picture already")
+            raise InvalidDataset(f"{where}: field 'file': {record.file!r} is already the picture of another page")
         if folder + record.file not in members.sizes:
-            raise InvalidDataset(f"{where}: field 'file': {record.file!r} is not there")
+            raise InvalidDataset(f"{where}: field 'file': {record.file!r} is not in the archive")
         if members.sizes[folder + record.file] > limits.max_image_bytes:
             raise InvalidDataset(f"{where}: {record.file!r} has more than {limits.max_image_bytes} bytes")
         named.add(record.file)
@@ -133,10 +133,10 @@ def _check_index(members: Members, folder: str, limits: UploadLimits) -> None:
         if pixels > MAX_PIXELS_IN_ALL:
             raise InvalidDataset(f"{where}: more than {MAX_PIXELS_IN_ALL} pixels in all pictures up to here")
     if not words:
-        raise InvalidDataset(f"{INDEX_FILE}: no page has any word")
+        raise InvalidDataset(f"{INDEX_FILE}: no page has a word")
     stray = members.sizes.keys() - {folder + name for name in (*named, INDEX_FILE)}
     if stray:
-        raise InvalidDataset(f"archive: {min(stray)!a} is named by no line of {INDEX_FILE}")
+        raise InvalidDataset(f"archive: no line of {INDEX_FILE} names {min(stray)!a}")
 
 
 def _records(members: Members, folder: str) -> Iterator[tuple[str, PageRecord]]:

@@ -114,7 +114,7 @@ def _field(record: Any, name: str, kind: type[T], where: str) -> T:
 
 
 def _text(record: Any, name: str, where: str) -> str:
-    """A text with visible characters, and without those no page shows: line breaks, NUL, half a surrogate pair."""
+    """A text with visible characters. Line breaks, NUL and half surrogate pairs are refused, as no page shows them."""
     text = _field(record, name, str, where)
     if not text.strip() or len(text) > MAX_TEXT:
         raise InvalidDataset(f"{where}: field '{name}' must have 1 to {MAX_TEXT} characters, not {_short(text)}")

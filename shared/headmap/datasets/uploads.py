@@ -25,13 +25,13 @@ def check_name(name: str) -> None:
             f"name: must be 1 to {MAX_NAME} letters, digits, dots, dashes and underscores, got {name!a}", param="name"
         )
     if name in BUILT_IN:
-        raise DatasetBuiltIn(f"name: {name!r} is a built-in dataset's", param="name")
+        raise DatasetBuiltIn(f"name: {name!r} is the name of a built-in dataset", param="name")
 
 
 def file_upload(database: Database, name: str, upload: Upload) -> tuple[DatasetRecord, bool]:
     """Put a checked upload into the registry, all of it or nothing. Also returns whether it is new.
 
-    Raises as check_name does, DatasetExists where the name stands for other pages, and RegistryUnavailable.
+    Raises as check_name does, DatasetExists if the name holds other pages, and RegistryUnavailable.
     """
     check_name(name)
     for _ in range(_TRIES):
@@ -49,4 +49,4 @@ def file_upload(database: Database, name: str, upload: Upload) -> tuple[DatasetR
                 )
         except IntegrityError:
             continue  # an equal name was first; look again
-    raise Unavailable(f"name: {name!r} is being taken and removed at this moment")
+    raise Unavailable(f"name: {name!r} is being uploaded and removed at this moment; try again")

@@ -1,4 +1,4 @@
-"""Greedy answers to a few prompts at once, without a server: what scoring and the command line need."""
+"""Greedy answers to a few prompts at once, without a server, for scoring and the command line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What each token of a vocabulary writes, in bytes: for log probabilities by token and for grammars."""
+"""The bytes of each token of a vocabulary, for log probabilities by token and for grammars."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Vocabulary:
         return self.written(token).decode("utf-8", "replace")
 
     def written(self, token: int) -> bytes:
-        """Models may have more rows than the tokenizer has tokens; those write nothing."""
+        """The bytes of a token. Models may have more rows than the tokenizer has tokens; the others write nothing."""
         return self.pieces[token] if token < len(self.pieces) else b""
 
     def join(self, tokens: Iterable[int]) -> str:

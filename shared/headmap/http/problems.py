@@ -126,14 +126,14 @@ def install_handlers(app: FastAPI) -> None:
     async def unexpected(request: Request, error: Exception) -> JSONResponse:
         # Starlette raises it again after this answer, so the server logs the trace.
         response = error_response(
-            HeadmapError(f"an error of ours; request {request.scope.get('headmap_request_id')}"), request.url.path
+            HeadmapError(f"internal error; request {request.scope.get('headmap_request_id')}"), request.url.path
         )
         response.headers.update(SECURITY_HEADERS)  # this answer goes out past our middleware
         return response
 
 
 def _allowed(request: Request) -> list[str]:
-    """Every method that this path takes; Starlette names those of the first route only."""
+    """Every method that this path takes. Starlette names only the first route's methods."""
     methods: set[str] = set()
     for route in request.app.routes:
         for method in ("DELETE", "GET", "HEAD", "PATCH", "POST", "PUT"):

@@ -90,7 +90,7 @@ def _read(path: Path) -> dict[str, Any]:
     """
     about = path.lstat()
     if not stat.S_ISREG(about.st_mode):
-        raise ValueError("it is no plain file")
+        raise ValueError("it is not a plain file")
     if about.st_size > _LARGEST_MESSAGE:
         raise ValueError(f"it has {about.st_size} bytes")
     message = json.loads(path.read_text(encoding="utf-8"))

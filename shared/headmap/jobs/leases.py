@@ -163,7 +163,7 @@ def expire(session: Session, job_id: str, number: int, *, max_attempts: int, bac
 
 
 def abandon(session: Session, job_id: str, number: int, owner: str, *, max_attempts: int, back_off: float) -> bool:
-    """End the attempt of an owner whose process has ended; False where the shard is no longer its."""
+    """End the attempt of an owner whose process has ended; False if the shard is no longer its."""
     job = lock_job(session, job_id)
     shard = session.get(Shard, (job_id, number), populate_existing=True)
     if job is None or shard is None or shard.state != ShardState.RUNNING or shard.owner != owner:

@@ -74,7 +74,7 @@ def write_job(
             continue  # an equal request was first; look again
         logger.info("job submitted" if created else "job found", extra={"job_id": job_id})
         return found
-    raise Unavailable("too many equal requests at once")
+    raise Unavailable("too many identical requests at once; try again")
 
 
 def announce(broker: Broker, shards: list[tuple[str, int]]) -> None:

@@ -17,8 +17,8 @@ from headmap.kvcache.shape import CacheShape
 def plan_cache(request: KVRequest, shape: CacheShape, prompt_tokens: int, scores: HeadScores | None) -> KeepPlan:
     """Settle how many tokens each KV head keeps of a prompt of `prompt_tokens`.
 
-    Raises UnknownMethod, BudgetTooSmall or InvalidParameter for a bad request, MapMismatch where `scores` have another
-    shape than the model, and NoMapForModel where the method needs scores and there are none.
+    Raises UnknownMethod, BudgetTooSmall or InvalidParameter for a bad request, MapMismatch if `scores` have another
+    shape than the model, and NoMapForModel if the method needs scores and there are none.
     """
     if scores is not None and (scores.num_layers, scores.num_kv_heads) != (shape.num_layers, shape.num_kv_heads):
         raise MapMismatch(
@@ -50,7 +50,7 @@ def plan_cache(request: KVRequest, shape: CacheShape, prompt_tokens: int, scores
 def check_request(request: KVRequest) -> None:
     """Refuse a request that contradicts itself, before there is a prompt.
 
-    Raises UnknownMethod, BudgetTooSmall, and InvalidParameter where budget and ratio are both missing or both given, or
+    Raises UnknownMethod, BudgetTooSmall, and InvalidParameter if budget and ratio are both missing or both given, or
     where one stands beside `full`. A ratio of 1 may stand beside `full`: it says the same.
     """
     if get_method(request.method).needs_budget:

@@ -1,4 +1,4 @@
-"""From a picture file's bytes to upright RGB: the same for serving, data sets and the command line.
+"""From a picture file's bytes to upright RGB: the same for serving, datasets and the command line.
 
 Formats are told by content and allow-listed, and pixels and parts are counted before any is decoded. Whatever is
 transparent shows white paper, and grey of more than eight bits is scaled. Knows no torch and no numpy.
@@ -59,7 +59,7 @@ def decode_picture(data: bytes, where: str, *, max_pixels: int, param: str | Non
 def open_picture(data: bytes, where: str, *, max_pixels: int, param: str | None = None) -> OpenedPicture:
     """Look at a picture's header.
 
-    `where` begins the text of each error, and `param` is the field it names. Raises ImageTooLarge where the header
+    `where` begins the text of each error, and `param` is the field it names. Raises ImageTooLarge if the header
     says more than `max_pixels`, or the file has more parts than pictures have; InvalidImage for other formats, for
     several frames or pages, and for headers that are broken.
     """
@@ -86,7 +86,7 @@ class OpenedPicture:
         return self.opened.size
 
     def decode(self) -> Image.Image:
-        """The picture as RGB, upright. Raises ImageTooLarge where memory does not suffice, and InvalidImage for a file
+        """The picture as RGB, upright. Raises ImageTooLarge if memory does not suffice, and InvalidImage for a file
         that is broken or cut short.
         """
         with _refusals(self.data, self.where, self.param):
@@ -108,7 +108,7 @@ def _refusals(data: bytes, where: str, param: str | None) -> Iterator[None]:
         raise ImageTooLarge(f"{where}: {error}", param=param) from error
     except UnidentifiedImageError as error:
         raise InvalidImage(
-            f"{where}: is no {', '.join(FORMATS)} picture that can be read; it begins with {data[:_FIRST_BYTES]!r}",
+            f"{where}: is not a readable {', '.join(FORMATS)} picture; it begins with {data[:_FIRST_BYTES]!r}",
             param=param,
         ) from error
     except Exception as error:  # decoders fail in many ways on hostile bytes, and each of them means a broken picture

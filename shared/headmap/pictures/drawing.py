@@ -1,4 +1,4 @@
-"""What all pictures share: ink, names of bounded length, and bytes that are the same each time."""
+"""Shared by all pictures: ink, names of bounded length, and bytes that are the same each time."""
 
 from __future__ import annotations
 

@@ -101,7 +101,7 @@ def _top(matrix: Floats) -> list[tuple[int, int]]:
 
 
 def _draw_groups(axes: Axes, layers: int, heads: int, group: int) -> None:
-    """Thin lines between the query heads of one KV head and those of the next."""
+    """Thin lines between the groups of query heads that share a KV head."""
     if group > 1:
         lines = [[(left - 0.5, -0.5), (left - 0.5, layers - 0.5)] for left in range(group, heads, group)]
         axes.add_collection(LineCollection(lines, colors="#bbbbbb", linewidths=0.6))

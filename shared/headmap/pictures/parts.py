@@ -43,7 +43,7 @@ _PIECES = frozenset([273, 279, 324, 325])  # where strips and tiles are, and the
 
 
 def too_many_parts(data: bytes) -> str | None:
-    """What a file has too many of, in words with the bound; None where all is well."""
+    """What a file has too many of, in words with the bound; None if all is well."""
     for beginning, count in ((_JPEG, _of_jpeg), (_PNG, _of_png), (_GIF, _of_gif), (b"II", _of_tiff), (b"MM", _of_tiff)):
         if data.startswith(beginning):
             return count(data)

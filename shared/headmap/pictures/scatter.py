@@ -28,7 +28,7 @@ class MapName:
 def draw_scatter(
     a: HeadScores, b: HeadScores, names: tuple[MapName, MapName], form: PictureForm = "svg", *, dpi: int = 200
 ) -> bytes:
-    """The picture's bytes, the same for the same maps. Raises InvalidScores where their shapes differ."""
+    """The picture's bytes, the same for the same maps. Raises InvalidScores if their shapes differ."""
     alike = compare(a, b)
     figure = Figure(figsize=(5.4, 5.6), layout="constrained")
     axes = figure.add_subplot()

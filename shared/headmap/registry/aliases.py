@@ -45,7 +45,7 @@ class Move:
 
 
 def pointed_at(session: Session, model: str, alias: str, *, lock: bool = False) -> str | None:
-    """The id of the map that an alias points at, None where there is no such alias.
+    """The id of the map that an alias points at, None if there is no such alias.
 
     `lock` keeps others from moving it until the transaction ends.
     """
@@ -76,7 +76,7 @@ def point(
 ) -> None:
     """Point an alias of the model at one of its maps, and record it; nothing where it points there already.
 
-    `expected`: ids of maps, one of which the alias must point at now; `"*"` stands for any. Raises AliasMoved where
+    `expected`: ids of maps, one of which the alias must point at now; `"*"` stands for any. Raises AliasMoved if
     it does not.
     """
     before = pointed_at(session, model, alias, lock=True)
@@ -94,7 +94,7 @@ def remove(
 ) -> None:
     """Delete an alias that points at this map, and record it.
 
-    Raises AliasNotFound where it does not, and AliasMoved as `point` does.
+    Raises AliasNotFound if it does not, and AliasMoved as `point` does.
     """
     before = pointed_at(session, model, alias, lock=True)
     _check(model, alias, before, expected)

@@ -1,4 +1,4 @@
-"""Job and shard rows: made, found, listed, counted and cancelled. What workers do to them is in headmap.jobs."""
+"""Job and shard rows: made, found, listed, counted and cancelled. headmap.jobs has the workers' side."""
 
 from __future__ import annotations
 
@@ -65,14 +65,12 @@ def job_params(
         auto = {"min_pages": min_pages, "max_pages": max_pages, "stable_overlap": stable_overlap}
         for name, value in auto.items():
             if value is not None:
-                raise InvalidParameter(
-                    f'{name}: only pages: "auto" takes it; got {value} with {pages} pages', param=name
-                )
+                raise InvalidParameter(f'{name}: needs pages: "auto", got {value} with {pages} pages', param=name)
         return JobParams(pages=pages, **others)
     least = min(AUTO_MIN_PAGES, max_pages or AUTO_MIN_PAGES) if min_pages is None else min_pages
     most = max(AUTO_MAX_PAGES, least) if max_pages is None else max_pages
     if most < least:
-        raise InvalidParameter(f"max_pages: must be at least min_pages, {least}, got {most}", param="max_pages")
+        raise InvalidParameter(f"max_pages: must be at least min_pages ({least}), got {most}", param="max_pages")
     overlap = AUTO_OVERLAP if stable_overlap is None else stable_overlap
     return JobParams(pages=least, min_pages=least, max_pages=most, stable_overlap=overlap, **others)
 
@@ -132,7 +130,7 @@ def add_job(
     """Write a job and its shards, or find the one that stands for an equal request.
 
     Returns (job id, numbers of the first `announce` shards, which the caller enqueues after the commit, whether it is
-    new). Raises IdempotencyConflict for a key that came with another request, DatasetNotFound where an uploaded dataset
+    new). Raises IdempotencyConflict for a key that came with another request, DatasetNotFound if an uploaded dataset
     has been removed meanwhile, TooManyJobs for a new job beyond `limits`, and sqlalchemy's IntegrityError when an equal
     request is being written at this moment: run it again in a new transaction.
     """
@@ -293,7 +291,7 @@ def count_open_shards(session: Session) -> dict[ShardState, int]:
 
 
 def lock_job(session: Session, job_id: str) -> Job | None:
-    """The job's row, locked to the end of the transaction, None where there is none.
+    """The job's row, locked to the end of the transaction, None if there is none.
 
     Every transaction that changes a job or the state of its shards takes this lock first: so the last two shards to
     finish see each other, and no two transactions wait for each other. SQLite locks the whole file anyway.

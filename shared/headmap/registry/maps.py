@@ -205,7 +205,7 @@ def annotate_map(session: Session, map_id: str, values: Mapping[str, Any]) -> Ma
 def delete_map(session: Session, map_id: str) -> None:
     """Delete a map that no alias points at; an equal request then profiles the model again.
 
-    Raises MapNotFound, and MapInUse where aliases point at it.
+    Raises MapNotFound, and MapInUse if aliases point at it.
     """
     record = get_map(session, map_id)
     if record.aliases:

@@ -74,7 +74,7 @@ def check_revision(settings: Settings) -> None:
 
 
 def start_fault(settings: Settings) -> str | None:
-    """Why a service must not start on this registry, and what to do; None where it may.
+    """Why a service must not start on this registry, and what to do; None if it may.
 
     A registry that is away or has no tables yet is waited for.
     """
@@ -88,7 +88,7 @@ def start_fault(settings: Settings) -> str | None:
 
 
 def read_revision(settings: Settings) -> str | None:
-    """Where the registry stands; None where it has no tables, or is not there. Raises RegistryUnavailable."""
+    """Where the registry stands; None if it has no tables, or is not there. Raises RegistryUnavailable."""
     if settings.database_url is None and not Path(str(settings.sql_url.database)).exists():
         return None
     database = open_database(settings)
@@ -100,7 +100,7 @@ def read_revision(settings: Settings) -> str | None:
 
 
 def revision_fault(current: str | None) -> str | None:
-    """Why this code cannot use a registry that stands at `current`, and what to do; None where it can."""
+    """Why this code cannot use a registry that stands at `current`, and what to do; None if it can."""
     known = [step.revision for step in ScriptDirectory(str(scripts_folder())).walk_revisions()]
     if current == known[0]:
         return None

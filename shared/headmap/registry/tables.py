@@ -55,7 +55,7 @@ class UtcDateTime(TypeDecorator[datetime]):
         if value is None:
             return None
         if value.tzinfo is None:
-            raise ValueError("registry times carry their zone")
+            raise ValueError("a registry time needs its zone")
         value = value.astimezone(UTC)
         return value.replace(tzinfo=None) if dialect.name == "sqlite" else value
 
@@ -173,7 +173,7 @@ class PageLook(Base):
 
 
 class Map(Base):
-    """An immutable head map. `job_id` is unique: a job makes one map, whatever happens."""
+    """An immutable map. `job_id` is unique, so a job makes one map in any case."""
 
     __tablename__ = "maps"
     __table_args__ = (UniqueConstraint("model", "version"), Index(None, "created_at", "id"))

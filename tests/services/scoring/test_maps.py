@@ -59,7 +59,7 @@ def test_a_map_travels_as_the_public_file_and_keeps_its_checksum(client: TestCli
         ({"scores": {"0-0": [1, None]}}, "invalid_scores", "0-0"),
         ({"scores": {"0-0": 10**400}}, "invalid_scores", "0-0"),
         ({"scores": {"0-0": 0}}, "invalid_scores", "every score is 0"),
-        ({"scores": {}}, "invalid_scores", "no heads"),
+        ({"scores": {}}, "invalid_scores", "at least one head"),
         ({"scores": [1]}, "invalid_parameter", "scores"),
         ({"scores": None}, "invalid_parameter", "scores"),
         ({"num_kv_heads": 3}, "invalid_scores", "num_kv_heads"),

@@ -1,4 +1,4 @@
-"""Archives are opened under limits; what is no plain file at a plain place is refused."""
+"""Archives are opened under limits; what is not a plain file at a plain place is refused."""
 
 from __future__ import annotations
 
@@ -79,14 +79,14 @@ def test_a_member_outside_the_archive_is_refused(pack: object, name: str) -> Non
     ids=["zip link", "link", "hard link", "device", "pipe", "sparse"],
 )
 def test_what_is_no_plain_file_is_refused(data: bytes) -> None:
-    with pytest.raises(InvalidDataset, match=r"'link\.png' is no plain file"):
+    with pytest.raises(InvalidDataset, match=r"'link\.png' is not a plain file"):
         look(data)
 
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")
 def test_a_name_that_is_there_twice_is_refused() -> None:
     for data in (as_zip(CONTENT, (zipfile.ZipInfo("0000.png"), b"2")), as_tar(CONTENT, tarfile.TarInfo("0000.png"))):
-        with pytest.raises(InvalidDataset, match=r"'0000\.png' is there twice"):
+        with pytest.raises(InvalidDataset, match=r"'0000\.png' occurs twice"):
             look(data)
 
 
@@ -94,7 +94,7 @@ def test_a_name_that_is_there_twice_is_refused() -> None:
 def test_a_bomb_is_refused_by_what_comes_out(pack: object) -> None:
     bomb = pack({"pages.jsonl": b"{}", "0000.png": bytes(120_000_000)})  # type: ignore[operator]
     assert len(bomb) < 2_000_000
-    with pytest.raises(DatasetTooLarge, match="more than 1000000 bytes unpacked"):
+    with pytest.raises(DatasetTooLarge, match="more than 1000000 bytes when unpacked"):
         look(bomb)
 
 
@@ -158,21 +158,21 @@ def test_an_encrypted_member_is_refused() -> None:
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
 def test_other_compressions_are_refused(method: int) -> None:
-    with pytest.raises(InvalidDataset, match="not stored or deflated"):
+    with pytest.raises(InvalidDataset, match="a method other than deflate"):
         look(as_zip(CONTENT, method=method))
 
 
 def test_an_extended_header_of_any_size_is_not_read() -> None:
     huge = tar_member("x", tarfile.GNUTYPE_LONGNAME)
     huge.size = 200_000
-    with pytest.raises(InvalidDataset, match="an extended header of 200000 bytes"):
+    with pytest.raises(InvalidDataset, match="an extended header has 200000 bytes"):
         look(as_tar(CONTENT, huge))
 
 
 def test_an_extended_header_may_not_tell_another_size() -> None:
     info = tarfile.TarInfo("0000.png")
     info.pax_headers = {"size": "100000"}
-    with pytest.raises(InvalidDataset, match="sizes in extended headers are not read"):
+    with pytest.raises(InvalidDataset, match="sizes in extended headers are not supported"):
         look(as_tar({}, info))
 
 

@@ -364,7 +364,7 @@ def test_a_cameras_mpo_is_its_first_picture() -> None:
 
 @pytest.mark.parametrize("form", ["PPM", "ICO", "PDF", "JPEG2000", "AVIF", "TGA", "PCX"])
 def test_other_formats_are_refused(form: str) -> None:
-    said = f"is no {', '.join(FORMATS)} picture that can be read; it begins with b'"
+    said = f"is not a readable {', '.join(FORMATS)} picture; it begins with b'"
     with pytest.raises(InvalidImage, match=said) as caught:
         decode(saved(Image.new("RGB", (16, 16)), form))
     assert caught.value.param == "images.0"

@@ -55,7 +55,7 @@ def test_times_are_utc_whatever_zone_they_come_in(database: Database) -> None:
 
 
 def test_times_without_a_zone_are_refused(database: Database) -> None:
-    with database.read() as session, pytest.raises(Exception, match="carry their zone"):
+    with database.read() as session, pytest.raises(Exception, match="needs its zone"):
         session.execute(select(Map).where(Map.created_at == datetime(2030, 1, 1)))
 
 

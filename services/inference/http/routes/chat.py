@@ -55,7 +55,7 @@ async def chat(body: ChatRequest, request: Request, serving: TheServing) -> Resp
     n = body.n or 1
     top_logprobs = _top_logprobs(body)
     if n > 1 and body.session is not None:
-        raise InvalidParameter(f"session: goes on with one answer, got n = {n}", param="session")
+        raise InvalidParameter(f"session: n must be 1 in a session, got {n}", param="session")
     tools = settle_tools(chosen.served, body.tools or (), body.tool_choice, body.parallel_tool_calls)
     conversation = conversation_of(
         body.messages, serving.settings, tools=tools.shown, template_kwargs=body.chat_template_kwargs or {}
@@ -131,7 +131,7 @@ def _choice(number: int, answer: Answer, tools: ToolUse) -> Choice:
 
 
 def _logprobs(token: Token, generation: Generation) -> list[Any]:
-    """One entry, or none where the token ends the answer or they were not asked for."""
+    """One entry; none if the token ends the answer, or log probabilities were not asked for."""
     if token.logprob is None or generation.ends(token.id):
         return []
     return [logprob_of(token, generation.served.opened.vocabulary)]

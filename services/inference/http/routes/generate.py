@@ -117,7 +117,7 @@ def _before(body: GenerateRequest) -> str:
 async def generate_stream(body: GenerateRequest, request: Request, serving: TheServing) -> Response:
     if body.settled.decoder_input_details:
         field = "parameters.decoder_input_details"
-        raise InvalidParameter(f"{field}: the prompt's tokens are not told in a stream", param=field)
+        raise InvalidParameter(f"{field}: a stream does not return the prompt's tokens", param=field)
     answers = await _prepare(body, request, serving, tells_tokens=True)
     answers.start()
     (generation,) = answers.generations
@@ -125,7 +125,7 @@ async def generate_stream(body: GenerateRequest, request: Request, serving: TheS
 
 
 async def _prepare(body: GenerateRequest, request: Request, serving: Serving, *, tells_tokens: bool) -> Answers:
-    """Only answers that tell each token tell its log probability, too."""
+    """Log probabilities are computed only for answers that list each token."""
     chosen = choose(serving, body.model, request.headers.get(HEADER), body.settled.kv, any_name=True)
     conversation = conversation_of_inputs(body.inputs, body.images, serving.settings)
     parameters = body.settled

@@ -1,4 +1,4 @@
-"""What is served: GET /info, /v1/models and /v1/models/{id}."""
+"""GET /info, /v1/models and /v1/models/{id}: the served models."""
 
 from __future__ import annotations
 

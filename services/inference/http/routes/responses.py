@@ -1,4 +1,4 @@
-"""POST /v1/responses, in OpenAI's shape; GET and DELETE of what is kept."""
+"""POST /v1/responses, in OpenAI's shape; GET and DELETE of kept responses."""
 
 from __future__ import annotations
 

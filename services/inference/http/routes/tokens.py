@@ -1,4 +1,4 @@
-"""POST /tokenize and /detokenize: what a prompt is to the model."""
+"""POST /tokenize and /detokenize: between a prompt and its tokens."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ async def detokenize(body: DetokenizeRequest, serving: TheServing) -> Detokenize
     for place, token in enumerate(body.tokens):
         if not 0 <= token < len(vocabulary.pieces):
             raise InvalidParameter(
-                f"tokens.{place}: {token} is no token of the model, which has {len(vocabulary.pieces)}",
+                f"tokens.{place}: {token} is not a token of the model, which has {len(vocabulary.pieces)} tokens",
                 param=f"tokens.{place}",
             )
     return DetokenizeResponse(prompt=vocabulary.join(body.tokens))

@@ -1,9 +1,9 @@
-"""What becomes of each field that a client may send: served, ignored, taken at its default only, or refused.
+"""How each field of a client is treated: served, ignored, accepted at its default only, or refused.
 
-A body's class is the one table of its fields: a field with a type of its own is served, and the others are marked with
-`Ignored`, `Only` or `Refused`. Validation, the OpenAPI document and the table in docs/serving.md are made of it. The
-rule: what changes nothing is accepted, what is bookkeeping is ignored, and what would change the answer is served or
-refused by its name.
+A body's class is the only table of its fields. A field with a plain type is served, and the others are marked with
+`Ignored`, `Only` or `Refused`. Validation, the OpenAPI document and the table in docs/serving.md are made from it. The
+rule: a field that changes nothing is accepted, and bookkeeping is ignored. A field that would change the answer is
+served, or refused by its name.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ Fate = Literal["served", "ignored", "default only", "refused"]
 
 
 class Marked:
-    """Base of the marks of fields that are not served; they take any type and make no type of their own."""
+    """Base of the marks of fields that are not served. A marked field accepts any type."""
 
     fate: Fate
 
@@ -47,7 +47,7 @@ class Marked:
         raise NotImplementedError
 
     def check(self, value: Any) -> Any:
-        """Raises PydanticCustomError for a value that is not taken. Nulls never come here."""
+        """Raises PydanticCustomError for a value that is not accepted. It is never called with null."""
         return None
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
@@ -58,7 +58,7 @@ class Marked:
 
 
 class Ignored(Marked):
-    """Bookkeeping: any value is accepted, none changes the answer."""
+    """Bookkeeping: any value is accepted, and no value changes the answer."""
 
     fate = "ignored"
 
@@ -67,7 +67,7 @@ class Ignored(Marked):
 
 
 class Only(Marked):
-    """Not served: taken only where the value means what happens anyway."""
+    """Not served: accepted only if the value asks for nothing special."""
 
     fate = "default only"
 
@@ -76,7 +76,7 @@ class Only(Marked):
 
     def check(self, value: Any) -> Any:
         if not any(_equal(value, one) for one in self.values):
-            raise PydanticCustomError("not_served", "not served; only {told} passes", {"told": self.told})
+            raise PydanticCustomError("not_served", "not served; only {told} is accepted", {"told": self.told})
         return None
 
     @property
@@ -88,7 +88,7 @@ class Only(Marked):
 
 
 class Refused(Marked):
-    """Refused by name, whatever the value; null means absent."""
+    """Refused by name for any value; null means absent."""
 
     fate = "refused"
 
@@ -109,7 +109,7 @@ NotServed = Annotated[Any, Refused()]
 
 
 def _whole(value: object) -> object:
-    """JSON knows one kind of number. Strings and booleans are none."""
+    """JSON has one kind of number. Strings and booleans are not numbers."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
@@ -194,10 +194,10 @@ def mark_of(field: FieldInfo) -> Marked | None:
 
 
 def kinds(member: str, *names: str, default: Callable[[dict[str, Any]], str | None] | None = None) -> Discriminator:
-    """Tells the branches of a union apart by `member` of the object; the branch of "x" is tagged "<x>".
+    """Chooses the branch of a union by `member` of the object; the branch of "x" is tagged "<x>".
 
-    Tags in angle brackets cannot be taken for fields where an error names its place. `default` looks at objects without
-    the member.
+    In an error's place, tags in angle brackets cannot be mistaken for fields. `default` chooses for objects without the
+    member.
     """
 
     def tag(value: Any) -> str | None:
@@ -219,7 +219,7 @@ def kinds(member: str, *names: str, default: Callable[[dict[str, Any]], str | No
 
 
 def text_or_list(value: Any) -> str:
-    """Tag of the branch of a text, or of a list."""
+    """The tag of the branch: for a text, or for a list."""
     return "<list>" if isinstance(value, list) else "<text>"
 
 

@@ -1,4 +1,4 @@
-"""`kv` in every dialect: how much of a prompt's KV cache to keep, and how much an answer kept."""
+"""`kv` in every dialect: how much of the KV cache a request asks to keep, and how much its answer kept."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class KVBody(Body):
 
 
 def asked_kv(body: KVBody | None) -> tuple[KVRequest | None, str | None]:
-    """What to keep, and the map to do it by."""
+    """The request for the cache, and the name of its map."""
     if body is None:
         return None, None
     kv = KVRequest(
@@ -56,7 +56,7 @@ class KVHeadBody(Body):
 
 
 class KVDetails(BaseModel):
-    """What was kept. `method` is the method that ran: snapkv if the request names sparsemm and there is no map."""
+    """The kept cache. `method` is the method that ran: snapkv if the request names sparsemm and there is no map."""
 
     method: str
     budget: int = Field(description="tokens per KV head, on average over the layers without a sliding window")
@@ -74,8 +74,8 @@ class KVDetails(BaseModel):
 
 
 class KeptInPicture(BaseModel):
-    """What a KV head keeps of one picture, as a grid to draw over it. A token that shows no one place (a row's end, the
-    picture as a whole) is in no cell."""
+    """The tokens of one picture that a KV head keeps, as a grid to draw over it. A token without one place, such as a
+    row's end or a thumbnail, is in no cell."""
 
     start: int = Field(description="index in the prompt of the picture's first token")
     tokens: int = Field(description="tokens from the picture's first to its last")
@@ -90,7 +90,7 @@ class KeptInPicture(BaseModel):
 
 
 class KeptTokensBody(BaseModel):
-    """What one KV head keeps of the prompt."""
+    """The tokens of the prompt that one KV head keeps."""
 
     layer: int
     kv_head: int
@@ -99,7 +99,7 @@ class KeptTokensBody(BaseModel):
 
 
 class SessionDetails(BaseModel):
-    """hit: whether the prompt went on from what was kept. kept: whether this turn is kept for the next."""
+    """hit: whether the prompt continued the kept cache. kept: whether this turn is kept for the next."""
 
     hit: bool
     reused_tokens: int = Field(description="prompt tokens that the session saved from prefill")

@@ -1,4 +1,4 @@
-"""Bodies of /info and /v1/models: what is served."""
+"""Bodies of /info and /v1/models: the served models."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class TriedBody(BaseModel):
 
 
 class ChoiceBody(BaseModel):
-    """What was tried when the model was loaded; `gain`: how many times as fast as the next that is right."""
+    """The candidates tried when the model was loaded. `gain`: how many times as fast as the next correct one."""
 
     model_config = ConfigDict(from_attributes=True)
 
@@ -45,7 +45,7 @@ class DecodeBody(BaseModel):
 
 
 class ModelBody(BaseModel):
-    """A served model as OpenAI lists it, and beside that its map and what a request without `kv` gets."""
+    """A served model in OpenAI's form, with its map and the default for requests without `kv`."""
 
     id: str
     object: Literal["model"] = "model"
@@ -68,7 +68,7 @@ class ModelList(BaseModel):
 
 
 class InfoBody(BaseModel):
-    """As text-generation-inference has it; `models` is ours. The first fields are those of the default model."""
+    """The body of text-generation-inference; `models` is ours. The first fields describe the default model."""
 
     model_id: str
     model_sha: str

@@ -1,4 +1,4 @@
-"""The fields that OpenAI's routes share, those that vLLM adds to them included, and what their answers share."""
+"""The fields that OpenAI's routes share, with vLLM's additions, and the shared parts of their answers."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class JsonSchemaFormat(Body):
 
 
 class JsonValue(Body):
-    """As text-generation-inference's clients ask for it."""
+    """The form that text-generation-inference's clients use."""
 
     type: Literal["json"]
     value: dict[str, Any]

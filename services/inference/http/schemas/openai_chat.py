@@ -63,7 +63,7 @@ class TextPart(_Part):
 
 
 class RefusalPart(_Part):
-    """What an assistant said when it refused; it is text as other text is."""
+    """An assistant's refusal, which is treated as text."""
 
     type: Literal["refusal"]
     refusal: str
@@ -103,7 +103,7 @@ class UserMessage(_Message):
 
 
 class AssistantMessage(_Message):
-    """What an answer carries beside its content is taken back as it came."""
+    """A turn of the assistant. Further members of an answer are accepted unchanged."""
 
     role: Literal["assistant"]
     content: Content | None = None
@@ -119,7 +119,7 @@ class AssistantMessage(_Message):
 
 
 class ToolMessage(_Message):
-    """What a tool answered; `name` reaches the chat template."""
+    """A tool's answer; `name` reaches the chat template."""
 
     role: Literal["tool"]
     content: Content | None = None

@@ -51,13 +51,13 @@ class CompletionRequest(OpenAIRequest):
 
     @property
     def prompts(self) -> list[str] | list[list[int]]:
-        """All prompts, whatever form they came in."""
+        """All prompts, in any form."""
         prompt: Any = self.prompt
         return prompt if isinstance(prompt, list) and not isinstance(prompt[0], int) else [prompt]
 
 
 class CompletionLogprobs(BaseModel):
-    """The first token of a prompt that is told has no log probability, nor have tokens of pictures."""
+    """The first token of an echoed prompt has no log probability, and visual tokens have none."""
 
     tokens: list[str]
     token_logprobs: list[float | None]

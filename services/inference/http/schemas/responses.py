@@ -81,7 +81,7 @@ class CallItem(_Item):
 
 
 class CallOutputItem(_Item):
-    """What a tool answered."""
+    """A tool's answer."""
 
     type: Literal["function_call_output"]
     call_id: str = Field(max_length=512)
@@ -89,14 +89,14 @@ class CallOutputItem(_Item):
 
 
 class ReferenceItem(LooseBody):
-    """An item of an earlier answer, while that is kept."""
+    """An item of an earlier answer, as long as that answer is kept."""
 
     type: Literal["item_reference"]
     id: str = Field(max_length=512)
 
 
 class ReasoningItem(LooseBody):
-    """Accepted and left out: no model here reasons apart from its answer."""
+    """Accepted and left out, because no model here reasons outside its answer."""
 
     type: Literal["reasoning"]
     id: Nothing = None

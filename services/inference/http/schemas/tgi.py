@@ -145,7 +145,7 @@ class GenerateResponse(BaseModel):
 
 
 class StreamEvent(BaseModel):
-    """One server-sent event of a stream: a token each, the last with the whole text and the details."""
+    """One server-sent event of a stream: one token. The last event has the whole text and the details."""
 
     index: int
     token: TokenBody

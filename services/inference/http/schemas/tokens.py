@@ -1,4 +1,4 @@
-"""Bodies of /tokenize and /detokenize: vLLM's, and text-generation-inference's where the body has `inputs`."""
+"""Bodies of /tokenize and /detokenize: vLLM's, or text-generation-inference's if the body has `inputs`."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class TokenizeResponse(BaseModel):
 
 
 class PlacedToken(BaseModel):
-    """A token as text-generation-inference tells it: characters `start` to `stop` of the text."""
+    """A token in text-generation-inference's form: characters `start` to `stop` of the text."""
 
     id: int
     text: str

@@ -72,7 +72,7 @@ class Match:
     def allowed(self, size: int) -> torch.Tensor:
         """(size,) bool: the tokens that may come next, of a model with `size` tokens.
 
-        Raises InvalidParameter where no token goes on, or where finding out is too much work: for this token, or for
+        Raises InvalidParameter if no token goes on, or where finding out is too much work: for this token, or for
         all so far.
         """
         if self._left < 0:

@@ -103,7 +103,7 @@ class GrammarForms:
         """Answers that are one of some texts. Raises InvalidParameter."""
         check_size(options, field)
         if not options or not all(options):
-            raise InvalidParameter(f"{field}: must hold texts that are not empty, got {options!r}"[:200], param=field)
+            raise InvalidParameter(f"{field}: must hold texts, none of them empty, got {options!r}"[:200], param=field)
         self._check(options, field)
         # One terminal, as there is a bound on the rules that may begin in one place.
         texts = " | ".join(map(json.dumps, options))
@@ -119,11 +119,13 @@ class GrammarForms:
             raise InvalidParameter(f"{field}: %json is not served; ask for JSON by its schema", param=field)
         if rules := len(_GBNF_RULE.findall(grammar)):
             if rules > _MOST_GBNF_RULES:
-                raise InvalidParameter(f"{field}: {rules} rules, at most {_MOST_GBNF_RULES} are taken", param=field)
+                raise InvalidParameter(
+                    f"{field}: has {rules} rules; at most {_MOST_GBNF_RULES} are accepted", param=field
+                )
             try:
                 grammar = gbnf_to_lark(grammar)
             except Exception as error:  # it raises whatever its parser stumbles over
-                raise InvalidParameter(f"{field}: not GBNF ({first_line(str(error))})", param=field) from error
+                raise InvalidParameter(f"{field}: is not GBNF ({first_line(str(error))})", param=field) from error
         return llguidance.LLMatcher.grammar_from_lark(grammar)
 
     def _check(self, texts: Iterable[str], field: str) -> None:
@@ -160,13 +162,13 @@ def first_line(message: str) -> str:
 
 def _check_length(text: str, most: int, field: str) -> None:
     if len(text) > most:
-        raise InvalidParameter(f"{field}: {len(text)} characters, at most {most} are taken", param=field)
+        raise InvalidParameter(f"{field}: has {len(text)} characters; at most {most} are accepted", param=field)
 
 
 def _without_notes(schema: Any) -> Any:
-    """A schema without the members that hold an answer to nothing.
+    """A schema without the members that do not restrict an answer.
 
-    Where a discriminator tells the cases of a oneOf apart, an answer fits one of them at most, as of an anyOf.
+    If a discriminator separates the cases of a oneOf, an answer fits at most one of them, so an anyOf means the same.
     """
     if isinstance(schema, list):
         return [_without_notes(one) for one in schema]
@@ -229,5 +231,5 @@ def _beyond_ascii(pattern: str) -> list[str]:
 
 
 def _inside(text: str) -> str:
-    """As it stands between quotes in JSON."""
+    """The text as it is written between quotes in JSON."""
     return json.dumps(text, ensure_ascii=False)[1:-1]
