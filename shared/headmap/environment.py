@@ -1,4 +1,7 @@
-"""HEADMAP_* variables as people write them: blank means unset, lists are JSON or commas, a fault is one line."""
+"""HEADMAP_* variables as people write them: blank means unset, lists are JSON or commas, a fault is one line.
+
+HEADMAP_NAME_FILE names a file that holds the value of HEADMAP_NAME, for values that no one else should see.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import json
 import re
 from collections.abc import Collection, Iterable, Iterator
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -17,15 +21,27 @@ PREFIX = "HEADMAP_"
 
 # Of docker-compose.yml alone
 _OTHERS = frozenset({"HEADMAP_ADDRESS", "HEADMAP_METRICS_KEY", "HEADMAP_PORT", "HEADMAP_TAG"})
+_IN_FILE = "_FILE"
 _MOST_CHARACTERS = 80
 
 
 class Environment(EnvSettingsSource):
-    """The environment, without the variables that are blank."""
+    """The environment, without the variables that are blank, and with the files that its variables name.
+
+    Raises SettingsError, whose cause is a ValueError with the fault, where such a file cannot be read, is empty, or
+    stands beside the value itself.
+    """
 
     def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
         value, key, is_complex = super().get_field_value(field, field_name)
-        return (None if isinstance(value, str) and not value.strip() else value), key, is_complex
+        value = None if is_blank(value) else value
+        variable = f"{PREFIX}{field_name.upper()}"
+        path = self.env_vars.get(f"{variable}{_IN_FILE}".lower())  # its names are in lower case
+        if path is not None and not is_blank(path):
+            if value is not None:
+                raise ValueError(f"{variable} and {variable}{_IN_FILE} are both set; take one of them away")
+            value = _content(f"{variable}{_IN_FILE}", path)
+        return value, key, is_complex
 
 
 def items_of(text: str) -> list[Any]:
@@ -70,10 +86,23 @@ def unknown_variables(variables: Iterable[str], settings: Iterable[str]) -> Iter
     known = [name.upper() for name in settings]
     for variable in sorted(variables):
         name = variable.upper()
-        if not name.startswith(PREFIX) or name in _OTHERS or name.removeprefix(PREFIX) in known:
+        if not name.startswith(PREFIX) or name in _OTHERS:
+            continue
+        if {name.removeprefix(PREFIX), name.removeprefix(PREFIX).removesuffix(_IN_FILE)} & set(known):
             continue
         near = get_close_matches(name.removeprefix(PREFIX), known, n=1)
         yield f"{variable} is not a setting" + (f"; the nearest is {PREFIX}{near[0]}" if near else "")
+
+
+def _content(variable: str, path: str) -> str:
+    try:
+        text = Path(path).read_text(encoding="utf-8").rstrip("\r\n")
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise ValueError(f"{variable}: cannot read {path}: {reason}") from error
+    if is_blank(text):
+        raise ValueError(f"{variable}: {path} is empty")
+    return text
 
 
 def _short(value: object) -> str:

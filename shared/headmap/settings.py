@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_origin
 
 from pydantic import SecretStr, ValidationError, ValidationInfo, field_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from headmap import settings_groups as groups
 from headmap.environment import PREFIX, Environment, check_url, faults, is_blank, items_of, unknown_variables
@@ -153,4 +153,7 @@ def load_settings(**given: Any) -> Settings:
     except ValidationError as error:
         for line in faults(error, SECRET):
             print(f"headmap: {line}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except SettingsError as error:
+        print(f"headmap: {error.__cause__ or error}", file=sys.stderr)
         raise SystemExit(2) from None
