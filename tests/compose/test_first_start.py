@@ -31,17 +31,19 @@ def test_the_gpu_file_is_read_beside_the_other() -> None:
         assert services[name]["environment"]["HEADMAP_DEVICE"] == "cuda"
 
 
+def docker(*arguments: str, check: bool = True) -> str:
+    return subprocess.run(["docker", *arguments], capture_output=True, text=True, check=check).stdout
+
+
 def shown(stack: Stack) -> dict[str, str]:
     """Whatever Docker shows to those who may ask it, but no file of a container."""
     images = {line.split()[-1] for line in stack.docker("inspect", "--format", "{{.Image}}").splitlines()}
-    history = [subprocess.run(["docker", "history", "--no-trunc", one], capture_output=True, text=True) for one in images]
     running = stack.compose("ps", "-q").stdout.split()
-    tops = [subprocess.run(["docker", "top", one, "-eo", "args"], capture_output=True, text=True) for one in running]
     return {
         "inspect": stack.docker("inspect"),
         "logs": stack.compose("logs").stdout,
-        "history": "".join(one.stdout for one in history),
-        "processes": "".join(one.stdout for one in tops),
+        "history": "".join(docker("history", "--no-trunc", image) for image in images),
+        "processes": "".join(docker("top", container, "-eo", "args", check=False) for container in running),
     }
 
 
@@ -56,7 +58,8 @@ def test_a_fresh_clone_needs_nothing_and_its_passwords_show_nowhere(stack: Stack
         for password in passwords:
             assert password not in text, place
     ports = stack.docker("inspect", "--format", "{{json .HostConfig.PortBindings}}")
-    assert set(ports.split()) == {"{}", f'{{"8080/tcp":[{{"HostIp":"127.0.0.1","HostPort":"{client.base_url.port}"}}]}}'}
+    published = f'{{"8080/tcp":[{{"HostIp":"127.0.0.1","HostPort":"{client.base_url.port}"}}]}}'
+    assert set(ports.split()) == {"{}", published}
 
 
 @pytest.mark.parametrize("service", ["scoring-api", "scoring-worker", "inference"])
@@ -106,9 +109,10 @@ def migrate(stack: Stack) -> subprocess.CompletedProcess[str]:
 def test_passwords_of_env_are_taken_and_one_that_came_too_late_is_told(chosen: Stack) -> None:
     chosen.compose("up", "-d", "scoring-api")
     asked = "import urllib.request as u; print(u.urlopen('http://127.0.0.1:8000/health/ready').status)"
-    assert "200" in chosen.compose("exec", "-T", "scoring-api", "sh", "-c", f"sleep 5; python -c \"{asked}\"").stdout
+    assert "200" in chosen.compose("exec", "-T", "scoring-api", "sh", "-c", f'sleep 5; python -c "{asked}"').stdout
     for place, text in shown(chosen).items():
-        assert "%$" not in text and "%25%24" not in text, place
+        for piece in ("%$", "%25%24"):
+            assert piece not in text, place
     assert migrate(chosen).returncode == 0
 
     first = (chosen.root / ".env").read_text()
