@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import functools
+import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict, is_dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, ParamSpec, TypeVar
 
@@ -30,15 +33,38 @@ DataDir = Annotated[
 ]
 
 
+def json_option(*keys: str, many: bool = False) -> Any:
+    """`--json`: standard output carries one JSON object with these keys, or a list of `many`, and nothing else."""
+    shape = "a list, each item" if many else "an object"
+    return typer.Option("--json", help=f"Print JSON alone: {shape} with {', '.join(keys)}.")
+
+
+def print_json(value: Any) -> None:
+    """`value` on standard output; dataclasses as objects, times in ISO 8601, folders and files as their paths."""
+    typer.echo(json.dumps(value, default=_plain, indent=2))
+
+
+def _plain(value: object) -> object:
+    if is_dataclass(value) and not isinstance(value, type):
+        return asdict(value)
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(f"{type(value).__name__} has no JSON form")
+
+
 def one_line_errors(command: Callable[P, R]) -> Callable[P, R]:
-    """Ends a command that fails in a known way with one line on standard error and exit code 1."""
+    """Ends a command that fails in a known way with one line on standard error: 2 for wrong usage, else exit code 1."""
 
     @functools.wraps(command)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
-        from headmap.errors import HeadmapError
+        from headmap.errors import EmptyPrompt, HeadmapError, InvalidParameter, UnknownMethod
 
         try:
             return command(*args, **kwargs)
+        except (EmptyPrompt, InvalidParameter, UnknownMethod) as error:
+            fail(error.detail, code=2)
         except HeadmapError as error:
             fail(error.detail)
         except BrokenPipeError:
@@ -67,17 +93,20 @@ def load_settings(data_dir: Path | None = None, models: list[str] | None = None)
         given["data_dir"] = data_dir
     if models:
         given["models"] = tuple(models)
-    return load(**given)
+    settings = load(**given)
+    if settings.data_dir.exists() and not settings.data_dir.is_dir():
+        fail(f"--data-dir: {settings.data_dir} is a file; it must be a folder, or not there yet", code=2)
+    return settings
 
 
 @contextmanager
 def open_registry(data_dir: Path | None) -> Iterator[Database]:
-    """The registry, with its tables up to date and the bundled map in it. Raises RegistryUnavailable."""
-    from headmap.registry.bundled import prepare_registry
+    """The registry. Raises RegistryUnavailable for one that is away, older or newer than this code."""
+    from headmap.registry.bundled import use_registry
     from headmap.registry.session import open_database
 
     settings = load_settings(data_dir)
-    prepare_registry(settings)
+    use_registry(settings)
     database = open_database(settings)
     try:
         yield database
@@ -133,6 +162,23 @@ def progress_bar(unit: str, screen: Console | None = None) -> Progress:
         transient=screen is not None,
         disable=screen is not None and not screen.is_terminal,
     )
+
+
+def waiting(text: str, screen: Console) -> Progress:
+    """A bar without an end, with the time passed; it goes when stopped, and there is none where that is no terminal."""
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    bar = Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TimeElapsedColumn(),
+        console=screen,
+        transient=True,
+        disable=not screen.is_terminal,
+    )
+    bar.add_task(text, total=None)
+    return bar
 
 
 def quiet_libraries() -> None:

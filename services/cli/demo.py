@@ -31,7 +31,7 @@ from headmap.head_scores import HeadScores
 from headmap.pictures.heatmap import TOP_SHARE
 from headmap.scoring.pages import Page, make_page
 from headmap.settings import DEMO_MODEL, Settings
-from services.cli.common import progress_bar
+from services.cli.common import progress_bar, waiting
 from services.embedded.supervisor import ClusterError, Notices, Supervisor, stop_signals
 
 OUT = Path("demo-out")
@@ -78,7 +78,7 @@ class Demo:
         job = self._ok(self._client.post("/score", json=body)).json()
         deadline = time.monotonic() + PROFILE_SECONDS
         with progress_bar("pages", self._out) as bar:
-            task = bar.add_task("   reading", total=PAGES)
+            task = bar.add_task("   loading the model", total=PAGES)
             told = 0
             while job["state"] in ("queued", "running"):
                 if time.monotonic() > deadline:
@@ -87,7 +87,7 @@ class Demo:
                 time.sleep(0.3)
                 job = self._ok(self._client.get(f"/score/{job['id']}")).json()
                 done = job["progress"]["done"]
-                bar.update(task, completed=done)
+                bar.update(task, completed=done, description="   reading" if done else None)
                 if not self._out.is_terminal and done >= told + 8:
                     told = done
                     self._out.print(f"   {done} of {PAGES} pages")
@@ -214,19 +214,24 @@ def _run(out: Console, settings: Settings) -> list[str]:
     notices = Notices(ready=lambda url: None, trouble=lambda line: out.print(f"   [yellow]{line}[/]"))
     out.print(f"[bold]Headmap demo[/]  [dim]everything it writes is in {OUT}/[/]\n")
     out.print("[bold]1  Start the cluster[/]")
-    with stop_signals() as stopped, Supervisor(settings, host="127.0.0.1", port=0, notices=notices) as cluster:
+    began = time.monotonic()
+    with (
+        stop_signals() as stopped,
+        waiting("   starting, mostly 10 to 30 s", out) as starting,
+        Supervisor(settings, host="127.0.0.1", port=0, notices=notices) as cluster,
+    ):
 
         def check() -> None:
             if stopped():
                 raise Stopped
             cluster.check()
 
-        began = time.monotonic()
         while not cluster.ready:
             if time.monotonic() - began > START_SECONDS:
                 raise ClusterError(f"the cluster was not up within {START_SECONDS:.0f} seconds")
             check()
             time.sleep(0.1)
+        starting.stop()
         took = time.monotonic() - began
         out.print(f"   {cluster.url}  [dim]scoring API, worker and inference on one port; {took:.0f} s[/]\n")
         with httpx.Client(base_url=cluster.url, timeout=120, trust_env=False) as client:

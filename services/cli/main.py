@@ -8,6 +8,7 @@ import typer
 
 import headmap
 from services.cli.commands import (
+    aliases,
     bench,
     compare,
     datasets,
@@ -55,11 +56,12 @@ def root(
          cache                       --image page.png "What is the value of BXP?"
       5. Serve your own model      headmap up --model Qwen/Qwen2-VL-2B-Instruct
 
-    `headmap COMMAND -h` has an example of each command. `headmap --install-completion` completes commands in your
-    shell.
+    \b
+    `headmap COMMAND -h` has an example of each command.
+    `headmap --install-completion` completes commands in your shell.
 
     Exit codes: 0, it worked; 1, it failed, and one line on standard error says why; 2, wrong usage or a wrong setting;
-    3, `maps check` found the maps too different; 130, interrupted.
+    3, `maps check` found the maps too different; 130, interrupted. docs/command-line.md has every command.
     """
 
 
@@ -68,6 +70,10 @@ app.command("score")(score.score)
 app.command("generate")(generate.generate)
 maps.app.command("diff")(compare.diff)
 maps.app.command("check")(compare.check)
+maps.app.command("alias")(aliases.alias)
+maps.app.command("history")(aliases.history)
+maps.app.command("note")(aliases.note)
+maps.app.command("delete")(aliases.delete)
 app.add_typer(maps.app, name="maps")
 app.command("show-head")(show_head.show_head)
 app.add_typer(keys.app, name="keys")

@@ -13,11 +13,13 @@ import headmap
 from headmap.http.plumbing import Checks, install
 from headmap.settings import Settings
 from services.dashboard import relay, routes_session, samples, status
+from services.dashboard.door import Door
 from services.dashboard.guide import mount_guide
 from services.dashboard.pages import PAGES, mount_pages
 from services.dashboard.sessions import Sessions
 from services.dashboard.state import Addresses, DashboardState
 
+_SESSION_BYTES = 1 << 14
 _PATHS = frozenset(page.path for page in PAGES)
 
 
@@ -43,9 +45,10 @@ def create_app(
         openapi_url=None,
     )
     pages = settings.model_copy(update={"access": "open", "cors_origins": ()})
-    install(app, pages, service="dashboard", checks=_no_checks, stored_keys=tuple)
+    small = {"/dashboard/session": _SESSION_BYTES}
+    install(app, pages, service="dashboard", checks=_no_checks, stored_keys=tuple, body_limits=small)
     client = httpx.AsyncClient(transport=transport, trust_env=False, limits=httpx.Limits(max_connections=None))
-    app.state.dashboard = DashboardState(addresses, client, Sessions())
+    app.state.dashboard = DashboardState(addresses, client, Sessions(), Door(client, addresses.api))
     for module in (relay, routes_session, samples, status):
         app.include_router(module.router)
     mount_pages(app, guide=settings.guide_dir is not None)

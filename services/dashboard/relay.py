@@ -1,4 +1,4 @@
-"""Calls of the pages, handed on to the REST APIs with the session's key. Streams pass as they come."""
+"""Calls of the pages, handed on to the REST APIs with the session's key. Bodies and streams pass as they come."""
 
 from __future__ import annotations
 
@@ -11,12 +11,15 @@ from urllib.parse import quote
 
 import httpx
 from fastapi import APIRouter, Depends, Header, Request, Response
+from pydantic import SecretStr
+from starlette.requests import ClientDisconnect
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from headmap.context import request_id
 from headmap.errors import HeadmapError, InvalidParameter, NotFound, Unavailable
-from services.dashboard.state import Key, State, bearer
+from services.dashboard.sessions import bearer
+from services.dashboard.state import Key, State
 
 logger = logging.getLogger(__name__)
 
@@ -24,8 +27,9 @@ _ALLOWED = re.compile(
     r"(score|maps|datasets)(/.+)?|generate(_stream)?|(de)?tokenize|info|ping|version|health(/.+)?|v1/.+|"
     r"((inference|scoring)/)?openapi\.json"
 )
-_ASKED = ("accept", "content-type", "idempotency-key")
+_ASKED = (b"accept", b"content-type", b"content-length", b"idempotency-key")
 _ANSWERED = ("content-type", "content-disposition", "location", "retry-after", "x-request-id")
+_LARGE = 1 << 16
 # An event stream pings every 15 s, and a map of a large model is read within seconds.
 _TIMEOUT = httpx.Timeout(120, connect=5)
 
@@ -45,24 +49,44 @@ router = APIRouter(prefix="/dashboard/api")
 @router.post("/{path:path}", dependencies=[OurPage])
 @router.delete("/{path:path}", dependencies=[OurPage])
 async def relay(path: str, request: Request, state: State, key: Key) -> Response:
-    """Raises NotFound for a path that is not the APIs', Unavailable where nothing answers."""
+    """Raises NotFound for a path that is not the APIs', Unavailable where nothing answers, and Unauthorized before a
+    large body is read."""
     if not _ALLOWED.fullmatch(path) or {"", ".", ".."} & set(path.split("/")):
         raise NotFound(f"there is no /{path}")
-    asked = {name: request.headers[name] for name in _ASKED if name in request.headers}
+    if _is_large(request):
+        await state.door.check(key)
+    asked = [(name, value) for name, value in request.headers.raw if name in _ASKED]
     upstream = state.client.build_request(
         request.method,
         f"{state.addresses.api}/{quote(path)}",
         params=request.url.query.encode(),
-        content=await request.body(),
-        headers=asked | bearer(key) | {"Accept-Encoding": "identity", "X-Request-ID": request_id.get() or "-"},
+        content=request.stream() if _has_body(request) else None,
+        headers=[*asked, *_own_headers(request, key)],
         timeout=_TIMEOUT,
     )
     try:
         answer = await state.client.send(upstream, stream=True)
+    except ClientDisconnect:
+        return Response(status_code=400)  # nobody is there to read it
     except httpx.HTTPError as error:
         logger.warning("no answer to %s /%s: %s", request.method, path, type(error).__name__)
         raise Unavailable("the service cannot be reached now") from error
     return _Relayed(answer)
+
+
+def _has_body(request: Request) -> bool:
+    return "transfer-encoding" in request.headers or request.headers.get("content-length", "0") != "0"
+
+
+def _is_large(request: Request) -> bool:
+    return "transfer-encoding" in request.headers or int(request.headers.get("content-length", "0")) > _LARGE
+
+
+def _own_headers(request: Request, key: SecretStr | None) -> list[tuple[bytes, bytes]]:
+    headers = {"Accept-Encoding": "identity", "X-Request-ID": request_id.get() or "-", **bearer(key)}
+    if request.client is not None:
+        headers["X-Forwarded-For"] = request.client.host
+    return [(name.encode(), value.encode("ascii", "replace")) for name, value in headers.items()]
 
 
 class _Relayed(StreamingResponse):

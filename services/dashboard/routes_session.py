@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import httpx
+import re
+
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
-from headmap.errors import Unauthorized, Unavailable
+from headmap.errors import InvalidParameter
 from services.dashboard.relay import OurPage
 from services.dashboard.sessions import SESSION_COOKIE
-from services.dashboard.state import Addresses, Key, State, bearer
+from services.dashboard.state import Key, State
 
 router = APIRouter(prefix="/dashboard/session", dependencies=[OurPage])
 
@@ -33,12 +34,13 @@ async def show(key: Key) -> SessionBody:
 
 @router.post("")
 async def begin(body: KeyBody, request: Request, response: Response, state: State) -> SessionBody:
-    """Raises Unauthorized where the services refuse the key, Unavailable where none can be asked."""
-    await _check(state.client, state.addresses, body.key)
+    """Raises InvalidParameter, and as `Door.ask`."""
+    key = _sendable(body.key)
+    await state.door.ask(key)
     state.sessions.close(request.cookies.get(SESSION_COOKIE))
     response.set_cookie(
         SESSION_COOKIE,
-        state.sessions.open(body.key),
+        state.sessions.open(key),
         httponly=True,
         samesite="strict",
         secure=request.headers.get("x-forwarded-proto", request.url.scheme) == "https",
@@ -53,15 +55,9 @@ async def end(request: Request, response: Response, state: State) -> SessionBody
     return SessionBody(has_key=False)
 
 
-async def _check(client: httpx.AsyncClient, addresses: Addresses, key: SecretStr) -> None:
-    """Either service knows the keys; one that is away leaves the question to the other."""
-    for path in ("/maps?limit=1", "/v1/models"):
-        try:
-            answer = await client.get(f"{addresses.api}{path}", headers=bearer(key), timeout=10)
-        except httpx.HTTPError:
-            continue
-        if answer.status_code == 401:
-            raise Unauthorized("this key is not one of the server's; check it for missing characters")
-        if answer.is_success:
-            return
-    raise Unavailable("the key cannot be checked now: no service answers")
+def _sendable(key: SecretStr) -> SecretStr:
+    """`key` without blanks around it. Raises InvalidParameter, which keeps it to itself, where no header takes it."""
+    text = key.get_secret_value().strip()
+    if re.fullmatch(r"[\x21-\x7e]+", text) is None:
+        raise InvalidParameter("key: must be printable ASCII without spaces", param="key")
+    return SecretStr(text)

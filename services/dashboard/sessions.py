@@ -57,3 +57,8 @@ class Sessions:
 
     def close(self, session_id: str | None) -> None:
         self._sessions.pop(session_id or "", None)
+
+
+def bearer(key: SecretStr | None) -> dict[str, str]:
+    """The header that carries `key`, which is ASCII."""
+    return {} if key is None else {"Authorization": f"Bearer {key.get_secret_value()}"}

@@ -9,6 +9,7 @@ import httpx
 from fastapi import Depends, Request
 from pydantic import SecretStr
 
+from services.dashboard.door import Door
 from services.dashboard.sessions import SESSION_COOKIE, Sessions
 
 
@@ -29,6 +30,7 @@ class DashboardState:
     addresses: Addresses
     client: httpx.AsyncClient
     sessions: Sessions
+    door: Door
 
     async def close(self) -> None:
         await self.client.aclose()
@@ -48,8 +50,3 @@ def session_key(request: Request, state: State) -> SecretStr | None:
 
 Key = Annotated[SecretStr | None, Depends(session_key)]
 """The API key that the user of this session gave; None where none was."""
-
-
-def bearer(key: SecretStr | None) -> dict[str, str]:
-    """The header that carries `key`."""
-    return {} if key is None else {"Authorization": f"Bearer {key.get_secret_value()}"}

@@ -14,7 +14,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from pydantic import BaseModel, SecretStr
 
 from headmap.errors import Unauthorized
-from services.dashboard.state import Key, State, bearer
+from services.dashboard.sessions import bearer
+from services.dashboard.state import Key, State
 
 router = APIRouter(prefix="/dashboard")
 

@@ -1,14 +1,16 @@
-"""One process of the embedded cluster: started, looked at, started again, ended."""
+"""One process of the embedded cluster: started, looked at, started again, ended; its log."""
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 
 from headmap.settings import Settings
 
@@ -28,11 +30,12 @@ class Process:
         self._started_at = 0.0
         self._back_off = _FIRST_BACK_OFF
         self._start_at: float | None = None
+        self._well_at = 0.0
+        self._given_up: str | None = None
 
     def start(self) -> None:
         self.log.parent.mkdir(parents=True, exist_ok=True)
-        if self.log.is_file() and self.log.stat().st_size > _LARGEST_LOG:
-            self.log.replace(self.log.with_suffix(".log.1"))
+        self.rotate()
         with self.log.open("ab") as log:
             self._child = subprocess.Popen(  # noqa: S603  our own modules, no shell
                 [sys.executable, "-m", *self._arguments],
@@ -43,8 +46,22 @@ class Process:
                 pass_fds=self._keep,
                 start_new_session=True,
             )
-        self._started_at = time.monotonic()
-        self._start_at = None
+        self._started_at = self._well_at = time.monotonic()
+        self._start_at = self._given_up = None
+
+    def rotate(self) -> None:
+        """Move a log that has become large to `.log.1`, also under a child that writes it.
+
+        Whatever writes to standard error has the file open, native code too, so it is copied and emptied in place; a
+        line that comes between the two is lost.
+        """
+        with suppress(OSError):  # somebody has removed it, or the disk is full: the cluster goes on
+            if self.log.stat().st_size <= _LARGEST_LOG:
+                return
+            try:
+                shutil.copyfile(self.log, self.log.with_suffix(".log.1"))
+            finally:
+                os.truncate(self.log, 0)
 
     def start_again(self) -> str | None:
         """Check whether it ended, and start it again after a wait, which doubles each time until it runs for long.
@@ -63,6 +80,24 @@ class Process:
             self.start()
         return None
 
+    def give_up_on(self, well: bool, seconds: float) -> None:
+        """Kill it where it runs and has not been `well` for so long; the next `start_again` tells so."""
+        now = time.monotonic()
+        if well:
+            self._well_at = now
+        elif self._child is not None and self.code is None and now - self._well_at > seconds:
+            self._given_up = f"did not answer for {seconds:g} s and was killed"
+            self._child.kill()  # SIGTERM would wait for a stopped process to go on
+            self._child.wait()
+
+    @property
+    def stopped(self) -> bool:
+        """Whether a signal holds it, as SIGSTOP does. False where the system cannot tell."""
+        if self._child is None or self.code is not None or not hasattr(os, "waitid"):
+            return False
+        look = os.WSTOPPED | os.WNOHANG | os.WNOWAIT
+        return os.waitid(os.P_PID, self._child.pid, look) is not None
+
     @property
     def code(self) -> int | None:
         """The exit status; None while it runs."""
@@ -74,6 +109,8 @@ class Process:
         code = self.code
         if code is None:
             return "is running"
+        if self._given_up is not None:
+            return self._given_up
         if code >= 0:
             return f"ended with {code}"
         try:

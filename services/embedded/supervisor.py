@@ -1,9 +1,10 @@
 """Start the cluster's processes, watch over them, end them.
 
 One web process (scoring and inference behind one port) and one scoring worker. Either is started again when it ends,
-after a longer wait each time. Only a web process that never served ends the cluster, since another start would fail
-too. The socket stays open here, so clients that come between two web processes wait for the next one. Nothing outlives
-the supervisor, however it ends.
+after a longer wait each time, and one that lives and does not answer is ended first. Only a web process that never
+served ends the cluster, since another start would fail too. The socket stays open here, so clients that come between
+two web processes wait for the next one. Nothing outlives the supervisor for long, however it ends, and what does holds
+the data directory's lock, so that no second cluster starts beside it.
 """
 
 from __future__ import annotations
@@ -25,11 +26,13 @@ import httpx
 from headmap.errors import HeadmapError
 from headmap.models import find_model
 from headmap.registry.bundled import prepare_registry
+from headmap.registry.migrations import check_revision
 from headmap.settings import Settings
 from services.embedded.metrics_folder import metrics_folder
 from services.embedded.process import Process
 
 _TICK_SECONDS = 0.2
+_PROBE_SECONDS = 5.0
 _END_GRACE_SECONDS = 15.0
 
 
@@ -51,7 +54,7 @@ class Supervisor:
     """Runs a cluster from `start` to `stop`; use it as a context manager, and `watch` while it runs.
 
     Entering raises ClusterError for a port or data directory in use, ModelNotFound and UnsupportedModel for a model
-    that cannot be served, RegistryUnavailable where the registry cannot be migrated.
+    that cannot be served, RegistryUnavailable for a registry that cannot be used.
     """
 
     def __init__(
@@ -62,8 +65,12 @@ class Supervisor:
         port: int,
         notices: Notices,
         hurry: Callable[[], bool] = lambda: False,
+        hang_seconds: float = 30.0,
     ) -> None:
-        """`hurry()` is called while it ends: once true, remaining processes are killed."""
+        """`hurry()` is called while it ends: once true, remaining processes are killed.
+
+        A process that is stopped, or has served and does not answer any more, is replaced after `hang_seconds`.
+        """
         self.settings = settings
         self._hurry = hurry
         self._host, self._port = host, port
@@ -71,7 +78,8 @@ class Supervisor:
         self._lock: IO[str] | None = None
         self._socket: socket.socket | None = None
         self._web: Process | None = None
-        self._worker = Process("worker", ["services.embedded.worker"], settings)
+        self._worker: Process | None = None
+        self._hang_seconds, self._probe_at = hang_seconds, 0.0
         self._answered = self._answered_once = False
 
     @property
@@ -85,10 +93,14 @@ class Supervisor:
         self._lock = _lock(self.settings.data_dir)
         self._socket = _bind(self._host, self._port)
         self._port = self._socket.getsockname()[1]
-        prepare_registry(self.settings)
+        if self.settings.database_url is None:
+            prepare_registry(self.settings)
+        else:
+            check_revision(self.settings)  # others may be using it
         shutil.rmtree(metrics_folder(self.settings), ignore_errors=True)
-        file = self._socket.fileno()
-        self._web = Process("web", ["services.embedded.web", str(file)], self.settings, keep=[file])
+        file, lock = self._socket.fileno(), self._lock.fileno()
+        self._web = Process("web", ["services.embedded.web", str(file)], self.settings, keep=[file, lock])
+        self._worker = Process("worker", ["services.embedded.worker"], self.settings, keep=[lock])
         self._web.start()
         self._worker.start()
         return self
@@ -106,8 +118,8 @@ class Supervisor:
 
     def check(self) -> None:
         """Look once: announce a web process that answers, start again what ended. Raises ClusterError as `watch`."""
-        web = self._web
-        if web is None:
+        web, worker = self._web, self._worker
+        if web is None or worker is None:
             raise ClusterError("the cluster has not been started")
         if web.code is not None:
             self._answered = False
@@ -116,10 +128,20 @@ class Supervisor:
         elif not self._answered and self._answers():
             self._answered = self._answered_once = True
             self._notices.ready(self.url)
-        for process in (web, self._worker) if self._answered_once else (self._worker,):
+        self._look_for_hangs(web, worker)
+        web.rotate()
+        worker.rotate()
+        for process in (web, worker) if self._answered_once else (worker,):
             trouble = process.start_again()
             if trouble is not None:
                 self._notices.trouble(trouble)
+
+    def _look_for_hangs(self, web: Process, worker: Process) -> None:
+        if time.monotonic() < self._probe_at:
+            return
+        web.give_up_on(not web.stopped and (not self._answered or self._answers()), self._hang_seconds)
+        worker.give_up_on(not worker.stopped, self._hang_seconds)
+        self._probe_at = time.monotonic() + min(_PROBE_SECONDS, self._hang_seconds / 3)
 
     def stop(self) -> None:
         """End everything, running requests first; takes no longer than they are given, and less in a hurry."""
@@ -167,14 +189,16 @@ def stop_signals() -> Iterator[Callable[[], int]]:
 
 
 def _lock(data_dir: Path) -> IO[str]:
-    """Take the data directory for this cluster alone, for as long as the file stays open."""
+    """Take the data directory for this cluster alone, for as long as the file stays open, here or in a child."""
     data_dir.mkdir(parents=True, exist_ok=True)
     file = (data_dir / "lock").open("w", encoding="utf-8")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         file.close()
-        raise ClusterError(f"another cluster runs on {data_dir}; stop it, or choose another --data-dir") from error
+        raise ClusterError(
+            f"another cluster runs on {data_dir}, or its last requests do; stop it, or choose another --data-dir"
+        ) from error
     return file
 
 

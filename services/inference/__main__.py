@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import sys
 
 from headmap.http.logs import setup_logging
+from headmap.registry.migrations import start_fault
 from headmap.settings import load_settings
+
+logger = logging.getLogger("headmap.inference")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -17,6 +21,9 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     settings = load_settings()
     setup_logging(settings, "inference")
+    if (fault := start_fault(settings)) is not None:
+        logger.critical("%s", fault)
+        return 1
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch is imported: spinning threads starve others
     from headmap.engine.memory import give_back_freed_memory
     from headmap.http.server import serve

@@ -11,6 +11,7 @@ from typing import Literal, TypeVar
 from headmap.errors import HeadmapError, MapMismatch, MapNotFound, RegistryUnavailable
 from headmap.head_scores import HeadScores
 from headmap.models import ModelInfo
+from headmap.registry.aliases import DEFAULT_ALIAS
 from headmap.registry.maps import MapRecord, find_map, get_scores, resolve_map
 from headmap.registry.session import Database
 
@@ -34,11 +35,13 @@ class ServedMap:
 class MapBook:
     """The maps of one served model. Used on the event loop; SQL runs in threads.
 
-    `default` serves sparsemm where a request names no map; None while the registry has none.
+    `default` is the map that `alias` points at. It serves sparsemm where a request names no map; None while the
+    registry has none.
     """
 
-    def __init__(self, database: Database, info: ModelInfo) -> None:
+    def __init__(self, database: Database, info: ModelInfo, alias: str = DEFAULT_ALIAS) -> None:
         self._database, self._info = database, info
+        self._alias = None if alias == DEFAULT_ALIAS else alias
         self._scores: OrderedDict[str, HeadScores] = OrderedDict()
         self._named: OrderedDict[str, ServedMap] = OrderedDict()
         self.default: ServedMap | None = None
@@ -99,7 +102,7 @@ class MapBook:
         match: Literal["exact", "revision"]
         with self._database.read() as session:
             if name is None:
-                record, match = resolve_map(session, self._info.name, self._info.revision)
+                record, match = resolve_map(session, self._info.name, self._info.revision, self._alias)
             else:
                 try:
                     record, match = find_map(session, self._info.name, name, self._info.revision)

@@ -66,7 +66,7 @@ class Serving:
         share = share_of_each(self.settings, len(loaded))
         for name, info, with_engine in zip(names, infos, loaded, strict=True):
             opened = await asyncio.to_thread(with_engine, share)
-            book = MapBook(self.database, info)
+            book = MapBook(self.database, info, self.settings.map_alias)
             await book.refresh()
             opened.engine.start()
             self.models[name] = ServedModel(info, opened, book)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 
 from headmap.http.logs import setup_logging
 from headmap.http.server import serve
+from headmap.registry.migrations import start_fault
 from headmap.settings import load_settings
 from services.scoring.app import create_app
+
+logger = logging.getLogger("headmap.scoring")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -18,6 +22,9 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     settings = load_settings()
     setup_logging(settings, "scoring")
+    if (fault := start_fault(settings)) is not None:
+        logger.critical("%s", fault)
+        return 1
     well = serve(create_app(settings), settings, host=arguments.host, port=arguments.port)
     return 0 if well else 1
 

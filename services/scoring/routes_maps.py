@@ -14,12 +14,21 @@ from headmap.head_scores import HeadScores, compare
 from headmap.models import ModelInfo, find_model
 from headmap.page_sums import Z95
 from headmap.registry import maps
-from headmap.registry.maps import MapRecord, Provenance
+from headmap.registry.maps import MapRecord
 from headmap.settings import Settings
 from services.scoring import deps
 from services.scoring.deps import MapId, ScoringState, State
 from services.scoring.kv_config import bytes_per_token_per_head, sliding_layers
-from services.scoring.schemas import Budgets, ComparisonBody, HeadBody, HeadList, MapImport, MapList, ResolvedMap
+from services.scoring.schemas import (
+    Budgets,
+    ComparisonBody,
+    HeadBody,
+    HeadList,
+    MapImport,
+    MapList,
+    MapNotes,
+    ResolvedMap,
+)
 
 router = APIRouter(tags=["maps"])
 
@@ -36,19 +45,14 @@ _INVALID: dict[int | str, dict[str, Any]] = {422: {"description": "Invalid reque
         409: {"description": "The model is here, and of another shape"},
     },
 )
-def import_map(body: MapImport, state: State, response: Response) -> MapRecord:
+def import_map(body: MapImport, state: State, caller: deps.Caller, response: Response) -> MapRecord:
     scores = HeadScores.from_sparsemm(body.scores, body.num_kv_heads)
     info = _model_here(body.model, state.settings)
     if info is not None:
         _check_shape(scores, info)
-    provenance = Provenance(
-        model=body.model,
-        revision=body.revision,
-        architecture=info.architecture if info else None,
-        dataset="import",
-    )
+    provenance = maps.imported(body.model, body.revision, info.architecture if info else None)
     with state.database.write() as session:
-        map_id = maps.add_map(session, provenance, scores, move_default=False)
+        map_id = maps.add_map(session, provenance, scores, promote=body.promote, by=caller)
         record = maps.get_map(session, map_id)
     response.headers["Location"] = f"/maps/{map_id}"
     return record
@@ -175,10 +179,21 @@ def comparison(map_id: MapId, other_id: deps.OtherMapId, state: State) -> Compar
     return ComparisonBody.model_validate(compare(ours, theirs))
 
 
-@router.put("/maps/{map_id}/aliases/{alias}", summary="Point an alias of the model at this map", responses=_NO_MAP)
-def point(map_id: MapId, alias: deps.Alias, state: State) -> MapRecord:
+@router.patch("/maps/{map_id}", summary="Write tags and notes on a map", responses=_NO_MAP)
+def annotate(map_id: MapId, body: MapNotes, state: State) -> MapRecord:
     with state.database.write() as session:
-        return maps.set_alias(session, map_id, alias)
+        return maps.annotate_map(session, map_id, body.model_dump(exclude_unset=True))
+
+
+@router.delete(
+    "/maps/{map_id}",
+    status_code=204,
+    summary="Delete a map that no alias points at",
+    responses=_NO_MAP | {409: {"description": "An alias points at it"}},
+)
+def delete(map_id: MapId, state: State) -> None:
+    with state.database.write() as session:
+        maps.delete_map(session, map_id)
 
 
 def _load(state: ScoringState, map_id: str) -> tuple[MapRecord, HeadScores]:

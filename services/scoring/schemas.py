@@ -8,20 +8,22 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
+from headmap.datasets.records import MAX_PAGES
 from headmap.datasets.sources import DEFAULT
 from headmap.datasets.uploads import MAX_NAME, NAME
+from headmap.head_scores import HEAD_PATTERN, MAX_HEADS
+from headmap.registry.aliases import ALIAS_PATTERN, MAX_ALIAS, Promote
 from headmap.registry.datasets import DatasetRecord
 from headmap.registry.jobs import AUTO_MAX_PAGES, AUTO_MIN_PAGES, AUTO_OVERLAP, JobRecord
-from headmap.registry.maps import ALIAS_PATTERN, MAX_ALIAS, MapRecord, Match
+from headmap.registry.maps import MAX_MODEL, MAX_REVISION, NAME_PATTERN, MapRecord, Match
 from headmap.registry.tables import JobState
 
-MAX_PAGES = 100_000
+PROMOTE = "whether the map takes the alias default: true, false, or auto, where the model has none yet"
 
-# PostgreSQL stores no NUL, and no name holds a control character.
-_PRINTABLE = r"^[^\x00-\x1f\x7f]+$"
-ModelName = Annotated[str, Field(min_length=1, max_length=512, pattern=_PRINTABLE)]
-Revision = Annotated[str, Field(min_length=1, max_length=128, pattern=_PRINTABLE)]
+ModelName = Annotated[str, Field(min_length=1, max_length=MAX_MODEL, pattern=NAME_PATTERN)]
+Revision = Annotated[str, Field(min_length=1, max_length=MAX_REVISION, pattern=NAME_PATTERN)]
 AliasName = Annotated[str, Field(min_length=1, max_length=MAX_ALIAS, pattern=ALIAS_PATTERN)]
+Tag = Annotated[str, Field(min_length=1, max_length=64, pattern=NAME_PATTERN)]
 DatasetName = Annotated[str, Field(min_length=1, max_length=MAX_NAME, pattern=f"^{NAME}$")]
 
 
@@ -32,7 +34,7 @@ def _whole(value: object) -> object:
 
 Integer = Annotated[int, BeforeValidator(_whole)]
 
-# Checked value by value by HeadScores.from_sparsemm, whose errors name the key; a million numbers pass here once.
+# Checked value by value by HeadScores.from_sparsemm, whose errors name the key.
 SparseMMScores = Annotated[
     dict[str, Any],
     WithJsonSchema(
@@ -40,7 +42,8 @@ SparseMMScores = Annotated[
             "type": "object",
             "description": 'The public SparseMM file: {"layer-head": [score per page, ...] or score}',
             "minProperties": 1,
-            "propertyNames": {"pattern": "^[0-9]{1,5}-[0-9]{1,5}$"},
+            "maxProperties": MAX_HEADS,
+            "propertyNames": {"pattern": f"^{HEAD_PATTERN}$"},
             "additionalProperties": {
                 "anyOf": [
                     {"type": "number", "minimum": 0},
@@ -80,6 +83,7 @@ class ScoreRequest(_Request):
     rule: Literal["aligned", "paper"] = "aligned"
     seed: Integer = Field(0, ge=0, le=2**63 - 1)
     max_new_tokens: Integer = Field(1024, ge=1, le=32_768)
+    promote: Promote = Field("auto", description=PROMOTE)
     force: bool = Field(False, description="start a new job even if an equal one exists")
 
 
@@ -88,6 +92,29 @@ class MapImport(_Request):
     revision: Revision | None = None
     num_kv_heads: Integer = Field(ge=1, le=99_999)
     scores: SparseMMScores
+    promote: Promote = Field("auto", description=PROMOTE)
+
+
+class MapNotes(_Request):
+    """What people write on a map. A field that is left out stays as it is."""
+
+    tags: Annotated[list[Tag], Field(max_length=32)] = Field(default_factory=list)
+    notes: Annotated[str, Field(max_length=10_000, pattern=r"^[^\x00]*$")] | None = None
+
+
+class MoveBody(BaseModel):
+    model_config = ConfigDict(from_attributes=True)
+
+    alias: str
+    map_id: str | None = Field(description="where it points since; null: it was deleted")
+    previous: str | None = Field(description="the map it pointed at before; null: it is new")
+    moved_by: str | None = Field(description="key NAME, job ID, cli NAME or package; null: callers need no key here")
+    moved_at: datetime
+
+
+class MoveList(BaseModel):
+    items: list[MoveBody]
+    next_cursor: str | None
 
 
 class Params(BaseModel):
@@ -97,6 +124,7 @@ class Params(BaseModel):
     seed: int
     max_new_tokens: int
     dataset_checksum: str | None = Field(None, description="checksum of an uploaded dataset")
+    promote: Promote = "auto"
 
 
 class AutoParams(Params):

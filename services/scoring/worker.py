@@ -23,12 +23,13 @@ from headmap.http.keyring import KeyRing
 from headmap.http.logs import setup_logging
 from headmap.jobs.celery_app import worker_arguments
 from headmap.registry.keys import read_keys
+from headmap.registry.migrations import start_fault
 from headmap.registry.session import open_database
 from headmap.settings import Settings, load_settings
 from services.scoring.tasks import create_worker
 from services.scoring.worker_metrics import ShardMetrics, count_in, serve_metrics, worker_registry
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("headmap.scoring")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -42,6 +43,10 @@ def main(argv: list[str] | None = None) -> int:
     settings = load_settings()
     if arguments.check:
         return 0 if answers(create_worker(settings), f"scoring@{socket.gethostname()}") else 1
+    if (fault := start_fault(settings)) is not None:
+        setup_logging(settings, "scoring-worker")
+        logger.critical("%s", fault)
+        return 1
     with tempfile.TemporaryDirectory(prefix="headmap-metrics-") as folder:
         count_in(Path(folder))
         app = create_worker(settings, ShardMetrics())

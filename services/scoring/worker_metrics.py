@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from headmap.errors import HeadmapError, NotFound
+from headmap.http.auth import bearer_key
 from headmap.http.keyring import KeyRing
 
 if TYPE_CHECKING:
@@ -102,9 +103,8 @@ def serve_metrics(registry: CollectorRegistry, keys: KeyRing, port: int, host: s
     metrics = make_wsgi_app(registry)
 
     def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-        scheme, _, key = environ.get("HTTP_AUTHORIZATION", "").partition(" ")
         try:
-            asyncio.run(keys.admit(key.strip() if scheme.lower() == "bearer" else None))
+            asyncio.run(keys.admit(bearer_key([environ.get("HTTP_AUTHORIZATION", "")])))
             if environ["PATH_INFO"] != "/metrics":
                 raise NotFound(f"there is no {environ['PATH_INFO']}; here is only /metrics")
         except HeadmapError as error:

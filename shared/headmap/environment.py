@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -23,10 +23,13 @@ PREFIX = "HEADMAP_"
 _OTHERS = frozenset({"HEADMAP_ADDRESS", "HEADMAP_METRICS_KEY", "HEADMAP_PORT", "HEADMAP_TAG"})
 _IN_FILE = "_FILE"
 _MOST_CHARACTERS = 80
+# As a shell, Compose and Kubernetes leave a name that they could not fill in
+_UNEXPANDED = re.compile(r"\$\{\w[^}]*\}|\$\(\w+\)|^\$\w+$")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 class Environment(EnvSettingsSource):
-    """The environment, without the variables that are blank, and with the files that its variables name.
+    """The environment, without blank variables and white space around values, and with the files named in it.
 
     Raises SettingsError, whose cause is a ValueError with the fault, where such a file cannot be read, is empty, or
     stands beside the value itself.
@@ -34,7 +37,7 @@ class Environment(EnvSettingsSource):
 
     def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
         value, key, is_complex = super().get_field_value(field, field_name)
-        value = None if is_blank(value) else value
+        value = value.strip() or None if isinstance(value, str) else value
         variable = f"{PREFIX}{field_name.upper()}"
         path = self.env_vars.get(f"{variable}{_IN_FILE}".lower())  # its names are in lower case
         if path is not None and not is_blank(path):
@@ -59,14 +62,24 @@ def is_blank(item: object) -> bool:
     return isinstance(item, str) and not item.strip()
 
 
+def check_secret(value: str) -> str:
+    """`value`, where it can be a secret. Raises ValueError for one that was never filled in, silent about it."""
+    if _UNEXPANDED.search(value):
+        raise ValueError("holds the name of a variable, as ${NAME}, that nothing has filled in")
+    if _CONTROL.search(value):
+        raise ValueError("holds a line break or another control character")
+    return value
+
+
 def check_url(url: str, schemes: str) -> str:
     """`url`, where it can be read and its scheme matches the pattern `schemes`. Raises ValueError, silent about it."""
+    check_secret(url)
     try:
         parts = urlsplit(url)
         readable = parts.port is None or parts.port > 0
     except ValueError:  # its words may hold a piece of the password
         readable = False
-    if not readable or re.fullmatch(schemes, parts.scheme) is None or not url.startswith(f"{parts.scheme}:/"):
+    if not readable or re.fullmatch(schemes, parts.scheme) is None or not url.startswith(f"{parts.scheme}://"):
         raise ValueError("cannot be read as a URL of that kind; reserved characters in a password are percent-encoded")
     return url
 
@@ -79,6 +92,12 @@ def faults(error: ValidationError, secret: Collection[str]) -> Iterator[str]:
         place = f" item {int(item[0]) + 1}:" if item else ""
         value = "" if name in secret else f", got {_short(one['input'])}"
         yield f"{PREFIX}{str(name).upper()}:{place} {reason[:1].lower()}{reason[1:]}{value}"
+
+
+def blank_variables(variables: Mapping[str, str], settings: Iterable[str]) -> Iterator[str]:
+    """Those of the settings, by name, whose variable is there and blank, as when a secret was never filled in."""
+    blank = {variable.upper() for variable, value in variables.items() if not value.strip()}
+    yield from (name for name in settings if f"{PREFIX}{name.upper()}" in blank)
 
 
 def unknown_variables(variables: Iterable[str], settings: Iterable[str]) -> Iterator[str]:

@@ -4,13 +4,18 @@
     ├── BadRequest 422        InvalidParameter, InvalidImage, EmptyPrompt, BudgetTooSmall, UnknownMethod,
     │                         PromptTooLong, InvalidScores, InvalidDataset, UnsupportedModel
     ├── NotFound 404          ModelNotFound, JobNotFound, MapNotFound, HeadNotFound, PageNotFound, DatasetNotFound,
-    │                         SessionNotFound, KeyNotFound
+    │                         SessionNotFound, KeyNotFound, AliasNotFound
     ├── Conflict 409          JobEnded, NoMapForModel, IdempotencyConflict, MapMismatch, KeyNameTaken,
-    │                         DatasetExists, DatasetInUse, DatasetBuiltIn
+    │                         DatasetExists, DatasetInUse, DatasetBuiltIn, MapInUse
+    ├── AliasMoved 412
     ├── PayloadTooLarge 413   ImageTooLarge, DatasetTooLarge
+    ├── MalformedRequest 400  HeadTooLarge 431
+    ├── RequestTimeout 408
     ├── Unauthorized 401
-    ├── TooManyRequests 429   QueueFull, RateLimited; with retry_after
-    └── Unavailable 503       RegistryUnavailable, DatasetUnavailable, ShuttingDown, OutOfMemory, DeviceFailed
+    ├── CrossSite 403
+    ├── TooManyRequests 429   QueueFull, RateLimited, TooManyJobs, BodiesTooLarge; with retry_after
+    └── Unavailable 503       RegistryUnavailable, RegistryBroken, DatasetUnavailable, ShuttingDown, OutOfMemory,
+                              DeviceFailed, TooManyConnections
 
 Services turn them into problem documents (RFC 9457) in one handler; nothing else sets a status.
 """
@@ -128,6 +133,10 @@ class PageNotFound(NotFound):
     code, title = "page_not_found", "Page not found"
 
 
+class AliasNotFound(NotFound):
+    code, title = "alias_not_found", "Alias not found"
+
+
 class Conflict(HeadmapError):
     code, status, title = "conflict", 409, "Conflict"
 
@@ -164,6 +173,16 @@ class DatasetBuiltIn(Conflict):
     code, title = "dataset_built_in", "Dataset is built in"
 
 
+class MapInUse(Conflict):
+    code, title = "map_in_use", "Map in use"
+
+
+class AliasMoved(HeadmapError):
+    """Somebody moved the alias since the caller looked (If-Match, RFC 9110, section 13.1.1)."""
+
+    code, status, title = "alias_moved", 412, "Alias has moved"
+
+
 class PayloadTooLarge(HeadmapError):
     code, status, title = "payload_too_large", 413, "Payload too large"
 
@@ -176,8 +195,30 @@ class DatasetTooLarge(PayloadTooLarge):
     code, title = "dataset_too_large", "Dataset too large"
 
 
+class MalformedRequest(HeadmapError):
+    """What arrived is not HTTP."""
+
+    code, status, title = "malformed_request", 400, "Malformed request"
+
+
+class HeadTooLarge(MalformedRequest):
+    code, status, title = "head_too_large", 431, "Request head too large"
+
+
+class RequestTimeout(HeadmapError):
+    """The request arrives too slowly."""
+
+    code, status, title = "request_timeout", 408, "Request timeout"
+
+
 class Unauthorized(HeadmapError):
     code, status, title = "unauthorized", 401, "Unauthorized"
+
+
+class CrossSite(HeadmapError):
+    """A browser calls for a page of another site that may not call."""
+
+    code, status, title = "cross_site", 403, "Call of another site's page"
 
 
 class TooManyRequests(HeadmapError):
@@ -202,12 +243,37 @@ class RateLimited(TooManyRequests):
     code = "rate_limited"
 
 
+class TooManyJobs(TooManyRequests):
+    """Jobs that have not ended are as many, or have as many pages, as there may be."""
+
+    code = "too_many_jobs"
+
+    def __init__(self, detail: str, *, retry_after: int = 60) -> None:
+        super().__init__(detail, retry_after=retry_after)
+
+
+class BodiesTooLarge(TooManyRequests):
+    """The bodies of requests at work take as much as they may."""
+
+
 class Unavailable(HeadmapError):
     code, status, title = "unavailable", 503, "Unavailable"
 
 
+class TooManyConnections(Unavailable):
+    """All connections that the server takes have a request at work."""
+
+    code, title = "too_many_connections", "Too many connections"
+
+
 class RegistryUnavailable(Unavailable):
     code, title = "registry_unavailable", "Registry unavailable"
+
+
+class RegistryBroken(RegistryUnavailable):
+    """The registry's file is damaged, or is none of ours: waiting does not help."""
+
+    title = "Registry broken"
 
 
 class DatasetUnavailable(Unavailable):

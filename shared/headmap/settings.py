@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+from ipaddress import ip_network
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_origin
 
@@ -12,7 +13,17 @@ from pydantic import SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from headmap import settings_groups as groups
-from headmap.environment import PREFIX, Environment, check_url, faults, is_blank, items_of, unknown_variables
+from headmap.environment import (
+    PREFIX,
+    Environment,
+    blank_variables,
+    check_secret,
+    check_url,
+    faults,
+    is_blank,
+    items_of,
+    unknown_variables,
+)
 from headmap.models import DEMO_MODEL as DEMO_MODEL
 
 if TYPE_CHECKING:
@@ -54,28 +65,56 @@ class Settings(
 
     @field_validator("api_keys")
     @classmethod
-    def _no_empty_key(cls, value: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
-        if any(is_blank(key.get_secret_value()) for key in value):
+    def _usable_keys(cls, value: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+        keys = [key.get_secret_value().strip() for key in value]
+        if not all(keys):
             raise ValueError("one of the keys is empty: it would let in whoever sends none")
-        return value
+        try:
+            return tuple(SecretStr(check_secret(key)) for key in keys)
+        except ValueError as error:
+            raise ValueError(f"one of the keys {error}") from error
 
     @field_validator("database_url")
     @classmethod
     def _known_database(cls, value: str | None) -> str | None:
-        return None if value is None else check_url(value, r"sqlite|postgres(ql(\+psycopg)?)?")
+        if value is None:
+            return None
+        from sqlalchemy import make_url
+        from sqlalchemy.exc import ArgumentError
+
+        check_url(value, r"sqlite|postgres(ql(\+psycopg)?)?")
+        try:
+            url = make_url(value)
+        except (ValueError, ArgumentError):
+            raise ValueError("cannot be read as a URL of a database") from None  # its words hold the password
+        if url.get_backend_name() == "sqlite" and (url.host or url.port or url.username is not None):
+            raise ValueError("an SQLite URL has three slashes before a relative path and four before an absolute one")
+        return value
 
     @field_validator("broker_url")
     @classmethod
     def _readable_broker(cls, value: str | None) -> str | None:
         if value is not None:
+            from kombu.transport import TRANSPORT_ALIASES  # not everything that has settings has a broker
+
             for one in value.split(";"):  # Celery takes several, to fall back on
-                check_url(one, r".+")
+                check_url(one, "|".join(map(re.escape, TRANSPORT_ALIASES)))
         return value
 
     @field_validator("rate_limit_url")
     @classmethod
     def _known_counter(cls, value: str | None) -> str | None:
         return None if value is None else check_url(value, r"rediss?")
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _known_networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for item in value:
+            try:
+                ip_network(item)
+            except ValueError as error:
+                raise ValueError(f"{item!r} is no address or network, as 10.0.0.0/8") from error
+        return value
 
     @field_validator("log_level")
     @classmethod
@@ -143,17 +182,29 @@ class Settings(
 def load_settings(**given: Any) -> Settings:
     """The settings of a process that starts, with those `given` before the environment's.
 
-    Ends the process with status 2 where they are wrong. Faults, and variables that set nothing, are told on standard
-    error, a line each.
+    Ends the process with status 2 where they are wrong, and where HEADMAP_API_KEYS is blank and would let in everybody.
+    Faults, variables that set nothing and secrets that are blank are told on standard error, a line each.
     """
     for line in unknown_variables(os.environ, Settings.model_fields):
-        print(f"headmap: {line}", file=sys.stderr)
+        _tell(line)
     try:
-        return Settings(**given)
+        settings = Settings(**given)
     except ValidationError as error:
         for line in faults(error, SECRET):
-            print(f"headmap: {line}", file=sys.stderr)
+            _tell(line)
         raise SystemExit(2) from None
     except SettingsError as error:
-        print(f"headmap: {error.__cause__ or error}", file=sys.stderr)
+        _tell(str(error.__cause__ or error))
         raise SystemExit(2) from None
+    for name in blank_variables(os.environ, sorted(SECRET - set(given))):
+        if getattr(settings, name):
+            continue  # its file has a value
+        if name == "api_keys" and settings.access == "auto":
+            _tell("HEADMAP_API_KEYS: is blank, which would let in everybody; give a key, or unset it")
+            raise SystemExit(2)
+        _tell(f"{PREFIX}{name.upper()} is blank and counts as unset")
+    return settings
+
+
+def _tell(line: str) -> None:
+    print(f"headmap: {line}", file=sys.stderr)

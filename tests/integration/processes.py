@@ -51,6 +51,11 @@ class Process:
         tasks = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children")
         return [int(pid) for pid in tasks.read_text().split()]
 
+    def tree(self) -> list[int]:
+        """Its process id, and those of the processes that any of its threads has started."""
+        tasks = Path(f"/proc/{self._process.pid}/task").glob("*/children")
+        return [self._process.pid, *(int(pid) for task in tasks for pid in task.read_text().split())]
+
     def kill_children(self) -> None:
         """As the kernel does when memory runs out: the process with the model is the largest."""
         for child in self.children():

@@ -64,7 +64,7 @@ def test_maps_imported_at_once_are_numbered_and_one_is_default(database: Databas
 
     def add(_: int) -> str:
         with database.write() as session:
-            return maps.add_map(session, provenance, HeadScores(np.ones((2, 2)), 1), move_default=False)
+            return maps.add_map(session, provenance, HeadScores(np.ones((2, 2)), 1), promote="auto", by=None)
 
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(add, range(24)))
@@ -85,11 +85,11 @@ def test_an_alias_moved_by_many_at_once_points_at_one_map(database: Database) ->
     provenance = Provenance(model="m", revision=None, architecture=None, dataset="import")
     with database.write() as session:
         scores = HeadScores(np.ones((2, 2)), 1)
-        ids = [maps.add_map(session, provenance, scores, move_default=False) for _ in range(8)]
+        ids = [maps.add_map(session, provenance, scores, promote="auto", by=None) for _ in range(8)]
 
     def point(map_id: str) -> None:
         with database.write() as session:
-            maps.set_alias(session, map_id, "stable")
+            maps.set_alias(session, map_id, "stable", by=None)
 
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(point, ids * 3))

@@ -44,7 +44,7 @@ def file_map(database: Database, settings: Settings) -> str:
     )
     provenance = Provenance(model=DEMO_MODEL, revision=info.revision, architecture=None, dataset="test")
     with database.write() as session:
-        return add_map(session, provenance, scores, move_default=True)
+        return add_map(session, provenance, scores, promote=True, by=None)
 
 
 def ask(url: str, **parameters: Any) -> httpx.Response:

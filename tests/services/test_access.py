@@ -135,6 +135,24 @@ def test_the_document_asks_for_a_key_where_one_is_needed(start: Start, path: str
     assert {"401", "429"} <= set(operation["responses"])
 
 
+@pytest.mark.parametrize("key", ["plain", "zwölf"])
+def test_only_one_header_with_one_whole_key_lets_in(start: Start, path: str, key: str) -> None:
+    client = start(api_keys=("first", key))
+
+    def status(*values: bytes) -> int:
+        return client.get(path, headers=[(b"Authorization", value) for value in values]).status_code
+
+    given = key.encode()
+    for value in (b"Bearer " + given, b"bearer " + given, b"BEARER  " + given, b"Bearer " + key.encode("latin-1")):
+        assert status(value) == 200, value
+    refused = (b"", b" ", b"Bearer", b"Bearer ", b"Bearer Bearer " + given, b"Bearer\t" + given, b"Basic " + given)
+    for value in (*refused, given, b"Bearer first " + given, b"Bearer first, Bearer " + given, b"Bearer \xff\xfe"):
+        assert status(value) == 401, value
+    assert status() == 401
+    assert status(b"Bearer " + given, b"Bearer " + given) == 401
+    assert status(b"", b"Bearer " + given) == 401
+
+
 # ---- limits
 
 
@@ -223,3 +241,51 @@ def test_what_a_page_can_post_without_asking_first_is_refused(start: Start, serv
     response = start().post(target, content=body, headers={"Content-Type": kind})
     assert response.status_code == 422
     assert "body" in response.json()["detail"]
+
+
+UNASKED = (None, "text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "TEXT/PLAIN;a=b")
+OTHERS = (
+    {"Origin": "https://evil.example"},
+    {"Origin": "null"},
+    {"Origin": "http://testserver.evil.example"},
+    {"Origin": "http://testserver:81"},
+    {"Origin": "http://[testserver"},
+    {"Origin": "http://testserver", "Sec-Fetch-Site": "same-site"},
+    {"Sec-Fetch-Site": "cross-site"},
+    {"Origin": "https://evil.example", "Sec-Fetch-Site": "cross-site"},
+)
+OURS: tuple[dict[str, str], ...] = (
+    {},  # curl, httpx
+    {"Origin": "http://testserver"},
+    {"Origin": "HTTPS://TestServer"},  # TLS ends in front
+    {"Origin": "https://outside.example", "Sec-Fetch-Site": "same-origin"},  # a proxy in front names another Host
+    {"Sec-Fetch-Site": "none"},
+    {"Origin": "https://app.example", "Sec-Fetch-Site": "cross-site"},
+)
+
+
+def test_whose_page_posts_decides_where_browsers_do_not_ask_first(start: Start, service: str) -> None:
+    client = start(cors_origins=("https://app.example",))
+
+    def status(path: str, kind: str | None, headers: dict[str, str]) -> int:
+        given = headers if kind is None else {**headers, "Content-Type": kind}
+        return client.post(path, content=b"x", headers=given).status_code
+
+    paths = {"scoring": ("/datasets?name=mine", "/score", "/maps"), "inference": ("/generate", "/v1/responses", "/no")}
+    for path in paths[service]:
+        for kind in UNASKED:
+            for headers in OTHERS:
+                assert status(path, kind, headers) == 403, (path, kind, headers)
+            for headers in OURS:
+                assert status(path, kind, headers) != 403, (path, kind, headers)
+        assert status(path, "application/json", OTHERS[0]) != 403  # a browser asks first, and CORS says no
+
+
+def test_a_page_that_may_not_post_is_told_why(start: Start, database: Database) -> None:
+    make_key(database)
+    response = start().post("/score/", headers={"Origin": "https://evil.example", "Content-Type": "text/plain"})
+    assert response.status_code == 403
+    assert response.headers["x-content-type-options"] == "nosniff"
+    body = response.json()
+    assert body["code"] == "cross_site"
+    assert "'https://evil.example' is not one of HEADMAP_CORS_ORIGINS" in body["detail"]

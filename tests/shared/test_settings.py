@@ -99,6 +99,50 @@ def test_an_empty_key_refuses_to_start(
     assert capsys.readouterr().err.startswith("headmap: HEADMAP_API_KEYS: one of the keys is empty")
 
 
+@pytest.mark.parametrize("key", ["${SECRET}", "a-${SECRET:-}", "$SECRET", "$(SECRET)", "two\\nlines"])
+def test_a_key_that_nobody_can_mean_refuses_to_start(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], key: str
+) -> None:
+    monkeypatch.setenv("HEADMAP_API_KEYS", f'["real", "{key}"]')
+    with pytest.raises(SystemExit) as ended:
+        load_settings()
+    assert ended.value.code == 2
+    told = capsys.readouterr().err
+    assert told.startswith("headmap: HEADMAP_API_KEYS: one of the keys holds ")
+    assert len(told.splitlines()) == 1
+    assert "SECRET" not in told
+    assert "real" not in told
+
+
+@pytest.mark.parametrize("blank", ["", "  ", "\n"])
+def test_blank_keys_refuse_to_start_where_they_would_let_in_everybody(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], blank: str
+) -> None:
+    monkeypatch.setenv("HEADMAP_API_KEYS", blank)
+    with pytest.raises(SystemExit) as ended:
+        load_settings()
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.startswith("headmap: HEADMAP_API_KEYS: is blank")
+    for access in ("keys", "open"):
+        monkeypatch.setenv("HEADMAP_ACCESS", access)
+        assert load_settings().api_keys == ()
+
+
+@pytest.mark.parametrize("name", ["DATABASE_URL", "BROKER_URL", "RATE_LIMIT_URL"])
+def test_a_blank_secret_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str) -> None:
+    monkeypatch.setenv(f"HEADMAP_{name}", " ")
+    assert getattr(load_settings(), name.lower()) is None
+    assert capsys.readouterr().err == f"headmap: HEADMAP_{name} is blank and counts as unset\n"
+
+
+def test_white_space_around_a_secret_is_not_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HEADMAP_DATABASE_URL", "postgresql://u:p@h/d\r\n")
+    monkeypatch.setenv("HEADMAP_API_KEYS", '["one\\n", " two"]\n')
+    settings = load_settings()
+    assert settings.database_url == "postgresql://u:p@h/d"
+    assert [key.get_secret_value() for key in settings.api_keys] == ["one", "two"]
+
+
 @pytest.mark.parametrize(
     ("name", "value", "told"),
     [
@@ -140,7 +184,13 @@ def test_every_fault_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
         ("DATABASE_URL", "mysql://u:hunter2@h/d"),
         ("DATABASE_URL", "postgresql://u:hunter2/x@h:5432/d"),
         ("DATABASE_URL", "hunter2"),
+        ("DATABASE_URL", "postgresql://u:hunter2@h:[::1]/d"),
+        ("DATABASE_URL", "postgresql://u:hunter2${PASSWORD}@h/d"),
+        ("DATABASE_URL", "postgresql://u:hunter2@h\n/d"),
+        ("DATABASE_URL", "sqlite://hunter2.sqlite3"),
         ("BROKER_URL", "redis:hunter2@h"),
+        ("BROKER_URL", "reddis://:hunter2@h"),
+        ("BROKER_URL", "redis://:hunter2@h;redis://:$(PASSWORD)@g"),
         ("BROKER_URL", "redis://:hunter2#x@h:6379/0"),
         ("RATE_LIMIT_URL", "memcached://u:hunter2@h"),
         ("RATE_LIMIT_URL", "redis://:hunter2[@h:hunter2"),
@@ -166,6 +216,7 @@ def test_no_fault_tells_a_secret(
         ("DATABASE_URL", "postgresql://u:p%2Fw@h:5432/d?sslmode=require"),
         ("DATABASE_URL", "postgres://u@/d?host=/run/postgresql"),
         ("DATABASE_URL", "postgresql+psycopg://u:p@[::1]:5432/d"),
+        ("DATABASE_URL", "postgresql://u:p$w@h/d"),
         ("DATABASE_URL", "sqlite:///some/where.sqlite3"),
         ("BROKER_URL", "redis://:p@h:6379/0;redis://:p@g:6379/0"),
         ("BROKER_URL", "amqp://u:p@h//"),

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from services.cli.commands.maps import AsJson, MapId, picture_form, whole_id
-from services.cli.common import DataDir, console, one_line_errors, open_registry
+from services.cli.commands.maps import MapId, picture_form, whole_id
+from services.cli.common import DataDir, console, json_option, one_line_errors, open_registry, print_json
 
 if TYPE_CHECKING:
     from headmap.registry.maps import MapRecord
@@ -19,6 +18,7 @@ DIFFERS = 3
 """Exit code of `check` for maps that are too different; 1 and 2 are errors, as everywhere."""
 
 _CHANGES_SHOWN = 10
+_ALIKE = ("spearman", "top5pct_overlap", "top10pct_overlap", "total_variation")
 
 
 @one_line_errors
@@ -26,7 +26,7 @@ def diff(
     map_id: MapId,
     other: Annotated[str, typer.Argument(help="Map to compare with: an id, its first digits, or an alias.")],
     out: Annotated[Path | None, typer.Option(help="File (.svg or .png) for a picture of both maps.")] = None,
-    as_json: AsJson = False,
+    as_json: Annotated[bool, json_option("a", "b", *_ALIKE, "changes")] = False,
     data_dir: DataDir = None,
 ) -> None:
     """Compare two maps: rank correlation, heads in common, and the heads that changed most.
@@ -55,7 +55,7 @@ def diff(
         names = MapName(first.model, first.version), MapName(second.model, second.version)
         out.write_bytes(draw_scatter(ours, theirs, names, form))
     if as_json:
-        typer.echo(json.dumps({"a": first.id, "b": second.id, **asdict(alike), "changes": changes}, indent=2))
+        print_json({"a": first.id, "b": second.id, **asdict(alike), "changes": changes})
         return
     screen = console()
     screen.print(f"a                     {_named(first)}", markup=False)
@@ -82,7 +82,7 @@ def check(
     min_spearman: Annotated[
         float | None, typer.Option(min=-1, max=1, help="Least rank correlation; not checked by default.")
     ] = None,
-    as_json: AsJson = False,
+    as_json: Annotated[bool, json_option("map", "against", "passed", *_ALIKE, "min_overlap", "min_spearman")] = False,
     data_dir: DataDir = None,
 ) -> None:
     """Check how alike two maps are, for use in pipelines.
@@ -103,8 +103,7 @@ def check(
     passed = alike.top5pct_overlap >= min_overlap and (min_spearman is None or alike.spearman >= min_spearman)
     asked: dict[str, Any] = {"min_overlap": min_overlap, "min_spearman": min_spearman}
     if as_json:
-        told = {"map": found.id, "against": reference.id, "passed": passed, **asdict(alike), **asked}
-        typer.echo(json.dumps(told, indent=2))
+        print_json({"map": found.id, "against": reference.id, "passed": passed, **asdict(alike), **asked})
     else:
         at_least = "" if min_spearman is None else f" (at least {min_spearman:.2f})"
         typer.echo(

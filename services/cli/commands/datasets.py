@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from services.cli.common import DataDir, console, fail, load_settings, one_line_errors, open_registry
+from services.cli.common import (
+    DataDir,
+    console,
+    fail,
+    json_option,
+    load_settings,
+    one_line_errors,
+    open_registry,
+    print_json,
+)
 
 app = typer.Typer(help="List datasets, add your own pages, remove them.", no_args_is_help=True)
+
+_FIELDS = ("id", "name", "pages", "words", "questions", "bytes", "checksum", "created_at")
 
 Name = Annotated[str, typer.Argument(help="Name of the dataset, for `headmap score --dataset` and POST /score.")]
 
@@ -23,6 +33,7 @@ def add(
     source: Annotated[
         Path, typer.Argument(help="Folder in the form of `headmap pages`, or a zip, tar or tar.gz of one.", exists=True)
     ],
+    as_json: Annotated[bool, json_option("created", *_FIELDS)] = False,
     data_dir: DataDir = None,
 ) -> None:
     """Check all pages, and store them in the registry for every worker.
@@ -31,7 +42,8 @@ def add(
     Example:
       headmap datasets add invoices ./invoices.zip
     """
-    from headmap.datasets.uploads import check_archive, check_folder, check_name, file_upload
+    from headmap.datasets.checking import check_archive, check_folder
+    from headmap.datasets.uploads import check_name, file_upload
 
     check_name(name)
     settings = load_settings(data_dir)
@@ -41,13 +53,16 @@ def add(
         else:
             with source.open("rb") as file, check_archive(file, settings) as upload:
                 record, created = file_upload(database, name, upload)
+    if as_json:
+        print_json({"created": created, **asdict(record)})
+        return
     state = "" if created else ", there already"
     typer.echo(f"{record.name}  {record.pages} pages, {record.words} words, {record.bytes} bytes{state}")
 
 
 @app.command("list")
 @one_line_errors
-def list_(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False, data_dir: DataDir = None) -> None:
+def list_(as_json: Annotated[bool, json_option("built_in", "items")] = False, data_dir: DataDir = None) -> None:
     """List the built-in datasets, then your own, newest first.
 
     \b
@@ -66,8 +81,7 @@ def list_(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = Fa
             if cursor is None:
                 break
     if as_json:
-        body = {"built_in": BUILT_IN, "items": [asdict(record) for record in records]}
-        typer.echo(json.dumps(body, default=str, indent=2))
+        print_json({"built_in": BUILT_IN, "items": records})
         return
     from rich.table import Table
 
@@ -85,7 +99,7 @@ def list_(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = Fa
 
 @app.command("rm")
 @one_line_errors
-def remove(name: Name, data_dir: DataDir = None) -> None:
+def remove(name: Name, as_json: Annotated[bool, json_option("removed")] = False, data_dir: DataDir = None) -> None:
     """Remove an uploaded dataset with its pages. Maps made from it stay.
 
     \b
@@ -97,6 +111,11 @@ def remove(name: Name, data_dir: DataDir = None) -> None:
 
     if name in BUILT_IN:
         fail(f"{name} is built in and cannot be removed")
-    with open_registry(data_dir) as database, database.write() as session:
-        remove_dataset(session, name)
-    typer.echo(f"removed {name}")
+    with open_registry(data_dir) as database:
+        with database.write() as session:
+            remove_dataset(session, name)
+        database.shrink()
+    if as_json:
+        print_json({"removed": name})
+    else:
+        typer.echo(f"removed {name}")

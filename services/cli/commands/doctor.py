@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from services.cli.common import DataDir, console, find_named_model, one_line_errors, quiet_libraries
+from services.cli.common import (
+    DataDir,
+    console,
+    find_named_model,
+    json_option,
+    one_line_errors,
+    print_json,
+    quiet_libraries,
+)
 
 if TYPE_CHECKING:
     from headmap.kvcache.shape import CacheShape
@@ -19,7 +26,7 @@ def doctor(
     model: Annotated[
         str | None, typer.Argument(help="Model whose shape the backends are tried on; its weights are not loaded.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+    as_json: Annotated[bool, json_option("torch", "devices", "compilers", "openmp", "tries", "serves")] = False,
     data_dir: DataDir = None,
 ) -> None:
     """Show devices, memory and compilers, and try each decode backend: is it right, and how fast is it?
@@ -39,7 +46,7 @@ def doctor(
         info, _ = find_named_model(model, data_dir)
         found = examine(_shape(info), info.num_heads // info.num_kv_heads)
     if as_json:
-        typer.echo(json.dumps(found, indent=2))
+        print_json(found)
     else:
         _say(found)
     if not found["serves"]:

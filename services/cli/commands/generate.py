@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from services.cli.common import DataDir, console, fail, find_named_model, one_line_errors, quiet_libraries
+from services.cli.common import (
+    DataDir,
+    console,
+    fail,
+    find_named_model,
+    json_option,
+    one_line_errors,
+    print_json,
+    quiet_libraries,
+    waiting,
+)
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from headmap.engine.messages import Finished
     from headmap.head_scores import HeadScores
+    from headmap.kvcache.plan import KVRequest
     from headmap.models import ModelInfo
+    from headmap.registry.maps import MapRecord
     from headmap.settings import Settings
 
 
@@ -36,17 +50,17 @@ def generate(
     method: Annotated[
         str | None,
         typer.Option(
-            help="full, sparsemm, snapkv, pyramidkv, adakv or random. [default: sparsemm with a budget, else full]"
+            help="full, sparsemm, snapkv, pyramidkv, adakv or random. "
+            "[default: sparsemm with --budget or --ratio, else full]"
         ),
     ] = None,
     budget: Annotated[int | None, typer.Option(min=1, help="Tokens to keep per KV head, on average.")] = None,
     ratio: Annotated[
         float | None, typer.Option(callback=_share, help="Share of the prompt to keep: 0.2 for 20 %.")
     ] = None,
-    map_name: Annotated[
-        str | None, typer.Option("--map", help="Id or alias of a map. [default: the alias `default`]")
-    ] = None,
+    map_name: Annotated[str | None, typer.Option("--map", help="Id or alias of a map. [default: default]")] = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Most tokens of the answer.")] = 128,
+    as_json: Annotated[bool, json_option("model", "generated_text", "finish_reason", "generated_tokens", "kv")] = False,
     data_dir: DataDir = None,
 ) -> None:
     """Ask a model about pictures, and print the answer as it comes.
@@ -56,6 +70,7 @@ def generate(
       headmap generate headmap/demo-ocr --image page.png --ratio 0.2 "What is the value of BXP?"
     """
     from headmap.errors import EmptyPrompt
+    from headmap.kvcache.methods import METHODS
     from headmap.kvcache.plan import KVRequest
     from headmap.kvcache.planning import check_request
 
@@ -63,28 +78,57 @@ def generate(
     if not question.strip():
         raise EmptyPrompt("question: is empty")
     chosen = method or ("full" if budget is None and ratio is None else "sparsemm")
+    if budget is not None and ratio is not None:
+        fail("--budget and --ratio: give one of them", code=2)
+    if chosen not in METHODS:
+        fail(f"--method: {chosen!r} is none of {', '.join(METHODS)}", code=2)
     check_request(KVRequest(chosen, budget=budget, ratio=ratio))  # refuse before anything is loaded
     if map_name is not None and chosen != "sparsemm":
-        fail(f"--map: method {chosen!r} reads no map, got {map_name!r}", code=2)
-    scores, told = None, ""
-    if chosen == "sparsemm":
-        scores, told = _scores(settings, info, map_name)
-        if scores is None and settings.no_map_policy == "error":
+        fail(f"--map: only sparsemm reads a map, got {map_name!r} with {chosen}; give a --budget or --ratio", code=2)
+    found = _find_map(settings, info, map_name) if chosen == "sparsemm" else None
+    note = f", map {found[0].id}{'' if found[1] == 'exact' else ' of another revision'}" if found else ""
+    if chosen == "sparsemm" and found is None:
+        if settings.no_map_policy == "error":
             fail(f"{model} has no map; make one with: headmap score {model}")
-        chosen = chosen if scores is not None else "snapkv"
-    _answer(
-        info, settings, question, image, KVRequest(chosen, budget=budget, ratio=ratio), scores, told, max_new_tokens
+        chosen, note = "snapkv", ", no map yet, so every head keeps the same"
+    kv = KVRequest(chosen, budget=budget, ratio=ratio)
+    say: Callable[[str], None] = (lambda text: None) if as_json else (lambda text: typer.echo(text, nl=False))
+    end = _answer(info, settings, question, image, kv, found and found[2], max_new_tokens, say)
+    if as_json:
+        print_json(
+            {
+                "model": info.name,
+                "generated_text": end.generated_text,
+                "finish_reason": end.finish_reason,
+                "generated_tokens": len(end.token_ids),
+                "kv": {
+                    "method": chosen,
+                    "map_id": found and found[0].id,
+                    "kept_tokens": end.kept_tokens,
+                    "full_tokens": end.full_tokens,
+                    "bytes": end.kv_bytes,
+                    "full_bytes": end.kv_full_bytes,
+                },
+            }
+        )
+        return
+    typer.echo()
+    share = 100 * end.kept_tokens / end.full_tokens
+    console(stderr=True).print(
+        f"{chosen}: kept {end.kept_tokens} of {end.full_tokens} tokens ({share:.1f} %), "
+        f"{end.kv_bytes} of {end.kv_full_bytes} bytes{note}",
+        style="dim",
     )
 
 
-def _scores(settings: Settings, info: ModelInfo, name: str | None) -> tuple[HeadScores | None, str]:
-    """The map's scores, None where there is none and none was named; and a note on it."""
+def _find_map(settings: Settings, info: ModelInfo, name: str | None) -> tuple[MapRecord, str, HeadScores] | None:
+    """The map, how it matches the model's revision, and its scores; None where there is none and none was named."""
     from headmap.errors import MapNotFound
-    from headmap.registry.bundled import prepare_registry
+    from headmap.registry.bundled import use_registry
     from headmap.registry.maps import find_map, get_scores, resolve_map
     from headmap.registry.session import open_database
 
-    prepare_registry(settings)
+    use_registry(settings)
     database = open_database(settings)
     try:
         with database.read() as session:
@@ -97,9 +141,8 @@ def _scores(settings: Settings, info: ModelInfo, name: str | None) -> tuple[Head
             except MapNotFound:
                 if name is not None:
                     raise
-                return None, "no map yet, so every head keeps the same"
-            note = f"map {record.id}" + ("" if match == "exact" else " of another revision")
-            return get_scores(session, record.id), note
+                return None
+            return record, match, get_scores(session, record.id)
     finally:
         database.close()
 
@@ -115,11 +158,12 @@ def _answer(
     settings: Settings,
     question: str,
     paths: list[Path],
-    kv: object,
+    kv: KVRequest,
     scores: HeadScores | None,
-    told: str,
     max_new_tokens: int,
-) -> None:
+    say: Callable[[str], None],
+) -> Finished:
+    """`say` is called with each piece of the answer."""
     quiet_libraries()
     import queue
 
@@ -127,12 +171,9 @@ def _answer(
     from headmap.engine.messages import EngineRequest, Event, Failed, Finished, Token
     from headmap.engine.sampling.params import SamplingParams
     from headmap.families.loading import load_model
-    from headmap.kvcache.plan import KVRequest
 
     images = _read(paths, settings)
-    if not isinstance(kv, KVRequest):
-        raise TypeError("kv must be a KVRequest")
-    with console(stderr=True).status(f"Loading {info.name}"):
+    with waiting(f"Loading {info.name}", console(stderr=True)):
         loaded = load_model(info, device=settings.device, dtype=settings.dtype)
         content = [*({"type": "image"} for _ in images), {"type": "text", "text": question}]
         prompt = loaded.prepare([{"role": "user", "content": content}], images)
@@ -145,18 +186,11 @@ def _answer(
         while True:
             event = events.get()
             if isinstance(event, Token):
-                typer.echo(event.text, nl=False)
+                say(event.text)
             elif isinstance(event, Failed):
                 raise event.error
             elif isinstance(event, Finished):
-                typer.echo(event.tail)
-                break
+                say(event.tail)
+                return event
     finally:
         engine.stop(0)
-    share = 100 * event.kept_tokens / event.full_tokens
-    note = f", {told}" if told else ""
-    console(stderr=True).print(
-        f"{kv.method}: kept {event.kept_tokens} of {event.full_tokens} tokens ({share:.1f} %), "
-        f"{event.kv_bytes} of {event.kv_full_bytes} bytes{note}",
-        style="dim",
-    )

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-import json
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from services.cli.common import DataDir, console, one_line_errors, open_registry
+from services.cli.common import DataDir, console, json_option, one_line_errors, open_registry, print_json
+
+if TYPE_CHECKING:
+    from headmap.keys import ApiKey
 
 app = typer.Typer(help="Create, list and revoke API keys.", no_args_is_help=True)
+
+_FIELDS = ("id", "name", "requests_per_minute", "concurrent_requests", "created_at", "revoked_at")
 
 
 @app.command("create")
@@ -22,6 +26,7 @@ def create(
     concurrent_requests: Annotated[
         int | None, typer.Option(min=1, help="Most requests at a time. [default: HEADMAP_KEY_CONCURRENT_REQUESTS]")
     ] = None,
+    as_json: Annotated[bool, json_option("key", *_FIELDS)] = False,
     data_dir: DataDir = None,
 ) -> None:
     """Create a key and print it. It is never shown again. Once a first key exists, calls need a key.
@@ -36,6 +41,9 @@ def create(
         record, key = create_key(
             session, name, requests_per_minute=requests_per_minute, concurrent_requests=concurrent_requests
         )
+    if as_json:
+        print_json({"key": key, **_told(record)})
+        return
     typer.echo(key)
     typer.echo(f"key {record.name!r}, id {record.id}; it is not kept and cannot be shown again", err=True)
 
@@ -43,7 +51,7 @@ def create(
 @app.command("list")
 @one_line_errors
 def list_(
-    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+    as_json: Annotated[bool, json_option(*_FIELDS, many=True)] = False,
     data_dir: DataDir = None,
 ) -> None:
     """List all keys, revoked keys too, oldest first.
@@ -56,10 +64,8 @@ def list_(
 
     with open_registry(data_dir) as database:
         found = read_keys(database)
-    fields = ("id", "name", "requests_per_minute", "concurrent_requests", "created_at", "revoked_at")
-    rows = [{field: getattr(key, field) for field in fields} for key in found]
     if as_json:
-        typer.echo(json.dumps(rows, default=str, indent=2))
+        print_json([_told(key) for key in found])
         return
     from rich.table import Table
 
@@ -76,6 +82,7 @@ def list_(
 @one_line_errors
 def revoke(
     name: Annotated[str, typer.Argument(help="Name or id of the key.")],
+    as_json: Annotated[bool, json_option(*_FIELDS)] = False,
     data_dir: DataDir = None,
 ) -> None:
     """Revoke a key. Running servers refuse it within HEADMAP_KEY_REFRESH_SECONDS.
@@ -88,4 +95,11 @@ def revoke(
 
     with open_registry(data_dir) as database, database.write() as session:
         record = revoke_key(session, name)
-    typer.echo(f"revoked {record.name!r}, id {record.id}")
+    if as_json:
+        print_json(_told(record))
+    else:
+        typer.echo(f"revoked {record.name!r}, id {record.id}")
+
+
+def _told(key: ApiKey) -> dict[str, Any]:
+    return {field: getattr(key, field) for field in _FIELDS}

@@ -2,30 +2,42 @@
 
 from __future__ import annotations
 
+import getpass
 import json
-import re
+from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from services.cli.common import DataDir, console, fail, one_line_errors, open_registry
+from services.cli.common import DataDir, console, fail, json_option, one_line_errors, open_registry, print_json
 
 if TYPE_CHECKING:
     from headmap.pictures.drawing import PictureForm
 
-app = typer.Typer(help="List, show, draw, compare, import and export maps.", no_args_is_help=True)
+app = typer.Typer(help="List, show, draw, compare, import and export maps; move their aliases.", no_args_is_help=True)
 
 MapId = Annotated[str, typer.Argument(help="Id of the map, or its first digits if only one map has them.")]
-AsJson = Annotated[bool, typer.Option("--json", help="As JSON.")]
+
+MAP_FIELDS = (
+    "id", "model", "version", "revision", "architecture", "num_layers", "num_heads", "num_kv_heads",
+    "dataset", "dataset_checksum", "pages", "seed", "rule", "max_new_tokens", "job_id", "aliases",
+    "hits", "tokens_seen", "tokens_matched", "halves_top5pct_overlap", "halves_spearman",
+    "code_version", "checksum", "created_at", "tags", "notes",
+)  # fmt: skip
+MapAsJson = Annotated[bool, json_option(*MAP_FIELDS)]
+Promote = Annotated[
+    bool | None,
+    typer.Option(help="Serve the model with this map from now on. [default: only if nobody has chosen a map]"),
+]
 
 
 @app.command("list")
 @one_line_errors
 def list_(
     model: Annotated[str | None, typer.Option(help="List only this model's maps.")] = None,
-    as_json: AsJson = False,
+    as_json: Annotated[bool, json_option(*MAP_FIELDS, many=True)] = False,
     data_dir: DataDir = None,
 ) -> None:
     """List maps, newest first.
@@ -45,7 +57,7 @@ def list_(
             if cursor is None:
                 break
     if as_json:
-        typer.echo(json.dumps([asdict(record) for record in records], default=str, indent=2))
+        print_json(records)
         return
     from rich.table import Table
 
@@ -59,7 +71,11 @@ def list_(
 
 @app.command("show")
 @one_line_errors
-def show(map_id: MapId, as_json: AsJson = False, data_dir: DataDir = None) -> None:
+def show(
+    map_id: MapId,
+    as_json: Annotated[bool, json_option(*MAP_FIELDS, "top5pct_share", "top_heads")] = False,
+    data_dir: DataDir = None,
+) -> None:
     """Show a map's provenance, and its strongest heads with their 95 % confidence intervals.
 
     \b
@@ -84,8 +100,7 @@ def show(map_id: MapId, as_json: AsJson = False, data_dir: DataDir = None) -> No
         for layer, head in scores.top_heads(TOP_SHARE)
     ]
     if as_json:
-        body = {**asdict(record), "top5pct_share": scores.top_share(TOP_SHARE), "top_heads": top}
-        typer.echo(json.dumps(body, default=str, indent=2))
+        print_json({**asdict(record), "top5pct_share": scores.top_share(TOP_SHARE), "top_heads": top})
         return
     out = console()
     for name, value in asdict(record).items():
@@ -105,6 +120,7 @@ def draw(
     kv_heads: Annotated[
         bool, typer.Option("--kv-heads", help="Draw KV heads instead, each with the sum of its query heads.")
     ] = False,
+    as_json: Annotated[bool, json_option("map_id", "file")] = False,
     data_dir: DataDir = None,
 ) -> None:
     """Draw a map as a heatmap: a row for each layer, a column for each head.
@@ -123,7 +139,10 @@ def draw(
         scores = get_scores(session, record.id)
     picture = Picture(record.model, record.version, record.pages)
     out.write_bytes(draw_heatmap(scores, picture, form, view="kv_heads" if kv_heads else "heads"))
-    typer.echo(str(out))
+    if as_json:
+        print_json({"map_id": record.id, "file": out})
+    else:
+        typer.echo(str(out))
 
 
 @app.command("export")
@@ -173,6 +192,8 @@ def import_(
         int | None, typer.Option(min=1, help="KV heads of each layer; a bare score file needs it.")
     ] = None,
     revision: Annotated[str | None, typer.Option(help="Revision of the model.")] = None,
+    promote: Promote = None,
+    as_json: MapAsJson = False,
     data_dir: DataDir = None,
 ) -> None:
     """Import a map from JSON into the registry.
@@ -182,55 +203,40 @@ def import_(
       headmap maps import map.json --model Qwen/Qwen2-VL-2B-Instruct --num-kv-heads 2
     """
     from headmap.head_scores import HeadScores
-    from headmap.registry.maps import Provenance, add_map
+    from headmap.registry.maps import add_map, get_map, imported
 
     try:
-        body = json.loads(file.read_text(encoding="utf-8-sig"))
-    except ValueError as error:
+        body = json.loads(file.read_text(encoding="utf-8-sig"), object_pairs_hook=_once)
+    except (ValueError, RecursionError) as error:
         fail(f"{file}: not JSON ({error})")
     if not isinstance(body, dict):
         fail(f"{file}: must be a JSON object")
     wrapped: dict[str, Any] = body if "scores" in body else {"scores": body}
     model = model or wrapped.get("model")
     num_kv_heads = num_kv_heads or wrapped.get("num_kv_heads")
+    told = wrapped.get("revision")
+    if not isinstance(told, str | None):
+        fail(f"{file}: revision must be text", code=2)
     if not isinstance(model, str) or not isinstance(num_kv_heads, int) or not isinstance(wrapped["scores"], dict):
         fail(f"{file}: --model and --num-kv-heads are needed, it does not say them itself", code=2)
     scores = HeadScores.from_sparsemm(wrapped["scores"], num_kv_heads)
-    provenance = Provenance(
-        model=model, revision=revision or wrapped.get("revision"), architecture=None, dataset="import"
-    )
+    provenance = imported(model, revision or told)
     with open_registry(data_dir) as database, database.write() as session:
-        map_id = add_map(session, provenance, scores, move_default=False)
-    typer.echo(map_id)
-
-
-@app.command("alias")
-@one_line_errors
-def alias(
-    map_id: MapId,
-    name: Annotated[str, typer.Argument(help="Alias to move; requests use `default` unless they name a map.")],
-    as_json: AsJson = False,
-    data_dir: DataDir = None,
-) -> None:
-    """Point an alias at a map. Running servers follow within HEADMAP_MAP_REFRESH_SECONDS.
-
-    \b
-    Example:
-      headmap maps alias d7d7 default
-    """
-    from headmap.registry.maps import ALIAS_PATTERN, MAX_ALIAS, set_alias
-
-    if len(name) > MAX_ALIAS or re.fullmatch(ALIAS_PATTERN, name) is None:
-        fail(
-            f"NAME: {name!r} is no alias: at most {MAX_ALIAS} of letters, digits and ._-, a letter or digit first",
-            code=2,
-        )
-    with open_registry(data_dir) as database, database.write() as session:
-        record = set_alias(session, whole_id(session, map_id), name)
+        map_id = add_map(session, provenance, scores, promote="auto" if promote is None else promote, by=whoever())
+        record = get_map(session, map_id)
     if as_json:
-        typer.echo(json.dumps(asdict(record), default=str, indent=2))
+        print_json(record)
     else:
-        typer.echo(f"{name} of {record.model} is now {record.id}, version {record.version}")
+        typer.echo(map_id)
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON whose keys are each there once: of two scores of a head one would be lost."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice, _ = Counter(key for key, _ in pairs).most_common(1)[0]
+        raise ValueError(f"key {twice[:80]!a} is there twice")
+    return found
 
 
 def picture_form(out: Path) -> PictureForm:
@@ -250,3 +256,11 @@ def whole_id(session: Any, start: str) -> str:
     query = select(Map.id).where(Map.id.startswith(start, autoescape=True)).limit(2)
     found = list(session.scalars(query))
     return found[0] if len(found) == 1 else start
+
+
+def whoever() -> str:
+    """Who runs the command, as the history of aliases names them."""
+    try:
+        return f"cli {getpass.getuser()}"[:128]
+    except (OSError, KeyError):  # a user without a name
+        return "cli"

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated
 
-import typer
+from services.cli.common import DataDir, console, json_option, load_settings, one_line_errors, print_json
 
-from services.cli.common import DataDir, console, load_settings, one_line_errors
+_FIELDS = ("name", "family", "revision", "architecture", "num_layers", "num_heads", "num_kv_heads", "folder")
 
 
 @one_line_errors
 def models(
-    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+    as_json: Annotated[bool, json_option(*_FIELDS, many=True)] = False,
     data_dir: DataDir = None,
 ) -> None:
     """List the models on this machine: name, family and folder.
@@ -25,9 +24,7 @@ def models(
 
     found = list_models(load_settings(data_dir))
     if as_json:
-        fields = ("name", "family", "revision", "architecture", "num_layers", "num_heads", "num_kv_heads")
-        rows = [{**{name: getattr(info, name) for name in fields}, "folder": str(info.folder)} for info in found]
-        typer.echo(json.dumps(rows, indent=2))
+        print_json([{name: getattr(info, name) for name in _FIELDS} for info in found])
         return
     from rich.table import Table
 

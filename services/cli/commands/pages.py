@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from services.cli.common import fail, one_line_errors, progress_bar
+from services.cli.common import fail, json_option, one_line_errors, print_json, progress_bar
 
 
 @one_line_errors
@@ -26,6 +26,7 @@ def pages(
         Path | None,
         typer.Option(exists=True, dir_okay=False, help="File of the text to write in --fonts: UTF-8, line by line."),
     ] = None,
+    as_json: Annotated[bool, json_option("folder", "pages")] = False,
 ) -> None:
     """Write made-up pages. The same seed makes the same pages on any machine.
 
@@ -33,7 +34,7 @@ def pages(
 
     \b
     Example:
-      headmap pages --count 50 --kind receipts --out receipts
+      headmap pages --count 10 --kind receipts --out receipts
     """
     from functools import partial
 
@@ -49,4 +50,7 @@ def pages(
     with progress_bar("pages") as bar:
         task = bar.add_task("Drawing", total=count)
         write_pages(out, count, make, on_page=lambda done: bar.update(task, completed=done))
-    typer.echo(str(out))
+    if as_json:
+        print_json({"folder": out, "pages": count})
+    else:
+        typer.echo(str(out))

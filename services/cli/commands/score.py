@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from services.cli.commands.maps import MAP_FIELDS, Promote
 from services.cli.common import (
     DataDir,
     console,
     fail,
     find_named_model,
+    json_option,
     one_line_errors,
+    print_json,
     progress_bar,
     quiet_libraries,
 )
@@ -21,7 +25,7 @@ if TYPE_CHECKING:
     from headmap.registry.session import Database
     from headmap.settings import Settings
 
-MAX_PAGES = 100_000
+MAX_PAGES = 100_000  # as headmap.datasets.records has it, which takes long to import
 
 
 @one_line_errors
@@ -57,6 +61,8 @@ def score(
         ),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Profile again even if an equal profile exists.")] = False,
+    promote: Promote = None,
+    as_json: Annotated[bool, json_option(*MAP_FIELDS, "top5pct_share", "heatmap")] = False,
     data_dir: DataDir = None,
 ) -> None:
     """Measure which attention heads look at the picture, and keep the map.
@@ -71,16 +77,16 @@ def score(
     from headmap.jobs.local import profile_here
     from headmap.jobs.profiler import ProfilerScorer
     from headmap.pictures.heatmap import TOP_SHARE, Picture, draw
+    from headmap.registry.bundled import use_registry
     from headmap.registry.jobs import job_params
     from headmap.registry.maps import get_map, get_scores
-    from headmap.registry.migrations import migrate
     from headmap.registry.session import open_database
 
     info, settings = find_named_model(model, data_dir)
     if rule not in ("aligned", "paper"):
         fail(f"--rule: must be aligned or paper, got {rule!r}", code=2)
     asked = _count(pages)
-    migrate(settings)
+    use_registry(settings)
     quiet_libraries()
     database = open_database(settings)
     try:
@@ -97,6 +103,7 @@ def score(
             seed=seed,
             max_new_tokens=max_new_tokens,
             dataset_checksum=known.checksum,
+            promote="auto" if promote is None else promote,
         )
         with progress_bar("pages") as bar:
             task = bar.add_task(f"Profiling {info.name}", total=params.pages)
@@ -118,16 +125,22 @@ def score(
     picture = settings.data_dir / "heatmaps" / f"{record.id}.png"
     picture.parent.mkdir(parents=True, exist_ok=True)
     picture.write_bytes(draw(scores, Picture(record.model, record.version, record.pages), "png"))
+    share = scores.top_share(TOP_SHARE)
+    if as_json:
+        print_json({**asdict(record), "top5pct_share": share, "heatmap": picture})
+        return
     out = console()
-    served = ", served as default from now on" if "default" in record.aliases else ""
+    served = ", served as default" if "default" in record.aliases else ""
     out.print(f"map      {record.id}  [dim]version {record.version} of {record.model}{served}[/]")
-    out.print(f"top 5 %  {100 * scores.top_share(TOP_SHARE):.1f} % of the score")
+    out.print(f"top 5 %  {100 * share:.1f} % of the score")
     if record.halves_top5pct_overlap is not None:
         out.print(
             f"halves   {100 * record.halves_top5pct_overlap:.0f} % of the top 5 % in common, "
             f"rank correlation {record.halves_spearman:.2f}; {record.pages} pages"
         )
     out.print(f"heatmap  {picture}")
+    if not served:
+        out.print(f"not served as default; to serve it: headmap maps alias {record.id[:8]} default")
 
 
 def _count(pages: str | None) -> int | Literal["auto"] | None:
@@ -142,9 +155,10 @@ def _count(pages: str | None) -> int | Literal["auto"] | None:
 
 def _named(dataset: str, settings: Settings, database: Database) -> str:
     """The dataset's name; a folder is looked through and added to the registry, where its map's pages then stay."""
+    from headmap.datasets.checking import check_folder
     from headmap.datasets.records import INDEX_FILE
     from headmap.datasets.sources import BUILT_IN
-    from headmap.datasets.uploads import check_folder, check_name, file_upload
+    from headmap.datasets.uploads import check_name, file_upload
 
     folder = Path(dataset).absolute()
     if dataset in BUILT_IN or not (folder / INDEX_FILE).is_file():

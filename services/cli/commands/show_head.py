@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from services.cli.commands.maps import AsJson, MapId, picture_form, whole_id
-from services.cli.common import DataDir, load_settings, one_line_errors, open_registry
+from services.cli.commands.maps import MapId, picture_form, whole_id
+from services.cli.common import DataDir, json_option, load_settings, one_line_errors, open_registry, print_json
 
 if TYPE_CHECKING:
     from headmap.pictures.drawing import PictureForm
@@ -25,7 +24,9 @@ def show_head(
     out: Annotated[
         Path | None, typer.Option(help="File to write, .png or .svg. [default: in overlays/ of the data directory]")
     ] = None,
-    as_json: AsJson = False,
+    as_json: Annotated[
+        bool, json_option("map_id", "layer", "head", "page", "width", "height", "hits", "words", "looks")
+    ] = False,
     data_dir: DataDir = None,
 ) -> None:
     """Draw a page with the places where one head looked, or print them as JSON.
@@ -48,7 +49,7 @@ def show_head(
         words = [{"text": text, "box": box} for text, box in looks.words]
         told = {"map_id": record.id, "layer": layer, "head": head, "page": page}
         size = {"width": looks.width, "height": looks.height, "hits": sum(look.hit for look in found)}
-        typer.echo(json.dumps({**told, **size, "words": words, "looks": [asdict(look) for look in found]}))
+        print_json({**told, **size, "words": words, "looks": [asdict(look) for look in found]})
         if out is None:
             return
     out = out or load_settings(data_dir).data_dir / "overlays" / f"{record.id}-{layer}-{head}-page-{page}.png"

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from services.cli.common import console, one_line_errors
+from services.cli.common import console, json_option, one_line_errors, print_json
 
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
@@ -21,6 +21,7 @@ def sizing(
     budget: Annotated[int, typer.Option(min=1, help="Prompt tokens to keep per KV head, on average.")],
     memory: Annotated[int, typer.Option(min=1, help="KV memory in bytes: HEADMAP_KV_MEMORY_BYTES.")],
     dtype: Annotated[str, typer.Option(help="Number format of the cache: float32, bfloat16 or float16.")] = "bfloat16",
+    as_json: Annotated[bool, json_option("bytes_per_token", "full", "budget")] = False,
 ) -> None:
     """Compute how much KV memory requests take, with the whole cache and with a budget.
 
@@ -45,19 +46,26 @@ def sizing(
     kept = min(budget, prompt_tokens)
     # Heads that all hold as much round up alike; of others each may leave all but one place of its last page free.
     at_most = rows * (kept + paging.page_tokens - 1) // paging.page_tokens
+    pages = memory // paging.page_bytes
+
+    def sizes(tokens: int, prompt: int) -> dict[str, int]:
+        whole = prompt + paging.tail(max(1, new_tokens))
+        return {
+            "bytes": (tokens + new_tokens) * rows * shape.token_bytes,
+            "bytes_in_pages": whole * paging.page_bytes,
+            "start": startable(pages, prompt + paging.tail(1), paging.tail(1)),
+            "fit": pages // whole,
+        }
+
+    full = sizes(prompt_tokens, paging.full(prompt_tokens))
+    some = sizes(kept, min(at_most, paging.full(prompt_tokens)))
+    if as_json:
+        print_json({"bytes_per_token": rows * shape.token_bytes, "full": full, "budget": some})
+        return
     table = Table(box=None, pad_edge=False)
     for name in ("cache", "bytes of a request", "in pages at most", "start at a time", "fit to their ends"):
         table.add_column(name, justify="left" if name == "cache" else "right")
-    for name, tokens, prompt in (
-        ("full", prompt_tokens, paging.full(prompt_tokens)),
-        (f"budget {budget}", kept, min(at_most, paging.full(prompt_tokens))),
-    ):
-        told = (tokens + new_tokens) * rows * shape.token_bytes
-        whole = prompt + paging.tail(max(1, new_tokens))
-        start = startable(memory // paging.page_bytes, prompt + paging.tail(1), paging.tail(1))
-        table.add_row(
-            name, f"{told:,}", f"{whole * paging.page_bytes:,}", f"{start:,}",
-            f"{memory // paging.page_bytes // whole:,}",
-        )  # fmt: skip
+    for name, told in (("full", full), (f"budget {budget}", some)):
+        table.add_row(name, *(f"{number:,}" for number in told.values()))
     console().print(f"{rows * shape.token_bytes:,} bytes per token")
     console().print(table)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 import headmap
-from services.cli.common import DataDir, console, load_settings, one_line_errors
+from services.cli.common import DataDir, console, load_settings, one_line_errors, waiting
 
 if TYPE_CHECKING:
     from headmap.models import ModelInfo
@@ -53,14 +53,16 @@ def up(
         out.print(f"  [yellow]warning  listening on {host}; HEADMAP_ACCESS=keys lets in nobody without a key[/]")
 
     first = True
+    starting = waiting("starting", out)
 
     def ready(url: str) -> None:
         nonlocal first
+        starting.stop()
         if first:
             for info in models:
                 out.print(f"  map      {_map(info, settings)}", markup=False)
             out.print(f"  device   {_device(url, settings)}")
-        out.print(f"  ready    [bold]{url}[/]  [dim]the dashboard; {url}/docs has every call; Ctrl-C ends it[/]")
+        out.print(f"  ready    [bold]{url}[/]  [dim]dashboard; calls in /docs; Ctrl-C ends it[/]")
         if first and open_page:
             webbrowser.open(url)
         first = False
@@ -68,10 +70,13 @@ def up(
     notices = Notices(ready=ready, trouble=lambda line: out.print(f"  [yellow]trouble  {line}[/]"))
     with (
         stop_signals() as came,
+        starting,
         Supervisor(settings, host=host, port=port, notices=notices, hurry=lambda: came() > 1) as cluster,
     ):
-        out.print("  starting", style="dim")
+        if not out.is_terminal:
+            out.print("  starting")
         cluster.watch(lambda: came() > 0)
+        starting.stop()
         out.print("  ending   running requests finish first; Ctrl-C again ends them", style="dim")
     out.print("  ended")
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from transformers import (
     AutoModelForImageTextToText,
     AutoTokenizer,
@@ -167,7 +168,7 @@ def load_model(info: ModelInfo, *, device: str = "auto", dtype: str = "auto") ->
         torch.nn.Module.to(model, where)
         tokenizer = AutoTokenizer.from_pretrained(info.folder, **code)
         image_processor = AutoImageProcessor.from_pretrained(info.folder, **code)
-    except (OSError, ValueError, ImportError) as error:
+    except (OSError, ValueError, ImportError, SafetensorError) as error:
         raise UnsupportedModel(f"model: {info.name!r} cannot be loaded: {error}", param="model") from error
     return wrap_model(info, model.eval(), tokenizer, image_processor)
 

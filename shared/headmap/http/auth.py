@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import suppress
+
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -26,7 +29,7 @@ class AuthMiddleware:
             await self._app(scope, receive, send)
             return
         try:
-            key = await self._keys.admit(_bearer(scope))
+            key = await self._keys.admit(bearer_key(Headers(scope=scope).getlist("authorization")))
             if key is not None:
                 scope[KEY_NAME] = key.name
                 await self._limits.enter(key)
@@ -40,9 +43,18 @@ class AuthMiddleware:
                 self._limits.leave(key)
 
 
-def _bearer(scope: Scope) -> str | None:
-    scheme, _, key = Headers(scope=scope).get("authorization", "").partition(" ")
-    return key.strip() or None if scheme.lower() == "bearer" else None
+def bearer_key(values: Sequence[str]) -> str | None:
+    """The key in a request's Authorization headers, each decoded as Latin-1; None where there is not exactly one.
+
+    Of two, what stands in front may have checked the other. Clients send a key's letters beyond ASCII as UTF-8 or as
+    Latin-1.
+    """
+    scheme, _, key = values[0].partition(" ") if len(values) == 1 else ("", "", "")
+    if scheme.lower() != "bearer":
+        return None
+    with suppress(UnicodeDecodeError):
+        key = key.encode("latin-1").decode("utf-8")
+    return key.strip() or None
 
 
 async def _refuse(error: HeadmapError, scope: Scope, receive: Receive, send: Send) -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections import Counter
+from collections import Counter, deque
+from collections.abc import Callable
 
 from limits import RateLimitItemPerMinute
-from limits.aio.storage import MemoryStorage, RedisStorage
+from limits.aio.storage import RedisStorage
 from limits.aio.strategies import MovingWindowRateLimiter
 
 from headmap.errors import RateLimited
@@ -17,6 +18,7 @@ from headmap.settings import Settings
 
 logger = logging.getLogger(__name__)
 
+_WINDOW_SECONDS = 60
 _REDIS_SECONDS = 0.5
 _REDIS_AWAY_SECONDS = 10.0
 
@@ -24,9 +26,9 @@ _REDIS_AWAY_SECONDS = 10.0
 class KeyLimits:
     """Counts in Redis for all processes together, or in memory; in memory also while Redis is away."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        self._own = MovingWindowRateLimiter(MemoryStorage())
+    def __init__(self, settings: Settings, clock: Callable[[], float] = time.monotonic) -> None:
+        self._settings, self._clock = settings, clock
+        self._passed: dict[str, deque[float]] = {}  # when, by key, over the last minute
         self._shared = None if settings.rate_limit_url is None else _in_redis(settings.rate_limit_url)
         self._shared_from = float("-inf")
         self._at_work: Counter[str] = Counter()
@@ -48,17 +50,25 @@ class KeyLimits:
         limit = key.requests_per_minute or self._settings.key_requests_per_minute
         if limit is None:
             return
-        item = RateLimitItemPerMinute(limit)
-        if self._shared is not None and time.monotonic() >= self._shared_from:
+        if self._shared is not None and self._clock() >= self._shared_from:
             try:
-                await _hit(self._shared, item, key)
+                await _hit(self._shared, RateLimitItemPerMinute(limit), key)
                 return
             except RateLimited:
                 raise
             except Exception as error:  # any error of the client: an absent Redis must not keep anybody out
                 logger.warning("rate limits: Redis does not answer (%s); counting here", type(error).__name__)
-                self._shared_from = time.monotonic() + _REDIS_AWAY_SECONDS
-        await _hit(self._own, item, key)
+                self._shared_from = self._clock() + _REDIS_AWAY_SECONDS
+        self._count_here(limit, key)
+
+    def _count_here(self, limit: int, key: ApiKey) -> None:
+        now = self._clock()
+        passed = self._passed.setdefault(key.id, deque())
+        while passed and passed[0] <= now - _WINDOW_SECONDS:
+            passed.popleft()
+        if len(passed) >= limit:
+            raise _rate_limited(key, limit, passed[-limit] + _WINDOW_SECONDS - now)
+        passed.append(now)
 
 
 def _in_redis(url: str) -> MovingWindowRateLimiter:
@@ -76,5 +86,10 @@ async def _hit(limiter: MovingWindowRateLimiter, item: RateLimitItemPerMinute, k
     if await limiter.hit(item, key.id):
         return
     window = await limiter.get_window_stats(item, key.id)
-    seconds = max(1, math.ceil(window.reset_time - time.time()))
-    raise RateLimited(f"API key {key.name!r}: more than {item.amount} requests in a minute", retry_after=seconds)
+    raise _rate_limited(key, item.amount, window.reset_time - time.time())
+
+
+def _rate_limited(key: ApiKey, limit: int, seconds: float) -> RateLimited:
+    # Redis counts in the time of day, which may have been set back meanwhile.
+    retry_after = min(_WINDOW_SECONDS, max(1, math.ceil(seconds)))
+    return RateLimited(f"API key {key.name!r}: more than {limit} requests in a minute", retry_after=retry_after)

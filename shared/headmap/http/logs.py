@@ -1,10 +1,17 @@
-"""Logs as one JSON object a line, with the request's id and whatever a call puts into `extra`."""
+"""Logs as one JSON object a line, with the request's id and whatever a call puts into `extra`.
+
+A warning or an error that repeats is told so often and then once a second, so that no caller can fill a disk with it.
+"""
 
 from __future__ import annotations
 
 import json
 import logging
 import sys
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 from headmap.context import request_id
@@ -34,10 +41,41 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(entry, default=str)
 
 
+class RepeatFilter(logging.Filter):
+    """Lets `burst` warnings or errors of a kind through, and then one more each second; INFO and below pass.
+
+    A kind is a line of code, what it says before its values go in, and the exception's type. The next line that passes
+    has in `not_shown` how many of its kind did not.
+    """
+
+    def __init__(self, burst: int = 20, most_kinds: int = 1000, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self._burst, self._most_kinds, self._clock = burst, most_kinds, clock
+        self._kinds: OrderedDict[tuple[object, ...], list[float]] = OrderedDict()  # -> lines left, looked at, not shown
+        self._lock = threading.Lock()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.levelno < logging.WARNING:
+            return True
+        kind = (record.pathname, record.lineno, str(record.msg), record.exc_info and record.exc_info[0])
+        with self._lock:
+            now = self._clock()
+            left, looked_at, not_shown = self._kinds.pop(kind, [self._burst, now, 0])
+            left = min(self._burst, left + now - looked_at)
+            shows = left >= 1
+            self._kinds[kind] = [left - 1, now, 0] if shows else [left, now, not_shown + 1]
+            while len(self._kinds) > self._most_kinds:
+                self._kinds.popitem(last=False)
+        if shows and not_shown:
+            record.not_shown = int(not_shown)
+        return shows
+
+
 def setup_logging(settings: Settings, service: str) -> None:
     """Log as JSON to standard error at `settings.log_level`; replaces the root logger's handlers."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter(service))
+    handler.addFilter(RepeatFilter())
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(settings.log_level.upper())

@@ -1,4 +1,4 @@
-"""ASGI middleware: request ids, access log and metrics, headers, and limits on bodies. Streams pass untouched."""
+"""ASGI middleware: request ids, access log and metrics, headers. Streams pass untouched."""
 
 from __future__ import annotations
 
@@ -6,17 +6,15 @@ import logging
 import re
 import time
 import uuid
-from collections.abc import Mapping
 
 from anyio import CancelScope
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from headmap.context import request_id
 from headmap.http.auth import KEY_NAME, OPEN_PATHS
 from headmap.http.metrics import Metrics
-from headmap.http.problems import SECURITY_HEADERS, error_response, too_large
+from headmap.http.problems import SECURITY_HEADERS
 
 logger = logging.getLogger("headmap.access")
 
@@ -120,50 +118,3 @@ class HeadMiddleware:
             await self._app(asked, receive, send_headers)
         if "route" in asked:
             scope["route"] = asked["route"]  # for the metrics
-
-
-class BodyLimitMiddleware:
-    """Refuses bodies above `limit` bytes with 413: by their Content-Length, or once more has arrived.
-
-    Also refuses with 429 a body that would take the bodies of all open requests above `total` bytes. Only bytes that
-    have arrived count, until the request ends, so senders who announce much and send little take nothing from others.
-    `to_disk`: paths whose bodies are written to disk as they come, each with a limit of its own; they take no part in
-    the total.
-    """
-
-    def __init__(self, app: ASGIApp, limit: int, total: int, to_disk: Mapping[str, int]) -> None:
-        self._app, self._limit, self._total, self._to_disk = app, limit, total, to_disk
-        self._held = 0
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        held_in_memory = scope["path"] not in self._to_disk
-        limit = self._to_disk.get(scope["path"], self._limit)
-        length = Headers(scope=scope).get("content-length", "0")
-        if length.isdigit() and int(length) > limit:
-            await error_response(too_large(limit), scope["path"])(scope, receive, send)
-            return
-        arrived = 0
-
-        async def counted() -> Message:
-            nonlocal arrived
-            message = await receive()
-            size = len(message.get("body", b""))
-            arrived += size
-            if held_in_memory:
-                self._held += size
-            if arrived > limit:
-                raise HTTPException(413, f"body: more than {limit} bytes")
-            if held_in_memory and self._held > self._total:
-                raise HTTPException(
-                    429, f"body: the bodies of all requests are more than {self._total} bytes", {"Retry-After": "1"}
-                )
-            return message
-
-        try:
-            await self._app(scope, counted, send)
-        finally:
-            if held_in_memory:
-                self._held -= arrived

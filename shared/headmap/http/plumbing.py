@@ -20,13 +20,14 @@ from headmap.http.keyring import KeyRing, StoredKeys
 from headmap.http.limits import KeyLimits
 from headmap.http.metrics import Metrics
 from headmap.http.middleware import (
-    BodyLimitMiddleware,
     HeadMiddleware,
     RequestMiddleware,
     SecurityHeadersMiddleware,
     SlashMiddleware,
 )
+from headmap.http.origins import OriginMiddleware
 from headmap.http.problems import OPENAI_ERROR_SCHEMA, PROBLEM_SCHEMA, install_handlers
+from headmap.http.receiving import BodyLimitMiddleware
 from headmap.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -65,27 +66,31 @@ def install(
     service: str,
     checks: Callable[[Request], Checks],
     stored_keys: StoredKeys,
+    body_limits: Mapping[str, int] | None = None,
 ) -> Metrics:
     """Errors, keys, limits, headers, request ids, /health*, /metrics, /docs and a truthful /openapi.json for `app`.
 
     GET paths take HEAD as well, and a path's trailing slashes say nothing.
 
     Call it once per application, made with `docs_url=None` and `redoc_url=None`, after its routes or before. `checks`
-    is asked at each readiness call, `stored_keys` for the registry's keys from the first call on.
+    is asked at each readiness call, `stored_keys` for the registry's keys from the first call on. `body_limits`: bytes
+    that a body of a path may have, where it is not `settings.max_body_bytes`.
     """
     metrics = Metrics()
     install_handlers(app)
     keys = KeyRing(settings, stored_keys)
     app.router.redirect_slashes = False
-    # The last added is the outermost: count and name every request, then ask for the key, then look at the body.
+    # The last added is the outermost: count and name every request, ask whose page it is, then for the key, then look
+    # at the body.
     app.add_middleware(HeadMiddleware)
     app.add_middleware(
         BodyLimitMiddleware,
-        limit=settings.max_body_bytes,
-        total=settings.max_bodies_bytes,
-        to_disk={"/datasets": settings.max_dataset_bytes},
+        settings=settings,
+        limits={"/datasets": settings.max_dataset_bytes, **(body_limits or {})},
+        to_disk=frozenset({"/datasets"}),
     )
     app.add_middleware(AuthMiddleware, keys=keys, limits=KeyLimits(settings))
+    app.add_middleware(OriginMiddleware, origins=settings.cors_origins)
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,  # before the key, which a browser's preflight request does not carry
@@ -186,9 +191,11 @@ def _describe_errors(path: str, operation: dict[str, Any], keys: bool) -> None:
     responses.setdefault("503", {"description": "Registry or service unavailable"})
     if "requestBody" in operation:
         responses.setdefault("400", {"description": "The body cannot be read"})
+        responses.setdefault("408", {"description": "The body arrives too slowly"})
         responses.setdefault("413", {"description": "The body is too large"})
         responses.setdefault("429", {"description": "Too many requests; Retry-After says when to come back"})
         responses.setdefault("422", {"description": "Invalid request"})
+        responses.setdefault("403", {"description": "A form or plain text from another site's page"})
     openai = path.startswith("/v1/")
     if openai and (invalid := responses.pop("422", None)) is not None:
         responses["400"] = invalid

@@ -15,7 +15,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
-from headmap.errors import HeadmapError, PayloadTooLarge, TooManyRequests, Unauthorized, Unavailable
+from headmap.errors import HeadmapError, PayloadTooLarge, RequestTimeout, TooManyRequests, Unauthorized, Unavailable
 from headmap.http.invalid import invalid_parameter
 
 logger = logging.getLogger(__name__)
@@ -63,8 +63,6 @@ _HTTP_CODES = {
     400: "invalid_request",
     404: "not_found",
     405: "method_not_allowed",
-    413: "payload_too_large",
-    429: "too_many_requests",
 }
 _OPENAI_CODES = {"prompt_too_long": "context_length_exceeded"}
 """Codes by which OpenAI's clients know what to do."""
@@ -89,6 +87,8 @@ def error_response(error: HeadmapError, path: str) -> JSONResponse:
         headers["Retry-After"] = "1"
     elif isinstance(error, Unauthorized):
         headers["WWW-Authenticate"] = "Bearer"
+    elif isinstance(error, RequestTimeout):
+        headers["Connection"] = "close"  # RFC 9110, 15.5.9
     return _respond(error.problem(), error.status, path, headers)
 
 
@@ -107,6 +107,8 @@ def install_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def http_error(request: Request, error: HTTPException) -> JSONResponse:
+        if isinstance(error.__cause__, HeadmapError):  # FastAPI lets nothing else out of reading a body
+            return error_response(error.__cause__, request.url.path)
         document = {
             "type": "about:blank",
             "title": _title(error.status_code),
@@ -175,9 +177,7 @@ def _printable(text: str) -> str:
 
 
 def _title(status: int) -> str:
-    return {400: "Bad request", 404: "Not found", 405: "Method not allowed", 429: "Too many requests"}.get(
-        status, "HTTP error"
-    )
+    return {400: "Bad request", 404: "Not found", 405: "Method not allowed"}.get(status, "HTTP error")
 
 
 def _http_detail(request: Request, error: HTTPException) -> str:

@@ -1,37 +1,70 @@
-"""Run an application with uvicorn so that SIGTERM, SIGINT and a failure of its own drain it before it ends."""
+"""Run an application with uvicorn: within bounds on its connections, and drained before it ends, by a signal or by a
+failure of its own."""
 
 from __future__ import annotations
 
 import asyncio
+import errno
 import gc
 import logging
 import os
 import signal
 import socket
 import threading
+from functools import partial
+from typing import Any, cast
 
 import uvicorn
 from fastapi import FastAPI
 
+from headmap.http.connections import Connections, HttpProtocol, most_connections, raise_file_limit
 from headmap.settings import Settings
 
 logger = logging.getLogger(__name__)
 
 _LAST_ANSWERS_SECONDS = 5
 _END_SECONDS = 30
+_KEEP_ALIVE_SECONDS = 5  # the gateway gives idle connections up before
+_ACCEPTED_A_TURN = 256  # of the event loop, before any of them is counted
 _TICKS_BETWEEN_LOOKS = 5  # of uvicorn's, a tenth of a second each
+_TICKS_A_SECOND = 10
+_FILE_SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
-class _Server(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config, app: FastAPI, drain_seconds: float) -> None:
+class Server(uvicorn.Server):
+    """Every process that answers HTTP runs one; `serve` runs it on the main thread.
+
+    The application may have two functions on its `state`. `failure()` is called twice a second and must not block; it
+    returns why the process can no longer serve, which ends it as a signal does. Running requests have
+    `settings.drain_seconds` to finish; then `give_up()` is awaited, so that open requests get an answer.
+    """
+
+    def __init__(self, app: FastAPI, settings: Settings, *, host: str = "127.0.0.1", port: int = 8000) -> None:
+        """Raises the process's limit of open files."""
+        most = most_connections(settings, raise_file_limit())
+        self.connections = Connections(settings, most)
+        protocol = partial(HttpProtocol, connections=self.connections)
+        config = uvicorn.Config(
+            app,
+            host=host,
+            port=port,
+            http=cast(type[asyncio.Protocol], protocol),
+            ws="none",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            forwarded_allow_ips=list(settings.trusted_proxies),
+            timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+            timeout_graceful_shutdown=round(settings.drain_seconds) + _LAST_ANSWERS_SECONDS,
+            backlog=max(16, min(_ACCEPTED_A_TURN, most // 4)),
+        )
         super().__init__(config)
-        self._app, self._drain_seconds = app, drain_seconds
+        self._app, self._drain_seconds = app, settings.drain_seconds
         self.failed = False
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        asyncio.get_running_loop().set_exception_handler(self._handle)
         await super().startup(sockets)
-        gc.collect()
-        gc.freeze()  # modules and models stay; scanning their half a million objects would hold up every request
 
     async def on_tick(self, counter: int) -> bool:
         if counter % _TICKS_BETWEEN_LOOKS == 0 and not self.failed:
@@ -44,6 +77,10 @@ class _Server(uvicorn.Server):
                 end = threading.Timer(self._drain_seconds + _LAST_ANSWERS_SECONDS + _END_SECONDS, os._exit, (1,))
                 end.daemon = True
                 end.start()
+        now = asyncio.get_running_loop().time()
+        self.connections.expire(now)
+        if counter % _TICKS_A_SECOND == 0:
+            self.connections.look(now)
         return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -57,6 +94,20 @@ class _Server(uvicorn.Server):
         if give_up is not None:
             await give_up()
 
+    def _handle(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        error = context.get("exception")
+        if isinstance(error, OSError) and error.errno in _FILE_SHORTAGES:  # told as often as accepting is tried again
+            self.connections.file_shortages += 1
+        else:
+            loop.default_exception_handler(context)
+
+
+class _OnlyServer(Server):
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        gc.collect()
+        gc.freeze()  # modules and models stay; scanning their half a million objects would hold up every request
+
 
 def serve(
     app: FastAPI,
@@ -68,20 +119,9 @@ def serve(
 ) -> bool:
     """Serve until a signal, on `bound` where it is given. Returns whether it went well: started, and did not fail.
 
-    Call it on the main thread. The application may have two functions on its `state`. `failure()` is called twice a
-    second and must not block; it returns why the process can no longer serve, which ends it as a signal does. Running
-    requests have `settings.drain_seconds` to finish; then `give_up()` is awaited, so that open requests get an answer.
+    Call it on the main thread.
     """
-    config = uvicorn.Config(
-        app,
-        host=host,
-        port=port,
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=round(settings.drain_seconds) + _LAST_ANSWERS_SECONDS,
-    )
-    server = _Server(config, app, settings.drain_seconds)
+    server = _OnlyServer(app, settings, host=host, port=port)
     # Once drained, uvicorn raises the signal again under the handlers it found; with these it then ends normally.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda _number, _frame: None)

@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
-import socket
 import threading
-import uuid
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
@@ -25,6 +23,7 @@ from headmap.jobs.broker import Broker
 from headmap.jobs.filesystem_broker import transport_options
 from headmap.jobs.leases import has_unannounced, release
 from headmap.jobs.runner import Observe, run_shard, unobserved
+from headmap.jobs.slots import Slot, take_slot
 from headmap.jobs.sweeper import SweeperThread, announce_due
 from headmap.jobs.work import ShardScorer
 from headmap.registry.session import Database, open_database
@@ -48,12 +47,17 @@ class WorkerRuntime:
         self.sweeper: SweeperThread | None = None
         self._observe = observe
         self._made_in = os.getpid()
-        self.name = f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}"
-        """Of the worker with all its children: their owner names begin with it."""
+        self._slot: Slot | None = None
         self.stopping = threading.Event()
         self._factory = scorer_factory
         self._lock = threading.Lock()
         self._opened: tuple[int, Database, ShardScorer | None] | None = None
+
+    def take_slot(self) -> Slot:
+        """Of the worker with all its children; taken before it forks, and once."""
+        if self._slot is None:
+            self._slot = take_slot(self.settings)
+        return self._slot
 
     def database(self) -> Database:
         return self._open()[1]
@@ -68,7 +72,7 @@ class WorkerRuntime:
     def score_shard(self, job_id: str, number: int) -> str:
         if self.stopping.is_set():
             return "stopping"  # a solo worker takes one more message; a sweeper sends it to another
-        owner = f"{self.name}/{os.getpid()}"
+        owner = f"{self.take_slot().name}/{os.getpid()}"
         with self._hard_limit():
             try:
                 outcome = run_shard(
@@ -95,7 +99,7 @@ class WorkerRuntime:
         database = open_database(self.settings)
         try:
             with database.write() as session:
-                count = release(session, f"{self.name}/")
+                count = release(session, f"{self.take_slot().name}/")
             logger.info("worker stops: %d shards handed back", count)
         except RegistryUnavailable as error:
             logger.warning("worker stops; its leases will run out: %s", error)
@@ -162,9 +166,18 @@ class WorkerSteps(bootsteps.StartStopStep):  # type: ignore[misc]  # celery is u
 
     requires = ("celery.worker.components:Pool",)
 
+    def create(self, parent: Any) -> None:
+        """Before the pool forks and before any message is taken."""
+        self._runtime: WorkerRuntime = parent.app.headmap_runtime
+        slot = self._runtime.take_slot()
+        database = open_database(self._runtime.settings)
+        try:
+            slot.end_former_leases(database, self._runtime.settings)
+        finally:
+            database.close()
+
     def start(self, parent: Any) -> None:
-        runtime: WorkerRuntime = parent.app.headmap_runtime
-        self._runtime = runtime
+        runtime = self._runtime
         self._database = open_database(runtime.settings)
         runtime.sweeper = SweeperThread(self._database, CeleryBroker(parent.app), runtime.settings)
         runtime.sweeper.start()

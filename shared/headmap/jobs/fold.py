@@ -14,7 +14,8 @@ from sqlalchemy.orm import Session
 
 from headmap.head_scores import HeadScores
 from headmap.page_sums import Floats, PageSums
-from headmap.registry.jobs import add_shards, end_job
+from headmap.registry.aliases import nobody_chose
+from headmap.registry.jobs import add_shards, end_job, promote_of
 from headmap.registry.maps import Provenance, add_map
 from headmap.registry.tables import Job, JobState, Shard
 
@@ -39,7 +40,7 @@ def settle(session: Session, job: Job) -> None:
             session, job, JobState.FAILED, error=f"no head ever looked at the word it read: every score is 0 ({read})"
         )
         return
-    means = total.means()
+    means, wish = total.means(), promote_of(job)
     stability = total.stability(job.num_kv_heads)
     provenance = Provenance(
         model=job.model,
@@ -64,7 +65,8 @@ def settle(session: Session, job: Job) -> None:
         HeadScores(means, job.num_kv_heads),
         raw=means,
         standard_errors=total.standard_errors(),
-        move_default=True,
+        promote=nobody_chose(session, job.model) if wish == "auto" else wish,
+        by=f"job {job.id}",
     )
     end_job(session, job, JobState.SUCCEEDED)
 

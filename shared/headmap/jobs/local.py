@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import time
 from collections.abc import Callable
 
@@ -11,6 +10,7 @@ from sqlalchemy import select
 
 from headmap.jobs.leases import release
 from headmap.jobs.runner import run_shard
+from headmap.jobs.slots import take_slot
 from headmap.jobs.submit import write_job
 from headmap.jobs.work import OnPage, ShardResult, ShardScorer, ShardSpec
 from headmap.models import ModelInfo
@@ -35,11 +35,13 @@ def profile_here(
     """Run a job to its end and return it. Raises as `write_job` and `run_shard` do.
 
     An equal job that has succeeded is returned as it is, unless `force`; one that was interrupted goes on where it
-    stopped, a killed one when its lease has run out. Workers on the same registry may take shards of it too.
+    stopped, a killed one too. Workers on the same registry may take shards of it as well.
     `on_progress` is called with the pages done and those planned, about once a second or after each page.
     """
     job_id = write_job(database, settings, info, params, force=force)[0].id
-    owner = f"{socket.gethostname()}-{os.getpid()}-{job_id}"
+    slot = take_slot(settings)
+    slot.end_former_leases(database, settings)
+    owner = f"{slot.name}/{os.getpid()}"
     try:
         while True:
             with database.read() as session:
@@ -54,7 +56,10 @@ def profile_here(
             if "done" not in outcomes:
                 time.sleep(_PAUSE_SECONDS)  # back-off, or shards leased by others
     finally:
-        database.patiently(lambda session: release(session, owner), seconds=5)
+        try:
+            database.patiently(lambda session: release(session, owner), seconds=5)
+        finally:
+            slot.leave()
 
 
 class _Watched:

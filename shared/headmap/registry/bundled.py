@@ -16,10 +16,11 @@ from sqlalchemy.orm import Session
 
 from headmap.head_scores import HeadScores
 from headmap.models import DEMO_FOLDER, DEMO_MODEL, HEAD_MAP
-from headmap.registry.maps import DEFAULT_ALIAS, Provenance, add_map, set_alias
-from headmap.registry.migrations import migrate
+from headmap.registry.aliases import PACKAGE, nobody_chose, point, pointed_at
+from headmap.registry.maps import Provenance, add_map
+from headmap.registry.migrations import check_revision, migrate, read_revision
 from headmap.registry.session import Database, open_database
-from headmap.registry.tables import Alias, Map
+from headmap.registry.tables import Map
 from headmap.settings import Settings
 
 BUNDLED_ALIAS = "bundled"
@@ -72,13 +73,23 @@ def prepare_registry(settings: Settings) -> None:
         database.close()
 
 
+def use_registry(settings: Settings) -> None:
+    """What a command does before using the registry: a first one in the data directory is made, any other only checked.
+
+    Raises RegistryUnavailable for one that is away, older or newer.
+    """
+    if settings.database_url is None and read_revision(settings) is None:
+        prepare_registry(settings)
+    else:
+        check_revision(settings)
+
+
 def file_bundled_map(database: Database, ours: BundledMap | None = None) -> None:
     """File the bundled map (by default this package's) where its model has none, as `bundled` and `default`.
 
-    Where there is the map of an earlier package, this one takes `bundled` over from it, and `default` if that one had
-    it. A user's maps are never displaced: a finished profile takes `default` from the bundled map as from any other,
-    and the bundled map never takes it back. Any number of processes may call this at once, and again. Raises
-    RegistryUnavailable.
+    Where there is the map of an earlier package, this one takes `bundled` over from it, and `default` as long as nobody
+    else has moved that. A user's maps are never displaced. Any number of processes may call this at once, and again.
+    Raises RegistryUnavailable.
     """
     ours = ours or read_bundled_map()
     with database.read() as session:
@@ -89,17 +100,21 @@ def file_bundled_map(database: Database, ours: BundledMap | None = None) -> None
             session.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
         if not _is_due(session, ours):
             return
-        earlier = _pointed_at(session, BUNDLED_ALIAS)
-        was_default = earlier is not None and _pointed_at(session, DEFAULT_ALIAS) == earlier
+        model = ours.provenance.model
         map_id = add_map(
-            session, ours.provenance, ours.scores, standard_errors=ours.standard_errors, move_default=was_default
+            session,
+            ours.provenance,
+            ours.scores,
+            standard_errors=ours.standard_errors,
+            promote=nobody_chose(session, model),
+            by=PACKAGE,
         )
-        set_alias(session, map_id, BUNDLED_ALIAS)
+        point(session, model, BUNDLED_ALIAS, map_id, by=PACKAGE)
 
 
 def _is_due(session: Session, ours: BundledMap) -> bool:
     """Whether the model has no map, or the alias `bundled` points at another package's."""
-    earlier = _pointed_at(session, BUNDLED_ALIAS)
+    earlier = pointed_at(session, DEMO_MODEL, BUNDLED_ALIAS)
     if earlier is None:
         return session.scalar(select(Map.id).where(Map.model == DEMO_MODEL).limit(1)) is None
     there = select(Map.id).where(
@@ -108,7 +123,3 @@ def _is_due(session: Session, ours: BundledMap) -> bool:
         Map.checksum == ours.scores.checksum(),
     )
     return session.scalar(there.limit(1)) is None
-
-
-def _pointed_at(session: Session, alias: str) -> str | None:
-    return session.scalar(select(Alias.map_id).where(Alias.model == DEMO_MODEL, Alias.alias == alias))

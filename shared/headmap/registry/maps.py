@@ -1,32 +1,32 @@
-"""Head maps and their aliases: every question asked of them, and the only ways to write them.
+"""Head maps: every question asked of them, and the only ways to write them.
 
-Maps are immutable and numbered per model; only aliases move. `default` is the alias a model is served with: it goes to
-the first map of a model, and moves to the map of every profile that finishes, since whoever profiled a model wants it
-served so. An import takes it only where there is none; PUT /maps/{id}/aliases/default moves it by hand.
+Maps are immutable and numbered per model; only aliases move (`headmap.registry.aliases`). Tags and notes are what
+people wrote on a map, not part of it.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any, Literal
 
 import numpy as np
-from sqlalchemy import Select, func, select, update
+from sqlalchemy import Select, delete, func, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 import headmap
-from headmap.errors import HeadNotFound, MapNotFound, Unavailable
+from headmap.errors import HeadNotFound, InvalidParameter, MapInUse, MapNotFound, Unavailable
 from headmap.head_scores import HeadScores
+from headmap.registry.aliases import DEFAULT_ALIAS, Promote, point, pointed_at, take_default
 from headmap.registry.paging import Page, after, page_of
 from headmap.registry.session import changed, is_id, utc_now
-from headmap.registry.tables import Alias, Map
+from headmap.registry.tables import Alias, Job, Map
 
-DEFAULT_ALIAS = "default"
 Match = Literal["exact", "revision"]
 
 _VERSION_TRIES = 100
@@ -68,13 +68,26 @@ class MapRecord(Provenance):
     code_version: str
     checksum: str
     created_at: datetime
+    tags: list[str]
+    notes: str | None
     aliases: tuple[str, ...]
 
 
-ALIAS_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
-MAX_ALIAS = 64
+NAME_PATTERN = "^[^\\x00-\\x1f\\x7f-\\x9f\u2028\u2029\ufffe\uffff]+$"
+"""Of models and revisions. PostgreSQL stores no NUL, SVG shows no U+FFFE, and no name holds a control character."""
+MAX_MODEL, MAX_REVISION = 512, 128
 
 _COLUMNS = [field.name for field in fields(MapRecord) if field.name != "aliases"]
+
+
+def imported(model: str, revision: str | None, architecture: str | None = None) -> Provenance:
+    """Of a map that was made elsewhere. Raises InvalidParameter for a model or revision that is no name."""
+    for param, value, most in (("model", model, MAX_MODEL), ("revision", revision, MAX_REVISION)):
+        if value is not None and not (len(value) <= most and re.fullmatch(NAME_PATTERN, value)):
+            raise InvalidParameter(
+                f"{param}: must be 1 to {most} characters without control characters, got {value[:80]!a}", param=param
+            )
+    return Provenance(model=model, revision=revision, architecture=architecture, dataset="import")
 
 
 def add_map(
@@ -84,9 +97,10 @@ def add_map(
     *,
     raw: np.ndarray | None = None,
     standard_errors: np.ndarray | None = None,
-    move_default: bool,
+    promote: Promote,
+    by: str | None,
 ) -> str:
-    """File a map under the model's next version and return its id.
+    """File a map under the model's next version, take `default` as far as `promote` says, and return the map's id.
 
     `raw`: (num_layers, num_heads) float64, the scores before normalising where they are known; what is stored is read
     back and checked, so that the checksum is that of the scores every reader gets. `standard_errors`: the same shape,
@@ -115,7 +129,7 @@ def add_map(
                 session.add(row)
         except IntegrityError:
             continue  # another transaction took this version; the next look sees it
-        _point(session, provenance.model, DEFAULT_ALIAS, row.id, now, move=move_default)
+        take_default(session, provenance.model, row.id, promote, by=by)
         return row.id
     raise Unavailable(f"model: too many maps of {provenance.model!r} are being written at once")
 
@@ -172,11 +186,43 @@ def list_maps(
     )
 
 
-def set_alias(session: Session, map_id: str, alias: str) -> MapRecord:
-    """Point `alias` of the map's model at the map. Raises MapNotFound."""
-    record = get_map(session, map_id)
-    _point(session, record.model, alias, map_id, utc_now(session), move=True)
+def set_alias(
+    session: Session, map_id: str, alias: str, *, by: str | None, expected: frozenset[str] | None = None
+) -> MapRecord:
+    """Point `alias` of the map's model at the map. Raises MapNotFound, and AliasMoved as `aliases.point` does."""
+    point(session, get_map(session, map_id).model, alias, map_id, by=by, expected=expected)
     return get_map(session, map_id)
+
+
+def annotate_map(session: Session, map_id: str, values: Mapping[str, Any]) -> MapRecord:
+    """Replace a map's `tags` (list of str) or `notes` (str or None), whichever are in `values`. Raises MapNotFound."""
+    get_map(session, map_id)
+    if values:
+        changed(session, update(Map).where(Map.id == map_id).values(**values))
+    return get_map(session, map_id)
+
+
+def delete_map(session: Session, map_id: str) -> None:
+    """Delete a map that no alias points at; an equal request then profiles the model again.
+
+    Raises MapNotFound, and MapInUse where aliases point at it.
+    """
+    record = get_map(session, map_id)
+    if record.aliases:
+        raise _in_use(record, ", ".join(record.aliases))
+    if record.job_id is not None:
+        changed(session, update(Job).where(Job.id == record.job_id).values(active_key=None))
+    try:
+        changed(session, delete(Map).where(Map.id == map_id))
+        session.flush()
+    except IntegrityError as error:  # an alias was pointed at it meanwhile
+        raise _in_use(record, "an alias") from error
+
+
+def _in_use(record: MapRecord, names: str) -> MapInUse:
+    return MapInUse(
+        f"map: {names} of {record.model!r} points at {record.id!r}; move or delete that first", param="map_id"
+    )
 
 
 def resolve_map(
@@ -187,7 +233,7 @@ def resolve_map(
     With an alias, the map it points at. Without, `default` if it is of this revision or does not say its own, else the
     newest of this revision, else `default`. Without a revision there is none to differ from. Raises MapNotFound.
     """
-    map_id = session.scalar(select(Alias.map_id).where(Alias.model == model, Alias.alias == (alias or DEFAULT_ALIAS)))
+    map_id = pointed_at(session, model, alias or DEFAULT_ALIAS)
     if map_id is None:
         wanted = f"alias {alias!r} of model {model!r}" if alias else f"map of model {model!r}"
         raise MapNotFound(f"there is no {wanted}", param="alias" if alias else "model")
@@ -223,19 +269,3 @@ def _records(session: Session, rows: Sequence[Any]) -> list[MapRecord]:
     ):
         aliases[map_id].append(alias)
     return [MapRecord(**row._mapping, aliases=tuple(aliases[row.id])) for row in rows]
-
-
-def _point(session: Session, model: str, alias: str, map_id: str, now: datetime, *, move: bool) -> None:
-    """Point an alias at a map; with `move` false, only where the alias does not exist."""
-    there = (Alias.model == model, Alias.alias == alias)
-    moved = update(Alias).where(*there).values(map_id=map_id, updated_at=now)
-    if move and changed(session, moved):
-        return
-    if not move and session.scalar(select(Alias.map_id).where(*there)) is not None:
-        return
-    try:
-        with session.begin_nested():
-            session.add(Alias(model=model, alias=alias, map_id=map_id, updated_at=now))
-    except IntegrityError:
-        if move:  # another transaction made it meanwhile
-            changed(session, moved)

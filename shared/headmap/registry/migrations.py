@@ -1,19 +1,26 @@
-"""Bring the registry's tables up to date with the Alembic scripts, in a checkout or an installed wheel."""
+"""Bring the registry's tables up to date with the Alembic scripts, in a checkout or an installed wheel.
+
+Only `python -m services.migrate`, and `headmap up` on a registry of its own, do so. All else compares, and refuses a
+registry that is older or newer than its code: another process may be using it.
+"""
 
 from __future__ import annotations
 
+import logging
+import sqlite3
 from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, pool, text
-from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy import Connection, inspect, pool, text
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 
-from headmap.errors import RegistryUnavailable
-from headmap.registry.session import open_engine
+from headmap.errors import RegistryBroken, RegistryUnavailable
+from headmap.registry.session import broken, is_broken, open_database, open_engine
 from headmap.settings import Settings
+
+logger = logging.getLogger(__name__)
 
 _LOCK = 0x6865_6164  # an arbitrary number, the same in every process that migrates
 
@@ -28,7 +35,8 @@ def migrate(settings: Settings, revision: str = "head") -> None:
     """Upgrade (or, to an older `revision` or "base", downgrade) the registry, in one transaction.
 
     Several processes may call it at once: one works, the others wait and find nothing to do. Raises
-    RegistryUnavailable when the database cannot be reached.
+    RegistryUnavailable when the database cannot be reached, is of a newer version of Headmap, or is a file that SQLite
+    cannot read.
     """
     if settings.database_url is None:
         settings.data_dir.mkdir(parents=True, exist_ok=True)
@@ -46,20 +54,93 @@ def migrate(settings: Settings, revision: str = "head") -> None:
                     connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
                     connection.execute(text("SET LOCAL statement_timeout = 0"))
                 _move(connection, revision)
-    except (OperationalError, InterfaceError) as error:
+            if connection.dialect.name == "sqlite":
+                _let_it_shrink(connection)
+    except DBAPIError as error:
+        if is_broken(error):
+            raise broken(error) from error
+        if not isinstance(error, OperationalError | InterfaceError):
+            raise
         raise RegistryUnavailable(f"the registry cannot be migrated: {error.orig}") from error
     finally:
         engine.dispose()
 
 
+def check_revision(settings: Settings) -> None:
+    """Changes nothing. Raises RegistryUnavailable for a registry that this code cannot use, or cannot reach."""
+    fault = revision_fault(read_revision(settings))
+    if fault is not None:
+        raise RegistryUnavailable(fault)
+
+
+def start_fault(settings: Settings) -> str | None:
+    """Why a service must not start on this registry, and what to do; None where it may.
+
+    A registry that is away or has no tables yet is waited for.
+    """
+    try:
+        current = read_revision(settings)
+    except RegistryBroken as error:
+        return error.detail
+    except RegistryUnavailable:
+        return None
+    return None if current is None else revision_fault(current)
+
+
+def read_revision(settings: Settings) -> str | None:
+    """Where the registry stands; None where it has no tables, or is not there. Raises RegistryUnavailable."""
+    if settings.database_url is None and not Path(str(settings.sql_url.database)).exists():
+        return None
+    database = open_database(settings)
+    try:
+        with database.read() as session:
+            return current_revision(session.connection())
+    finally:
+        database.close()
+
+
+def revision_fault(current: str | None) -> str | None:
+    """Why this code cannot use a registry that stands at `current`, and what to do; None where it can."""
+    known = [step.revision for step in ScriptDirectory(str(scripts_folder())).walk_revisions()]
+    if current == known[0]:
+        return None
+    if current is None:
+        return "the registry has no tables: `python -m services.migrate` makes them"
+    if current in known:
+        return (
+            f"the registry stands at {current}, older than this code: `python -m services.migrate` brings it up to date"
+        )
+    return f"the registry stands at {current}, which this code does not know: use the newer Headmap that migrated it"
+
+
+def _file(settings: Settings) -> str:
+    """Where it is, unless that is a URL, which may hold a password."""
+    return f" {settings.sql_url.database}" if settings.database_url is None else ""
+
+
 def current_revision(connection: Connection) -> str | None:
     """The migration the database stands at, None before the first."""
-    return MigrationContext.configure(connection).get_current_revision()
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    return connection.scalar(text("SELECT version_num FROM alembic_version"))
 
 
 def head_revision() -> str | None:
     """The newest migration this code knows."""
     return ScriptDirectory(str(scripts_folder())).get_current_head()
+
+
+def _let_it_shrink(connection: Connection) -> None:
+    """Rewrite an SQLite file that was made without `Database.shrink` in mind; once, and never while others use it."""
+    raw = connection.connection.cursor()
+    try:
+        if raw.execute("PRAGMA auto_vacuum").fetchone()[0] == 0:
+            raw.execute("PRAGMA auto_vacuum=INCREMENTAL")
+            raw.execute("VACUUM")
+    except sqlite3.OperationalError as error:
+        logger.warning("the registry's file keeps the space of what is removed (%s)", error)
+    finally:
+        raw.close()
 
 
 def _move(connection: Connection, revision: str) -> None:
@@ -70,5 +151,7 @@ def _move(connection: Connection, revision: str) -> None:
     current = current_revision(connection)
     target = script.get_current_head() if revision == "head" else revision
     known = [step.revision for step in script.walk_revisions()]  # newest first
+    if current is not None and current not in known:
+        raise RegistryUnavailable(str(revision_fault(current)))
     down = revision == "base" or (current in known and target in known and known.index(target) > known.index(current))
     (command.downgrade if down else command.upgrade)(config, revision)

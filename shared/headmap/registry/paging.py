@@ -30,18 +30,19 @@ def encode_cursor(created_at: datetime, row_id: str) -> str:
 
 
 def after(
-    cursor: str, created_at: InstrumentedAttribute[datetime], row_id: InstrumentedAttribute[str]
+    cursor: str, created_at: InstrumentedAttribute[datetime], row_id: InstrumentedAttribute[Any]
 ) -> ColumnElement[bool]:
     """The condition for rows after `cursor`. Raises InvalidParameter for one that no list gave out."""
     try:
         text = base64.urlsafe_b64decode(cursor.encode("ascii") + b"=" * (-len(cursor) % 4)).decode("ascii")
         stamp, separator, last = text.partition("|")
         time = datetime.fromisoformat(stamp).astimezone(UTC)
+        row = row_id.type.python_type(last)
     except (ValueError, OverflowError, binascii.Error) as error:
         raise InvalidParameter(f"cursor: {cursor!r} is not a cursor of this list", param="cursor") from error
     if not separator or not last.isalnum():
         raise InvalidParameter(f"cursor: {cursor!r} is not a cursor of this list", param="cursor")
-    return or_(created_at < time, and_(created_at == time, row_id < last))
+    return or_(created_at < time, and_(created_at == time, row_id < row))
 
 
 def page_of(rows: Sequence[Item], limit: int, key: Callable[[Item], Any]) -> Page[Item]:

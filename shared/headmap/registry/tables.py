@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 
 from sqlalchemy import (
+    JSON,
     BigInteger,
     DateTime,
     Dialect,
@@ -19,6 +20,7 @@ from sqlalchemy import (
     Text,
     TypeDecorator,
     UniqueConstraint,
+    text,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -102,13 +104,24 @@ class Job(Base):
     stable_overlap: Mapped[float | None] = mapped_column(Double)
     """With these three `pages` grows, round by round; empty where the request said how many."""
     dataset_checksum: Mapped[str | None] = mapped_column(String(64))
+    promote: Mapped[str] = mapped_column(String(8), default="auto", server_default="auto")
+    """`auto`, `true` or `false`: whether its map takes the alias `default`."""
 
     request_id: Mapped[str | None] = mapped_column(String(64))
     """Of the HTTP request that made it: workers log with it, so that one id leads from the gateway to a shard."""
+    key_name: Mapped[str | None] = mapped_column(String(64))
+    """Of the API key that made it; empty where none was asked for."""
+    pages_done: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
+    """In shards that are done; those being scored tell how far they are themselves."""
+    attempts: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
+    """The most that any one shard took."""
     error: Mapped[str | None] = mapped_column(Text)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     started_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     finished_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+
+
+_IS_RUNNING = text("state = 'running'")
 
 
 class Shard(Base):
@@ -119,7 +132,10 @@ class Shard(Base):
     """
 
     __tablename__ = "shards"
-    __table_args__ = (Index(None, "state", "due_at"),)
+    __table_args__ = (
+        Index(None, "state", "due_at"),
+        Index("ix_shards_running", "job_id", sqlite_where=_IS_RUNNING, postgresql_where=_IS_RUNNING),
+    )
 
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
     number: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
@@ -187,6 +203,8 @@ class Map(Base):
     checksum: Mapped[str] = mapped_column(String(64))
     scores: Mapped[str] = mapped_column(Text, deferred=True)
     standard_errors: Mapped[str | None] = mapped_column(Text, deferred=True)
+    tags: Mapped[list[str]] = mapped_column(JSON, default=list, server_default="[]")
+    notes: Mapped[str | None] = mapped_column(Text)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
@@ -199,6 +217,21 @@ class Alias(Base):
     alias: Mapped[str] = mapped_column(String(64), primary_key=True)
     map_id: Mapped[str] = mapped_column(ForeignKey("maps.id"), index=True)
     updated_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class AliasMove(Base):
+    """That an alias was pointed at a map, or deleted. Maps are named by id alone: a record outlives them."""
+
+    __tablename__ = "alias_moves"
+    __table_args__ = (Index(None, "model", "alias", "id"),)
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=True)
+    model: Mapped[str] = mapped_column(String(512))
+    alias: Mapped[str] = mapped_column(String(64))
+    map_id: Mapped[str | None] = mapped_column(String(32))
+    previous: Mapped[str | None] = mapped_column(String(32))
+    moved_by: Mapped[str | None] = mapped_column(String(128))
+    moved_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
 class IdempotencyKey(Base):

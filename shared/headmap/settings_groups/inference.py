@@ -17,6 +17,14 @@ class Requests(BaseModel):
         "answer to a `sparsemm` request when the model has no map: uniform budgets, or an error (409)",
         change="an answer without a map would mislead (`error`)",
     )
+    map_alias: str = setting(
+        "default",
+        "alias of the map that serves requests that name none",
+        change="this replica follows `stable` or `canary`",
+        min_length=1,
+        max_length=64,
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
+    )
     map_refresh_seconds: float = setting(
         2.0,
         "time between two looks at where an alias points",

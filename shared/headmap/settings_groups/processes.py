@@ -98,10 +98,66 @@ class HttpServices(BaseModel):
     )
     max_bodies_bytes: int = setting(
         2**30,
-        "largest total of all bodies that a process holds at a time; further requests get 429",
+        "largest total of all bodies that a process holds at a time; further requests get 429. One key (one address, "
+        "without keys) holds at most as many bytes as are left for the others",
         unit="bytes",
         change="the machine has little memory, or large requests get 429",
+        ge=2,
+    )
+    max_spool_bytes: int = setting(
+        2**32,
+        "largest total of uploads that a process has on disk, shared out like max_bodies_bytes; further ones get 429",
+        unit="bytes",
+        change="the disk of `TMPDIR` is small",
+        ge=2,
+    )
+    body_min_rate: int = setting(
+        16_384,
+        "slowest average rate at which a body may arrive; slower ones get 408",
+        unit="bytes per second",
+        change="clients have slow links",
         ge=1,
+    )
+    body_grace_seconds: float = setting(
+        20.0,
+        "time that a body may fall behind body_min_rate",
+        unit="seconds",
+        change="clients pause while they send",
+        gt=0,
+    )
+    body_seconds: float = setting(
+        3600.0,
+        "longest time for a body to arrive; later ones get 408",
+        unit="seconds",
+        change="uploads take hours",
+        gt=0,
+    )
+    header_seconds: float = setting(
+        10.0,
+        "longest time for a request's headers to arrive; then the connection is closed",
+        unit="seconds",
+        change="clients on slow links lose their connections",
+        gt=0,
+    )
+    reader_seconds: float = setting(
+        120.0,
+        "longest time that a client may read nothing of its answer; then the connection is closed",
+        unit="seconds",
+        change="clients pause while they read a stream",
+        gt=0,
+    )
+    max_connections: int = setting(
+        4096,
+        "most connections of one process, or fewer if it may open fewer files. Beyond them, the connection that is "
+        "idle longest is closed; if none is idle, the new one gets 503",
+        unit="connections",
+        change="clients keep more connections open",
+        ge=1,
+    )
+    trusted_proxies: tuple[str, ...] = setting(
+        ("127.0.0.1", "::1"),
+        "addresses and networks of proxies whose X-Forwarded-For and X-Forwarded-Proto are believed",
+        change="a gateway stands on another machine",
     )
     drain_seconds: float = setting(
         30.0,

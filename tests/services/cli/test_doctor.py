@@ -12,12 +12,14 @@ from headmap.kvcache.backends import choice
 from headmap.kvcache.shape import CacheShape
 from headmap.settings import DEMO_MODEL
 from services.cli.main import app
+from tests.services.cli.test_json import documented
 
 
 def test_it_says_what_was_tried_and_what_serves() -> None:
     done = CliRunner().invoke(app, ["doctor", "--json"])
     assert done.exit_code == 0, done.output
     found = json.loads(done.stdout)
+    assert set(found) == documented(("doctor",))
     assert found["serves"]
     assert found["devices"][0]["kv_memory_bytes"] > 0
     assert set(found["compilers"]) == {"c++", "nvcc", "ptxas"}

@@ -13,20 +13,14 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from headmap.settings import DEMO_MODEL, Settings
+from services.cli.commands_reference import commands, example, with_reference
 from services.cli.demo import OUT, next_command
 from services.cli.main import app
 
 ROOT = Path(__file__).parents[3]
 runner = CliRunner()
 ROOT_COMMAND: Any = get_command(app)
-
-
-def commands(group: Any = ROOT_COMMAND, path: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], Any]]:
-    found = []
-    for name, command in group.commands.items():
-        inner = hasattr(command, "commands")
-        found += commands(command, (*path, name)) if inner else [((*path, name), command)]
-    return found
+COMMANDS = list(commands())
 
 
 def find(words: list[str]) -> tuple[Any, list[str]]:
@@ -47,12 +41,25 @@ def parses(line: str) -> None:
     assert [one.name for one in command.params if one.required and given.get(one.name) is None] == []
 
 
-@pytest.mark.parametrize(("path", "command"), commands(), ids=[" ".join(path) for path, _ in commands()])
+@pytest.mark.parametrize(("path", "command"), COMMANDS, ids=[" ".join(path) for path, _ in COMMANDS])
 def test_every_command_has_an_example_that_it_takes(path: tuple[str, ...], command: Any) -> None:
-    text = command.help.split("Example:\n")[1].replace("\\\n", " ")
-    line = " ".join(text.split())
+    line = " ".join(example(command).replace("\\\n", " ").split())
     assert line.startswith(f"headmap {' '.join(path)}")
     parses(line)
+
+
+def test_the_reference_of_commands_is_up_to_date() -> None:
+    page = (ROOT / "docs" / "command-line.md").read_text(encoding="utf-8")
+    assert with_reference(page) == page
+
+
+def test_completion_knows_commands_and_options() -> None:
+    def completed(line: str) -> str:
+        environment = {"_HEADMAP_COMPLETE": "complete_zsh", "_TYPER_COMPLETE_ARGS": line}
+        return runner.invoke(app, [], prog_name="headmap", env=environment).output
+
+    assert "generate" in completed("headmap gen")
+    assert "--max-new-tokens" in completed("headmap generate --max-n")
 
 
 def test_headmap_alone_shows_five_first_things_that_work() -> None:
@@ -65,7 +72,7 @@ def test_headmap_alone_shows_five_first_things_that_work() -> None:
 
 
 def test_brackets_stay_in_help() -> None:
-    assert "[default: sparsemm with a budget, else full]" in " ".join(
+    assert "[default: sparsemm with --budget or --ratio, else full]" in " ".join(
         runner.invoke(app, ["generate", "-h"]).output.split()
     )
 

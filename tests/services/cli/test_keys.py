@@ -39,4 +39,4 @@ def test_what_cannot_be_done_is_one_line(tmp_path: Path) -> None:
     refused(run("keys", "revoke", "nobody", "--data-dir", tmp_path), 1, "nobody")
     run("keys", "create", "ci", "--data-dir", tmp_path)
     refused(run("keys", "create", "ci", "--data-dir", tmp_path), 1, "ci", "revoke it first")
-    refused(run("keys", "create", " ", "--data-dir", tmp_path), 1, "name")
+    refused(run("keys", "create", " ", "--data-dir", tmp_path), 2, "name")

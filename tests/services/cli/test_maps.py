@@ -19,6 +19,7 @@ from headmap.registry.migrations import migrate
 from headmap.registry.session import open_database
 from headmap.settings import Settings
 from services.cli.main import app
+from tests.services.cli.test_json import documented
 from tests.shared.jobs.fakes import INFO, FakeScorer
 
 runner = CliRunner()
@@ -34,9 +35,9 @@ def file_map(data_dir: Path, matrix: np.ndarray, alias: str | None = None, model
     database = open_database(Settings(data_dir=data_dir))
     with database.write() as session:
         provenance = Provenance(model=model, revision=None, architecture=None, dataset="import")
-        map_id = add_map(session, provenance, HeadScores(matrix, 2), move_default=False)
+        map_id = add_map(session, provenance, HeadScores(matrix, 2), promote="auto", by=None)
         if alias is not None:
-            maps.set_alias(session, map_id, alias)
+            maps.set_alias(session, map_id, alias, by=None)
     database.close()
     return map_id
 
@@ -134,6 +135,7 @@ def test_show_head_draws_a_page(data_dir: Path, profiled: str) -> None:
 
 def test_show_head_as_json(data_dir: Path, profiled: str) -> None:
     told = json.loads(run(data_dir, "show-head", profiled, 1, 0, "--json").stdout)
+    assert set(told) == documented(("show-head",))
     assert told["looks"][0] == {"token": "AB", "word": 0, "cell": [0, 0, 20, 20], "hit": True}
     assert (told["hits"], told["words"][1]["text"]) == (1, "CD")
 
@@ -148,3 +150,24 @@ def test_show_head_says_what_is_not_there(data_dir: Path, profiled: str) -> None
         result = run(data_dir, "show-head", *arguments)
         assert (result.exit_code, result.stdout) == (1, ""), result.output
         assert named in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ('{"0-0": 1, "0-0": 2}', "'0-0' is there twice"),
+        ('{"0-0": 1, "00-1": 2}', "00-1"),
+        ('{"1023-65": 1}', "more than 65536 heads"),
+        ("[" * 100_000, "not JSON"),
+        ('{"scores": {"0-0": 1}, "model": "a\\ufffe", "num_kv_heads": 1}', "model"),
+        ('{"scores": {"0-0": 1}, "model": "a", "num_kv_heads": 1, "revision": 3}', "revision"),
+    ],
+)
+def test_an_import_that_is_no_map_is_refused_in_a_line(data_dir: Path, tmp_path: Path, text: str, named: str) -> None:
+    file = tmp_path / "map.json"
+    file.write_text(text)
+    needed = [] if '"scores"' in text else ["--model", "m", "--num-kv-heads", "1"]
+    result = run(data_dir, "maps", "import", file, *needed)
+    assert (result.exit_code > 0, result.stdout) == (True, "")
+    assert named in result.stderr
+    assert result.stderr.count("\n") == 1

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 
 import httpx
 import pytest
+from fastapi import FastAPI
 from fastapi.testclient import TestClient
+from starlette.types import Message
 
 from tests.services.dashboard.conftest import OURS, dashboard
 
@@ -98,3 +101,88 @@ def test_a_stream_that_breaks_off_ends_with_an_error_event() -> None:
         assert response.text.startswith('data: {"token": {"text": "A"}}\n\n')
         assert (name, json.loads(data.removeprefix("data: "))["code"]) == ("event: error", "unavailable")
         assert stream.closed
+
+
+def asked_with(body: int, *more: tuple[bytes, bytes], path: str = "/dashboard/api/generate") -> dict[str, object]:
+    """The scope of a POST of `body` bytes."""
+    headers = [(b"x-requested-with", b"headmap"), (b"content-length", str(body).encode()), *more]
+    return {
+        "type": "http", "method": "POST", "path": path, "raw_path": path.encode(), "query_string": b"",
+        "headers": headers, "http_version": "1.1", "scheme": "http", "root_path": "", "client": ("192.0.2.9", 1),
+    }  # fmt: skip
+
+
+async def test_a_large_body_of_somebody_without_a_key_is_not_read(scoring: FastAPI) -> None:
+    app = dashboard(httpx.ASGITransport(scoring))
+    told: list[Message] = []
+
+    async def send(message: Message) -> None:
+        told.append(message)
+
+    async def receive() -> Message:
+        raise AssertionError("the body was asked for")
+
+    await app(asked_with(1 << 20), receive, send)
+    assert told[0]["status"] == 401
+
+
+async def test_a_body_passes_as_it_comes() -> None:
+    """A piece has reached the service before the next is read; who sends it is told along."""
+    pieces = [b"x" * (1 << 16)] * 8
+    taken: list[int] = []
+    headers: list[httpx.Headers] = []
+    ahead: list[int] = []
+
+    class Service(httpx.AsyncBaseTransport):
+        async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+            if request.method == "POST":
+                headers.append(request.headers)
+                assert isinstance(request.stream, httpx.AsyncByteStream)
+                async for piece in request.stream:
+                    taken.append(len(piece))
+            return httpx.Response(200, stream=httpx.ByteStream(b"{}"))
+
+    sent = 0
+
+    async def receive() -> Message:
+        nonlocal sent
+        if sent == len(pieces):
+            await asyncio.sleep(3600)
+        ahead.append(sent - len(taken))
+        sent += 1
+        return {"type": "http.request", "body": pieces[sent - 1], "more_body": sent < len(pieces)}
+
+    async def send(message: Message) -> None:
+        del message
+
+    whole = sum(map(len, pieces))
+    await dashboard(Service())(asked_with(whole, (b"content-type", b"application/json")), receive, send)
+    assert sum(taken) == whole
+    assert max(ahead) == 0
+    assert headers[0]["content-length"] == str(whole)
+    assert headers[0]["x-forwarded-for"] == "192.0.2.9"
+    assert headers[0]["content-type"] == "application/json"
+
+
+async def test_headers_pass_byte_for_byte() -> None:
+    """What the service makes of bytes that are no ASCII is its own affair."""
+    seen: list[tuple[bytes, bytes]] = []
+    statuses: list[object] = []
+    body = [b"{}"]
+
+    def note(request: httpx.Request) -> httpx.Response:
+        seen.extend((name.lower(), value) for name, value in request.headers.raw)
+        return httpx.Response(200, stream=httpx.ByteStream(b"{}"))
+
+    async def receive() -> Message:
+        if not body:
+            await asyncio.sleep(3600)
+        return {"type": "http.request", "body": body.pop(), "more_body": False}
+
+    async def send(message: Message) -> None:
+        statuses.append(message.get("status"))
+
+    odd = ((b"idempotency-key", b"\xff\xfe"), (b"accept", "é".encode()))
+    await dashboard(httpx.MockTransport(note))(asked_with(2, *odd), receive, send)
+    assert statuses[0] == 200
+    assert set(odd) <= set(seen)

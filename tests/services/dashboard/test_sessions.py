@@ -106,3 +106,19 @@ def test_other_sites_cannot_call(scoring: object, client: TestClient) -> None:
     ):
         response = client.request(method, path, json={"key": KEY}, headers={"X-Requested-With": "other"})
         assert (response.status_code, response.json()["param"]) == (422, "X-Requested-With")
+
+
+@pytest.mark.parametrize("key", ["ключ", "é", "two words", "\x00", "a\nb", " "])
+def test_a_key_that_fits_no_header_is_refused(client: TestClient, key: str) -> None:
+    response = client.post("/dashboard/session", json={"key": key})
+    assert (response.status_code, response.json()["param"]) == (422, "key")
+    assert key.strip() not in response.json()["detail"] or not key.strip()
+
+
+def test_blanks_around_a_key_say_nothing(client: TestClient) -> None:
+    assert client.post("/dashboard/session", json={"key": f" {KEY}\n"}).status_code == 200
+
+
+def test_a_session_takes_small_bodies_only(client: TestClient) -> None:
+    response = client.post("/dashboard/session", content=b" " * 20_000, headers={"Content-Type": "application/json"})
+    assert response.status_code == 413

@@ -151,7 +151,12 @@ def test_what_dies_is_started_again_behind_the_same_port_and_nothing_outlives_th
         wait_for(lambda: up.text.count("ready ") == 2, 20)
         assert "Traceback" not in up.text
         assert len(up.children()) == 2
+        worker = up.children()[WORKER]
+        os.kill(worker, signal.SIGSTOP)  # so that it outlives the supervisor
         up.process.kill()
+        up.process.wait()
+        refused_in_one_line({"another cluster runs on": ["--port", "0", "--data-dir", str(up.data_dir)]})
+        os.kill(worker, signal.SIGCONT)
         wait_for(lambda: not up.children(), 40)
 
 

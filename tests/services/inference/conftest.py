@@ -2,26 +2,25 @@ from __future__ import annotations
 
 import base64
 import shutil
-import threading
-import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import pytest
-import uvicorn
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from PIL import Image
 
 from headmap.head_scores import HeadScores
 from headmap.models import find_model
+from headmap.registry.aliases import Promote
 from headmap.registry.maps import Provenance, add_map
 from headmap.registry.session import Database
 from headmap.settings import DEMO_MODEL, Settings
 from services.inference.http.app import create_app
+from tests.live import live as live
+from tests.live import wait_for as wait_for
 from tests.services.inference.fakes import FakeModels
 
 
@@ -62,14 +61,15 @@ def file_map(settings: Settings, database: Database) -> AddMap:
     """Files a map of the bundled model and returns its id."""
     info = find_model(DEMO_MODEL, settings)
 
-    def add(revision: str | None = info.revision, layers: int = info.num_layers, move_default: bool = True) -> str:
+    def add(revision: str | None = info.revision, layers: int = info.num_layers, promote: Promote = True) -> str:
         matrix = np.arange(1.0, 1 + layers * info.num_heads).reshape(layers, info.num_heads)
         with database.write() as session:
             return add_map(
                 session,
                 Provenance(model=DEMO_MODEL, revision=revision, architecture=None, dataset="test"),
                 HeadScores(matrix, info.num_kv_heads),
-                move_default=move_default,
+                promote=promote,
+                by=None,
             )
 
     return add
@@ -88,29 +88,3 @@ def base64_of(data: bytes) -> str:
 @pytest.fixture
 def picture() -> str:
     return base64_of(png())
-
-
-@contextmanager
-def live(app: FastAPI) -> Iterator[str]:
-    """The application on a free port of loopback; yields its URL."""
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, timeout_graceful_shutdown=5))
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    try:
-        deadline = time.monotonic() + 60
-        while not server.started:
-            if not thread.is_alive() or time.monotonic() > deadline:
-                raise RuntimeError("the server did not start")
-            time.sleep(0.01)
-        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    finally:
-        server.should_exit = True
-        thread.join(30)
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 5.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            raise AssertionError("it did not come to hold in time")
-        time.sleep(0.01)

@@ -48,7 +48,7 @@ def url(tmp_path_factory: pytest.TempPathFactory, empty_registry: Path) -> Itera
     with database.write() as session:
         matrix = np.random.default_rng(0).random((info.num_layers, info.num_heads)) ** 8
         provenance = Provenance(model=DEMO_MODEL, revision=info.revision, architecture=None, dataset="test")
-        add_map(session, provenance, HeadScores(matrix, info.num_kv_heads), move_default=True)
+        add_map(session, provenance, HeadScores(matrix, info.num_kv_heads), promote=True, by=None)
     database.close()
     app: FastAPI = create_app(settings)
     with live(app) as url:

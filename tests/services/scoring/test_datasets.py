@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import socket
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
+import httpx
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
@@ -16,6 +21,8 @@ from headmap.datasets.sources import BUILT_IN
 from headmap.registry.session import Database
 from headmap.registry.tables import Dataset, DatasetPage
 from headmap.settings import DEMO_MODEL, Settings
+from services.scoring.deps import UPLOADS_AT_ONCE
+from tests.live import live
 from tests.services.scoring.problems import assert_problem
 from tests.shared.datasets.archives import as_tar, as_tar_gz, as_zip, files, zip_link
 
@@ -151,15 +158,28 @@ def test_a_large_body_without_its_length_is_refused(client: TestClient, database
 
 
 def test_uploads_beyond_what_goes_at_once_are_told_to_return(client: TestClient, app: FastAPI) -> None:
-    places = app.state.scoring.uploads
-    while places.acquire(blocking=False):
-        pass
+    state = app.state.scoring
+    app.state.scoring = replace(state, uploads=asyncio.Semaphore(0))
     refused = send(client, as_zip(files()))
     assert_problem(refused, 429, "queue_full", "uploads are under way")
     assert int(refused.headers["retry-after"]) > 0
-    places.release()
-    assert send(client, b"wrong").status_code == 422
+    app.state.scoring = state
+    for _ in range(UPLOADS_AT_ONCE + 1):
+        assert send(client, b"wrong").status_code == 422
     assert send(client, as_zip(files())).status_code == 201, "a place is given back, also by an upload that failed"
+
+
+def test_uploads_that_stall_hold_no_place(app: FastAPI) -> None:
+    with live(app) as url:
+        place = urlsplit(url)
+        head = b"POST /datasets?name=slow HTTP/1.1\r\nHost: x\r\nContent-Length: 90000\r\n\r\nPK"
+        slow = [socket.create_connection((place.hostname, place.port), timeout=10) for _ in range(UPLOADS_AT_ONCE + 2)]
+        for connection in slow:
+            connection.sendall(head)
+        answer = httpx.post(f"{url}/datasets", params={"name": "mine"}, content=as_zip(files()), timeout=20)
+        assert answer.status_code == 201
+        for connection in slow:
+            connection.close()
 
 
 def test_the_list_has_built_in_ones_and_goes_on_by_its_cursor(client: TestClient) -> None:

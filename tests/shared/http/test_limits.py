@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from headmap.errors import RateLimited
@@ -49,6 +51,18 @@ async def test_requests_at_a_time_are_counted_until_they_leave() -> None:
     assert [await passes(limits, ONE) for _ in range(3)] == [True, True, False]
     limits.leave(ONE)
     assert [await passes(limits, ONE) for _ in range(2)] == [True, False]
+
+
+async def test_the_time_of_day_locks_no_key_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clock that is set back an hour, or on a day, changes nothing."""
+    now = 0.0
+    limits = KeyLimits(Settings(key_requests_per_minute=2), clock=lambda: now)
+    for day in (1_700_000_000.0, 1_700_000_000.0 - 3600, 1_700_000_000.0 + 86_400):
+        monkeypatch.setattr(time, "time", lambda day=day: day)
+        assert [await passes(limits, ONE) for _ in range(3)] == [True, True, False]
+        now += 59
+        assert not await passes(limits, ONE)
+        now += 1
 
 
 async def test_redis_away_means_counting_here() -> None:

@@ -11,6 +11,7 @@ import numpy as np
 from headmap.head_scores import HeadScores
 from headmap.models import find_model
 from headmap.registry import maps
+from headmap.registry.aliases import nobody_chose
 from headmap.registry.bundled import BundledMap, file_bundled_map, prepare_registry, read_bundled_map
 from headmap.registry.session import Database, open_database
 from headmap.settings import DEMO_MODEL, Settings
@@ -25,9 +26,11 @@ def filed(database: Database) -> dict[int, tuple[str, ...]]:
 
 
 def add(database: Database, revision: str | None = REVISION, *, profiled: bool = False) -> None:
+    """A profile's map as `headmap.jobs.fold` files it, or an import's."""
     provenance = maps.Provenance(model=DEMO_MODEL, revision=revision, architecture=None, dataset="test")
     with database.write() as session:
-        maps.add_map(session, provenance, HeadScores(np.ones((6, 6)), 3), move_default=profiled)
+        promote = nobody_chose(session, DEMO_MODEL) if profiled else "auto"
+        maps.add_map(session, provenance, HeadScores(np.ones((6, 6)), 3), promote=promote, by="job 1")
 
 
 def of_another_package() -> BundledMap:
@@ -99,7 +102,7 @@ def test_an_import_does_not_take_default_but_can_be_given_it(database: Database)
     assert filed(database) == {1: ("bundled", "default"), 2: ()}
     with database.write() as session:
         imported = maps.list_maps(session, model=DEMO_MODEL).items[0]
-        maps.set_alias(session, imported.id, "default")
+        maps.set_alias(session, imported.id, "default", by=None)
         assert maps.resolve_map(session, DEMO_MODEL, REVISION)[0].id == imported.id
 
 

@@ -8,15 +8,16 @@ import pytest
 from headmap.errors import InvalidParameter, MapNotFound
 from headmap.head_scores import HeadScores
 from headmap.registry import maps
+from headmap.registry.aliases import Promote
 from headmap.registry.maps import Provenance
 from headmap.registry.session import Database
 
 
-def add(database: Database, model: str = "m", revision: str | None = "r1", *, profiled: bool = False) -> str:
+def add(database: Database, model: str = "m", revision: str | None = "r1", *, promote: Promote = "auto") -> str:
     scores = HeadScores(np.random.default_rng(0).random((2, 4)), 2)
     provenance = Provenance(model=model, revision=revision, architecture=None, dataset="import")
     with database.write() as session:
-        return maps.add_map(session, provenance, scores, move_default=profiled)
+        return maps.add_map(session, provenance, scores, promote=promote, by=None)
 
 
 def resolve(database: Database, revision: str | None = None, alias: str | None = None) -> tuple[str, str]:
@@ -32,18 +33,21 @@ def test_maps_are_numbered_per_model(database: Database) -> None:
     assert [(record.model, record.version) for record in records] == [("m", 1), ("m", 2), ("other", 1), ("m", 3)]
 
 
-def test_the_first_map_becomes_default_and_an_import_does_not_take_it(database: Database) -> None:
+def test_the_first_map_becomes_default_and_no_later_one_takes_it(database: Database) -> None:
     first = add(database)
     add(database)
     assert resolve(database) == (first, "exact")
 
 
-def test_a_finished_profile_becomes_default(database: Database) -> None:
+def test_a_map_takes_default_when_it_is_told_to_and_none_when_it_is_told_not_to(database: Database) -> None:
+    add(database, promote=False)
+    with pytest.raises(MapNotFound):
+        resolve(database)
     add(database)
-    profiled = add(database, profiled=True)
-    assert resolve(database) == (profiled, "exact")
+    promoted = add(database, promote=True)
+    assert resolve(database) == (promoted, "exact")
     with database.read() as session:
-        assert maps.get_map(session, profiled).aliases == ("default",)
+        assert maps.get_map(session, promoted).aliases == ("default",)
 
 
 def test_the_default_of_the_asked_revision_is_exact(database: Database) -> None:
@@ -68,10 +72,10 @@ def test_another_revisions_default_is_better_than_none(database: Database) -> No
 def test_an_alias_that_was_asked_for_is_taken_as_it_is(database: Database) -> None:
     first, second = add(database, revision="r1"), add(database, revision="r2")
     with database.write() as session:
-        maps.set_alias(session, first, "stable")
+        maps.set_alias(session, first, "stable", by=None)
     assert resolve(database, "r2", "stable") == (first, "revision")
     with database.write() as session:
-        record = maps.set_alias(session, second, "stable")
+        record = maps.set_alias(session, second, "stable", by=None)
     assert record.aliases == ("stable",)
     assert resolve(database, "r2", "stable") == (second, "exact")
 

@@ -86,7 +86,7 @@ def test_more_requests_than_are_taken_get_429_while_pictures_are_decoded(
 
 def test_bodies_of_all_requests_together_are_bounded(settings: Settings, models: FakeModels, picture: str) -> None:
     """Bytes that have arrived count; bytes that are only announced do not. They are free again when a request ends."""
-    small = settings.model_copy(update={"max_bodies_bytes": 100_000})
+    small = settings.model_copy(update={"max_bodies_bytes": 200_000})
     body = json.dumps({"inputs": "What?", "images": [picture]}).encode()
     with live(create_app(small, open_model=models)) as url:
         place = urlsplit(url)

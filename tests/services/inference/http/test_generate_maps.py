@@ -3,6 +3,7 @@ from __future__ import annotations
 from fastapi.testclient import TestClient
 from sqlalchemy import text
 
+from headmap.registry.maps import set_alias
 from headmap.registry.session import Database
 from headmap.settings import Settings
 from services.inference.http.app import create_app
@@ -46,6 +47,19 @@ def test_an_alias_that_moves_is_followed_without_a_restart(client: TestClient, p
     wait_for(lambda: ask(client, picture, kv={"ratio": 0.5}).json()["details"]["kv"]["map_id"] == first)
     second = file_map()
     wait_for(lambda: ask(client, picture, kv={"ratio": 0.5}).json()["details"]["kv"]["map_id"] == second)
+
+
+def test_a_server_may_follow_another_alias_than_default(
+    settings: Settings, models: FakeModels, picture: str, file_map: AddMap, database: Database
+) -> None:
+    first, second = file_map(), file_map(promote=False)
+    canary = settings.model_copy(update={"map_alias": "canary"})
+    with TestClient(create_app(canary, open_model=models)) as client:
+        assert ask(client, picture, kv={"ratio": 0.5}).json()["details"]["kv"]["map_match"] == "none"
+        with database.write() as session:
+            set_alias(session, second, "canary", by=None)
+        wait_for(lambda: ask(client, picture, kv={"ratio": 0.5}).json()["details"]["kv"]["map_id"] == second)
+        assert ask(client, picture, kv={"ratio": 0.5, "map": "default"}).json()["details"]["kv"]["map_id"] == first
 
 
 def test_a_map_is_chosen_by_id_or_alias(client: TestClient, picture: str, file_map: AddMap) -> None:

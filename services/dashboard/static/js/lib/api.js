@@ -6,10 +6,10 @@ const BASE = "/dashboard/api";
 
 /**
  * Send a call; ask for the key where one is needed, then send it again. Throws Problem.
- * @param {string} path @param {{method?: string, body?: unknown, signal?: AbortSignal}} [options] @returns {Promise<Response>}
+ * @param {string} path @param {{method?: string, body?: unknown, signal?: AbortSignal, headers?: Record<string, string>}} [options] @returns {Promise<Response>}
  */
-export async function send(path, { method = "GET", body, signal } = {}) {
-  const headers = { "X-Requested-With": "headmap", ...(body === undefined ? {} : { "Content-Type": "application/json" }) };
+export async function send(path, { method = "GET", body, signal, headers: more = {} } = {}) {
+  const headers = { "X-Requested-With": "headmap", ...more, ...(body === undefined ? {} : { "Content-Type": "application/json" }) };
   const request = { method, headers, signal, body: body === undefined ? undefined : JSON.stringify(body) };
   for (;;) {
     let answer;
@@ -37,7 +37,7 @@ async function json(path, options) {
 /** @param {string} path below the API's root @param {Record<string, unknown>} [query] */
 export const get = (path, query = {}) => json(`${BASE}${path}${queryOf(query)}`);
 export const post = (path, body) => json(BASE + path, { method: "POST", body });
-export const put = (path) => json(BASE + path, { method: "PUT" });
+export const put = (path, headers = {}) => json(BASE + path, { method: "PUT", headers });
 export const remove = (path) => json(BASE + path, { method: "DELETE" });
 
 /** Of the dashboard itself, not of the APIs. @param {string} path */

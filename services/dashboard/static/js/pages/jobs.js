@@ -74,6 +74,7 @@ form.addEventListener("submit", async (event) => {
       rule: byId("rule").value,
       seed: Number(byId("seed").value),
       max_new_tokens: Number(byId("new-tokens").value),
+      promote: { auto: "auto", yes: true, no: false }[byId("promote").value],
       force: byId("force").checked,
     });
     if (!fresh) place.replaceChildren(h("p", { class: "notice" }, "An equal profile is already here: it is shown in the list. Tick “Start again” under More for another one."));

@@ -1,0 +1,153 @@
+"""How request bodies may arrive: how many bytes, how fast, and how much of the server each caller may hold."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+from collections import Counter
+from collections.abc import Mapping
+
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from headmap.errors import BodiesTooLarge, HeadmapError, RequestTimeout
+from headmap.http.auth import KEY_NAME
+from headmap.http.problems import error_response, too_large
+from headmap.settings import Settings
+
+
+class SharedBytes:
+    """`total` bytes for all callers. Each holds at most as many as are left free: one alone half of them, n together
+    the n-th part of n / (n + 1), and there is always a share for the next.
+
+    Choudhury and Hahne, Dynamic queue length thresholds for shared-memory packet switches (1998), with alpha 1.
+    """
+
+    def __init__(self, total: int) -> None:
+        self._total = total
+        self._held = 0
+        self._by_caller: Counter[str] = Counter()
+
+    def take(self, caller: str, size: int) -> None:
+        """Raises BodiesTooLarge; what was taken stays taken."""
+        self._held += size
+        self._by_caller[caller] += size
+        if size and self._by_caller[caller] > self._total - self._held:
+            raise BodiesTooLarge(
+                f"body: the bodies of your requests at work are more than the {max(0, self._total - self._held)} bytes "
+                f"that are free of {self._total}"
+            )
+
+    def give_back(self, caller: str, size: int) -> None:
+        self._held -= size
+        self._by_caller[caller] -= size
+        if self._by_caller[caller] <= 0:
+            del self._by_caller[caller]
+
+
+class Pace:
+    """How long a body may still let the server wait: a bucket of seconds, which waiting empties and bytes fill.
+
+    It starts full. So a body may fall behind `rate` (bytes per second) by `grace` seconds, and neither a fast start nor
+    one byte now and then buys a long pause. All of it must have come within `seconds` of waiting.
+    """
+
+    def __init__(self, rate: int, grace: float, seconds: float) -> None:
+        self._rate, self._grace = rate, grace
+        self._bucket, self._left = grace, seconds
+
+    @property
+    def patience(self) -> float:
+        """Seconds to wait for what comes next."""
+        return max(0.0, min(self._bucket, self._left))
+
+    def note(self, waited: float, size: int) -> None:
+        """`size` bytes came after `waited` seconds."""
+        self._left -= waited
+        self._bucket = min(self._grace, self._bucket - waited + size / self._rate)
+
+
+class BodyLimitMiddleware:
+    """Refuses bodies that are too large (413), arrive too slowly (408), or take more than a caller's share (429).
+
+    A body is too large by its Content-Length, or once more has arrived. A caller is a key or, without one, an address.
+    Only bytes that have arrived count for its share, until the request ends, so senders who announce much and send
+    little take nothing from others. `limits`: paths with limits of their own. `to_disk`: paths whose bodies are written
+    to disk as they come; they share that, and not the memory.
+    """
+
+    def __init__(self, app: ASGIApp, settings: Settings, limits: Mapping[str, int], to_disk: frozenset[str]) -> None:
+        self._app, self._settings, self._limits, self._to_disk = app, settings, limits, to_disk
+        self._memory, self._disk = SharedBytes(settings.max_bodies_bytes), SharedBytes(settings.max_spool_bytes)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        settings, path, caller = self._settings, scope["path"], caller_of(scope)
+        limit = self._limits.get(path, settings.max_body_bytes)
+        length = Headers(scope=scope).get("content-length", "0")
+        if length.isdigit() and int(length) > limit:
+            await error_response(too_large(limit), path)(scope, receive, send)
+            return
+        shared = self._disk if path in self._to_disk else self._memory
+        pace = Pace(settings.body_min_rate, settings.body_grace_seconds, settings.body_seconds)
+        clock = asyncio.get_running_loop().time
+        arrived = 0
+        whole = answering = False
+
+        async def receive_bounded() -> Message:
+            nonlocal arrived, whole
+            if whole:
+                return await receive()
+            began = clock()
+            try:
+                async with asyncio.timeout(pace.patience):
+                    message = await receive()
+                size = len(message.get("body", b""))
+                pace.note(clock() - began, size)
+                arrived += size
+                whole = not message.get("more_body", False)
+                shared.take(caller, size)
+                if arrived > limit:
+                    raise too_large(limit)
+            except TimeoutError:
+                return refuse(
+                    RequestTimeout(
+                        f"body: {arrived} bytes came, too slowly: less than {settings.body_min_rate} bytes per second, "
+                        f"or not all within {settings.body_seconds:g} seconds"
+                    )
+                )
+            except HeadmapError as error:
+                return refuse(error)
+            return message
+
+        def refuse(error: HeadmapError) -> Message:
+            if answering:  # too late for another answer
+                return {"type": "http.disconnect"}
+            raise HTTPException(error.status, error.detail) from error
+
+        async def send_noted(message: Message) -> None:
+            nonlocal answering
+            answering = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive_bounded, send_noted)
+        finally:
+            shared.give_back(caller, arrived)
+
+
+def caller_of(scope: Scope) -> str:
+    """Who a request's bytes are counted for: its key, else its address; an IPv6 network of 64 bits is one caller."""
+    if KEY_NAME in scope:
+        return f"key {scope[KEY_NAME]}"
+    host = (scope.get("client") or ("",))[0]
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return str(host)
+    if address.version == 6 and address.ipv4_mapped is None:
+        return str(ipaddress.ip_network((int(address) >> 64 << 64, 64)))
+    return str(address)

@@ -1,0 +1,141 @@
+"""Aliases: the names that point at a model's maps, and the record of who moved them.
+
+`default` is the alias a model is served with. Which map production follows is a decision, so nothing moves an alias
+that somebody has set: an import takes `default` where there is none, a profile also where the package alone put it
+there, and both whenever they are told to.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+from sqlalchemy import delete, select
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from headmap.errors import AliasMoved, AliasNotFound
+from headmap.registry.paging import Page, after, page_of
+from headmap.registry.session import changed, utc_now
+from headmap.registry.tables import Alias, AliasMove
+
+DEFAULT_ALIAS = "default"
+ALIAS_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+MAX_ALIAS = 64
+
+PACKAGE = "package"
+"""Who moved an alias when the bundled map was filed: nobody has chosen yet."""
+
+Promote = bool | Literal["auto"]
+"""Whether a map takes `default`: always, never, or (auto) where its model has none."""
+
+
+@dataclass(frozen=True)
+class Move:
+    """An alias that was pointed at a map, moved to another, or deleted (`map_id` is None)."""
+
+    id: int
+    alias: str
+    map_id: str | None
+    previous: str | None
+    moved_by: str | None
+    """`key NAME`, `job ID`, `cli NAME` or `package`; None where callers need no key."""
+    moved_at: datetime
+
+
+def pointed_at(session: Session, model: str, alias: str, *, lock: bool = False) -> str | None:
+    """The id of the map that an alias points at, None where there is no such alias.
+
+    `lock` keeps others from moving it until the transaction ends.
+    """
+    query = select(Alias.map_id).where(Alias.model == model, Alias.alias == alias)
+    return session.scalar(query.with_for_update() if lock else query)
+
+
+def nobody_chose(session: Session, model: str) -> bool:
+    """Whether the model has no `default`, or the one that came with the package and that nobody has moved since."""
+    moves = select(AliasMove.moved_by).where(AliasMove.model == model, AliasMove.alias == DEFAULT_ALIAS)
+    newest = moves.order_by(AliasMove.id.desc()).limit(1)
+    return pointed_at(session, model, DEFAULT_ALIAS, lock=True) is None or session.scalar(newest) == PACKAGE
+
+
+def take_default(session: Session, model: str, map_id: str, promote: Promote, *, by: str | None) -> bool:
+    """Point `default` at a map of the model, as far as `promote` says; returns whether it did."""
+    if promote == "auto":
+        promote = pointed_at(session, model, DEFAULT_ALIAS, lock=True) is None
+    if promote:
+        point(session, model, DEFAULT_ALIAS, map_id, by=by)
+    return promote
+
+
+def point(
+    session: Session, model: str, alias: str, map_id: str, *, by: str | None, expected: frozenset[str] | None = None
+) -> None:
+    """Point an alias of the model at one of its maps, and record it; nothing where it points there already.
+
+    `expected`: ids of maps, one of which the alias must point at now; `"*"` stands for any. Raises AliasMoved where
+    it does not.
+    """
+    now = utc_now(session)
+    before = pointed_at(session, model, alias, lock=True)
+    _check(model, alias, before, expected)
+    if before == map_id:
+        return
+    row = Alias(model=model, alias=alias, map_id=map_id, updated_at=now)
+    if before is None:
+        try:
+            with session.begin_nested():
+                session.add(row)
+        except IntegrityError:  # another transaction made it meanwhile
+            before = pointed_at(session, model, alias, lock=True)
+            _check(model, alias, before, expected)
+            session.merge(row)
+    else:
+        session.merge(row)
+    session.add(AliasMove(model=model, alias=alias, map_id=map_id, previous=before, moved_by=by, moved_at=now))
+    session.flush()
+
+
+def remove(
+    session: Session, model: str, alias: str, map_id: str, *, by: str | None, expected: frozenset[str] | None = None
+) -> None:
+    """Delete an alias that points at this map, and record it.
+
+    Raises AliasNotFound where it does not, and AliasMoved as `point` does.
+    """
+    before = pointed_at(session, model, alias, lock=True)
+    _check(model, alias, before, expected)
+    if before != map_id:
+        where = "there is none" if before is None else f"it points at map {before!r}"
+        raise AliasNotFound(
+            f"alias: {alias!r} of model {model!r} does not point at map {map_id!r}; {where}", param="alias"
+        )
+    changed(session, delete(Alias).where(Alias.model == model, Alias.alias == alias))
+    session.add(
+        AliasMove(model=model, alias=alias, map_id=None, previous=map_id, moved_by=by, moved_at=utc_now(session))
+    )
+    session.flush()
+
+
+def history(
+    session: Session, model: str, *, alias: str | None = None, limit: int = 50, cursor: str | None = None
+) -> Page[Move]:
+    """Moves of a model's aliases, newest first. Raises InvalidParameter for a malformed cursor."""
+    query = select(AliasMove).where(AliasMove.model == model).order_by(AliasMove.moved_at.desc(), AliasMove.id.desc())
+    if alias is not None:
+        query = query.where(AliasMove.alias == alias)
+    if cursor is not None:
+        query = query.where(after(cursor, AliasMove.moved_at, AliasMove.id))
+    rows = session.scalars(query.limit(limit + 1))
+    moves = [Move(row.id, row.alias, row.map_id, row.previous, row.moved_by, row.moved_at) for row in rows]
+    return page_of(moves, limit, lambda move: (move.moved_at, str(move.id)))
+
+
+def _check(model: str, alias: str, before: str | None, expected: frozenset[str] | None) -> None:
+    if expected is None or before in expected or ("*" in expected and before is not None):
+        return
+    where = "there is none" if before is None else f"it points at map {before!r}"
+    raise AliasMoved(
+        f"If-Match: alias {alias!r} of model {model!r} is not where you last saw it; {where}", param="If-Match"
+    )

@@ -1,0 +1,1 @@
+"""Attacks on live services over loopback: `python -m tests.attack`."""
