@@ -19,9 +19,11 @@ pytestmark = [pytest.mark.compose, pytest.mark.timeout(1800)]
 FILES = ("postgres-password", "redis-password", "redis.conf", "database-url", "broker-url", "rate-limit-url")
 
 
-def test_the_gpu_file_is_read_beside_the_other() -> None:
+def test_the_gpu_file_is_read_beside_the_other(tmp_path: Path) -> None:
+    nothing = tmp_path / "env"
+    nothing.touch()
     files = [part for name in ("docker-compose.yml", "docker-compose.gpu.yml") for part in ("-f", str(ROOT / name))]
-    command = [*find_compose(), "--env-file", "/dev/null", *files, "config"]
+    command = [*find_compose(), "--env-file", str(nothing), *files, "config"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=clean_environment())
     assert done.returncode == 0, done.stderr
     services = yaml.safe_load(done.stdout)["services"]
