@@ -1,6 +1,6 @@
 """HEADMAP_* variables as people write them: blank means unset, lists are JSON or commas, a fault is one line.
 
-HEADMAP_NAME_FILE names a file that holds the value of HEADMAP_NAME, for values that no one else should see.
+Where HEADMAP_NAME holds a secret, HEADMAP_NAME_FILE may name a file that holds it instead.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
-from pydantic_settings import EnvSettingsSource
+from pydantic_settings import BaseSettings, EnvSettingsSource
 
 PREFIX = "HEADMAP_"
 
@@ -29,18 +29,22 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 class Environment(EnvSettingsSource):
-    """The environment, without blank variables and white space around values, and with the files named in it.
+    """The environment, without blank variables and white space around values; `in_files` names what a file may hold.
 
     Raises SettingsError, whose cause is a ValueError with the fault, where such a file cannot be read, is empty, or
     stands beside the value itself.
     """
+
+    def __init__(self, settings: type[BaseSettings], in_files: Collection[str]) -> None:
+        super().__init__(settings)
+        self._in_files = in_files
 
     def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
         value, key, is_complex = super().get_field_value(field, field_name)
         value = value.strip() or None if isinstance(value, str) else value
         variable = f"{PREFIX}{field_name.upper()}"
         path = self.env_vars.get(f"{variable}{_IN_FILE}".lower())  # its names are in lower case
-        if path is not None and not is_blank(path):
+        if field_name in self._in_files and path and not is_blank(path):
             if value is not None:
                 raise ValueError(f"{variable} and {variable}{_IN_FILE} are both set; take one of them away")
             value = _content(f"{variable}{_IN_FILE}", path)
@@ -105,9 +109,7 @@ def unknown_variables(variables: Iterable[str], settings: Iterable[str]) -> Iter
     known = [name.upper() for name in settings]
     for variable in sorted(variables):
         name = variable.upper()
-        if not name.startswith(PREFIX) or name in _OTHERS:
-            continue
-        if {name.removeprefix(PREFIX), name.removeprefix(PREFIX).removesuffix(_IN_FILE)} & set(known):
+        if not name.startswith(PREFIX) or name in _OTHERS or name.removeprefix(PREFIX) in known:
             continue
         near = get_close_matches(name.removeprefix(PREFIX), known, n=1)
         yield f"{variable} is not a setting" + (f"; the nearest is {PREFIX}{near[0]}" if near else "")

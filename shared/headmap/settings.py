@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from sqlalchemy import URL
 
 SECRET = frozenset({"api_keys", "database_url", "broker_url", "rate_limit_url"})
-"""Settings whose values may hold a key or a password."""
+"""Settings whose values may hold a key or a password. HEADMAP_NAME_FILE may name a file with the value."""
 
 
 class Settings(
@@ -159,7 +159,7 @@ class Settings(
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return init_settings, Environment(settings_cls)
+        return init_settings, Environment(settings_cls, SECRET)
 
     @property
     def shard_seconds(self) -> float:
@@ -185,7 +185,7 @@ def load_settings(**given: Any) -> Settings:
     Ends the process with status 2 where they are wrong, and where HEADMAP_API_KEYS is blank and would let in everybody.
     Faults, variables that set nothing and secrets that are blank are told on standard error, a line each.
     """
-    for line in unknown_variables(os.environ, Settings.model_fields):
+    for line in unknown_variables(os.environ, [*Settings.model_fields, *(f"{name}_file" for name in SECRET)]):
         _tell(line)
     try:
         settings = Settings(**given)

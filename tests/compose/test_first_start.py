@@ -45,7 +45,7 @@ def shown(stack: Stack) -> dict[str, str]:
         "inspect": stack.docker("inspect"),
         "logs": stack.compose("logs").stdout,
         "history": "".join(docker("history", "--no-trunc", image) for image in images),
-        "processes": "".join(docker("top", container, "-eo", "args", check=False) for container in running),
+        "processes": "".join(docker("top", container, "-eo", "pid,args", check=False) for container in running),
     }
 
 
