@@ -14,6 +14,7 @@ from sse_starlette import EventSourceResponse, ServerSentEvent
 
 from headmap.datasets.sources import find_dataset
 from headmap.errors import ShuttingDown
+from headmap.http.bodies import SmallRoute
 from headmap.jobs.submit import announce, write_job
 from headmap.models import find_model
 from headmap.registry.jobs import JobRecord, cancel_job, get_job, job_params, list_jobs
@@ -21,7 +22,7 @@ from headmap.registry.tables import JobState
 from services.scoring.deps import Cursor, IdempotencyKey, JobId, KeyName, Limit, ModelFilter, ScoringState, State
 from services.scoring.schemas import JobBody, JobList, ScoreRequest
 
-router = APIRouter(tags=["jobs"])
+router = APIRouter(route_class=SmallRoute, tags=["jobs"])
 
 _NO_JOB: dict[int | str, dict[str, Any]] = {404: {"description": "No such job"}}
 _LOCATION = {"Location": {"description": "/score/{id}", "schema": {"type": "string"}}}

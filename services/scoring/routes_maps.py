@@ -19,6 +19,7 @@ from headmap.settings import Settings
 from services.scoring import deps
 from services.scoring.deps import MapId, ScoringState, State
 from services.scoring.kv_config import bytes_per_token_per_head, sliding_layers
+from services.scoring.map_bodies import MapRoute
 from services.scoring.schemas import (
     Budgets,
     ComparisonBody,
@@ -30,7 +31,7 @@ from services.scoring.schemas import (
     ResolvedMap,
 )
 
-router = APIRouter(tags=["maps"])
+router = APIRouter(route_class=MapRoute, tags=["maps"])
 
 _NO_MAP: dict[int | str, dict[str, Any]] = {404: {"description": "No such map"}}
 _INVALID: dict[int | str, dict[str, Any]] = {422: {"description": "Invalid request"}}

@@ -226,8 +226,8 @@ class TooManyRequests(HeadmapError):
 
     code, status, title = "too_many_requests", 429, "Too many requests"
 
-    def __init__(self, detail: str, *, retry_after: int = 1) -> None:
-        super().__init__(detail)
+    def __init__(self, detail: str, *, retry_after: int = 1, param: str | None = None) -> None:
+        super().__init__(detail, param=param)
         self.retry_after = retry_after
 
 
@@ -253,7 +253,7 @@ class TooManyJobs(TooManyRequests):
 
 
 class BodiesTooLarge(TooManyRequests):
-    """The bodies of requests at work take as much as they may."""
+    """The bodies and pictures of requests at work take as much as they may."""
 
 
 class Unavailable(HeadmapError):

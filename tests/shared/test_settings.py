@@ -234,9 +234,11 @@ def test_unknown_variables_are_told_with_the_nearest(
     monkeypatch.setenv("HEADMAP_MAX_RUNING", "3")
     monkeypatch.setenv("HEADMAP_QQQQ", "3")
     monkeypatch.setenv("HEADMAP_PORT", "8000")  # of docker-compose.yml
+    monkeypatch.setenv("HEADMAP_MAX_BODY_BYTES_FILE", "somewhere")  # no secret
     monkeypatch.setenv("headmap_max_waiting", "3")  # names are read in any case
     assert load_settings().max_waiting == 3
     assert capsys.readouterr().err.splitlines() == [
+        "headmap: HEADMAP_MAX_BODY_BYTES_FILE is not a setting; the nearest is HEADMAP_MAX_BODY_BYTES",
         "headmap: HEADMAP_MAX_RUNING is not a setting; the nearest is HEADMAP_MAX_RUNNING",
         "headmap: HEADMAP_QQQQ is not a setting",
     ]

@@ -58,7 +58,7 @@ def migrate(settings: Settings, revision: str = "head") -> None:
                 _let_it_shrink(connection)
     except DBAPIError as error:
         if is_broken(error):
-            raise broken(error) from error
+            raise broken(error, engine.url.database) from error
         if not isinstance(error, OperationalError | InterfaceError):
             raise
         raise RegistryUnavailable(f"the registry cannot be migrated: {error.orig}") from error
@@ -111,11 +111,6 @@ def revision_fault(current: str | None) -> str | None:
             f"the registry stands at {current}, older than this code: `python -m services.migrate` brings it up to date"
         )
     return f"the registry stands at {current}, which this code does not know: use the newer Headmap that migrated it"
-
-
-def _file(settings: Settings) -> str:
-    """Where it is, unless that is a URL, which may hold a password."""
-    return f" {settings.sql_url.database}" if settings.database_url is None else ""
 
 
 def current_revision(connection: Connection) -> str | None:

@@ -53,18 +53,23 @@ class Database:
 
     def __init__(self, url: URL | str) -> None:
         self.engine = open_engine(url)
+        self._file = self.engine.url.database
         self._readers = self.engine.execution_options(**{_READ: True})
 
     @contextmanager
     def read(self) -> Iterator[Session]:
         """A session that only reads: on SQLite it waits for no writer."""
-        with _translated(), Session(self._readers) as session:
+        with _translated(self._file), Session(self._readers) as session:
             yield session
 
     @contextmanager
     def write(self) -> Iterator[Session]:
         """A session whose transaction commits at the end of the block, or rolls back when the block raises."""
-        with _translated(), Session(self.engine, expire_on_commit=False) as session, session.begin():
+        with (
+            _translated(self._file),
+            Session(self.engine, expire_on_commit=False) as session,
+            session.begin(),
+        ):
             yield session
 
     def patiently(self, work: Callable[[Session], T], *, seconds: float = 30.0) -> T:
@@ -92,7 +97,7 @@ class Database:
         """
         if self.engine.dialect.name != "sqlite":
             return
-        with _translated(), closing(self.engine.raw_connection()) as connection:
+        with _translated(self._file), closing(self.engine.raw_connection()) as connection:
             try:
                 _vacuum(connection.cursor())
             except sqlite3.Error as error:  # sqlalchemy looks after no raw connection
@@ -207,14 +212,14 @@ def _begin_sqlite(connection: Connection) -> None:
 
 
 @contextmanager
-def _translated() -> Iterator[None]:
+def _translated(file: str | None) -> Iterator[None]:
     try:
         yield
     except _AWAY as error:
         raise RegistryUnavailable(f"the registry does not answer: {_reason(error)}") from error
     except exc.DBAPIError as error:
         if is_broken(error):
-            raise broken(error) from error
+            raise broken(error, file) from error
         # SQLite calls a missing table an operational error, which is caught above
         if getattr(error.orig, "sqlstate", None) == _UNDEFINED_TABLE:
             raise RegistryUnavailable("the registry lacks its tables: run the migrations") from error
@@ -228,9 +233,9 @@ def is_broken(error: exc.DBAPIError) -> bool:
     return type(error.orig) is sqlite3.DatabaseError
 
 
-def broken(error: Exception) -> RegistryBroken:
+def broken(error: Exception, file: str | None) -> RegistryBroken:
     return RegistryBroken(
-        f"the registry's file is damaged ({_reason(error)}): stop all that uses it, put a backup in its place, "
+        f"the registry's file {file} is damaged ({_reason(error)}): stop all that uses it, put a backup in its place, "
         "or move it away to begin anew"
     )
 

@@ -9,8 +9,9 @@ refused by its name.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from typing import Annotated, Any, Literal, get_args
+from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args
 
 from pydantic import (
     BaseModel,
@@ -24,6 +25,8 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
+
+from headmap.http.costs import MAX_ERRORS, MAX_SHOWN
 
 MAX_TOKENS = 1_000_000
 MAX_SEED = 2**63 - 1
@@ -118,22 +121,43 @@ Integer = Annotated[int, BeforeValidator(_whole)]
 """In lists."""
 
 
+class _FirstFault:
+    """pydantic's FailFast, which older Pythons take for no part of a union: it has no hash."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return {**handler(source), "fail_fast": True}
+
+
+T = TypeVar("T")
+Items = Annotated[list[T], _FirstFault()]
+"""A list of a body. One wrong item is told: an error for each of a million would take gigabytes."""
+
+
 class Body(BaseModel):
     """A request body or a part of one: null means absent, and 17.0 is 17. Unknown fields are refused by name."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
+
+    _known: ClassVar[Mapping[str, bool]] = {}
+    """Each field by the name that clients use, and whether it is an integer."""
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        cls._known = {field.alias or name: _is_integer(field) for name, field in cls.model_fields.items()}
 
     @model_validator(mode="before")
     @classmethod
     def _without_nulls(cls, value: Any) -> Any:
         if not isinstance(value, dict):
             return value
-        known = {field.alias or name: field for name, field in cls.model_fields.items()}
-        return {
-            name: _whole(one) if name in known and _is_integer(known[name]) else one
+        known = cls._known
+        given = {
+            name: _whole(one) if known[name] else one
             for name, one in value.items()
-            if one is not None or name not in known
+            if name in known and one is not None
         }
+        # Some of many that are wrong are enough for an error.
+        return given | dict(islice((item for item in value.items() if item[0] not in known), MAX_ERRORS))
 
     @classmethod
     def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
@@ -147,19 +171,19 @@ class Body(BaseModel):
 
 
 class LooseBody(Body):
-    """A message or a part of one: `unknown_fields` tells of fields that nobody knows."""
+    """A message or a part of one: `unknown_fields` tells of the first fields that nobody knows."""
 
     model_config = ConfigDict(extra="allow")
 
 
 def unknown_fields(value: object, path: str = "") -> Iterator[str]:
-    """The paths of all unknown fields in a body."""
+    """The paths of unknown fields in a body, at most MAX_ERRORS of each object."""
     if isinstance(value, BaseModel):
         for name in value.model_extra or ():
-            yield f"{path}{name}"
-        for name in value.model_fields_set:
+            yield f"{path}{name[:MAX_SHOWN]}"
+        for name in value.model_fields_set & type(value).model_fields.keys():
             yield from unknown_fields(getattr(value, name, None), f"{path}{name}.")
-    elif isinstance(value, list):
+    elif isinstance(value, list) and value and isinstance(value[0], BaseModel):
         for index, one in enumerate(value):
             yield from unknown_fields(one, f"{path}{index}.")
 
