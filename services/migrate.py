@@ -21,6 +21,12 @@ from headmap.settings import load_settings
 
 logger = logging.getLogger("headmap.migrate")
 
+REFUSED = "password authentication failed"
+ADVICE = (
+    "PostgreSQL keeps the password of its first start. If POSTGRES_PASSWORD came into .env later, take it out, or give "
+    "PostgreSQL the same one: `docker compose exec postgres psql -U headmap -c '\\password'`; then `docker compose up`"
+)
+
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
@@ -39,6 +45,8 @@ def main(argv: list[str] | None = None) -> int:
             logger.info("the registry stands at %s", current_revision(connection))
     except (RegistryUnavailable, OperationalError, CommandError) as error:
         logger.error("%s", error)
+        if REFUSED in str(error):
+            logger.error("%s", ADVICE)
         return 1
     return 0
 

@@ -1,4 +1,7 @@
-"""HEADMAP_* variables as people write them: blank means unset, lists are JSON or commas, a fault is one line."""
+"""HEADMAP_* variables as people write them: blank means unset, lists are JSON or commas, a fault is one line.
+
+Where HEADMAP_NAME holds a secret, HEADMAP_NAME_FILE may name a file that holds it instead.
+"""
 
 from __future__ import annotations
 
@@ -6,17 +9,19 @@ import json
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
-from pydantic_settings import EnvSettingsSource
+from pydantic_settings import BaseSettings, EnvSettingsSource
 
 PREFIX = "HEADMAP_"
 
 # Of docker-compose.yml alone
 _OTHERS = frozenset({"HEADMAP_ADDRESS", "HEADMAP_METRICS_KEY", "HEADMAP_PORT", "HEADMAP_TAG"})
+_IN_FILE = "_FILE"
 _MOST_CHARACTERS = 80
 # As a shell, Compose and Kubernetes leave a name that they could not fill in
 _UNEXPANDED = re.compile(r"\$\{\w[^}]*\}|\$\(\w+\)|^\$\w+$")
@@ -24,11 +29,26 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 class Environment(EnvSettingsSource):
-    """The environment, without white space around values and without the variables that are blank."""
+    """The environment, without blank variables and white space around values; `in_files` names what a file may hold.
+
+    Raises SettingsError, whose cause is a ValueError with the fault, where such a file cannot be read, is empty, or
+    stands beside the value itself.
+    """
+
+    def __init__(self, settings: type[BaseSettings], in_files: Collection[str]) -> None:
+        super().__init__(settings)
+        self._in_files = in_files
 
     def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
         value, key, is_complex = super().get_field_value(field, field_name)
-        return (value.strip() or None if isinstance(value, str) else value), key, is_complex
+        value = value.strip() or None if isinstance(value, str) else value
+        variable = f"{PREFIX}{field_name.upper()}"
+        path = self.env_vars.get(f"{variable}{_IN_FILE}".lower())  # its names are in lower case
+        if field_name in self._in_files and path and not is_blank(path):
+            if value is not None:
+                raise ValueError(f"{variable} and {variable}{_IN_FILE} are both set; take one of them away")
+            value = _content(f"{variable}{_IN_FILE}", path)
+        return value, key, is_complex
 
 
 def items_of(text: str) -> list[Any]:
@@ -93,6 +113,17 @@ def unknown_variables(variables: Iterable[str], settings: Iterable[str]) -> Iter
             continue
         near = get_close_matches(name.removeprefix(PREFIX), known, n=1)
         yield f"{variable} is not a setting" + (f"; the nearest is {PREFIX}{near[0]}" if near else "")
+
+
+def _content(variable: str, path: str) -> str:
+    try:
+        text = Path(path).read_text(encoding="utf-8").rstrip("\r\n")
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise ValueError(f"{variable}: cannot read {path}: {reason}") from error
+    if is_blank(text):
+        raise ValueError(f"{variable}: {path} is empty")
+    return text
 
 
 def _short(value: object) -> str:
