@@ -63,7 +63,7 @@ def test_pages_are_averaged() -> None:
         ({"٠-٠": 1}, "layer-head"),
         ({"0-0\n": 1}, "layer-head"),
         ({f"{layer}-0": 1 for layer in range(65_537)}, "more than 65536 heads, got 65537"),
-        ({}, "no heads"),
+        ({}, "at least one head"),
     ],
 )
 def test_bad_scores_are_refused_by_name(scores: dict, named: str) -> None:

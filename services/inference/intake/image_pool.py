@@ -70,8 +70,7 @@ class ImagePool:
     def _check(self, source: Source, pixels: int) -> None:
         if pixels > self._most_pixels:
             raise ImageTooLarge(
-                f"{source.name}: pictures up to it have {pixels} pixels; at most {self._most_pixels} are allowed in a "
-                "request",
+                f"{source.name}: {pixels} pixels in the request's pictures up to this one; at most {self._most_pixels}",
                 param=source.field,
             )
 
