@@ -189,7 +189,7 @@ class AliasMoved(HeadmapError):
 
 
 class PolicyChanged(HeadmapError):
-    """The policy is not as the caller last saw it (If-Match and If-None-Match, RFC 9110, sections 13.1.1 and 13.1.2)."""
+    """The policy is not as the caller last saw it (If-Match, If-None-Match: RFC 9110, sections 13.1.1, 13.1.2)."""
 
     code, status, title = "policy_changed", 412, "Policy has changed"
 

@@ -136,13 +136,11 @@ def policy_history(
     return page
 
 
-def _current() -> Select[tuple[PolicyVersion]]:
+def _current() -> Select[PolicyVersion]:
     return select(PolicyVersion).join(Policy, Policy.version_id == PolicyVersion.id)
 
 
-def _check(
-    session: Session, model: str, name: str, expected: frozenset[str] | None, *, absent: bool = False
-) -> None:
+def _check(session: Session, model: str, name: str, expected: frozenset[str] | None, *, absent: bool = False) -> None:
     """Raises PolicyChanged; keeps others from writing the policy until the transaction ends."""
     query = _current().where(Policy.model == model, Policy.name == name)
     row = session.scalar(query.with_for_update(of=Policy))
@@ -180,9 +178,7 @@ def _next_version(session: Session, model: str, name: str, now: datetime, by: st
     return PolicyVersion(model=model, name=name, version=(newest or 0) + 1, created_at=now, created_by=by)
 
 
-def _page(
-    session: Session, query: Select[tuple[PolicyVersion]], limit: int, cursor: str | None
-) -> Page[PolicyRecord]:
+def _page(session: Session, query: Select[PolicyVersion], limit: int, cursor: str | None) -> Page[PolicyRecord]:
     query = query.order_by(PolicyVersion.created_at.desc(), PolicyVersion.id.desc())
     if cursor is not None:
         query = query.where(after(cursor, PolicyVersion.created_at, PolicyVersion.id))

@@ -223,7 +223,7 @@ class AliasMove(Base):
 
 
 class PolicyVersion(Base):
-    """What a policy was set to, or that it was deleted (`kv` is null). Rows are never changed; they outlive their map."""
+    """What a policy was set to, or that it was deleted (`kv` is null). Rows never change, and outlive their map."""
 
     __tablename__ = "policy_versions"
     __table_args__ = (UniqueConstraint("model", "name", "version"), Index(None, "created_at", "id"))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
@@ -19,13 +19,15 @@ from pydantic import (
     Discriminator,
     GetCoreSchemaHandler,
     GetJsonSchemaHandler,
-    model_validator,
 )
 from pydantic.fields import FieldInfo
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
-MAX_TOKENS = 1_000_000
+from headmap.http.request_body import MAX_TOKENS as MAX_TOKENS
+from headmap.http.request_body import Body as Body
+from headmap.http.request_body import whole
+
 MAX_SEED = 2**63 - 1
 MAX_TOP = 20
 MAX_LAYERS = 9_999
@@ -105,45 +107,8 @@ Nothing = Annotated[Any, Ignored()]
 NotServed = Annotated[Any, Refused()]
 
 
-def _whole(value: object) -> object:
-    """JSON knows one kind of number. Strings and booleans are none."""
-    return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
-def _is_integer(field: FieldInfo) -> bool:
-    return field.annotation is int or int in get_args(field.annotation)
-
-
-Integer = Annotated[int, BeforeValidator(_whole)]
+Integer = Annotated[int, BeforeValidator(whole)]
 """In lists."""
-
-
-class Body(BaseModel):
-    """A request body or a part of one: null means absent, and 17.0 is 17. Unknown fields are refused by name."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _without_nulls(cls, value: Any) -> Any:
-        if not isinstance(value, dict):
-            return value
-        known = {field.alias or name: field for name, field in cls.model_fields.items()}
-        return {
-            name: _whole(one) if name in known and _is_integer(known[name]) else one
-            for name, one in value.items()
-            if one is not None or name not in known
-        }
-
-    @classmethod
-    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        described = handler(schema)
-        own = handler.resolve_ref_schema(described)
-        required = own.get("required", ())
-        for name, one in own.get("properties", {}).items():
-            if name not in required:
-                own["properties"][name] = _nullable(one)
-        return described
 
 
 class LooseBody(Body):
@@ -197,15 +162,3 @@ def kinds(member: str, *names: str, default: Callable[[dict[str, Any]], str | No
 def text_or_list(value: Any) -> str:
     """Tag of the branch of a text, or of a list."""
     return "<list>" if isinstance(value, list) else "<text>"
-
-
-def _nullable(schema: dict[str, Any]) -> dict[str, Any]:
-    """`schema` and null."""
-    if not schema.keys() & {"type", "$ref", "anyOf", "oneOf", "allOf", "enum", "const"}:
-        return schema
-    if schema.get("type") == "null" or {"type": "null"} in schema.get("anyOf", ()):
-        return schema
-    if "enum" in schema and "type" not in schema:
-        return {**schema, "enum": [*schema["enum"], None]}
-    about: dict[str, Any] = {name: schema[name] for name in ("title", "description", "default") if name in schema}
-    return {**about, "anyOf": [schema, {"type": "null"}]}
