@@ -14,6 +14,7 @@ from headmap.registry.aliases import ALIAS_PATTERN, MAX_ALIAS, Promote
 from headmap.registry.datasets import DatasetRecord
 from headmap.registry.jobs import AUTO_MAX_PAGES, AUTO_MIN_PAGES, AUTO_OVERLAP, JobRecord
 from headmap.registry.maps import MapRecord, Match
+from headmap.registry.policies import PolicyRecord
 from headmap.registry.tables import JobState
 
 MAX_PAGES = 100_000
@@ -196,6 +197,11 @@ class DatasetList(BaseModel):
     items: list[DatasetBody]
     next_cursor: str | None
     built_in: list[DatasetBody]
+
+
+class PolicyList(BaseModel):
+    items: list[PolicyRecord]
+    next_cursor: str | None
 
 
 class MapList(BaseModel):

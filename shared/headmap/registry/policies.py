@@ -67,8 +67,8 @@ def put_policy(
     evaluation_id: str | None = None,
     expected: frozenset[str] | None = None,
     absent: bool = False,
-) -> PolicyRecord:
-    """File the next version of a policy and make the name stand for it.
+) -> tuple[PolicyRecord, bool]:
+    """File the next version of a policy and make the name stand for it; also returns whether the name is new.
 
     `kv`: checked already, but for its `map`: an id or alias of the model. `expected`: versions, one of which the policy
     must be at now; `"*"` stands for any. `absent`: there must be no such policy yet. Raises InvalidParameter for a bad
@@ -78,7 +78,7 @@ def put_policy(
     check_policy_name(name)
     now = utc_now(session)
     for _ in range(_VERSION_TRIES):
-        _check(session, model, name, expected, absent=absent)
+        there = _check(session, model, name, expected, absent=absent)
         map_id = _held_map(session, model, kv.get("map"))
         row = _next_version(session, model, name, now, by)
         row.kv, row.evaluation_id = dict(kv), evaluation_id
@@ -89,7 +89,7 @@ def put_policy(
                 session.merge(Policy(model=model, name=name, version_id=row.id, map_id=map_id))
         except IntegrityError:
             continue  # another took this version, or deleted the map: the next look sees it
-        return _record(row)
+        return _record(row), not there
     raise Unavailable(f"policy: too many versions of {name!r} of {model!r} are being written at once")
 
 
@@ -97,9 +97,9 @@ def delete_policy(
     session: Session, model: str, name: str, *, by: str | None, expected: frozenset[str] | None = None
 ) -> None:
     """End a policy's name; its versions stay. Raises PolicyNotFound, and PolicyChanged as `put_policy` does."""
-    _check(session, model, name, expected)
-    if changed(session, delete(Policy).where(Policy.model == model, Policy.name == name)) == 0:
+    if not _check(session, model, name, expected):
         raise _not_found(model, name)
+    changed(session, delete(Policy).where(Policy.model == model, Policy.name == name))
     session.add(_next_version(session, model, name, utc_now(session), by))
     session.flush()
 
@@ -140,8 +140,8 @@ def _current() -> Select[PolicyVersion]:
     return select(PolicyVersion).join(Policy, Policy.version_id == PolicyVersion.id)
 
 
-def _check(session: Session, model: str, name: str, expected: frozenset[str] | None, *, absent: bool = False) -> None:
-    """Raises PolicyChanged; keeps others from writing the policy until the transaction ends."""
+def _check(session: Session, model: str, name: str, expected: frozenset[str] | None, *, absent: bool = False) -> bool:
+    """Whether the policy exists; others then cannot write it until the transaction ends. Raises PolicyChanged."""
     query = _current().where(Policy.model == model, Policy.name == name)
     row = session.scalar(query.with_for_update(of=Policy))
     if absent and row is not None:
@@ -149,12 +149,12 @@ def _check(session: Session, model: str, name: str, expected: frozenset[str] | N
             f"If-None-Match: policy {name!r} of model {model!r} is there, at version {row.version}",
             param="If-None-Match",
         )
-    if expected is None or (row is not None and ("*" in expected or str(row.version) in expected)):
-        return
-    where = "there is none" if row is None else f"it is at version {row.version}"
-    raise PolicyChanged(
-        f"If-Match: policy {name!r} of model {model!r} is not as you last saw it; {where}", param="If-Match"
-    )
+    if expected is not None and (row is None or not expected & {"*", str(row.version)}):
+        where = "there is none" if row is None else f"it is at version {row.version}"
+        raise PolicyChanged(
+            f"If-Match: policy {name!r} of model {model!r} is not as you last saw it; {where}", param="If-Match"
+        )
+    return row is not None
 
 
 def _held_map(session: Session, model: str, name: str | None) -> str | None:

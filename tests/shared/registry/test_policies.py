@@ -29,7 +29,7 @@ KV = {"method": "snapkv", "ratio": 0.2}
 def put(database: Database, name: str = "documents", model: str = "m", **more: Any) -> policies.PolicyRecord:
     kv = more.pop("kv", KV)
     with database.write() as session:
-        return policies.put_policy(session, model, name, kv, **{"by": None, **more})
+        return policies.put_policy(session, model, name, kv, **{"by": None, **more})[0]
 
 
 def delete(database: Database, name: str = "documents", **more: Any) -> None:
