@@ -20,9 +20,7 @@ router = APIRouter(tags=["policies"])
 
 _ETAG = {"ETag": {"description": "the policy's version, for If-Match", "schema": {"type": "string"}}}
 _NO_POLICY: dict[int | str, dict[str, Any]] = {404: {"description": "No such policy"}}
-_CHANGED: dict[int | str, dict[str, Any]] = {
-    412: {"description": "The policy is not as the header says"}
-}
+_CHANGED: dict[int | str, dict[str, Any]] = {412: {"description": "The policy is not as the header says"}}
 
 Model = Annotated[ModelName, Path(description="a model's name; it may hold slashes")]
 Name = Annotated[AliasName, Path(description="a policy's name, as in MODEL@NAME")]
