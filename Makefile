@@ -26,7 +26,7 @@ CHECKED := shared services tests migrations benchmarks tools
 TESTERS ?= 2
 PYTEST := $(BIN)/pytest -q -n $(TESTERS) --dist loadfile
 
-.PHONY: help setup demo up bench test test-fast test-slow test-integration test-clients test-compose test-ui chaos lint format site clean
+.PHONY: help setup demo up bench test test-fast test-slow test-integration test-clients test-compose test-ui chaos attack lint format site clean
 
 help:
 	@echo 'make setup    .venv with everything in it (PYTHON=, TORCH=, TORCH_INDEX= choose)'
@@ -37,6 +37,7 @@ help:
 	@echo 'make test-clients   openai, litellm, langchain, huggingface_hub, locust and fuzzers, each in an environment of its own'
 	@echo 'make test-compose   docker-compose.yml brought up, driven through its gateway, disturbed; about ten minutes'
 	@echo 'make chaos    scoring jobs under 55 faults (FAULTS=, SEED=): workers killed, servers crashed; three minutes'
+	@echo 'make attack   live services under hostile requests: health, memory, answers (SEED=); five minutes'
 	@echo 'make test-ui   the dashboard in a real Chromium; pictures of every page in ui-out/; about five minutes'
 	@echo 'make lint     ruff, mypy and the prose of README and docs;  make format lets ruff put code right'
 	@echo 'make site     the documentation as web pages, in site/; they can be read without a server'
@@ -94,6 +95,9 @@ test-compose: setup
 
 chaos: setup
 	$(BIN)/python -m tests.integration.chaos --faults $(FAULTS) --seed $(SEED)
+
+attack: setup
+	PYTHONPATH=shared:. $(BIN)/python -m tests.attack --seed $(SEED)
 
 test-ui: setup
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[ui]'

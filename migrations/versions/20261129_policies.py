@@ -6,7 +6,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "20261129_policies"
-down_revision = "20261129_alias_moves"
+down_revision = "20261129_job_progress"
 branch_labels = None
 depends_on = None
 

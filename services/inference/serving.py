@@ -23,6 +23,7 @@ from headmap.errors import (
     SessionNotFound,
     ShuttingDown,
 )
+from headmap.http.receiving import RequestBytes
 from headmap.kvcache.methods import get_method
 from headmap.kvcache.plan import KVRequest
 from headmap.kvcache.planning import check_request
@@ -111,11 +112,11 @@ class Serving:
             )
         return self.models[name]
 
-    async def prepare(self, served: ServedModel, asked: AskedRequest) -> Generation:
-        """Check and settle a request and make its prompt; cheap checks come first.
+    async def prepare(self, served: ServedModel, asked: AskedRequest, held: RequestBytes) -> Generation:
+        """Check and settle a request and make its prompt; cheap checks come first. `held`: the memory it takes.
 
         Raises BadRequest leaves, ImageTooLarge, PolicyNotFound, MapNotFound, MapMismatch, NoMapForModel,
-        RegistryUnavailable, QueueFull and ShuttingDown.
+        RegistryUnavailable, QueueFull, BodiesTooLarge and ShuttingDown.
         """
         if self._stopping:
             raise ShuttingDown("the server is shutting down")
@@ -125,7 +126,7 @@ class Serving:
         asked = await self._with_default(served, asked)
         asked_kv = asked.kv or KVRequest()
         kv, found = await self._settle_kv(served, asked_kv, asked.map)
-        prepared = await self._intake.prepare(served, asked)
+        prepared = await self._intake.prepare(served, asked, held)
         prompt_tokens = prepared.prompt.prompt_tokens
         self._check_context(served, asked, prompt_tokens)
         session = None
@@ -149,10 +150,10 @@ class Serving:
         missing = kv.method != asked_kv.method
         return Generation(served, request, self.metrics, policy=asked.policy, map=found, map_missing=missing)
 
-    async def tokens(self, served: ServedModel, asked: AskedRequest) -> list[int]:
+    async def tokens(self, served: ServedModel, asked: AskedRequest, held: RequestBytes) -> list[int]:
         """The tokens of a prompt. Raises as `prepare` where the prompt is at fault."""
         self._check_length(served, asked)
-        prompt = (await self._intake.prepare(served, asked)).prompt
+        prompt = (await self._intake.prepare(served, asked, held)).prompt
         ids: list[int] = prompt.inputs["input_ids"][0].tolist()
         return ids
 

@@ -14,9 +14,9 @@
     ├── RequestTimeout 408
     ├── Unauthorized 401
     ├── CrossSite 403
-    ├── TooManyRequests 429   QueueFull, RateLimited, BodiesTooLarge; with retry_after
-    └── Unavailable 503       RegistryUnavailable, DatasetUnavailable, ShuttingDown, OutOfMemory, DeviceFailed,
-                              TooManyConnections
+    ├── TooManyRequests 429   QueueFull, RateLimited, TooManyJobs, BodiesTooLarge; with retry_after
+    └── Unavailable 503       RegistryUnavailable, RegistryBroken, DatasetUnavailable, ShuttingDown, OutOfMemory,
+                              DeviceFailed, TooManyConnections
 
 Services turn them into problem documents (RFC 9457) in one handler; nothing else sets a status.
 """
@@ -237,8 +237,8 @@ class TooManyRequests(HeadmapError):
 
     code, status, title = "too_many_requests", 429, "Too many requests"
 
-    def __init__(self, detail: str, *, retry_after: int = 1) -> None:
-        super().__init__(detail)
+    def __init__(self, detail: str, *, retry_after: int = 1, param: str | None = None) -> None:
+        super().__init__(detail, param=param)
         self.retry_after = retry_after
 
 
@@ -254,8 +254,17 @@ class RateLimited(TooManyRequests):
     code = "rate_limited"
 
 
+class TooManyJobs(TooManyRequests):
+    """Jobs that have not ended are as many, or have as many pages, as there may be."""
+
+    code = "too_many_jobs"
+
+    def __init__(self, detail: str, *, retry_after: int = 60) -> None:
+        super().__init__(detail, retry_after=retry_after)
+
+
 class BodiesTooLarge(TooManyRequests):
-    """The bodies of requests at work take as much as they may."""
+    """The bodies and pictures of requests at work take as much as they may."""
 
 
 class Unavailable(HeadmapError):
@@ -270,6 +279,12 @@ class TooManyConnections(Unavailable):
 
 class RegistryUnavailable(Unavailable):
     code, title = "registry_unavailable", "Registry unavailable"
+
+
+class RegistryBroken(RegistryUnavailable):
+    """The registry's file is damaged, or is none of ours: waiting does not help."""
+
+    title = "Registry broken"
 
 
 class DatasetUnavailable(Unavailable):

@@ -11,6 +11,7 @@ from starlette.requests import Request
 from headmap.engine.messages import Cancelled, Finished, Token
 from headmap.errors import HeadmapError
 from headmap.http.auth import KEY_NAME
+from headmap.http.receiving import request_bytes
 from services.inference.asked import AskedRequest
 from services.inference.bridge import Answer, Generation
 from services.inference.http.kv_choice import Chosen
@@ -42,7 +43,8 @@ class Answers:
         """Raises as `Serving.prepare`, and Cancelled when the client hangs up meanwhile."""
 
         async def prepare_all() -> list[Generation]:
-            return [await serving.prepare(chosen.served, one) for one in asked]
+            held = request_bytes(request.scope)
+            return [await serving.prepare(chosen.served, one, held) for one in asked]
 
         try:
             prepared = await unless_gone(request, prepare_all())

@@ -13,6 +13,7 @@ from sse_starlette import ServerSentEvent
 from headmap.engine.messages import Finished, Token
 from headmap.engine.vocabulary import Vocabulary
 from headmap.errors import InvalidParameter
+from headmap.http.costs import MAX_NESTED_JSON, Allowance, shown
 from services.inference.asked import AnswerForm, AskedRequest, FieldNames, given
 from services.inference.bridge import Generation
 from services.inference.http.answers import Answers
@@ -81,7 +82,7 @@ def _token_id(name: str) -> int:
     try:
         return int(name)
     except ValueError:
-        raise InvalidParameter(f"logit_bias: {name!r} is no token id", param="logit_bias") from None
+        raise InvalidParameter(f"logit_bias: {shown(name)} is no token id", param="logit_bias") from None
 
 
 def _form_of(body: OpenAIRequest) -> AnswerForm | None:
@@ -136,7 +137,8 @@ def _json(asked: dict[str, Any] | str | None, field: str) -> AnswerForm | None:
 
 
 def json_object_of(text: str, field: str) -> dict[str, Any]:
-    """Raises InvalidParameter naming `field` for a text that is no JSON object."""
+    """Raises InvalidParameter naming `field` for a text that is no JSON object, and PayloadTooLarge."""
+    Allowance(MAX_NESTED_JSON, "characters of JSON").spend(len(text), field)
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from itertools import islice
 from urllib.parse import quote
 
 from pydantic import BaseModel
@@ -21,13 +22,14 @@ _MOST = 16
 
 
 def ignored_fields(body: BaseModel, settings: Settings) -> list[str]:
-    """Fields of messages and their parts that nobody knows. Raises InvalidParameter where the settings refuse them."""
-    found = list(unknown_fields(body))
+    """Some fields of messages and their parts that nobody knows. Raises InvalidParameter where the settings refuse
+    them."""
+    found = list(islice(unknown_fields(body), _MOST))
     if not found:
         return []
     if settings.unknown_fields == "refuse":
         raise InvalidParameter(f"{found[0]}: unknown field", param=found[0])
-    logger.info("ignored unknown fields: %s", ", ".join(found[:_MOST]))
+    logger.info("ignored unknown fields: %s", ", ".join(found))
     return found
 
 
@@ -35,5 +37,5 @@ def headers(generation: Generation, ignored: list[str], finished: Finished | Non
     """`finished`: where the answer is whole."""
     told = {HEADER: told_kv(generation, finished)}
     if ignored:
-        told[IGNORED] = ", ".join(quote(name, safe="._-[]$") for name in ignored[:_MOST])
+        told[IGNORED] = ", ".join(quote(name, safe="._-[]$") for name in ignored)
     return told

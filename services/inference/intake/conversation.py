@@ -40,9 +40,10 @@ def conversation_of_inputs(inputs: str, images: Sequence[str], settings: Setting
 
     Raises EmptyPrompt where there is neither text nor a picture, and InvalidParameter for too many pictures.
     """
+    check_count(len(images), settings, "images")
     parts: list[dict[str, str]] = [{"type": "image"} for _ in images]
     sources = [ImageSource(text, f"images.{number}") for number, text in enumerate(images)]
-    for text, target in split_markdown(inputs):
+    for text, target in split_markdown(inputs, settings.max_images + 1):
         if text:
             parts.append({"type": "text", "text": text})
         if target is not None:
@@ -61,14 +62,20 @@ def check_count(count: int, settings: Settings, field: str) -> None:
         raise InvalidParameter(f"{field}: at most {settings.max_images} pictures, got {count}", param=field)
 
 
-def split_markdown(text: str) -> list[tuple[str, str | None]]:
-    """Cut `text` at its markdown pictures: (text before, target) for each, then (the rest, None). Takes linear time."""
+def split_markdown(text: str, most: int) -> list[tuple[str, str | None]]:
+    """Cut `text` at its first `most` markdown pictures: (text before, target) for each, then (the rest, None).
+
+    Takes linear time, in steps of at least _LONGEST_ALT characters or a picture each.
+    """
     pieces: list[tuple[str, str | None]] = []
     start = place = 0
-    while (begin := text.find("![", place)) >= 0:
-        middle = text.find("](", begin + 2, begin + 2 + _LONGEST_ALT + 2)
+    while len(pieces) < most:
+        begin = text.find("![", place)
+        middle = -1 if begin < 0 else text.find("](", begin + 2)
         if middle < 0:
-            place = begin + 2
+            break
+        if middle > begin + 2 + _LONGEST_ALT:
+            place = middle - 2 - _LONGEST_ALT
             continue
         end = text.find(")", middle + 2)
         if end < 0:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import gzip
 import re
 import stat
+import struct
 import tarfile
 import tempfile
 import zipfile
@@ -25,10 +26,16 @@ from headmap.errors import DatasetTooLarge, InvalidDataset
 MAX_MEMBERS = 100_001
 """As many pages as a job can read, and their index."""
 
+MAX_NAME_BYTES = 1024
+"""Of a member, with its folders."""
+
 _MAX_DIRECTORY = 32 * 2**20
 """Bytes of a zip's directory, which the library reads as a whole."""
+_ENTRY = struct.Struct("<4s24xHHH12x")
+"""An entry of that directory up to its name: its signature, and the lengths of name, extra field and comment."""
 _MAX_EXTENSION = 64 * 2**10
 """Bytes of one extended tar header."""
+_MAX_ENTRIES = MAX_MEMBERS + 1000  # some folders and leftovers of file managers are no pages
 _CHUNK = 2**20
 _FOREIGN = re.compile(r"^[A-Za-z]:|[\\\0]|^$")
 """Drives and backslashes, which are places on Windows, and NUL."""
@@ -80,8 +87,10 @@ class _Names:
     def keep(self, name: str, *, plain: bool, folder: bool) -> bool:
         """Whether the member belongs to a page or is the index: no folder, no leftover of a file manager."""
         self._seen += 1
-        if self._seen > MAX_MEMBERS + 1000:  # some folders and leftovers are no pages
-            raise InvalidDataset(f"archive: more than {MAX_MEMBERS} members", param="archive")
+        if self._seen > _MAX_ENTRIES:
+            raise _too_many()
+        if len(name) > MAX_NAME_BYTES:  # a character takes a byte at least
+            raise InvalidDataset(f"archive: a member's name of {len(name)} characters", param="archive")
         path = PurePosixPath(name)
         if path.is_absolute() or ".." in path.parts or _FOREIGN.search(name):
             raise InvalidDataset(f"archive: member {name!a} lies outside the archive's own folder", param="archive")
@@ -128,18 +137,51 @@ def _open_zip(file: BinaryIO) -> Members:
 
 
 def _check_directory(file: BinaryIO) -> None:
-    """Refuse a directory too large to be read, before the library reads it: its size is in the file's last record."""
+    """Refuse a directory that costs too much before the library reads it: its size, its entries and their names.
+
+    Where the directory lies is in the file's last record (APPNOTE 6.3, section 4.3.16). That also tells how many
+    entries there are, but nothing makes that true.
+    """
     size = file.seek(0, 2)
     file.seek(max(0, size - 65_536 - 22 - 20))
     tail = file.read()
-    file.seek(0)
     end = tail.rfind(b"PK\x05\x06")
     if end < 0 or len(tail) < end + 22:
         raise InvalidDataset("archive: the zip file is broken or cut short", param="archive")
     if b"PK\x06\x07" in tail[:end][-20:]:
         raise InvalidDataset("archive: zip64 is not needed for what may be uploaded, and not read", param="archive")
-    if int.from_bytes(tail[end + 12 : end + 16], "little") > _MAX_DIRECTORY:
-        raise InvalidDataset(f"archive: more than {MAX_MEMBERS} members", param="archive")
+    told = int.from_bytes(tail[end + 10 : end + 12], "little")
+    length = int.from_bytes(tail[end + 12 : end + 16], "little")
+    start = size - len(tail) + end - length
+    if length > _MAX_DIRECTORY:
+        raise _too_many()
+    if start < 0:
+        raise InvalidDataset("archive: the zip file is broken or cut short", param="archive")
+    file.seek(start)
+    found = _count_entries(file.read(length))
+    file.seek(0)
+    if found != told:
+        raise InvalidDataset(f"archive: the zip file tells of {told} members and has {found}", param="archive")
+
+
+def _count_entries(directory: bytes) -> int:
+    """Entries of a zip's directory. Raises InvalidDataset for too many, for a long name, and for a broken directory."""
+    count = place = 0
+    while place < len(directory):
+        if count == _MAX_ENTRIES:
+            raise _too_many()
+        if place + _ENTRY.size > len(directory) or directory[place : place + 4] != b"PK\x01\x02":
+            raise InvalidDataset("archive: the zip file's directory is broken", param="archive")
+        _, name, extra, comment = _ENTRY.unpack_from(directory, place)
+        if name > MAX_NAME_BYTES:
+            raise InvalidDataset(f"archive: a member's name of {name} bytes", param="archive")
+        place += _ENTRY.size + name + extra + comment
+        count += 1
+    return count
+
+
+def _too_many() -> InvalidDataset:
+    return InvalidDataset(f"archive: more than {MAX_MEMBERS} members", param="archive")
 
 
 # Tar

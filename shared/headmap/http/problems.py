@@ -16,6 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
 from headmap.errors import HeadmapError, PayloadTooLarge, RequestTimeout, TooManyRequests, Unauthorized, Unavailable
+from headmap.http.costs import MAX_DETAIL
 from headmap.http.invalid import invalid_parameter
 
 logger = logging.getLogger(__name__)
@@ -172,8 +173,9 @@ def _respond(document: Mapping[str, Any], status: int, path: str, headers: Mappi
 
 
 def _printable(text: str) -> str:
-    """`text` without lone surrogates, which JSON accepts and UTF-8 cannot encode."""
-    return text.encode("utf-8", "replace").decode("utf-8")
+    """The start of `text` without lone surrogates, which JSON accepts and UTF-8 cannot encode."""
+    start = text if len(text) <= MAX_DETAIL else f"{text[: MAX_DETAIL - 3]}..."
+    return start.encode("utf-8", "replace").decode("utf-8")
 
 
 def _title(status: int) -> str:

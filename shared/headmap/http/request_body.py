@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, get_args
+from collections.abc import Mapping
+from itertools import islice
+from typing import Any, ClassVar, get_args
 
 from pydantic import BaseModel, ConfigDict, GetJsonSchemaHandler, model_validator
 from pydantic.fields import FieldInfo
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
+
+from headmap.http.costs import MAX_ERRORS
 
 MAX_TOKENS = 1_000_000
 
@@ -22,17 +26,24 @@ class Body(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
+    _known: ClassVar[Mapping[str, bool]] = {}
+    """Each field by the name that clients use, and whether it is an integer."""
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        cls._known = {field.alias or name: _is_integer(field) for name, field in cls.model_fields.items()}
+
     @model_validator(mode="before")
     @classmethod
     def _without_nulls(cls, value: Any) -> Any:
         if not isinstance(value, dict):
             return value
-        known = {field.alias or name: field for name, field in cls.model_fields.items()}
-        return {
-            name: whole(one) if name in known and _is_integer(known[name]) else one
-            for name, one in value.items()
-            if one is not None or name not in known
+        known = cls._known
+        given = {
+            name: whole(one) if known[name] else one for name, one in value.items() if name in known and one is not None
         }
+        # Some of many that are wrong are enough for an error.
+        return given | dict(islice((item for item in value.items() if item[0] not in known), MAX_ERRORS))
 
     @classmethod
     def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:

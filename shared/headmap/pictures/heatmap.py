@@ -7,10 +7,9 @@ from typing import Literal
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.collections import LineCollection, PatchCollection
+from matplotlib.collections import LineCollection, PolyCollection
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from headmap.head_scores import HeadScores
@@ -109,8 +108,9 @@ def _draw_groups(axes: Axes, layers: int, heads: int, group: int) -> None:
 
 
 def _mark(axes: Axes, top: list[tuple[int, int]]) -> None:
-    marks = [Rectangle((head - 0.5, layer - 0.5), 1, 1) for layer, head in top]
-    axes.add_collection(PatchCollection(marks, facecolor="none", edgecolor=MARK, linewidth=1.6))
+    corners = np.array([(-0.5, -0.5), (0.5, -0.5), (0.5, 0.5), (-0.5, 0.5)])
+    squares = np.array([(head, layer) for layer, head in top])[:, None] + corners
+    axes.add_collection(PolyCollection(squares, facecolor="none", edgecolor=MARK, linewidth=1.6))
     if len(top) <= _MAX_NUMBERED:  # more would be too small to read
         for rank, (layer, head) in enumerate(top, start=1):
             axes.text(head, layer, str(rank), ha="center", va="center", fontsize=8, color="white")

@@ -7,6 +7,7 @@ people wrote on a map, not part of it.
 from __future__ import annotations
 
 import json
+import re
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -19,7 +20,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 import headmap
-from headmap.errors import HeadNotFound, MapInUse, MapNotFound, Unavailable
+from headmap.errors import HeadNotFound, InvalidParameter, MapInUse, MapNotFound, Unavailable
 from headmap.head_scores import HeadScores
 from headmap.registry.aliases import DEFAULT_ALIAS, Promote, point, pointed_at, take_default
 from headmap.registry.paging import Page, after, page_of
@@ -72,7 +73,21 @@ class MapRecord(Provenance):
     aliases: tuple[str, ...]
 
 
+NAME_PATTERN = "^[^\\x00-\\x1f\\x7f-\\x9f\u2028\u2029\ufffe\uffff]+$"
+"""Of models and revisions. PostgreSQL stores no NUL, SVG shows no U+FFFE, and no name holds a control character."""
+MAX_MODEL, MAX_REVISION = 512, 128
+
 _COLUMNS = [field.name for field in fields(MapRecord) if field.name != "aliases"]
+
+
+def imported(model: str, revision: str | None, architecture: str | None = None) -> Provenance:
+    """Of a map that was made elsewhere. Raises InvalidParameter for a model or revision that is no name."""
+    for param, value, most in (("model", model, MAX_MODEL), ("revision", revision, MAX_REVISION)):
+        if value is not None and not (len(value) <= most and re.fullmatch(NAME_PATTERN, value)):
+            raise InvalidParameter(
+                f"{param}: must be 1 to {most} characters without control characters, got {value[:80]!a}", param=param
+            )
+    return Provenance(model=model, revision=revision, architecture=architecture, dataset="import")
 
 
 def add_map(

@@ -21,6 +21,7 @@ from sqlalchemy import (
     Text,
     TypeDecorator,
     UniqueConstraint,
+    text,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -109,10 +110,19 @@ class Job(Base):
 
     request_id: Mapped[str | None] = mapped_column(String(64))
     """Of the HTTP request that made it: workers log with it, so that one id leads from the gateway to a shard."""
+    key_name: Mapped[str | None] = mapped_column(String(64))
+    """Of the API key that made it; empty where none was asked for."""
+    pages_done: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
+    """In shards that are done; those being scored tell how far they are themselves."""
+    attempts: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
+    """The most that any one shard took."""
     error: Mapped[str | None] = mapped_column(Text)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     started_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     finished_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+
+
+_IS_RUNNING = text("state = 'running'")
 
 
 class Shard(Base):
@@ -123,7 +133,10 @@ class Shard(Base):
     """
 
     __tablename__ = "shards"
-    __table_args__ = (Index(None, "state", "due_at"),)
+    __table_args__ = (
+        Index(None, "state", "due_at"),
+        Index("ix_shards_running", "job_id", sqlite_where=_IS_RUNNING, postgresql_where=_IS_RUNNING),
+    )
 
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
     number: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import random
+import struct
 import tarfile
 import zipfile
 from contextlib import suppress
@@ -126,7 +127,7 @@ def test_a_zip_that_says_less_than_it_holds_gives_no_more() -> None:
 
 
 def test_too_many_members_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rooms, "MAX_MEMBERS", -990)
+    monkeypatch.setattr(rooms, "_MAX_ENTRIES", 10)
     with pytest.raises(InvalidDataset, match="members"):
         look(as_tar({str(number): b"" for number in range(20)}))
 
@@ -190,3 +191,28 @@ def test_damage_is_refused_or_read_but_never_another_error(whole: bytes) -> None
             data[chance.randrange(len(data))] = chance.randrange(256)
         with suppress(InvalidDataset, DatasetTooLarge):
             look(bytes(data[: chance.randint(1, len(data))] if chance.random() < 0.3 else data))
+
+
+def test_a_zip_is_refused_by_its_directory_before_the_library_reads_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rooms.zipfile, "ZipFile", None)
+    entry = rooms._ENTRY.pack(b"PK\x01\x02", 1, 0, 0) + b"a"
+    count = rooms._MAX_ENTRIES + 1
+
+    def ended(directory: bytes, told: int) -> bytes:
+        return b"PK" + directory + struct.pack("<4s4xHHIIH", b"PK\x05\x06", told, told, len(directory), 2, 0)
+
+    with pytest.raises(InvalidDataset, match="more than 100001 members"):
+        look(ended(entry * count, count % 65536))
+    with pytest.raises(InvalidDataset, match="tells of 7 members and has 8"):
+        look(ended(entry * 8, 7))
+    with pytest.raises(InvalidDataset, match="directory is broken"):
+        look(ended(entry * 8 + b"PK", 8))
+    long = rooms._ENTRY.pack(b"PK\x01\x02", 2000, 0, 0) + b"a" * 2000
+    with pytest.raises(InvalidDataset, match="name of 2000 bytes"):
+        look(ended(long, 1))
+
+
+@pytest.mark.parametrize("form", [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT])
+def test_a_long_name_in_a_tar_is_refused(form: int) -> None:
+    with pytest.raises(InvalidDataset, match="name of 2000 characters"):
+        look(as_tar({"x" * 2000: b"1"}, form=form))

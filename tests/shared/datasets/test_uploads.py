@@ -13,9 +13,11 @@ import pytest
 from PIL import Image
 from sqlalchemy import func, select
 
-from headmap.datasets import uploads
+from headmap.datasets import checking, records
+from headmap.datasets.checking import check_archive, check_folder
+from headmap.datasets.page_folder import PageFolder
 from headmap.datasets.sources import open_dataset
-from headmap.datasets.uploads import check_archive, check_folder, file_upload
+from headmap.datasets.uploads import file_upload
 from headmap.errors import (
     DatasetBuiltIn,
     DatasetExists,
@@ -183,10 +185,20 @@ def test_limits_of_the_settings_are_kept(settings: Settings, monkeypatch: pytest
     small = settings.model_copy(update={"max_dataset_bytes": 1000})
     with pytest.raises(DatasetTooLarge), check_archive(io.BytesIO(as_zip(files())), small):
         pass
-    monkeypatch.setattr(uploads, "MAX_PAGES", 1)
+    monkeypatch.setattr(records, "MAX_PAGES", 1)
     refused(files(), settings, "line 2: more than 1 pages")
-    monkeypatch.setattr(uploads, "MAX_LINES", 2)
     refused({"pages.jsonl": b"\n" * 9}, settings, "line 3: more than 2 lines")
+    monkeypatch.setattr(checking, "MAX_INDEX_BYTES", 8)
+    refused(files(), settings, r"pages\.jsonl has more than 8 bytes")
+
+
+def test_a_line_is_not_read_beyond_its_bound(settings: Settings, tmp_path: Path) -> None:
+    line = b"[" + b"0," * (records.MAX_LINE_BYTES // 2) + b"0]"
+    refused({"pages.jsonl": line * 4}, settings, f"line 1: more than {records.MAX_LINE_BYTES} bytes")
+    with pytest.raises(InvalidDataset, match="line 1: more than"):
+        PageFolder(write_folder(tmp_path, {"pages.jsonl": line}))
+    longest = files()["pages.jsonl"].replace(b"\n", b" " * 1000 + b"\r\n")
+    assert checksum(as_zip(files() | {"pages.jsonl": longest}), settings) == checksum(as_zip(files()), settings)
 
 
 def test_a_folder_is_held_to_the_same(tmp_path: Path, settings: Settings) -> None:

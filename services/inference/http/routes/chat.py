@@ -12,7 +12,7 @@ from sse_starlette import ServerSentEvent
 
 from headmap.engine.messages import Finished, Token
 from headmap.errors import InvalidParameter
-from headmap.http.bodies import LargeBodyRoute
+from headmap.http.bodies import MeasuredRoute
 from services.inference.asked import FieldNames
 from services.inference.bridge import Answer, Generation
 from services.inference.http.answers import Answers, caller
@@ -35,7 +35,7 @@ from services.inference.http.told_headers import headers, ignored_fields
 from services.inference.http.tool_answers import TOOLS, ToolUse, settle_tools
 from services.inference.tools.calls import Call, CallArguments, CallBegins, ContentDelta, Delta, fold
 
-router = APIRouter(route_class=LargeBodyRoute, tags=["openai"])
+router = APIRouter(route_class=MeasuredRoute, tags=["openai"])
 
 
 @router.post(

@@ -12,7 +12,7 @@ from sse_starlette import ServerSentEvent
 
 from headmap.engine.messages import Finished, Token
 from headmap.errors import EmptyPrompt
-from headmap.http.bodies import LargeBodyRoute
+from headmap.http.bodies import MeasuredRoute
 from services.inference.asked import FieldNames
 from services.inference.bridge import Generation
 from services.inference.http.answers import Answers
@@ -29,7 +29,7 @@ from services.inference.http.schemas.openai_completions import (
 from services.inference.http.server_sent_events import OPENAPI, event, stream_response
 from services.inference.http.told_headers import headers
 
-router = APIRouter(route_class=LargeBodyRoute, tags=["openai"])
+router = APIRouter(route_class=MeasuredRoute, tags=["openai"])
 
 _MAX_TOKENS = 16
 _NAMES = FieldNames("prompt", "max_tokens")

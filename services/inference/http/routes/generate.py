@@ -12,7 +12,7 @@ from sse_starlette import ServerSentEvent
 
 from headmap.engine.messages import Finished, Token
 from headmap.errors import InvalidParameter
-from headmap.http.bodies import LargeBodyRoute
+from headmap.http.bodies import MeasuredRoute
 from headmap.http.problems import generation_problem
 from services.inference.asked import AnswerForm, AskedRequest, FieldNames, given
 from services.inference.bridge import Generation
@@ -37,7 +37,7 @@ from services.inference.http.told_headers import headers
 from services.inference.intake.conversation import conversation_of_inputs
 from services.inference.serving import Serving
 
-router = APIRouter(route_class=LargeBodyRoute, tags=["generate"])
+router = APIRouter(route_class=MeasuredRoute, tags=["generate"])
 
 _MAX_NEW_TOKENS = 100
 """As text-generation-inference documents it."""

@@ -12,7 +12,7 @@ from fastapi import APIRouter, Path, Request, Response
 from fastapi.responses import JSONResponse
 from sse_starlette import ServerSentEvent
 
-from headmap.http.bodies import LargeBodyRoute
+from headmap.http.bodies import MeasuredRoute
 from services.inference.asked import AnswerForm, AskedRequest, FieldNames
 from services.inference.http.answers import Answers, caller
 from services.inference.http.deps import TheResponses, TheServing
@@ -31,7 +31,7 @@ from services.inference.http.server_sent_events import OPENAPI, as_stream_error,
 from services.inference.http.told_headers import headers, ignored_fields
 from services.inference.http.tool_answers import TOOLS, Teller, settle_tools
 
-router = APIRouter(route_class=LargeBodyRoute, tags=["openai"])
+router = APIRouter(route_class=MeasuredRoute, tags=["openai"])
 
 _NAMES = FieldNames("input", "max_output_tokens")
 ResponseId = Annotated[str, Path(max_length=512)]

@@ -6,7 +6,8 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
 from headmap.errors import InvalidParameter
-from headmap.http.bodies import LargeBodyRoute
+from headmap.http.bodies import MeasuredRoute
+from headmap.http.receiving import request_bytes
 from services.inference.asked import AskedRequest, FieldNames
 from services.inference.http.answers import unless_gone
 from services.inference.http.chat_messages import conversation_of
@@ -22,7 +23,7 @@ from services.inference.http.schemas.tokens import (
 from services.inference.http.told_headers import ignored_fields
 from services.inference.http.tool_answers import settle_tools
 
-router = APIRouter(route_class=LargeBodyRoute, tags=["tokens"])
+router = APIRouter(route_class=MeasuredRoute, tags=["tokens"])
 
 
 @router.post(
@@ -43,7 +44,8 @@ async def tokenize(body: TokenizeRequest, request: Request, serving: TheServing)
     else:
         text = body.inputs if body.prompt is None else body.prompt
         asked = AskedRequest(prompt=text or "", names=FieldNames(forms[0], "max_tokens"))
-    tokens = [] if asked.prompt == "" else await unless_gone(request, serving.tokens(served, asked))
+    held = request_bytes(request.scope)
+    tokens = [] if asked.prompt == "" else await unless_gone(request, serving.tokens(served, asked, held))
     vocabulary = served.opened.vocabulary
     texts = [vocabulary.text(token) for token in tokens]
     if body.inputs is not None:

@@ -10,6 +10,7 @@ from services.inference.http.schemas.fields import (
     MAX_SEED,
     MAX_TOKENS,
     Body,
+    Items,
     LooseBody,
     Nothing,
     NotServed,
@@ -53,7 +54,7 @@ ContentPart = Annotated[
     kinds("type", "input_text", "input_image", "output_text", "refusal", "text"),
 ]
 Content = Annotated[
-    Annotated[str, Tag("<text>")] | Annotated[list[ContentPart], Field(max_length=4096), Tag("<list>")],
+    Annotated[str, Tag("<text>")] | Annotated[Items[ContentPart], Field(max_length=4096), Tag("<list>")],
     Discriminator(text_or_list),
 ]
 
@@ -163,7 +164,7 @@ class ResponsesRequest(Body):
         None, min_length=1, max_length=512, description="name from /v1/models, MODEL@METHOD-RATIO or MODEL@POLICY"
     )
     input: Annotated[
-        Annotated[str, Tag("<text>")] | Annotated[list[Item], Field(max_length=4096), Tag("<list>")],
+        Annotated[str, Tag("<text>")] | Annotated[Items[Item], Field(max_length=4096), Tag("<list>")],
         Discriminator(text_or_list),
     ]
     instructions: str | None = Field(None, description="a system turn in front, for this response only")
@@ -176,7 +177,7 @@ class ResponsesRequest(Body):
     top_p: float | None = Field(None, ge=0, le=1, description="0 is greedy")
     seed: int | None = Field(None, ge=-MAX_SEED - 1, le=MAX_SEED)
     text: TextOptions | None = Field(None, description="`format` sets the form of the answer")
-    tools: list[dict[str, Any]] | None = Field(None, max_length=128, description="functions that the answer may call")
+    tools: Items[dict[str, Any]] | None = Field(None, max_length=128, description="functions that the answer may call")
     tool_choice: str | dict[str, Any] | None = Field(
         None, description="none, auto, required, or {type: function, name}"
     )

@@ -12,6 +12,7 @@ from services.inference.http.schemas.fields import (
     MAX_TOKENS,
     MAX_TOP,
     Body,
+    Items,
     NotServed,
     Only,
     kinds,
@@ -66,7 +67,7 @@ class Parameters(Body):
     frequency_penalty: float | None = Field(None, ge=-2, le=2)
     presence_penalty: float | None = Field(None, ge=-2, le=2)
     seed: int | None = Field(None, ge=-MAX_SEED - 1, le=MAX_SEED)
-    stop: list[Annotated[str, Field(min_length=1, max_length=256)]] | None = Field(None, max_length=MAX_STOPS)
+    stop: Items[Annotated[str, Field(min_length=1, max_length=256)]] | None = Field(None, max_length=MAX_STOPS)
     ignore_eos: bool = Field(False, description="go on past the end of the answer; for load tests")
     details: bool = Field(False, description="return each token too; the other details always come")
     top_n_tokens: int | None = Field(
@@ -99,7 +100,7 @@ class GenerateRequest(Body):
     )
     parameters: Parameters | None = None
     stream: bool = False
-    images: list[str] = Field([], description="http(s) URLs, data: URLs or base64; placed before the text")
+    images: Items[str] = Field([], description="http(s) URLs, data: URLs or base64; placed before the text")
     model: str | None = Field(
         None,
         min_length=1,
