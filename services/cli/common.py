@@ -134,6 +134,15 @@ def console(*, stderr: bool = False) -> Console:
     return out if out.is_terminal else Console(stderr=stderr, highlight=False, soft_wrap=True, width=400)
 
 
+def share_of_prompt(ratio: float | None) -> float | None:
+    """The callback of `--ratio`. Raises BadParameter for what is no share."""
+    if ratio is not None and 1 < ratio <= 100:
+        raise typer.BadParameter(f"{ratio:g} is above 1; a ratio is a share: {ratio / 100:g} for {ratio:g} %")
+    if ratio is not None and not 0 < ratio <= 1:
+        raise typer.BadParameter(f"{ratio:g} is not above 0 and at most 1; a ratio is a share: 0.2 for 20 %")
+    return ratio
+
+
 def progress_bar(unit: str, screen: Console | None = None) -> Progress:
     """A bar on standard error, with counts, the time passed and the time left. Without a terminal, a plain line.
 

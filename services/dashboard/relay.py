@@ -24,11 +24,11 @@ from services.dashboard.state import Key, State
 logger = logging.getLogger(__name__)
 
 _ALLOWED = re.compile(
-    r"(score|maps|datasets)(/.+)?|generate(_stream)?|(de)?tokenize|info|ping|version|health(/.+)?|v1/.+|"
+    r"(score|maps|policies|datasets)(/.+)?|generate(_stream)?|(de)?tokenize|info|ping|version|health(/.+)?|v1/.+|"
     r"((inference|scoring)/)?openapi\.json"
 )
-_ASKED = (b"accept", b"content-type", b"content-length", b"idempotency-key")
-_ANSWERED = ("content-type", "content-disposition", "location", "retry-after", "x-request-id")
+_ASKED = (b"accept", b"content-type", b"content-length", b"idempotency-key", b"if-match", b"if-none-match")
+_ANSWERED = ("content-type", "content-disposition", "location", "retry-after", "x-request-id", "etag")
 _LARGE = 1 << 16
 # An event stream pings every 15 s, and a map of a large model is read within seconds.
 _TIMEOUT = httpx.Timeout(120, connect=5)

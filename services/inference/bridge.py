@@ -13,6 +13,7 @@ from headmap.engine.messages import Cancelled, EngineRequest, Event, Failed, Fin
 from headmap.errors import HeadmapError
 from services.inference.maps import ServedMap
 from services.inference.metrics import InferenceMetrics
+from services.inference.policies import ServedPolicy
 from services.inference.served_model import ServedModel
 
 
@@ -28,9 +29,9 @@ class Answer:
 class Generation:
     """One request in an engine, counted in the metrics.
 
-    `start` it, then take it as a `whole` or as a stream of `tokens`. Leaving either early (a hang-up, a cancelled task)
-    cancels it in the engine. `map`: its scores set the budgets. `map_missing`: the requested method needs a map and the
-    model has none, so another method runs.
+    `start` it, then take it as a `whole` or as a stream of `tokens`; leaving either early (a hang-up, a cancelled task)
+    cancels it in the engine. `policy`: what said how much to keep. `map`: its scores set the budgets.
+    `map_missing`: the requested method needs a map and the model has none, so another method runs.
     """
 
     def __init__(
@@ -39,10 +40,12 @@ class Generation:
         request: EngineRequest,
         metrics: InferenceMetrics,
         *,
+        policy: ServedPolicy | None = None,
         map: ServedMap | None = None,
         map_missing: bool = False,
     ) -> None:
-        self.served, self.request, self.map, self.map_missing = served, request, map, map_missing
+        self.served, self.request, self.policy = served, request, policy
+        self.map, self.map_missing = map, map_missing
         self._metrics, self._model = metrics, served.info.name
         self._loop = asyncio.get_running_loop()
         # It never holds more than the answer, so a slow reader costs its own tokens and holds nobody up.

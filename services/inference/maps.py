@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from typing import Literal, Protocol, TypeVar
 
 from headmap.errors import HeadmapError, MapMismatch, MapNotFound, RegistryUnavailable
 from headmap.head_scores import HeadScores
@@ -81,6 +82,13 @@ class MapBook:
         _remember(self._named, name, found)
         return found
 
+    async def seen(self, name: str) -> ServedMap | None:
+        """The map with this id or alias, None where it cannot be had."""
+        try:
+            return await self.named(name)
+        except (MapNotFound, RegistryUnavailable):
+            return None
+
     def check(self, served: ServedMap) -> ServedMap:
         """Raises MapMismatch if a map has another shape than the model."""
         scores, info = served.scores, self._info
@@ -118,10 +126,16 @@ class MapBook:
         return ServedMap(record.id, record.version, match, scores)
 
 
-class MapRefresher:
-    """Refreshes map books every `seconds` until cancelled: `run` is a task of the application."""
+class Book(Protocol):
+    """What of the registry one model is served with."""
 
-    def __init__(self, books: list[MapBook], seconds: float) -> None:
+    async def refresh(self) -> None: ...
+
+
+class Refresher:
+    """Refreshes books every `seconds` until cancelled: `run` is a task of the application."""
+
+    def __init__(self, books: Sequence[Book], seconds: float) -> None:
         self._books, self._seconds = books, seconds
 
     async def run(self) -> None:
@@ -131,9 +145,9 @@ class MapRefresher:
                 try:
                     await book.refresh()
                 except HeadmapError as error:
-                    logger.warning("maps not refreshed: %s", error.detail)
-                except Exception:
-                    logger.exception("maps not refreshed")  # the next look may do better; the loop must go on
+                    logger.warning("%s not refreshed: %s", type(book).__name__, error.detail)
+                except Exception:  # the next look may do better; the loop must go on
+                    logger.exception("%s not refreshed", type(book).__name__)
 
 
 def _remember(cache: OrderedDict[str, T], key: str, value: T) -> None:

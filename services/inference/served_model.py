@@ -17,6 +17,7 @@ from headmap.families.base import PreparedPrompt
 from headmap.models import ModelInfo
 from headmap.settings import Settings
 from services.inference.maps import MapBook
+from services.inference.policies import PolicyBook
 
 
 class PromptMaker(Protocol):
@@ -94,11 +95,12 @@ class OpenedModel:
 
 @dataclass(frozen=True)
 class ServedModel:
-    """An open model, and its maps."""
+    """A model that is open, and the maps and policies it is served with."""
 
     info: ModelInfo
     opened: OpenedModel
     maps: MapBook
+    policies: PolicyBook
 
 
 OpenModel = Callable[[ModelInfo, Settings], Callable[[Settings], OpenedModel]]

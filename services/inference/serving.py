@@ -35,8 +35,9 @@ from services.inference.bridge import Generation
 from services.inference.intake.conversation import Conversation
 from services.inference.intake.fetching import ImageFetcher
 from services.inference.intake.preparing import Intake
-from services.inference.maps import MapBook, MapRefresher, ServedMap
+from services.inference.maps import Book, MapBook, Refresher, ServedMap
 from services.inference.metrics import InferenceMetrics
+from services.inference.policies import PolicyBook, told_policy
 from services.inference.served_model import OpenModel, ServedModel
 
 logger = logging.getLogger(__name__)
@@ -68,14 +69,16 @@ class Serving:
         for name, info, with_engine in zip(names, infos, loaded, strict=True):
             opened = await asyncio.to_thread(with_engine, share)
             book = MapBook(self.database, info, self.settings.map_alias)
+            policies = PolicyBook(self.database, info.name, book)
             await book.refresh()
+            await policies.refresh()
             opened.engine.start()
-            self.models[name] = ServedModel(info, opened, book)
+            self.models[name] = ServedModel(info, opened, book, policies)
             self.metrics.begin(name)
             logger.info("serving %s, revision %s, on %s as %s", name, info.revision, opened.device, opened.dtype)
-        books = [served.maps for served in self.models.values()]
-        refresher = MapRefresher(books, self.settings.map_refresh_seconds)
-        self._refresher = asyncio.create_task(refresher.run(), name="map refresher")
+        books: list[Book] = [book for served in self.models.values() for book in (served.maps, served.policies)]
+        refresher = Refresher(books, self.settings.map_refresh_seconds)
+        self._refresher = asyncio.create_task(refresher.run(), name="registry refresher")
 
     def failure(self) -> str | None:
         """The reason why this process can no longer serve: an engine ended by itself. None while all is well."""
@@ -112,15 +115,16 @@ class Serving:
     async def prepare(self, served: ServedModel, asked: AskedRequest, held: RequestBytes) -> Generation:
         """Check and settle a request and make its prompt; cheap checks come first. `held`: the memory it takes.
 
-        Raises BadRequest leaves, ImageTooLarge, MapNotFound, MapMismatch, NoMapForModel, RegistryUnavailable,
-        QueueFull, BodiesTooLarge and ShuttingDown.
+        Raises BadRequest leaves, ImageTooLarge, PolicyNotFound, MapNotFound, MapMismatch, NoMapForModel,
+        RegistryUnavailable, QueueFull, BodiesTooLarge and ShuttingDown.
         """
         if self._stopping:
             raise ShuttingDown("the server is shutting down")
         self._check_length(served, asked)
         _check_tokens(served, asked.sampling)
         _check_head(served, asked.watched)
-        asked_kv = asked.kv or KVRequest(**self.default_kv())
+        asked = await self._with_default(served, asked)
+        asked_kv = asked.kv or KVRequest()
         kv, found = await self._settle_kv(served, asked_kv, asked.map)
         prepared = await self._intake.prepare(served, asked, held)
         prompt_tokens = prepared.prompt.prompt_tokens
@@ -143,7 +147,8 @@ class Serving:
             group=identity if session is None and asked.watched is None else None,
             request_id=request_id.get(),
         )
-        return Generation(served, request, self.metrics, map=found, map_missing=kv.method != asked_kv.method)
+        missing = kv.method != asked_kv.method
+        return Generation(served, request, self.metrics, policy=asked.policy, map=found, map_missing=missing)
 
     async def tokens(self, served: ServedModel, asked: AskedRequest, held: RequestBytes) -> list[int]:
         """The tokens of a prompt. Raises as `prepare` does for a faulty prompt."""
@@ -164,10 +169,8 @@ class Serving:
         method = get_method(kv.method)
         if method.needs_budget and kv.budget is None and kv.ratio is None:
             kv = replace(kv, ratio=self.settings.default_kv_ratio)
-        check_request(kv)  # refuse before any picture is decoded
+        check_request(kv, name)  # refuse before any picture is decoded
         if not method.needs_scores:
-            if name is not None:
-                raise InvalidParameter(f"kv.map: method {kv.method!r} reads no map, got {name!r}", param="kv.map")
             return kv, None
         found = served.maps.default if name is None else await served.maps.named(name)
         if found is not None:
@@ -180,9 +183,22 @@ class Serving:
         # Uniform budgets with the same selection are SnapKV, so answers name it SnapKV.
         return replace(kv, method="snapkv"), None
 
-    def default_kv(self) -> dict[str, Any]:
-        """The `kv` for a request without one."""
-        ratio = self.settings.default_kv_ratio
+    async def _with_default(self, served: ServedModel, asked: AskedRequest) -> AskedRequest:
+        """`asked`, with what the settings say where it has no `kv`. Raises PolicyNotFound, RegistryUnavailable."""
+        name, ratio = self.settings.default_policy, self.settings.default_kv_ratio
+        if asked.kv is not None or (name is None and ratio is None):
+            return asked
+        if name is None:
+            return replace(asked, kv=KVRequest("sparsemm", ratio=ratio))
+        policy = await served.policies.named(name, "HEADMAP_DEFAULT_POLICY")
+        return replace(asked, kv=policy.kv, map=policy.map, policy=policy)
+
+    def default_kv(self, served: ServedModel) -> dict[str, Any]:
+        """What a request without `kv` gets, as far as the last look at the registry knows."""
+        name, ratio = self.settings.default_policy, self.settings.default_kv_ratio
+        if name is not None:
+            policy = next((one for one in served.policies.served if one.name == name), None)
+            return {"policy": name} if policy is None else told_policy(policy)
         return {"method": "full"} if ratio is None else {"method": "sparsemm", "ratio": ratio}
 
     def context(self, served: ServedModel) -> int:

@@ -189,8 +189,8 @@ def annotate(map_id: MapId, body: MapNotes, state: State) -> MapRecord:
 @router.delete(
     "/maps/{map_id}",
     status_code=204,
-    summary="Delete a map that no alias points at",
-    responses=_NO_MAP | {409: {"description": "An alias points at it"}},
+    summary="Delete a map that no alias points at and no policy names",
+    responses=_NO_MAP | {409: {"description": "An alias points at it, or a policy names it"}},
 )
 def delete(map_id: MapId, state: State) -> None:
     with state.database.write() as session:

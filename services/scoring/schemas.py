@@ -16,6 +16,7 @@ from headmap.registry.aliases import ALIAS_PATTERN, MAX_ALIAS, Promote
 from headmap.registry.datasets import DatasetRecord
 from headmap.registry.jobs import AUTO_MAX_PAGES, AUTO_MIN_PAGES, AUTO_OVERLAP, JobRecord
 from headmap.registry.maps import MAX_MODEL, MAX_REVISION, NAME_PATTERN, MapRecord, Match
+from headmap.registry.policies import PolicyRecord
 from headmap.registry.tables import JobState
 
 PROMOTE = "whether the map takes the alias default: true, false, or auto, where the model has none yet"
@@ -196,6 +197,11 @@ class DatasetList(BaseModel):
     items: list[DatasetBody]
     next_cursor: str | None
     built_in: list[DatasetBody]
+
+
+class PolicyList(BaseModel):
+    items: list[PolicyRecord]
+    next_cursor: str | None
 
 
 class MapList(BaseModel):

@@ -4,10 +4,11 @@
     ├── BadRequest 422        InvalidParameter, InvalidImage, EmptyPrompt, BudgetTooSmall, UnknownMethod,
     │                         PromptTooLong, InvalidScores, InvalidDataset, UnsupportedModel
     ├── NotFound 404          ModelNotFound, JobNotFound, MapNotFound, HeadNotFound, PageNotFound, DatasetNotFound,
-    │                         SessionNotFound, KeyNotFound, AliasNotFound
+    │                         SessionNotFound, KeyNotFound, AliasNotFound, PolicyNotFound
     ├── Conflict 409          JobEnded, NoMapForModel, IdempotencyConflict, MapMismatch, KeyNameTaken,
     │                         DatasetExists, DatasetInUse, DatasetBuiltIn, MapInUse
     ├── AliasMoved 412
+    ├── PolicyChanged 412
     ├── PayloadTooLarge 413   ImageTooLarge, DatasetTooLarge
     ├── MalformedRequest 400  HeadTooLarge 431
     ├── RequestTimeout 408
@@ -137,6 +138,10 @@ class AliasNotFound(NotFound):
     code, title = "alias_not_found", "Alias not found"
 
 
+class PolicyNotFound(NotFound):
+    code, title = "policy_not_found", "Policy not found"
+
+
 class Conflict(HeadmapError):
     code, status, title = "conflict", 409, "Conflict"
 
@@ -181,6 +186,12 @@ class AliasMoved(HeadmapError):
     """Somebody moved the alias since the caller looked (If-Match, RFC 9110, section 13.1.1)."""
 
     code, status, title = "alias_moved", 412, "Alias has moved"
+
+
+class PolicyChanged(HeadmapError):
+    """The policy is not as the caller last saw it (If-Match, If-None-Match: RFC 9110, sections 13.1.1, 13.1.2)."""
+
+    code, status, title = "policy_changed", 412, "Policy has changed"
 
 
 class PayloadTooLarge(HeadmapError):

@@ -116,6 +116,13 @@ class Settings(
                 raise ValueError(f"{item!r} is no address or network, as 10.0.0.0/8") from error
         return value
 
+    @field_validator("default_policy")
+    @classmethod
+    def _one_default(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is not None and info.data.get("default_kv_ratio") is not None:
+            raise ValueError("stands beside HEADMAP_DEFAULT_KV_RATIO, which it replaces; unset one of them")
+        return value
+
     @field_validator("log_level")
     @classmethod
     def _known_level(cls, value: str) -> str:

@@ -13,7 +13,7 @@ from services.inference.http.schemas.kv import KeptInPicture, KeptTokensBody, KV
 
 
 def kv_details(generation: Generation, finished: Finished) -> KVDetails:
-    kv, found = generation.request.kv, generation.map
+    kv, found, policy = generation.request.kv, generation.map, generation.policy
     match = "none" if generation.map_missing else found and found.match
     return KVDetails(
         method=kv.method,
@@ -21,6 +21,8 @@ def kv_details(generation: Generation, finished: Finished) -> KVDetails:
         allocation=kv.allocation,
         map_id=found and found.id,
         map_match=match,
+        policy=policy and policy.name,
+        policy_version=policy and policy.version,
         kept_tokens=finished.kept_tokens,
         full_tokens=finished.full_tokens,
         bytes=finished.kv_bytes,

@@ -58,6 +58,7 @@ def asked_of(
         names=names,
         kv=chosen.kv,
         map=chosen.map,
+        policy=chosen.policy,
         max_new_tokens=new_tokens,
         do_sample=body.do_sample if do_sample is None else do_sample,
         sampling=sampling,

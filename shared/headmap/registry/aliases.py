@@ -7,6 +7,7 @@ there, and both whenever they are told to.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
@@ -42,6 +43,11 @@ class Move:
     moved_by: str | None
     """`key NAME`, `job ID`, `cli NAME` or `package`; None where callers need no key."""
     moved_at: datetime
+
+
+def is_alias(text: str) -> bool:
+    """Whether `text` can be an alias. An id of ours can."""
+    return len(text) <= MAX_ALIAS and re.fullmatch(ALIAS_PATTERN, text) is not None
 
 
 def pointed_at(session: Session, model: str, alias: str, *, lock: bool = False) -> str | None:

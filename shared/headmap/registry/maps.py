@@ -25,7 +25,7 @@ from headmap.head_scores import HeadScores
 from headmap.registry.aliases import DEFAULT_ALIAS, Promote, point, pointed_at, take_default
 from headmap.registry.paging import Page, after, page_of
 from headmap.registry.session import changed, is_id, utc_now
-from headmap.registry.tables import Alias, Job, Map
+from headmap.registry.tables import Alias, Job, Map, Policy
 
 Match = Literal["exact", "revision"]
 
@@ -203,25 +203,27 @@ def annotate_map(session: Session, map_id: str, values: Mapping[str, Any]) -> Ma
 
 
 def delete_map(session: Session, map_id: str) -> None:
-    """Delete a map that no alias points at; an equal request then profiles the model again.
+    """Delete a map that no alias points at and no policy names; an equal request then profiles the model again.
 
-    Raises MapNotFound, and MapInUse if aliases point at it.
+    Raises MapNotFound, and MapInUse where aliases point at it or policies name it by its id.
     """
     record = get_map(session, map_id)
-    if record.aliases:
-        raise _in_use(record, ", ".join(record.aliases))
+    policies = session.scalars(select(Policy.name).where(Policy.map_id == map_id).order_by(Policy.name)).all()
+    held = [f"alias {name}" for name in record.aliases] + [f"policy {name}" for name in policies]
+    if held:
+        raise _in_use(record, ", ".join(held))
     if record.job_id is not None:
         changed(session, update(Job).where(Job.id == record.job_id).values(active_key=None))
     try:
         changed(session, delete(Map).where(Map.id == map_id))
         session.flush()
-    except IntegrityError as error:  # an alias was pointed at it meanwhile
-        raise _in_use(record, "an alias") from error
+    except IntegrityError as error:  # somebody took it meanwhile
+        raise _in_use(record, "an alias or a policy") from error
 
 
 def _in_use(record: MapRecord, names: str) -> MapInUse:
     return MapInUse(
-        f"map: {names} of {record.model!r} points at {record.id!r}; move or delete that first", param="map_id"
+        f"map: {record.id!r} of {record.model!r} is held by {names}; move or delete that first", param="map_id"
     )
 
 

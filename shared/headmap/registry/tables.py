@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from enum import StrEnum
+from typing import Any
 
 from sqlalchemy import (
     JSON,
@@ -232,6 +233,34 @@ class AliasMove(Base):
     previous: Mapped[str | None] = mapped_column(String(32))
     moved_by: Mapped[str | None] = mapped_column(String(128))
     moved_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class PolicyVersion(Base):
+    """What a policy was set to, or that it was deleted (`kv` is null). Rows never change, and outlive their map."""
+
+    __tablename__ = "policy_versions"
+    __table_args__ = (UniqueConstraint("model", "name", "version"), Index(None, "created_at", "id"))
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=True)
+    model: Mapped[str] = mapped_column(String(512))
+    name: Mapped[str] = mapped_column(String(64))
+    version: Mapped[int] = mapped_column(Integer)
+    kv: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    evaluation_id: Mapped[str | None] = mapped_column(String(32))
+    """The evaluation that showed what it costs in quality."""
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    created_by: Mapped[str | None] = mapped_column(String(128))
+
+
+class Policy(Base):
+    """A name of one of a model's `kv`, at its newest version. `map_id`: where it names its map by id."""
+
+    __tablename__ = "policies"
+
+    model: Mapped[str] = mapped_column(String(512), primary_key=True)
+    name: Mapped[str] = mapped_column(String(64), primary_key=True)
+    version_id: Mapped[int] = mapped_column(ForeignKey("policy_versions.id"))
+    map_id: Mapped[str | None] = mapped_column(ForeignKey("maps.id"), index=True)
 
 
 class IdempotencyKey(Base):

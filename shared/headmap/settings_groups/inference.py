@@ -40,6 +40,14 @@ class Requests(BaseModel):
         gt=0,
         le=1,
     )
+    default_policy: str | None = setting(
+        None,
+        "name of the policy that serves requests without `kv`, instead of `HEADMAP_DEFAULT_KV_RATIO`",
+        change="requests should be served with what an evaluation showed to hold",
+        min_length=1,
+        max_length=64,
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
+    )
     default_max_new_tokens: int | None = setting(
         None,
         "longest answer when the request names no limit; all that the context has room for if unset",

@@ -51,7 +51,7 @@ router = APIRouter(route_class=MeasuredRoute, tags=["openai"])
 )
 async def chat(body: ChatRequest, request: Request, serving: TheServing) -> Response:
     ignored = ignored_fields(body, serving.settings)
-    chosen = choose(serving, body.model, request.headers.get(HEADER), body.kv)
+    chosen = await choose(serving, body.model, request.headers.get(HEADER), body.kv)
     n = body.n or 1
     top_logprobs = _top_logprobs(body)
     if n > 1 and body.session is not None:
@@ -99,7 +99,8 @@ async def drop_session(
     serving: TheServing,
     model: Annotated[str | None, Query(description="name of one of several served models")] = None,
 ) -> None:
-    serving.drop_session(choose(serving, model, None, None).served, caller(request), session)
+    chosen = await choose(serving, model, None, None)
+    serving.drop_session(chosen.served, caller(request), session)
 
 
 def _top_logprobs(body: ChatRequest) -> int | None:

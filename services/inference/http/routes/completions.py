@@ -47,7 +47,7 @@ _NAMES = FieldNames("prompt", "max_tokens")
     },
 )
 async def completions(body: CompletionRequest, request: Request, serving: TheServing) -> Response:
-    chosen = choose(serving, body.model, request.headers.get(HEADER), body.kv)
+    chosen = await choose(serving, body.model, request.headers.get(HEADER), body.kv)
     prompts = [one if isinstance(one, str) else tuple(one) for one in body.prompts]
     if not all(prompts):
         raise EmptyPrompt("prompt: is empty", param="prompt")

@@ -125,8 +125,8 @@ async def generate_stream(body: GenerateRequest, request: Request, serving: TheS
 
 
 async def _prepare(body: GenerateRequest, request: Request, serving: Serving, *, tells_tokens: bool) -> Answers:
-    """Log probabilities are computed only for answers that list each token."""
-    chosen = choose(serving, body.model, request.headers.get(HEADER), body.settled.kv, any_name=True)
+    """Only answers that tell each token tell its log probability, too."""
+    chosen = await choose(serving, body.model, request.headers.get(HEADER), body.settled.kv, any_name=True)
     conversation = conversation_of_inputs(body.inputs, body.images, serving.settings)
     parameters = body.settled
     watched = None if parameters.kept is None else (parameters.kept.layer, parameters.kept.kv_head)
@@ -135,6 +135,7 @@ async def _prepare(body: GenerateRequest, request: Request, serving: Serving, *,
         names=_NAMES,
         kv=chosen.kv,
         map=chosen.map,
+        policy=chosen.policy,
         max_new_tokens=_new_tokens(parameters, serving),
         do_sample=parameters.do_sample,
         sampling=given(parameters),

@@ -50,7 +50,7 @@ ResponseId = Annotated[str, Path(max_length=512)]
 )
 async def respond(body: ResponsesRequest, request: Request, serving: TheServing, kept: TheResponses) -> Response:
     ignored, owner = ignored_fields(body, serving.settings), caller(request)
-    chosen = choose(serving, body.model, request.headers.get(HEADER), body.kv)
+    chosen = await choose(serving, body.model, request.headers.get(HEADER), body.kv)
     tools = settle_tools(chosen.served, body.tools or (), body.tool_choice, body.parallel_tool_calls)
     before = None
     if body.previous_response_id is not None:
@@ -69,6 +69,7 @@ async def respond(body: ResponsesRequest, request: Request, serving: TheServing,
         names=_NAMES,
         kv=chosen.kv,
         map=chosen.map,
+        policy=chosen.policy,
         max_new_tokens=body.max_output_tokens,
         do_sample=do_sample,
         sampling=sampling,

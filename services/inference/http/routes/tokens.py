@@ -33,7 +33,7 @@ async def tokenize(body: TokenizeRequest, request: Request, serving: TheServing)
     forms = [name for name in ("prompt", "messages", "inputs") if getattr(body, name) is not None]
     if len(forms) != 1:
         raise InvalidParameter(f"prompt: give exactly one of prompt, messages and inputs, got {forms}", param="prompt")
-    served = choose(serving, body.model, None, None, any_name=body.inputs is not None).served
+    served = (await choose(serving, body.model, None, None, any_name=body.inputs is not None)).served
     if body.messages is not None:
         ignored_fields(body, serving.settings)
         tools = settle_tools(served, body.tools or (), None)
@@ -66,7 +66,7 @@ async def tokenize(body: TokenizeRequest, request: Request, serving: TheServing)
 
 @router.post("/detokenize", summary="The text of tokens", responses={404: {"description": "No such model"}})
 async def detokenize(body: DetokenizeRequest, serving: TheServing) -> DetokenizeResponse:
-    vocabulary = choose(serving, body.model, None, None).served.opened.vocabulary
+    vocabulary = (await choose(serving, body.model, None, None)).served.opened.vocabulary
     for place, token in enumerate(body.tokens):
         if not 0 <= token < len(vocabulary.pieces):
             raise InvalidParameter(

@@ -9,9 +9,8 @@ served, or refused by its name.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
-from itertools import islice
-from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args
+from collections.abc import Callable, Iterator
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -20,15 +19,16 @@ from pydantic import (
     Discriminator,
     GetCoreSchemaHandler,
     GetJsonSchemaHandler,
-    model_validator,
 )
 from pydantic.fields import FieldInfo
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
-from headmap.http.costs import MAX_ERRORS, MAX_SHOWN
+from headmap.http.costs import MAX_SHOWN
+from headmap.http.request_body import MAX_TOKENS as MAX_TOKENS
+from headmap.http.request_body import Body as Body
+from headmap.http.request_body import whole
 
-MAX_TOKENS = 1_000_000
 MAX_SEED = 2**63 - 1
 MAX_TOP = 20
 MAX_LAYERS = 9_999
@@ -108,16 +108,7 @@ Nothing = Annotated[Any, Ignored()]
 NotServed = Annotated[Any, Refused()]
 
 
-def _whole(value: object) -> object:
-    """JSON has one kind of number. Strings and booleans are not numbers."""
-    return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
-def _is_integer(field: FieldInfo) -> bool:
-    return field.annotation is int or int in get_args(field.annotation)
-
-
-Integer = Annotated[int, BeforeValidator(_whole)]
+Integer = Annotated[int, BeforeValidator(whole)]
 """In lists."""
 
 
@@ -131,43 +122,6 @@ class _FirstFault:
 T = TypeVar("T")
 Items = Annotated[list[T], _FirstFault()]
 """A list of a body. One wrong item is told: an error for each of a million would take gigabytes."""
-
-
-class Body(BaseModel):
-    """A request body or a part of one: null means absent, and 17.0 is 17. Unknown fields are refused by name."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    _known: ClassVar[Mapping[str, bool]] = {}
-    """Each field by the name that clients use, and whether it is an integer."""
-
-    @classmethod
-    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
-        cls._known = {field.alias or name: _is_integer(field) for name, field in cls.model_fields.items()}
-
-    @model_validator(mode="before")
-    @classmethod
-    def _without_nulls(cls, value: Any) -> Any:
-        if not isinstance(value, dict):
-            return value
-        known = cls._known
-        given = {
-            name: _whole(one) if known[name] else one
-            for name, one in value.items()
-            if name in known and one is not None
-        }
-        # Some of many that are wrong are enough for an error.
-        return given | dict(islice((item for item in value.items() if item[0] not in known), MAX_ERRORS))
-
-    @classmethod
-    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        described = handler(schema)
-        own = handler.resolve_ref_schema(described)
-        required = own.get("required", ())
-        for name, one in own.get("properties", {}).items():
-            if name not in required:
-                own["properties"][name] = _nullable(one)
-        return described
 
 
 class LooseBody(Body):
@@ -221,15 +175,3 @@ def kinds(member: str, *names: str, default: Callable[[dict[str, Any]], str | No
 def text_or_list(value: Any) -> str:
     """The tag of the branch: for a text, or for a list."""
     return "<list>" if isinstance(value, list) else "<text>"
-
-
-def _nullable(schema: dict[str, Any]) -> dict[str, Any]:
-    """`schema` and null."""
-    if not schema.keys() & {"type", "$ref", "anyOf", "oneOf", "allOf", "enum", "const"}:
-        return schema
-    if schema.get("type") == "null" or {"type": "null"} in schema.get("anyOf", ()):
-        return schema
-    if "enum" in schema and "type" not in schema:
-        return {**schema, "enum": [*schema["enum"], None]}
-    about: dict[str, Any] = {name: schema[name] for name in ("title", "description", "default") if name in schema}
-    return {**about, "anyOf": [schema, {"type": "null"}]}

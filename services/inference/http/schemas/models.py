@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 
 class MapBody(BaseModel):
@@ -45,12 +45,17 @@ class DecodeBody(BaseModel):
 
 
 class ModelBody(BaseModel):
-    """A served model in OpenAI's form, with its map and the default for requests without `kv`."""
+    """A served model as OpenAI lists it, and beside that its map and what a request without `kv` gets.
+
+    A policy is listed as a model of its own, MODEL@POLICY.
+    """
 
     id: str
     object: Literal["model"] = "model"
     created: int
     owned_by: str = "headmap"
+    root: str = Field(description="model whose weights answer")
+    parent: str | None = Field(None, description="model that this is a policy of; null for a model itself")
     revision: str
     architecture: str
     max_model_len: int

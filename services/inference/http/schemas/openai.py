@@ -20,7 +20,7 @@ from services.inference.http.schemas.fields import (
     kinds,
     text_or_list,
 )
-from services.inference.http.schemas.kv import KVBody
+from services.inference.http.schemas.kv import RequestKV
 
 MAX_BIASES = 1024
 
@@ -109,7 +109,7 @@ class OpenAIRequest(Body):
     """Greedy unless temperature, top_p, top_k or min_p is given."""
 
     model: str | None = Field(
-        None, min_length=1, max_length=512, description="name from /v1/models, or MODEL@METHOD-RATIO"
+        None, min_length=1, max_length=512, description="name from /v1/models, MODEL@METHOD-RATIO or MODEL@POLICY"
     )
     temperature: float | None = Field(None, ge=0, le=2, description="0 is greedy")
     top_p: float | None = Field(None, ge=0, le=1, description="0 is greedy")
@@ -139,7 +139,7 @@ class OpenAIRequest(Body):
     guided_regex: str | None = Field(None, min_length=1)
     guided_choice: Items[str] | None = Field(None, min_length=1, max_length=1024)
     guided_grammar: str | None = Field(None, min_length=1, description="Lark, or GBNF with a root rule")
-    kv: KVBody | None = None
+    kv: RequestKV | None = None
 
     user: Nothing = None
     safety_identifier: Nothing = None

@@ -18,7 +18,7 @@ from services.inference.http.schemas.fields import (
     kinds,
     text_or_list,
 )
-from services.inference.http.schemas.kv import KVBody, KVDetails
+from services.inference.http.schemas.kv import KVDetails, RequestKV
 
 
 class _Part(LooseBody):
@@ -161,7 +161,7 @@ class ResponsesRequest(Body):
     """OpenAI's schema, with `kv` as an extra field. Greedy unless temperature or top_p is given."""
 
     model: str | None = Field(
-        None, min_length=1, max_length=512, description="name from /v1/models, or MODEL@METHOD-RATIO"
+        None, min_length=1, max_length=512, description="name from /v1/models, MODEL@METHOD-RATIO or MODEL@POLICY"
     )
     input: Annotated[
         Annotated[str, Tag("<text>")] | Annotated[Items[Item], Field(max_length=4096), Tag("<list>")],
@@ -183,7 +183,7 @@ class ResponsesRequest(Body):
     )
     parallel_tool_calls: bool | None = Field(None, description="whether a forced answer may hold several calls")
     stream: bool = False
-    kv: KVBody | None = None
+    kv: RequestKV | None = None
 
     metadata: Nothing = None
     user: Nothing = None

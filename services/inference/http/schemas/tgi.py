@@ -17,7 +17,7 @@ from services.inference.http.schemas.fields import (
     Only,
     kinds,
 )
-from services.inference.http.schemas.kv import KeptTokensBody, KVBody, KVDetails, KVHeadBody
+from services.inference.http.schemas.kv import KeptTokensBody, KVDetails, KVHeadBody, RequestKV
 
 Finish = Literal["length", "eos_token", "stop_sequence"]
 
@@ -81,7 +81,7 @@ class Parameters(Body):
     )
     return_full_text: bool = Field(False, description="begin the generated text with `inputs`")
     grammar: Grammar | None = Field(None, description="form of the answer")
-    kv: KVBody | None = None
+    kv: RequestKV | None = None
     kept: KVHeadBody | None = Field(None, description="KV head whose kept tokens the details list")
 
     best_of: Annotated[Any, Only(1)] = None
@@ -102,7 +102,10 @@ class GenerateRequest(Body):
     stream: bool = False
     images: Items[str] = Field([], description="http(s) URLs, data: URLs or base64; placed before the text")
     model: str | None = Field(
-        None, min_length=1, max_length=512, description="name of one of several served models, or MODEL@METHOD-RATIO"
+        None,
+        min_length=1,
+        max_length=512,
+        description="name of one of several served models, MODEL@METHOD-RATIO or MODEL@POLICY",
     )
 
     @property

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import torch
+from typing import TYPE_CHECKING
 
 from headmap.budgets import BudgetRule, Ints, uniform_budgets, water_fill
 from headmap.head_scores import HeadScores
 from headmap.kvcache.methods.base import Method
 from headmap.kvcache.shape import CacheShape
+
+if TYPE_CHECKING:
+    import torch
 
 SAFEGUARD = 0.2
 """The share of the average budget that every head keeps whatever its attention (section 3.3)."""
@@ -27,4 +30,4 @@ class AdaKV(Method):
         wins = torch.bincount(top // candidates, minlength=heads).double()
         wanted = (1 - SAFEGUARD) * wins + SAFEGUARD * total / heads
         shares = water_fill(wanted.cpu().numpy(), total, cap=candidates)
-        return torch.from_numpy(shares).to(budgets.device)
+        return budgets.new_tensor(shares)
