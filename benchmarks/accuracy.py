@@ -1,6 +1,7 @@
 """Accuracy against memory on the bundled model: every method at equal bytes, lookups and transcription.
 
-The map comes from pages of one seed, the questions from pages of another; the model was trained on neither.
+The map comes from pages of one seed, the questions from pages of another; the model was trained on neither. Questions
+are asked and marked as `headmap evaluate` does it.
 """
 
 from __future__ import annotations
@@ -12,21 +13,35 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.report import Recorder, wilson
-from headmap.engine.greedy import generate_greedy
-from headmap.families.base import PreparedPrompt
+from benchmarks.report import Recorder
+from headmap.datasets.sources import MadeUpPages
+from headmap.evaluation.answers import AnswerRow
+from headmap.evaluation.cases import make_cases
+from headmap.evaluation.intervals import wilson
+from headmap.evaluation.metrics import Metric, get_metric
+from headmap.evaluation.questions import PageQuestions, Question
+from headmap.evaluation.runner import evaluate_questions
 from headmap.families.loading import LoadedModel, load_model
 from headmap.head_scores import HeadScores
 from headmap.kvcache.methods import METHODS
-from headmap.kvcache.plan import KVRequest
 from headmap.models import find_model
-from headmap.scoring.pages import Page, make_page
-from headmap.scoring.profile import score_pages, transcription_prompt
+from headmap.scoring.pages import make_page
+from headmap.scoring.profile import score_pages
 from headmap.settings import DEMO_MODEL, Settings
 
 RATIOS = (0.02, 0.05, 0.1, 0.2, 0.4, 1.0)
 MAP_SEED, QUESTION_SEED = 11, 12
 MAX_ANSWER_TOKENS = 16
+
+
+class CharactersFound(Metric):
+    """Share of the page's characters found in order, less invented ones: twice the matches over both lengths."""
+
+    name = "characters"
+    most = 1
+
+    def score(self, answer: str, expected: Sequence[str]) -> float:
+        return SequenceMatcher(None, answer, expected[0], autojunk=False).ratio()
 
 
 def run(
@@ -41,31 +56,41 @@ def run(
     """Measure; `pages` held-out pages give up to four lookups each and one transcription."""
     loaded = load_model(find_model(DEMO_MODEL, Settings()))
     scores = profile(loaded, MAP_SEED, map_pages)
-    drawn = [make_page(QUESTION_SEED, index) for index in range(pages)]
-    lookups = [(lookup_prompt(loaded, page, q.question), q.answer) for page in drawn for q in page.questions]
-    reading = [(transcription_prompt(loaded, page), page.text) for page in drawn]
+    lookups, reading = (
+        lookups_of(pages),
+        list(PageQuestions(MadeUpPages(make_page), transcribe=True).questions(QUESTION_SEED, 0, pages)),
+    )
     settings = {"model": loaded.info.revision, "pages": pages, "map_pages": map_pages, "question_seed": QUESTION_SEED}
     record.begin("accuracy", settings)
-    for method in methods:
-        for ratio in (1.0,) if method == "full" else [r for r in ratios if r < 1]:
-            kv = KVRequest(method, ratio=ratio)
-            answers = answer(loaded, [prompt for prompt, _ in lookups], kv, scores, MAX_ANSWER_TOKENS, batch)
-            right = sum(said == expected for said, (_, expected) in zip(answers, lookups, strict=True))
-            longest = max(len(text) for _, text in reading) + 16
-            texts = answer(loaded, [prompt for prompt, _ in reading], kv, scores, longest, batch)
-            alike = [similarity(said, text) for said, (_, text) in zip(texts, reading, strict=True)]
-            low, high = wilson(right, len(lookups))
-            record.add(
-                {
-                    "method": method, "ratio": ratio, "lookups": len(lookups), "right": right,
-                    "accuracy": right / len(lookups), "accuracy_low": low, "accuracy_high": high,
-                    "transcription": float(np.mean(alike)),
-                    "transcription_se": float(np.std(alike, ddof=1) / len(alike) ** 0.5) if len(alike) > 1 else 0.0,
-                },
-                f"{method:10} {ratio:5.0%}  lookups {right / len(lookups):6.1%}  characters {np.mean(alike):6.1%}",
-            )  # fmt: skip
-    mean_prompt = float(np.mean([prompt.prompt_tokens for prompt, _ in lookups]))
+    cases = make_cases(methods, [ratio for ratio in ratios if ratio < 1])
+
+    def ask(questions: Sequence[Question], metric: Metric, most: int) -> list[AnswerRow]:
+        return evaluate_questions(loaded, questions, cases, scores, metric, max_new_tokens=most, batch=batch)
+
+    found = ask(lookups, get_metric("exact"), MAX_ANSWER_TOKENS)
+    read = ask(reading, CharactersFound(), max(len(one.answers[0]) for one in reading) + 16)
+    for case in cases:
+        right = sum(row.score == 1 for row in found if row.case == case)
+        alike = [row.score for row in read if row.case == case]
+        low, high = wilson(right, len(lookups))
+        record.add(
+            {
+                "method": case.method, "ratio": case.ratio, "lookups": len(lookups), "right": right,
+                "accuracy": right / len(lookups), "accuracy_low": low, "accuracy_high": high,
+                "transcription": float(np.mean(alike)),
+                "transcription_se": float(np.std(alike, ddof=1) / len(alike) ** 0.5) if len(alike) > 1 else 0.0,
+            },
+            f"{case.method:10} {case.ratio:5.0%}  lookups {right / len(lookups):6.1%}  "
+            f"characters {np.mean(alike):6.1%}",
+        )  # fmt: skip
+    mean_prompt = float(np.mean([row.prompt_tokens for row in found]))
     return record.end(mean_prompt_tokens=mean_prompt, top5_share=scores.top_share(0.05))
+
+
+def lookups_of(pages: int) -> list[Question]:
+    """The questions of the first `pages` held-out pages."""
+    count = sum(len(make_page(QUESTION_SEED, index).questions) for index in range(pages))
+    return list(PageQuestions(MadeUpPages(make_page)).questions(QUESTION_SEED, 0, count))
 
 
 def profile(loaded: LoadedModel, seed: int, pages: int, first: int = 0) -> HeadScores:
@@ -77,30 +102,3 @@ def page_matrices(loaded: LoadedModel, seed: int, pages: int, first: int = 0) ->
     """(pages, num_layers, num_heads) float64: the scores from each page."""
     drawn = (make_page(seed, index) for index in range(first, first + pages))
     return np.stack([page.scores for page in score_pages(loaded, drawn, max_new_tokens=256, batch=8)])
-
-
-def lookup_prompt(loaded: LoadedModel, page: Page, question: str) -> PreparedPrompt:
-    content = [{"type": "image"}, {"type": "text", "text": question}]
-    return loaded.prepare([{"role": "user", "content": content}], [page.image])
-
-
-def answer(
-    loaded: LoadedModel,
-    prompts: Sequence[PreparedPrompt],
-    kv: KVRequest,
-    scores: HeadScores,
-    max_new_tokens: int,
-    batch: int = 8,
-) -> list[str]:
-    """Greedy answers as text, `batch` prompts at a time."""
-    texts = []
-    for start in range(0, len(prompts), batch):
-        part = prompts[start : start + batch]
-        for tokens in generate_greedy(loaded, part, max_new_tokens=max_new_tokens, kv=kv, scores=scores):
-            texts.append(loaded.decode(tokens))
-    return texts
-
-
-def similarity(said: str, text: str) -> float:
-    """Share of the page's characters found in order, less invented ones: twice the matches over both lengths."""
-    return SequenceMatcher(None, said, text, autojunk=False).ratio()

@@ -9,14 +9,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.accuracy import MAX_ANSWER_TOKENS, QUESTION_SEED, lookup_prompt, page_matrices
-from benchmarks.report import Recorder, wilson
+from benchmarks.accuracy import MAX_ANSWER_TOKENS, lookups_of, page_matrices
+from benchmarks.report import Recorder
 from headmap.engine.greedy import generate_greedy
+from headmap.evaluation.intervals import wilson
+from headmap.evaluation.runner import question_prompt
 from headmap.families.loading import LoadedModel, load_model
 from headmap.head_scores import HeadScores, compare
 from headmap.kvcache.transformers.head_masks import HeadMask
 from headmap.models import find_model
-from headmap.scoring.pages import make_page
 from headmap.settings import DEMO_MODEL, Settings
 
 MAP_SEED = 11
@@ -43,8 +44,7 @@ def run(
         record.add(row, f"the top {share:.0%}, {heads} of {scores.matrix.size} heads, hold {held:.1%} of the score")
     alike = {"what": "stability", **stability(halves[0], halves[1], kv_heads)}
     record.add(alike, f"two sets of {map_pages} pages: rank correlation {alike['spearman']:.3f}")
-    questions = [(page, q) for page in (make_page(QUESTION_SEED, i) for i in range(pages)) for q in page.questions]
-    prompts = [(lookup_prompt(loaded, page, q.question), q.answer) for page, q in questions]
+    prompts = [(question_prompt(loaded, one), one.answers[0]) for one in lookups_of(pages)]
     for share in (0.0, *masked_shares):
         for name, masks in choices(scores, share, draws).items():
             right = [_right(loaded, prompts, mask) for mask in masks]

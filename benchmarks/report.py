@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import platform
 import subprocess
@@ -138,16 +137,6 @@ def ratios(seconds: dict[str, list[float]], ours: str, theirs: str) -> dict[str,
     """Median and spread (quartiles) of ours / theirs, pair by pair."""
     pairs = sorted(a / b for a, b in zip(seconds[ours], seconds[theirs], strict=True))
     return {"ratio": median(pairs), "ratio_q1": pairs[len(pairs) // 4], "ratio_q3": pairs[(3 * len(pairs)) // 4]}
-
-
-def wilson(right: int, total: int) -> tuple[float, float]:
-    """95 % interval of a share (Wilson 1927)."""
-    if total == 0:
-        return 0.0, 1.0
-    z, p = 1.959964, right / total
-    centre = (p + z * z / (2 * total)) / (1 + z * z / total)
-    half = z * math.sqrt(p * (1 - p) / total + z * z / (4 * total * total)) / (1 + z * z / total)
-    return max(0.0, centre - half), min(1.0, centre + half)
 
 
 def milliseconds(values: Sequence[float]) -> float:

@@ -13,6 +13,7 @@ from services.cli.commands import (
     compare,
     datasets,
     doctor,
+    evaluate,
     generate,
     keys,
     maps,
@@ -62,13 +63,15 @@ def root(
     `headmap --install-completion` completes commands in your shell.
 
     Exit codes: 0, it worked; 1, it failed, and one line on standard error says why; 2, wrong usage or a wrong setting;
-    3, `maps check` found the maps too different; 130, interrupted. docs/command-line.md has every command.
+    3, `maps check` found the maps too different, or `evaluate --require` the loss too large; 130, interrupted.
+    docs/command-line.md has every command.
     """
 
 
 app.command("up")(up.up)
 app.command("score")(score.score)
 app.command("generate")(generate.generate)
+app.command("evaluate")(evaluate.evaluate)
 maps.app.command("diff")(compare.diff)
 maps.app.command("check")(compare.check)
 maps.app.command("alias")(aliases.alias)

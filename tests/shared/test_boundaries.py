@@ -84,6 +84,10 @@ def test_pure_parts_know_no_torch_no_sql_no_http(paths: list[Path]) -> None:
         ("kvcache", SQL + HTTP + JOBS + ("headmap.registry", "headmap.jobs", "headmap.http", "headmap.engine")),
         ("engine", SQL + HTTP + JOBS + ("headmap.registry", "headmap.jobs", "headmap.http", "headmap.scoring")),
         ("pictures", MODEL_STACK + SQL + HTTP + JOBS + ("headmap.registry", "headmap.jobs", "headmap.http")),
+        (
+            "evaluation",
+            SQL + HTTP + JOBS + ("headmap.registry", "headmap.jobs", "headmap.http"),
+        ),
         ("scoring", SQL + HTTP + JOBS + ("headmap.registry", "headmap.jobs", "headmap.http")),
         ("datasets", MODEL_STACK + HTTP + JOBS + ("headmap.jobs", "headmap.http")),
         ("families", SQL + HTTP + JOBS + ("headmap.registry", "headmap.jobs", "headmap.http", "headmap.engine")),
@@ -131,6 +135,8 @@ def test_no_pickle_anywhere() -> None:
         "services.dashboard.app",
         "headmap.registry.migrations",
         "headmap.families.registry",
+        "headmap.evaluation.curve",
+        "headmap.evaluation.sources",
     ],
 )
 def test_it_imports_without_torch(module: str) -> None:

@@ -78,7 +78,7 @@ def generate(
     check_request(KVRequest(chosen, budget=budget, ratio=ratio))  # refuse before anything is loaded
     if map_name is not None and chosen != "sparsemm":
         fail(f"--map: only sparsemm reads a map, got {map_name!r} with {chosen}; give a --budget or --ratio", code=2)
-    found = _find_map(settings, info, map_name) if chosen == "sparsemm" else None
+    found = find_map_scores(settings, info, map_name) if chosen == "sparsemm" else None
     note = f", map {found[0].id}{'' if found[1] == 'exact' else ' of another revision'}" if found else ""
     if chosen == "sparsemm" and found is None:
         if settings.no_map_policy == "error":
@@ -114,7 +114,7 @@ def generate(
     )
 
 
-def _find_map(settings: Settings, info: ModelInfo, name: str | None) -> tuple[MapRecord, str, HeadScores] | None:
+def find_map_scores(settings: Settings, info: ModelInfo, name: str | None) -> tuple[MapRecord, str, HeadScores] | None:
     """The map, how it matches the model's revision, and its scores; None if there is none and none was named."""
     from headmap.errors import MapNotFound
     from headmap.registry.bundled import use_registry

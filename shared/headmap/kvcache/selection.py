@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -35,6 +36,10 @@ class Observed:
         Softmax over all keys, averaged over queries and the KV head's query heads, then average-pooled along the
         sequence. Needs num_heads x q x n floats, never n x n.
         """
+        return self._window_attention
+
+    @cached_property
+    def _window_attention(self) -> torch.Tensor:
         num_kv_heads, n, d = self.keys.shape
         q = self.queries.shape[1]
         grouped = (self.queries.float() * self.scaling).reshape(num_kv_heads, -1, d)

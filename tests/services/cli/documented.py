@@ -35,6 +35,8 @@ NOT_RUN = {
     ("docs/dashboard.md", "make up"): _CLUSTER,
     ("docs/datasets.md", "hf download"): "needs a data set from the Hub",
     ("docs/demo-model.md", "python -m headmap.demo."): _MINUTES,
+    ("docs/command-line.md", "headmap evaluate"): _MINUTES,
+    ("docs/evaluating.md", ".venv/bin/headmap evaluate"): _MINUTES,
     ("docs/evaluating.md", "for budget in full"): _OWN_ENVIRONMENT,
     ("docs/evaluating.md", "LMUData="): _OWN_ENVIRONMENT,
     ("docs/getting-started.md", ".venv/bin/headmap up --data-dir demo-out/data --open"): _UNTIL_CTRL_C,

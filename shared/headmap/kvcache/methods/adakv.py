@@ -24,6 +24,8 @@ class AdaKV(Method):
         return uniform_budgets(shape.num_layers, shape.num_kv_heads, rule.budget, prompt_tokens)
 
     def head_budgets(self, scores: torch.Tensor, budgets: torch.Tensor) -> torch.Tensor:
+        import torch
+
         heads, candidates = scores.shape
         total = int(budgets.sum())
         top = scores.flatten().topk(min(total, scores.numel())).indices

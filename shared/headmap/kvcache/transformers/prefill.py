@@ -28,7 +28,8 @@ class Prompt:
 
     spans: the pictures whose tokens see each other in both directions. past: makes the prompt a further turn, whose
     tokens see the past; the sequence takes the past over. plan and spans are about the turn's own tokens. watch: notes
-    what one head keeps.
+    what one head keeps. also: further slots and plans of the same prompt, each of which keeps its own tokens of the
+    one forward; they take neither past nor watch.
     """
 
     slot: int
@@ -36,6 +37,7 @@ class Prompt:
     spans: tuple[tuple[int, int], ...] = ()
     past: ParkedSequence | None = None
     watch: HeadWatch | None = None
+    also: Sequence[tuple[int, KeepPlan]] = ()
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,8 @@ class PrefillCache:
     def done(self) -> None:
         """After the last layer: free the pages that were not needed; decoding may begin."""
         for prompt in self.prompts:
-            self.backend.pool.books.seal(prompt.slot)
+            for slot, _ in ((prompt.slot, prompt.plan), *prompt.also):
+                self.backend.pool.books.seal(slot)
 
 
 @dataclass(frozen=True)
@@ -99,18 +102,21 @@ class _PrefillLayer(LayerAttention):
             output = causal_attention(queries, keys[None], values[None], scaling, mask)
         else:
             output = attend_on_top(queries, keys, values, past, scaling, mask)
-        if self.window is not None:
-            self._keep_window(prompt, keys, values)
-            return output
-        plan, keep = prompt.plan, None
-        if not plan.keeps_all:
-            budgets = torch.from_numpy(plan.tokens[self.layer_idx]).to(queries.device)
-            last = queries[0, :, -max(plan.window, 1) :]
-            seen = Observed(last, keys, scaling, plan.window, mask)
-            keep = keep_tokens(get_method(plan.method), seen, budgets)
-        if prompt.watch is not None:
-            prompt.watch.note(self.layer_idx, 0, keys.shape[1], keep)
-        self._keep(prompt, keys, values, keep)
+        observed: dict[int, Observed] = {}  # plans with the same window look at the same attention
+        for one in (prompt, *(Prompt(slot, plan) for slot, plan in prompt.also)):
+            plan, keep = one.plan, None
+            if self.window is not None:
+                self._keep_window(one, keys, values)
+                continue
+            if not plan.keeps_all:
+                if plan.window not in observed:
+                    last = queries[0, :, -max(plan.window, 1) :]
+                    observed[plan.window] = Observed(last, keys, scaling, plan.window, mask)
+                budgets = torch.from_numpy(plan.tokens[self.layer_idx]).to(queries.device)
+                keep = keep_tokens(get_method(plan.method), observed[plan.window], budgets)
+            if one.watch is not None:
+                one.watch.note(self.layer_idx, 0, keys.shape[1], keep)
+            self._keep(one, keys, values, keep)
         return output
 
     def _keep_window(self, prompt: Prompt, keys: torch.Tensor, values: torch.Tensor) -> None:

@@ -1,0 +1,242 @@
+"""`headmap evaluate`: how small may the cache be before answers get worse, without any server."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from services.cli.commands.compare import DIFFERS
+from services.cli.commands.generate import find_map_scores
+from services.cli.commands.maps import picture_form
+from services.cli.common import (
+    DataDir,
+    console,
+    fail,
+    find_named_model,
+    json_option,
+    one_line_errors,
+    open_registry,
+    print_json,
+    progress_bar,
+    quiet_libraries,
+)
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from headmap.datasets.sources import PageSource
+    from headmap.evaluation.cases import Case
+    from headmap.evaluation.curve import Curve
+    from headmap.registry.session import Database
+    from headmap.settings import Settings
+
+_REQUIREMENT = re.compile(r"\s*([\w-]+)@([\d.]+)\s+within\s+([\d.]+)\s*")
+
+
+@dataclass(frozen=True)
+class _Required:
+    """`case` may lose less than `margin` against the full cache."""
+
+    case: Case
+    margin: float
+
+
+@one_line_errors
+def evaluate(
+    model: Annotated[str, typer.Argument(help="Model: headmap/demo-ocr, a Hub id in the local cache, or a folder.")],
+    dataset: Annotated[
+        str,
+        typer.Option(
+            help="Name from `headmap datasets list`, a folder with pages.jsonl, or DocVQA, TextVQA, ChartQA or "
+            "OCRBench as parquet files: a folder, or OWNER/NAME[/PART] in the Hub cache."
+        ),
+    ],
+    map_name: Annotated[str | None, typer.Option("--map", help="Id or alias of a map. [default: default]")] = None,
+    questions: Annotated[
+        int | None, typer.Option(min=1, help="Questions to ask. [default: 200, or all of a smaller dataset]")
+    ] = None,
+    methods: Annotated[str, typer.Option(help="Methods, with commas; full is always among them.")] = (
+        "full,sparsemm,snapkv"
+    ),
+    ratios: Annotated[str, typer.Option(help="Shares of the prompt to keep, with commas.")] = "0.05,0.1,0.2,0.4",
+    metric: Annotated[
+        str | None,
+        typer.Option(help="exact, contains, anls, relaxed, vqa, cer or wer. [default: the dataset's own, else exact]"),
+    ] = None,
+    margin: Annotated[float, typer.Option(help="Loss against the full cache that is still no loss.")] = 0.01,
+    max_new_tokens: Annotated[
+        int | None, typer.Option(min=1, max=32_768, help="Most tokens of an answer. [default: the dataset's own]")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the questions' order, or of made-up pages.")] = 0,
+    require: Annotated[
+        list[str] | None, typer.Option(help='End with exit code 3 unless it holds: "sparsemm@0.2 within 0.01".')
+    ] = None,
+    answers: Annotated[Path | None, typer.Option(help="File (.jsonl) for every answer.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="File (.svg or .png) for a picture of the curve.")] = None,
+    as_json: Annotated[
+        bool,
+        json_option("model", "map_id", "dataset", "metric", "margin", "points", "recommended", "required", "passed"),
+    ] = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Ask a model questions with known answers at several cache sizes, and find the smallest that holds.
+
+    A size holds if, with 95 % confidence, it loses less than --margin against the full cache on the same questions.
+    With no loss in sight, that takes about 270 questions for a margin of 0.01, and 25 for 0.1.
+
+    Exit codes: 0, it was measured, and all that you required holds; 3, a requirement does not hold; 1, it could not be
+    measured; 2, wrong usage.
+
+    \b
+    Example:
+      headmap evaluate headmap/demo-ocr --dataset synthetic --questions 300 --plot curve.svg
+    """
+    from headmap.evaluation.cases import make_cases
+    from headmap.evaluation.curve import check_margin, make_curve
+    from headmap.evaluation.metrics import get_metric
+    from headmap.evaluation.sources import open_questions, take_questions
+
+    cases = make_cases(_words(methods), _numbers(ratios))
+    check_margin(margin)
+    required = [_requirement(text, cases) for text in require or []]
+    marked = None if metric is None else get_metric(metric)
+    form = None if plot is None else picture_form(plot)
+    if answers is not None and answers.suffix != ".jsonl":
+        fail(f"--answers: must end in .jsonl, got {answers}", code=2)
+    needs_map = any(case.method == "sparsemm" for case in cases)
+    if map_name is not None and not needs_map:
+        fail(f"--map: only sparsemm reads a map, got {map_name!r} with {methods}", code=2)
+    info, settings = find_named_model(model, data_dir)
+    found = find_map_scores(settings, info, map_name) if needs_map else None
+    if needs_map and found is None:
+        fail(f"{model} has no map, which sparsemm needs; make one with: headmap score {model}")
+    quiet_libraries()
+    from headmap.evaluation.runner import evaluate_questions
+    from headmap.families.loading import load_model
+
+    with open_registry(data_dir) as database:
+        pixels = settings.max_image_pixels
+        asked = open_questions(dataset, marked, lambda name: _pages(name, settings, database), max_pixels=pixels)
+        marked = marked or get_metric(asked.metric)
+        count = take_questions(asked, dataset, marked, count=questions, seed=seed)
+        loaded = load_model(info, device=settings.device, dtype=settings.dtype)
+        with progress_bar("questions") as bar:
+            task = bar.add_task(f"Asking {info.name}", total=count)
+            rows = evaluate_questions(
+                loaded,
+                asked.questions(seed, 0, count),
+                cases,
+                found and found[2],
+                marked,
+                lambda done: bar.update(task, completed=done),
+                max_new_tokens=max_new_tokens or asked.max_new_tokens,
+                memory_bytes=settings.kv_memory_bytes,
+            )
+    if answers is not None:
+        lines = (json.dumps(row.to_json(), ensure_ascii=False) for row in rows)
+        answers.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    curve = make_curve(rows, marked, margin)
+    if plot is not None and form is not None:
+        from headmap.pictures.curve import draw_curve
+
+        plot.write_bytes(draw_curve(curve, info.name, dataset, form))
+    held = [(one, (point := curve.point(one.case)) is not None and point.within(one.margin)) for one in required]
+    passed = all(holds for _, holds in held)
+    if as_json:
+        print_json(
+            {
+                "model": info.name,
+                "map_id": found and found[0].id,
+                "dataset": dataset,
+                "metric": marked.name,
+                "margin": margin,
+                "points": curve.points,
+                "recommended": curve.recommended,
+                "required": [{**asdict(one.case), "within": one.margin, "holds": holds} for one, holds in held],
+                "passed": passed,
+            }
+        )
+    else:
+        _show(curve, marked.name, held)
+    if not passed:
+        raise typer.Exit(DIFFERS)
+
+
+def _show(curve: Curve, metric: str, held: list[tuple[_Required, bool]]) -> None:
+    screen = console()
+    screen.print(_table(curve))
+    screen.print(f"marked by {metric} over {curve.points[0].total} questions; intervals are 95 %")
+    if curve.recommended is None:
+        screen.print(f"recommended: none of these is sure to lose less than {curve.margin:g}; ask more questions")
+    else:
+        screen.print(f"recommended: {curve.recommended}, which loses less than {curve.margin:g} with 95 % confidence")
+    for one, holds in held:
+        screen.print(f"{'passed' if holds else 'FAILED'}: {one.case} within {one.margin:g}")
+
+
+def _table(curve: Curve) -> Table:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for name in ("method", "ratio", "right", "interval", "to full", "loss below", "p", "KiB kept", "ms a token"):
+        table.add_column(name, justify="left" if name == "method" else "right")
+    for point in curve.points:
+        low, high = point.interval
+        table.add_row(
+            point.method,
+            f"{point.ratio:g}",
+            f"{100 * point.right:.1f} %",
+            f"{100 * low:.1f} to {100 * high:.1f}",
+            f"{100 * point.difference_to_full:+.1f}",
+            f"{100 * point.loss_below:.1f}",
+            "-" if point.p_value is None else f"{point.p_value:.2g}",
+            f"{point.kept_bytes / 1024:,.0f}",
+            "-" if point.token_ms is None else f"{point.token_ms:.1f}",
+        )
+    return table
+
+
+def _words(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",") if word.strip()]
+
+
+def _numbers(text: str) -> list[float]:
+    try:
+        return [float(word) for word in _words(text)]
+    except ValueError:
+        fail(f"--ratios: must be numbers with commas between them, got {text!r}", code=2)
+
+
+def _requirement(text: str, cases: tuple[Case, ...]) -> _Required:
+    from headmap.evaluation.cases import Case
+    from headmap.evaluation.curve import check_margin
+
+    found = _REQUIREMENT.fullmatch(text)
+    try:
+        if found is None:
+            raise ValueError
+        case, margin = Case(found[1], float(found[2])), float(found[3])
+    except ValueError:
+        fail(f"--require: must read like 'sparsemm@0.2 within 0.01', got {text!r}", code=2)
+    check_margin(margin)
+    if case not in cases:
+        fail(f"--require: {case} is none of {', '.join(map(str, cases))}; add it to --methods or --ratios", code=2)
+    return _Required(case, margin)
+
+
+def _pages(name: str, settings: Settings, database: Database) -> PageSource:
+    """The pages of a named dataset, or of a folder, which stays as it is."""
+    from headmap.datasets.page_folder import PageFolder
+    from headmap.datasets.records import INDEX_FILE
+    from headmap.datasets.sources import BUILT_IN, StoredPages, open_dataset
+
+    folder = Path(name)
+    if name not in BUILT_IN and (folder / INDEX_FILE).is_file():
+        pages = PageFolder(folder, max_pixels=settings.max_image_pixels)
+        return StoredPages(pages.size, pages.page)
+    return open_dataset(name, settings, database=database)

@@ -1,0 +1,182 @@
+"""Public question sets in the parquet form that lmms-eval reads: DocVQA, ChartQA, TextVQA and OCRBench.
+
+The columns tell which set it is. As in lmms-eval a text is added that asks for a short answer, so that figures can be
+compared with its own. `image` is a struct of `bytes` and `path`, or the bytes themselves.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+from headmap.datasets.pictures import page_picture
+from headmap.datasets.sources import page_order
+from headmap.errors import DatasetUnavailable, InvalidDataset, InvalidParameter
+from headmap.evaluation.questions import SHORT_ANSWER_TOKENS, Question
+
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(/[\w.-]+)*")
+_PART = re.compile(r"-\d+-of-\d+$")
+
+
+@dataclass(frozen=True)
+class Schema:
+    """A public set: the columns that only it has, and how its questions are asked and marked.
+
+    `id`: the column that names a question, "" where only its row does. `answers`: the column of its right answers, a
+    text or a list of texts. `suffix`: what follows each question.
+    """
+
+    name: str
+    columns: frozenset[str]
+    id: str
+    answers: str
+    metric: str
+    suffix: str = "\nAnswer the question using a single word or phrase."
+    max_new_tokens: int = SHORT_ANSWER_TOKENS
+
+
+SCHEMAS = (
+    Schema("DocVQA", frozenset({"questionId", "question", "image", "answers"}), "questionId", "answers", "anls"),
+    Schema(
+        "TextVQA", frozenset({"question_id", "image_id", "question", "image", "answers"}), "question_id", "answers",
+        "vqa",
+    ),
+    Schema(
+        "ChartQA", frozenset({"type", "question", "image", "answer"}), "", "answer", "relaxed",
+        "\nAnswer the question with a single word.",
+    ),
+    Schema(
+        "OCRBench", frozenset({"dataset", "question_type", "question", "image", "answer"}), "", "answer", "contains",
+        "", 128,
+    ),
+)  # fmt: skip
+"""Columns as lmms-lab/DocVQA, lmms-lab/textvqa, lmms-lab/ChartQA and echo840/OCRBench on the Hub have them."""
+
+
+def find_public_files(place: str) -> list[Path] | None:
+    """The parquet files at `place`, by name; None where there are none and `place` is no set's.
+
+    `place`: a file, a folder, or OWNER/NAME[/PART] of the local Hub cache, PART being the start of the files' paths:
+    `lmms-lab/DocVQA/DocVQA/validation`.
+    """
+    local = Path(place).expanduser()
+    if local.is_file() and local.suffix == ".parquet":
+        return [local]
+    if local.is_dir():
+        return sorted(local.rglob("*.parquet")) or None
+    if not _HUB_ID.fullmatch(place):
+        return None
+    owner, name, *part = place.split("/")
+    snapshot = _cached(f"{owner}/{name}")
+    start = "/".join(part)
+    found = [file for file in sorted(snapshot.rglob("*.parquet")) if str(file.relative_to(snapshot)).startswith(start)]
+    if not found:
+        raise InvalidParameter(f"dataset: {owner}/{name} has no parquet files at {start!r} here", param="dataset")
+    return found
+
+
+def open_public_set(place: str, files: Sequence[Path], *, max_pixels: int) -> PublicSet:
+    """The set in these files.
+
+    Raises InvalidParameter for the files of several splits, InvalidDataset for files of none of the schemas, and
+    DatasetUnavailable without pyarrow.
+    """
+    splits = sorted({str(file.parent / _PART.sub("", file.stem)) for file in files})
+    if len(splits) > 1:
+        names = ", ".join(Path(split).name for split in splits)
+        raise InvalidParameter(f"dataset: {place!r} has several splits, name one of them: {names}", param="dataset")
+    return PublicSet(files, max_pixels=max_pixels)
+
+
+class PublicSet:
+    """The questions in rows of parquet files of one schema. Holds one row group, the one of the last question."""
+
+    def __init__(self, files: Sequence[Path], *, max_pixels: int) -> None:
+        readers = [(file, _reader(file)) for file in files]
+        self.schema = _schema(files[0], readers[0][1].schema_arrow.names)
+        self.metric, self.max_new_tokens = self.schema.metric, self.schema.max_new_tokens
+        self._max_pixels = max_pixels
+        self._columns = [*{"question", "image", self.schema.answers, *([self.schema.id] if self.schema.id else [])}]
+        self._groups: list[tuple[Path, Any, int]] = []
+        counts: list[int] = []
+        for file, reader in readers:
+            if missing := self.schema.columns - set(reader.schema_arrow.names):
+                raise InvalidDataset(f"{file.name}: column {min(missing)!r} is missing", param="dataset")
+            for group in range(reader.metadata.num_row_groups):
+                self._groups.append((file, reader, group))
+                counts.append(reader.metadata.row_group(group).num_rows)
+        self._ends = list(accumulate(counts))
+        self._held: tuple[int, list[dict[str, Any]]] = (-1, [])
+
+    @property
+    def size(self) -> int:
+        return self._ends[-1] if self._ends else 0
+
+    def questions(self, seed: int, first: int, count: int) -> Iterator[Question]:
+        order = page_order(self.size, seed)
+        return (self._question(order[index]) for index in range(first, min(first + count, self.size)))
+
+    def _question(self, row: int) -> Question:
+        group = bisect_right(self._ends, row)
+        file, reader, number = self._groups[group]
+        if self._held[0] != group:
+            self._held = (group, reader.read_row_group(number, columns=self._columns).to_pylist())
+        values = self._held[1][row - (self._ends[group] - len(self._held[1]))]
+        where, schema = f"{file.name}, row {row}", self.schema
+        text = values["question"]
+        if not isinstance(text, str) or not text.strip():
+            raise InvalidDataset(f"{where}: column 'question' must be a text, not {text!r:.80}", param="dataset")
+        image = values["image"]
+        data = image.get("bytes") if isinstance(image, dict) else image
+        if not isinstance(data, bytes):
+            raise InvalidDataset(f"{where}: column 'image' must hold the picture's bytes", param="dataset")
+        picture = page_picture(data, f"{where}: column 'image'", max_pixels=self._max_pixels)
+        answers = _answers(values[schema.answers], f"{where}: column {schema.answers!r}")
+        return Question(str(values.get(schema.id, row)), f"{text}{schema.suffix}", (picture,), answers)
+
+
+def _answers(value: Any, where: str) -> tuple[str, ...]:
+    answers = [value] if isinstance(value, str) else value
+    if not isinstance(answers, list) or not answers or not all(isinstance(one, str) for one in answers):
+        raise InvalidDataset(f"{where} must hold right answers, not {value!r:.80}", param="dataset")
+    return tuple(answers)
+
+
+def _schema(file: Path, columns: Sequence[str]) -> Schema:
+    for schema in SCHEMAS:
+        if schema.columns <= set(columns):
+            return schema
+    raise InvalidDataset(
+        f"{file.name}: has the columns of none of {', '.join(one.name for one in SCHEMAS)}: {', '.join(columns)}",
+        param="dataset",
+    )
+
+
+def _reader(file: Path) -> Any:
+    """A pyarrow ParquetFile."""
+    try:
+        import pyarrow
+        from pyarrow import parquet
+    except ImportError as error:
+        raise DatasetUnavailable("dataset: parquet files need pyarrow, which is not here", param="dataset") from error
+    try:
+        return parquet.ParquetFile(file)
+    except (OSError, pyarrow.ArrowException) as error:
+        raise InvalidDataset(f"{file.name}: no readable parquet file ({error})", param="dataset") from error
+
+
+def _cached(repo: str) -> Path:
+    """The newest snapshot of a dataset in the local Hub cache; nothing is fetched."""
+    try:
+        from huggingface_hub import snapshot_download
+
+        return Path(snapshot_download(repo, repo_type="dataset", local_files_only=True))
+    except ImportError as error:
+        raise DatasetUnavailable("dataset: the Hub cache needs huggingface_hub, which is not here") from error
+    except Exception as error:  # of several kinds: the cache does not have it
+        raise DatasetUnavailable(f"dataset: {repo!r} is not in the local Hub cache", param="dataset") from error

@@ -1,0 +1,81 @@
+"""Questions with known answers: those of pages, or of the public sets in `headmap.evaluation.public_sets`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import count as numbers
+from itertools import islice
+from typing import Protocol
+
+from PIL import Image
+
+from headmap.datasets.sources import PageSource
+from headmap.scoring.pages import TRANSCRIBE_PROMPT, Page
+
+SHORT_ANSWER_TOKENS = 32
+TRANSCRIPTION_TOKENS = 1024
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question about pictures (RGB, in order), with all its right answers. `id` is unique in its set."""
+
+    id: str
+    text: str
+    pictures: tuple[Image.Image, ...]
+    answers: tuple[str, ...]
+
+
+class QuestionSet(Protocol):
+    """A dataset's questions, opened one after the other."""
+
+    metric: str
+    """The name of the metric that these questions are known to be marked with."""
+    max_new_tokens: int
+    """Most tokens of an answer, where the caller sets no bound."""
+
+    @property
+    def size(self) -> int | None:
+        """How many questions there are; None where that is not known before they are opened."""
+        ...
+
+    def questions(self, seed: int, first: int, count: int) -> Iterator[Question]:
+        """Questions `first` to `first + count - 1` of the series `seed`, fewer where the set ends before.
+
+        The same range has the same questions on every machine. Raises InvalidDataset, naming the place and the field.
+        """
+        ...
+
+
+class PageQuestions:
+    """The questions of a dataset's pages, in the order of the pages; with `transcribe`, one to read each whole page.
+
+    Opens the pages before the first question too, since only they tell how many questions they have.
+    """
+
+    def __init__(self, pages: PageSource, *, transcribe: bool = False) -> None:
+        self._pages = pages
+        self._transcribe = transcribe
+        self.metric = "cer" if transcribe else "exact"
+        self.max_new_tokens = TRANSCRIPTION_TOKENS if transcribe else SHORT_ANSWER_TOKENS
+
+    @property
+    def size(self) -> int | None:
+        return self._pages.size if self._transcribe else None
+
+    def questions(self, seed: int, first: int, count: int) -> Iterator[Question]:
+        return islice(self._all(seed), first, first + count)
+
+    def _all(self, seed: int) -> Iterator[Question]:
+        """Without end for pages that are made on request."""
+        for number in numbers() if self._pages.size is None else range(self._pages.size):
+            for page in self._pages.pages(seed, number, 1):
+                yield from self._of(number, page)
+
+    def _of(self, number: int, page: Page) -> Iterator[Question]:
+        if self._transcribe:
+            yield Question(f"{number}", TRANSCRIBE_PROMPT, (page.image,), (page.text,))
+            return
+        for place, one in enumerate(page.questions):
+            yield Question(f"{number}-{place}", one.question, (page.image,), (one.answer,))
