@@ -19,26 +19,17 @@ RUN groupadd --gid 10001 headmap \
  && chown -R headmap:headmap /models /uploads
 WORKDIR /app
 
-# What pyproject.toml asks for, as requirement files: the layers below change with these, not with other settings.
-FROM base AS requirements
-COPY pyproject.toml /requirements/
-RUN python -c "import pathlib, tomllib; \
-folder = pathlib.Path('/requirements'); \
-project = tomllib.loads((folder / 'pyproject.toml').read_text())['project']; \
-(folder / 'api.txt').write_text('\n'.join(project['dependencies'])); \
-[(folder / f'{extra}.txt').write_text('\n'.join(project['optional-dependencies'][extra])) for extra in ('model', 'docs')]"
-
 FROM base AS api-dependencies
 RUN python -m venv /opt/headmap
-COPY --from=requirements /requirements/api.txt /requirements/
-RUN pip install --no-cache-dir --disable-pip-version-check -r /requirements/api.txt
+COPY requirements/api.txt /requirements/
+RUN pip install --no-cache-dir --disable-pip-version-check --no-deps --require-hashes -r /requirements/api.txt
 
 FROM api-dependencies AS model-dependencies
 ARG TORCH=torch==2.13.0
 ARG TORCH_INDEX=
 RUN pip install --no-cache-dir --disable-pip-version-check ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} "$TORCH"
-COPY --from=requirements /requirements/model.txt /requirements/
-RUN pip install --no-cache-dir --disable-pip-version-check "$TORCH" -r /requirements/model.txt
+COPY requirements/model.txt /requirements/
+RUN pip install --no-cache-dir --disable-pip-version-check --no-deps --require-hashes -r /requirements/model.txt
 
 # Owned by root and readable by all, whatever the modes in the checkout are.
 FROM base AS source
@@ -48,9 +39,9 @@ COPY services /app/services
 RUN chmod -R a+rX /app && python -m compileall -q /app
 
 # The documentation as web pages, which the dashboard shows at /guide/.
-FROM base AS guide
-COPY --from=requirements /requirements/docs.txt /requirements/
-RUN pip install --no-cache-dir --disable-pip-version-check -r /requirements/docs.txt
+FROM api-dependencies AS guide
+COPY requirements/docs.txt /requirements/
+RUN pip install --no-cache-dir --disable-pip-version-check --no-deps --require-hashes -r /requirements/docs.txt
 COPY LICENSE mkdocs.yml *.md /app/
 COPY docs /app/docs
 COPY --from=source /app /app

@@ -15,8 +15,14 @@ SEED ?= 0
 # Threads that spin while they wait make torch many times slower wherever two processes share the cores.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-VENV := .venv
+VENV ?= .venv
 BIN := $(VENV)/bin
+PIP = $(BIN)/python -m pip install --disable-pip-version-check
+INSTALL_TORCH = $(PIP) $(if $(TORCH_INDEX),--index-url '$(TORCH_INDEX)') '$(TORCH)'
+# What requirements/NAME.txt holds beside the base: names of extras, with commas between them
+LOCKS := api: model:model dev:model,dev docs:docs ui:ui
+# Set: the newest releases that pyproject.toml allows, not those of requirements/
+LATEST ?=
 STAMP := $(VENV)/.headmap-installed
 SITE_STAMP := $(VENV)/.headmap-site
 # What ruff looks at; mypy knows its own from pyproject.toml
@@ -26,17 +32,20 @@ CHECKED := shared services tests migrations benchmarks tools
 TESTERS ?= 2
 PYTEST := $(BIN)/pytest -q -n $(TESTERS) --dist loadfile
 
-.PHONY: help setup demo up bench test test-fast test-slow test-integration test-clients test-compose test-ui chaos lint format site clean
+.PHONY: help setup lock demo up bench test test-fast test-slow test-integration test-latest test-clients test-compose test-ui chaos attack lint format site clean
 
 help:
-	@echo 'make setup    .venv with everything in it (PYTHON=, TORCH=, TORCH_INDEX= choose)'
+	@echo 'make setup    .venv with the releases of requirements/ in it (PYTHON=, TORCH=, TORCH_INDEX= choose)'
+	@echo 'make lock     write requirements/ again, with the newest releases that pyproject.toml allows'
 	@echo 'make demo     profile the bundled model and ask it with less and less of its cache; about five minutes'
 	@echo 'make up       the whole cluster on one port (PORT=8000)'
 	@echo 'make bench    every benchmark in its short form, under 15 minutes; results in bench-out/'
 	@echo 'make test     all tests: fast ones, slow ones, then those with real PostgreSQL and Redis'
+	@echo 'make test-latest    all tests with the newest releases that pyproject.toml allows, in .venv-latest'
 	@echo 'make test-clients   openai, litellm, langchain, huggingface_hub, locust and fuzzers, each in an environment of its own'
 	@echo 'make test-compose   docker-compose.yml brought up, driven through its gateway, disturbed; about ten minutes'
 	@echo 'make chaos    scoring jobs under 55 faults (FAULTS=, SEED=): workers killed, servers crashed; three minutes'
+	@echo 'make attack   live services under hostile requests: health, memory, answers (SEED=); five minutes'
 	@echo 'make test-ui   the dashboard in a real Chromium; pictures of every page in ui-out/; about five minutes'
 	@echo 'make lint     ruff, mypy and the prose of README and docs;  make format lets ruff put code right'
 	@echo 'make site     the documentation as web pages, in site/; they can be read without a server'
@@ -54,15 +63,34 @@ endef
 
 setup: $(STAMP)
 
-$(STAMP): pyproject.toml
+$(STAMP): pyproject.toml requirements/dev.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo '$(PYTHON) is older than 3.11; name a newer one: make setup PYTHON=python3.12' >&2; exit 1; }
 	@test -x $(BIN)/python || { echo 'Making $(VENV)'; $(PYTHON) -m venv $(VENV); }
 	@$(BIN)/python -c 'import torch' 2>/dev/null || bash -c '$(ANNOUNCE_TORCH)'
-	@$(BIN)/python -m pip install --disable-pip-version-check $(if $(TORCH_INDEX),--index-url '$(TORCH_INDEX)') '$(TORCH)'
-	@echo 'Installing the rest: about a minute'
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[model,dev]'
+ifeq ($(LATEST),)
+	@echo 'Installing all but torch: one to three minutes'
+	@$(PIP) --quiet --no-deps --require-hashes -r requirements/dev.txt
+	@$(INSTALL_TORCH)
+	@$(PIP) --quiet --no-deps --no-build-isolation -e .
+else
+	@$(INSTALL_TORCH)
+	@$(PIP) --quiet --upgrade -e '.[model,dev]'
+endif
 	@touch $@
+
+# All lists come from one resolution, so they agree. torch stays out, with the CUDA libraries that it brings along:
+# TORCH and TORCH_INDEX choose its build. So does triton, whose release follows torch's, except for the tests.
+lock: setup
+	@$(PIP) --quiet 'uv>=0.11,<1'
+	@compile() { $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate "$$@" pyproject.toml; }; \
+	compile --all-extras --constraints <(echo '$(TORCH)') > $(VENV)/everything.txt; \
+	for lock in $(LOCKS); do \
+	  name=$${lock%%:*}; extras=$${lock#*:}; apart='torch|nvidia-.*|cuda-.*'; [ $$name = dev ] || apart="$$apart|triton"; \
+	  { echo '# Made by `make lock`.'; \
+	    compile --generate-hashes --constraints $(VENV)/everything.txt $${extras:+--extra $${extras//,/ --extra }} \
+	      | awk -v apart="^($$apart)==" '/^[a-z]/ {kept = $$0 !~ apart} kept'; } > requirements/$$name.txt; \
+	done
 
 demo: setup
 	@$(BIN)/python -m services.cli.demo
@@ -85,6 +113,9 @@ test-slow: test-fast
 test-integration: test-slow
 	$(PYTEST) -m integration
 
+test-latest:
+	@$(MAKE) VENV=.venv-latest LATEST=yes test
+
 # CLIENTS="openai fuzz" takes only those
 test-clients: setup
 	@PYTHONPATH=shared:. HEADMAP_CLIENT_REPORTS=$${HEADMAP_CLIENT_REPORTS:-$(CURDIR)/bench-out} $(BIN)/python -m tests.clients $(CLIENTS)
@@ -95,8 +126,11 @@ test-compose: setup
 chaos: setup
 	$(BIN)/python -m tests.integration.chaos --faults $(FAULTS) --seed $(SEED)
 
+attack: setup
+	PYTHONPATH=shared:. $(BIN)/python -m tests.attack --seed $(SEED)
+
 test-ui: setup
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[ui]'
+	@$(PIP) --quiet --no-deps --require-hashes -r requirements/ui.txt
 	$(BIN)/pytest -q -m ui tests/ui
 
 lint: setup
@@ -109,8 +143,8 @@ format: setup
 	$(BIN)/ruff check --fix $(CHECKED)
 	$(BIN)/ruff format $(CHECKED)
 
-$(SITE_STAMP): $(STAMP)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[docs]'
+$(SITE_STAMP): $(STAMP) requirements/docs.txt
+	@$(PIP) --quiet --no-deps --require-hashes -r requirements/docs.txt
 	@touch $@
 
 site: $(SITE_STAMP)

@@ -1,8 +1,8 @@
-"""Fetch the models of HEADMAP_MODELS that are not here from the Hub into its cache: `python -m services.fetch`.
+"""Fetches missing models of HEADMAP_MODELS from the Hub into its cache: `python -m services.fetch`.
 
-It runs once before the processes that load models start, and does nothing where all models are here. HF_TOKEN opens
-gated models. Only JSON, templates, tokenizers and safetensors are fetched: nothing that could run, unless
-HEADMAP_TRUST_REMOTE_CODE names the model.
+It runs once, before the processes that load models start. It does nothing if no model is missing. HF_TOKEN opens gated
+models. It fetches only JSON, templates, tokenizers and safetensors. It fetches code only if HEADMAP_TRUST_REMOTE_CODE
+names the model.
 """
 
 from __future__ import annotations

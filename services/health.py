@@ -1,4 +1,4 @@
-"""A container's health check: `python -m services.health URL` ends with 0 where URL answers 200."""
+"""A container's health check: `python -m services.health URL` ends with 0 if URL answers 200."""
 
 from __future__ import annotations
 

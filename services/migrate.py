@@ -1,6 +1,6 @@
-"""Migrate the registry and file the bundled map in it: `python -m services.migrate`.
+"""Migrates the registry and files the bundled map in it: `python -m services.migrate`.
 
-Or migrate to another revision, and file nothing: `python -m services.migrate base`.
+`python -m services.migrate base` migrates to another revision, and files nothing.
 """
 
 from __future__ import annotations
@@ -21,6 +21,12 @@ from headmap.settings import load_settings
 
 logger = logging.getLogger("headmap.migrate")
 
+REFUSED = "password authentication failed"
+ADVICE = (
+    "PostgreSQL keeps the password of its first start. If POSTGRES_PASSWORD came into .env later, take it out, or give "
+    "PostgreSQL the same one: `docker compose exec postgres psql -U headmap -c '\\password'`; then `docker compose up`"
+)
+
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
@@ -39,6 +45,8 @@ def main(argv: list[str] | None = None) -> int:
             logger.info("the registry stands at %s", current_revision(connection))
     except (RegistryUnavailable, OperationalError, CommandError) as error:
         logger.error("%s", error)
+        if REFUSED in str(error):
+            logger.error("%s", ADVICE)
         return 1
     return 0
 

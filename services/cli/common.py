@@ -85,7 +85,7 @@ def fail(message: str, code: int = 1) -> NoReturn:
 
 
 def load_settings(data_dir: Path | None = None, models: list[str] | None = None) -> Settings:
-    """HEADMAP_* settings, with what the command line says instead; wrong ones end the command with exit code 2."""
+    """HEADMAP_* settings; options of the command line win. Wrong settings end the command with exit code 2."""
     from headmap.settings import load_settings as load
 
     given: dict[str, Any] = {}
@@ -127,17 +127,26 @@ def find_named_model(model: str, data_dir: Path | None) -> tuple[ModelInfo, Sett
 
 
 def console(*, stderr: bool = False) -> Console:
-    """Where it is no terminal, lines are as long as they are."""
+    """Wraps no lines unless it is a terminal."""
     from rich.console import Console
 
     out = Console(stderr=stderr, highlight=False, soft_wrap=True)
     return out if out.is_terminal else Console(stderr=stderr, highlight=False, soft_wrap=True, width=400)
 
 
-def progress_bar(unit: str, screen: Console | None = None) -> Progress:
-    """A bar on standard error, with counts, the time passed and the time left; a plain line where it is no terminal.
+def share_of_prompt(ratio: float | None) -> float | None:
+    """The callback of `--ratio`. Raises BadParameter for what is no share."""
+    if ratio is not None and 1 < ratio <= 100:
+        raise typer.BadParameter(f"{ratio:g} is above 1; a ratio is a share: {ratio / 100:g} for {ratio:g} %")
+    if ratio is not None and not 0 < ratio <= 1:
+        raise typer.BadParameter(f"{ratio:g} is not above 0 and at most 1; a ratio is a share: 0.2 for 20 %")
+    return ratio
 
-    On a `screen` that is given the bar goes when it is done, and there is none where that is no terminal.
+
+def progress_bar(unit: str, screen: Console | None = None) -> Progress:
+    """A bar on standard error, with counts, the time passed and the time left. Without a terminal, a plain line.
+
+    With a `screen` the bar disappears when it is done, and there is no bar if the screen is not a terminal.
     """
     from rich.progress import (
         BarColumn,
@@ -182,7 +191,7 @@ def waiting(text: str, screen: Console) -> Progress:
 
 
 def quiet_libraries() -> None:
-    """Call it before torch is imported: no bars and notes of the libraries between ours, no threads that spin."""
+    """Silence the libraries, and let threads sleep while they wait. Call it before torch is imported."""
     import os
 
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

@@ -1,7 +1,7 @@
-"""`make demo`: the whole path in some minutes. Profile the bundled model over HTTP, then ask it with less of its cache.
+"""`make demo`: the whole path in minutes. Profile the bundled model over HTTP, then ask it with less of its cache.
 
-Everything it writes is under `demo-out/`. Exit code 0 only if every step worked: the cluster came up, the job
-succeeded, every question was answered, no request kept more than it asked for, and with the whole cache every answer
+Everything it writes is under `demo-out/`. Exit code 0 means that every step worked. The cluster came up, the job
+succeeded, and every question was answered. No request kept more than it asked for. With the whole cache every answer
 was right.
 """
 
@@ -248,7 +248,7 @@ def _run(out: Console, settings: Settings) -> list[str]:
 
 
 def next_command(settings: Settings) -> list[str]:
-    """What goes on with the demo's own map: the same cluster, to stay, opened in the browser."""
+    """The command that starts the same cluster again, with the demo's map, and opens it in the browser."""
     program = Path(sys.executable).parent / "headmap"
     shown = program.relative_to(Path.cwd()) if program.is_relative_to(Path.cwd()) else program
     return [str(shown), "up", "--data-dir", os.path.relpath(settings.data_dir), "--open"]

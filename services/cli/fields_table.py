@@ -1,4 +1,4 @@
-"""The tables of docs/serving.md of what becomes of each field: `python -m services.cli.fields_table` rewrites them.
+"""The tables of fields in docs/serving.md: `python -m services.cli.fields_table` rewrites them.
 
 They are made from the classes that requests are checked against.
 """

@@ -19,6 +19,7 @@ from services.cli.commands import (
     maps,
     models,
     pages,
+    policies,
     score,
     show_head,
     sizing,
@@ -79,6 +80,7 @@ maps.app.command("note")(aliases.note)
 maps.app.command("delete")(aliases.delete)
 app.add_typer(maps.app, name="maps")
 app.command("show-head")(show_head.show_head)
+app.add_typer(policies.app, name="policies")
 app.add_typer(keys.app, name="keys")
 app.add_typer(datasets.app, name="datasets")
 app.command("pages")(pages.pages)

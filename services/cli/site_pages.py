@@ -1,6 +1,6 @@
 """A hook of MkDocs: makes the pages of the repository, as GitHub shows them, into pages of the site.
 
-CONTRIBUTING, CHANGELOG and SECURITY lie beside docs/ in the repository and among its pages on the site.
+CONTRIBUTING, CHANGELOG and SECURITY are beside docs/ in the repository. On the site they are pages like the others.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
 
 
 def site_markdown(text: str, name: str) -> str:
-    """The Markdown of page `name` (its path on the site) as the site's builder takes it.
+    """The Markdown of page `name` (its path on the site) in the form that the site's builder reads.
 
-    Links to pages are those of the site, with the page's title in place of its file's name; links to other files of the
-    repository become their paths. Each mark `<!-- reference: headmap.NAME -->` becomes what that name's docstrings say.
+    Links to pages lead to the site, and show the page's title in place of its file's name. Links to other files of the
+    repository become paths. Each mark `<!-- reference: headmap.NAME -->` becomes the docstrings of that name.
     """
     folder = ROOT if name in ROOT_PAGES else (ROOT / "docs" / name).parent
 

@@ -58,9 +58,9 @@ def create_app(
 
 
 class DashboardMiddleware:
-    """Lets `dashboard` answer `/`, `/docs` and all under /dashboard and /guide, before anything asks for a key.
+    """Lets `dashboard` answer `/`, `/docs` and all paths under /dashboard and /guide, before anything asks for a key.
 
-    What is posted to `/` is a generation.
+    A POST to `/` is a generation.
     """
 
     def __init__(self, app: ASGIApp, dashboard: FastAPI) -> None:

@@ -37,7 +37,7 @@ class Door:
     async def ask(self, key: SecretStr | None) -> None:
         """Either service knows the keys; one that is away leaves the question to the other.
 
-        Raises Unauthorized where they refuse the key, RateLimited where it is used more than it may, and Unavailable
+        Raises Unauthorized if they refuse the key, RateLimited where it is used more than it may, and Unavailable
         where no service answers.
         """
         for path in _PATHS:
@@ -49,7 +49,7 @@ class Door:
                 raise Unauthorized(
                     "a key is needed"
                     if key is None
-                    else "this key is not one of the server's; check it for missing characters"
+                    else "the server does not know this key; check it for missing characters"
                 )
             if answer.status_code == 429:
                 raise RateLimited("this key is used more than it may")

@@ -1,4 +1,4 @@
-"""The pages: each a file of pages/ in the frame that all share, with links that say where one is."""
+"""The pages: each is a file of pages/ in a shared frame, whose links mark the current page."""
 
 from __future__ import annotations
 

@@ -24,20 +24,22 @@ from services.dashboard.state import Key, State
 logger = logging.getLogger(__name__)
 
 _ALLOWED = re.compile(
-    r"(score|maps|datasets)(/.+)?|generate(_stream)?|(de)?tokenize|info|ping|version|health(/.+)?|v1/.+|"
+    r"(score|maps|policies|datasets)(/.+)?|generate(_stream)?|(de)?tokenize|info|ping|version|health(/.+)?|v1/.+|"
     r"((inference|scoring)/)?openapi\.json"
 )
-_ASKED = (b"accept", b"content-type", b"content-length", b"idempotency-key")
-_ANSWERED = ("content-type", "content-disposition", "location", "retry-after", "x-request-id")
+_ASKED = (b"accept", b"content-type", b"content-length", b"idempotency-key", b"if-match", b"if-none-match")
+_ANSWERED = ("content-type", "content-disposition", "location", "retry-after", "x-request-id", "etag")
 _LARGE = 1 << 16
 # An event stream pings every 15 s, and a map of a large model is read within seconds.
 _TIMEOUT = httpx.Timeout(120, connect=5)
 
 
 def our_page(x_requested_with: Annotated[str | None, Header()] = None) -> None:
-    """Other sites' pages cannot set this header without asking, and are not allowed to. Raises InvalidParameter."""
+    """Raises InvalidParameter without this header, which other sites' pages cannot set unless CORS allows it."""
     if x_requested_with != "headmap":
-        raise InvalidParameter("X-Requested-With: calls of the dashboard's own pages only", param="X-Requested-With")
+        raise InvalidParameter(
+            "X-Requested-With: must be headmap; only the dashboard's own pages may call", param="X-Requested-With"
+        )
 
 
 OurPage = Depends(our_page)
@@ -106,7 +108,7 @@ class _Relayed(StreamingResponse):
 
 
 async def _body(answer: httpx.Response) -> AsyncIterator[bytes]:
-    """The bytes. A stream of events that breaks off ends with an error event, so that every stream ends."""
+    """The bytes. A stream of events that breaks off gets an error event as its end, so that every stream ends."""
     try:
         async for chunk in answer.aiter_raw():
             yield chunk

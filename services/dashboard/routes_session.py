@@ -1,4 +1,4 @@
-"""The key: asked for once, checked against the services, held on this side."""
+"""The key: the browser sends it once, the services check it, and this process keeps it."""
 
 from __future__ import annotations
 

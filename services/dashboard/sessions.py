@@ -1,4 +1,4 @@
-"""API keys by session. They are held in this process's memory alone; the browser holds a random id."""
+"""API keys by session. Only this process's memory holds them; the browser holds a random id."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class _Session:
 
 
 class Sessions:
-    """Sessions end when unused for `idle_seconds`; above `most` sessions, the one unused longest is dropped."""
+    """Keeps at most `most` sessions and drops the one unused longest. Sessions end after `idle_seconds` without use."""
 
     def __init__(
         self,

@@ -15,8 +15,8 @@ from services.dashboard.sessions import SESSION_COOKIE, Sessions
 
 @dataclass(frozen=True)
 class Addresses:
-    """Where the services are. `api`: one URL that takes every call. `services`: URLs that are asked how they are; a
-    host with several addresses stands for as many replicas.
+    """Where the services are. `api`: one URL that takes every call. `services`: the URLs whose status is shown; a
+    host with several addresses has as many replicas.
     """
 
     api: str

@@ -1,4 +1,4 @@
-"""Files that a browser asks for again each time, and gets only when they have changed."""
+"""Files that a browser checks on each use, and downloads only when they have changed."""
 
 from __future__ import annotations
 

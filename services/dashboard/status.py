@@ -1,4 +1,4 @@
-"""How every replica of every service is: its readiness, and what its metrics say, in one document."""
+"""The status of every replica of every service in one document: its readiness and its metrics."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class StatusBody(BaseModel):
 
 @router.get("/status")
 async def status(state: State, key: Key) -> StatusBody:
-    """Raises Unauthorized where metrics need a key that this session does not have."""
+    """Raises Unauthorized if metrics need a key that this session does not have."""
     found = await asyncio.gather(*(_replicas(state.client, url, key) for url in state.addresses.services))
     return StatusBody(replicas=[replica for replicas in found for replica in replicas])
 
@@ -131,7 +131,7 @@ _FIELDS = {
 
 
 def read_metrics(text: str) -> tuple[list[ModelLoad], dict[str, int] | None]:
-    """Prometheus' text to the load of each model and the jobs by state, None where it does not tell them.
+    """The load of each model and the jobs by state, from Prometheus' text; None if the text has no jobs.
 
     Series that differ in further labels (method, code) are added up.
     """

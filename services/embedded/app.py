@@ -34,9 +34,9 @@ def create_app(
     broker: Broker | None = None,
     url: str | None = None,
 ) -> FastAPI:
-    """Both services, and the dashboard where `url` says at which address they are.
+    """Both services, and the dashboard if `url` gives their address.
 
-    The registry must be migrated. `open_model`, `fetcher` and `broker` stand in for the real things in tests.
+    The registry must be migrated. `open_model`, `fetcher` and `broker` replace the real ones in tests.
     """
     dashboard = None if url is None else create_dashboard(settings, Addresses(url, (url,)))
 
@@ -75,7 +75,7 @@ def create_app(
 
 
 def checks(request: Request) -> Checks:
-    """Readiness of both. Without the registry scoring stops and serving goes on, so the whole is degraded."""
+    """Readiness of both. Without the registry, scoring stops and serving goes on, so the cluster is degraded."""
     database = request.app.state.scoring.database
 
     def registry() -> Check:

@@ -1,4 +1,4 @@
-"""Children that do not outlive their parent: a pipe whose other end only the parent holds, as their standard input."""
+"""Children that end with their parent: their standard input is a pipe whose other end only the parent holds."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import time
 def hold_lifeline(grace_seconds: float) -> None:
     """End this process when its standard input is closed, which also happens when the parent is killed.
 
-    First by SIGTERM, as the parent would, and after `grace_seconds` for certain.
+    It sends SIGTERM first, as the parent would, and kills after `grace_seconds`.
     """
     threading.Thread(target=_watch, args=(grace_seconds,), name="lifeline", daemon=True).start()
 

@@ -8,5 +8,5 @@ from headmap.settings import Settings
 
 
 def metrics_folder(settings: Settings) -> Path:
-    """Under the data directory; emptied when the cluster starts."""
+    """The folder, in the data directory. It is emptied when the cluster starts."""
     return settings.data_dir / "metrics"

@@ -1,4 +1,4 @@
-"""One process of the embedded cluster: started, looked at, started again, ended; its log."""
+"""One process of the embedded cluster: start, check, restart, end, and its log."""
 
 from __future__ import annotations
 
@@ -64,9 +64,9 @@ class Process:
                 os.truncate(self.log, 0)
 
     def start_again(self) -> str | None:
-        """Check whether it ended, and start it again after a wait, which doubles each time until it runs for long.
+        """Start it again if it ended, after a wait that doubles each time until it runs for long.
 
-        Returns a line to tell, once for each end.
+        Returns a line for the user, once for each end.
         """
         now = time.monotonic()
         if self.code is None:
@@ -81,7 +81,7 @@ class Process:
         return None
 
     def give_up_on(self, well: bool, seconds: float) -> None:
-        """Kill it where it runs and has not been `well` for so long; the next `start_again` tells so."""
+        """Kill it if it runs but was not `well` for that long. The next `start_again` says so."""
         now = time.monotonic()
         if well:
             self._well_at = now
@@ -92,7 +92,7 @@ class Process:
 
     @property
     def stopped(self) -> bool:
-        """Whether a signal holds it, as SIGSTOP does. False where the system cannot tell."""
+        """Whether a signal such as SIGSTOP holds it. False if the system cannot tell."""
         if self._child is None or self.code is not None or not hasattr(os, "waitid"):
             return False
         look = os.WSTOPPED | os.WNOHANG | os.WNOWAIT
@@ -125,7 +125,7 @@ class Process:
             self._child.terminate()
 
     def end(self) -> None:
-        """Kill it where it still runs."""
+        """Kill it if it still runs."""
         if self._child is None:
             return
         self._child.kill()

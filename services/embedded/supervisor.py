@@ -1,10 +1,10 @@
-"""Start the cluster's processes, watch over them, end them.
+"""Starts the cluster's processes, watches them, and ends them.
 
-One web process (scoring and inference behind one port) and one scoring worker. Either is started again when it ends,
-after a longer wait each time, and one that lives and does not answer is ended first. Only a web process that never
-served ends the cluster, since another start would fail too. The socket stays open here, so clients that come between
-two web processes wait for the next one. Nothing outlives the supervisor for long, however it ends, and what does holds
-the data directory's lock, so that no second cluster starts beside it.
+There is one web process (scoring and inference behind one port) and one scoring worker. Each is started again when it
+ends, after a longer wait each time. One that lives but does not answer is ended first. A web process that never served
+ends the cluster, because another start would fail too. The socket stays open here, so clients that come between two web
+processes wait for the next one. Children end soon after the supervisor, however it ends. Until then they hold the lock
+of the data directory, so no second cluster starts beside them.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class ClusterError(HeadmapError):
 
 @dataclass(frozen=True)
 class Notices:
-    """What the supervisor tells while it runs; each is called with a line or a URL."""
+    """The supervisor's messages while it runs. Each is called with a line or a URL."""
 
     ready: Callable[[str], None]
     trouble: Callable[[str], None]
@@ -67,9 +67,9 @@ class Supervisor:
         hurry: Callable[[], bool] = lambda: False,
         hang_seconds: float = 30.0,
     ) -> None:
-        """`hurry()` is called while it ends: once true, remaining processes are killed.
+        """While the cluster ends, `hurry()` is asked again and again; once true, the other processes are killed.
 
-        A process that is stopped, or has served and does not answer any more, is replaced after `hang_seconds`.
+        A process that is stopped, or no longer answers, is replaced after `hang_seconds`.
         """
         self.settings = settings
         self._hurry = hurry
@@ -111,13 +111,13 @@ class Supervisor:
         self.stop()
 
     def watch(self, until: Callable[[], bool]) -> None:
-        """Keep the cluster running until `until()` holds. Raises ClusterError for a web process that cannot start."""
+        """Keep the cluster running until `until()` is true. Raises ClusterError if the web process cannot start."""
         while not until():
             self.check()
             time.sleep(_TICK_SECONDS)
 
     def check(self) -> None:
-        """Look once: announce a web process that answers, start again what ended. Raises ClusterError as `watch`."""
+        """Announce a web process that answers, and restart ended processes. Raises ClusterError as `watch` does."""
         web, worker = self._web, self._worker
         if web is None or worker is None:
             raise ClusterError("the cluster has not been started")
@@ -144,7 +144,7 @@ class Supervisor:
         self._probe_at = time.monotonic() + min(_PROBE_SECONDS, self._hang_seconds / 3)
 
     def stop(self) -> None:
-        """End everything, running requests first; takes no longer than they are given, and less in a hurry."""
+        """End everything: let running requests finish within their time, or less in a hurry, then end the processes."""
         processes = [process for process in (self._web, self._worker) if process is not None]
         for process in processes:
             process.terminate()
@@ -174,7 +174,7 @@ class Supervisor:
 
 @contextmanager
 def stop_signals() -> Iterator[Callable[[], int]]:
-    """Yields a function that tells how many of SIGINT, SIGTERM and SIGHUP came; they do nothing else meanwhile."""
+    """Yields a function that counts SIGINT, SIGTERM and SIGHUP so far. Meanwhile these signals do nothing else."""
     came: list[int] = []
 
     def note(number: int, _frame: FrameType | None) -> None:
@@ -189,7 +189,7 @@ def stop_signals() -> Iterator[Callable[[], int]]:
 
 
 def _lock(data_dir: Path) -> IO[str]:
-    """Take the data directory for this cluster alone, for as long as the file stays open, here or in a child."""
+    """Lock the data directory for this cluster, for as long as this process or a child has the file open."""
     data_dir.mkdir(parents=True, exist_ok=True)
     file = (data_dir / "lock").open("w", encoding="utf-8")
     try:
@@ -197,7 +197,7 @@ def _lock(data_dir: Path) -> IO[str]:
     except OSError as error:
         file.close()
         raise ClusterError(
-            f"another cluster runs on {data_dir}, or its last requests do; stop it, or choose another --data-dir"
+            f"another cluster runs on {data_dir}, or finishes its last requests; stop it, or choose another --data-dir"
         ) from error
     return file
 

@@ -25,7 +25,7 @@ def main() -> int:
 
 
 def own_url(bound: socket.socket) -> str:
-    """Where this process reaches the socket itself: on loopback where it listens on every address."""
+    """The URL of the socket for this process itself: on loopback if it listens on every address."""
     host, port = bound.getsockname()[:2]
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  called, not bound
     return f"http://{f'[{host}]' if ':' in host else host}:{port}"

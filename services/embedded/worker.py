@@ -1,4 +1,4 @@
-"""The scoring worker of the embedded cluster: one process, gentle to the serving one beside it."""
+"""The scoring worker of the embedded cluster: one process with a lower priority than the serving one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What HTTP asks of a model: the routes of all dialects bring their bodies into this one form."""
+"""A request over HTTP: the routes of all dialects turn their bodies into this one form."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from headmap.kvcache.plan import KVRequest
 from services.inference.intake.conversation import Conversation
+from services.inference.policies import ServedPolicy
 
 SAMPLING = (
     "temperature",
@@ -45,20 +46,21 @@ class FieldNames:
 
 @dataclass(frozen=True, kw_only=True)
 class AskedRequest:
-    """A request as it was asked, nothing settled yet; None means the server's default.
+    """A request before the server settles it; None means the server's default.
 
     prompt: a conversation, or text or token ids to go on from without the chat template. kv: what to keep of the cache.
-    map: id or alias of the map that sets the budgets. max_new_tokens: None is all that the context has room for.
-    do_sample: None samples when temperature, top_p, top_k or min_p is given. sampling: what else `SamplingParams`
-    takes. prompt_logprobs: tell the log probabilities of the prompt's tokens and of so many likeliest ones. session:
-    the conversation's name. caller: the name of the key that owns the session. watched: the answer tells which tokens
-    this layer and KV head keep.
+    map: id or alias of the map that sets the budgets. policy: the policy that says `kv` and `map`. max_new_tokens:
+    None is all that the context has room for. do_sample: None samples when temperature, top_p, top_k or min_p is given.
+    sampling: what else `SamplingParams` takes. prompt_logprobs: tell the log probabilities of the prompt's tokens and
+    of so many likeliest ones. session: the conversation's name. caller: the name of the key that owns the session.
+    watched: the answer tells which tokens this layer and KV head keep.
     """
 
     prompt: Conversation | str | tuple[int, ...]
     names: FieldNames
     kv: KVRequest | None = None
     map: str | None = None
+    policy: ServedPolicy | None = None
     max_new_tokens: int | None = None
     do_sample: bool | None = None
     sampling: Mapping[str, Any] = field(default_factory=dict)

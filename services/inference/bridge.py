@@ -13,12 +13,13 @@ from headmap.engine.messages import Cancelled, EngineRequest, Event, Failed, Fin
 from headmap.errors import HeadmapError
 from services.inference.maps import ServedMap
 from services.inference.metrics import InferenceMetrics
+from services.inference.policies import ServedPolicy
 from services.inference.served_model import ServedModel
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a generation gave: its result, and its tokens."""
+    """The outcome of a generation: its result, and its tokens."""
 
     generation: Generation
     finished: Finished
@@ -29,8 +30,8 @@ class Generation:
     """One request in an engine, counted in the metrics.
 
     `start` it, then take it as a `whole` or as a stream of `tokens`; leaving either early (a hang-up, a cancelled task)
-    cancels it in the engine. `map`: its scores set the budgets. `map_missing`: the requested method needs a map and the
-    model has none, so another method runs.
+    cancels it in the engine. `policy`: what said how much to keep. `map`: its scores set the budgets.
+    `map_missing`: the requested method needs a map and the model has none, so another method runs.
     """
 
     def __init__(
@@ -39,10 +40,12 @@ class Generation:
         request: EngineRequest,
         metrics: InferenceMetrics,
         *,
+        policy: ServedPolicy | None = None,
         map: ServedMap | None = None,
         map_missing: bool = False,
     ) -> None:
-        self.served, self.request, self.map, self.map_missing = served, request, map, map_missing
+        self.served, self.request, self.policy = served, request, policy
+        self.map, self.map_missing = map, map_missing
         self._metrics, self._model = metrics, served.info.name
         self._loop = asyncio.get_running_loop()
         # It never holds more than the answer, so a slow reader costs its own tokens and holds nobody up.
@@ -61,7 +64,7 @@ class Generation:
         return Generation(self.served, request, self._metrics, map=self.map, map_missing=self.map_missing)
 
     def start(self) -> None:
-        """Submit it. Raises what the engine refuses at once, so that a stream that cannot start is a plain error."""
+        """Submit it. Raises the engine's immediate refusals, so that a stream that cannot start is a plain error."""
         self._submitted = time.perf_counter()
         try:
             self.served.opened.engine.submit(self.request, self._on_event)
@@ -76,7 +79,7 @@ class Generation:
             self.served.opened.engine.cancel(self.request.id)
 
     async def whole(self) -> Answer:
-        """The result, once started. Raises what the engine fails with."""
+        """The result, once started. Raises the engine's error if it fails."""
         tokens: list[Token] = []
         async for event in self._events():
             if isinstance(event, Finished):
@@ -87,7 +90,7 @@ class Generation:
     async def tokens(self) -> AsyncGenerator[tuple[Token, Finished | None], None]:
         """Each token as it comes, once started; the last one brings the result and the text held back until the end.
 
-        An answer of no tokens has an empty one with its result.
+        An answer without tokens brings one empty token with its result.
         """
         last = Token(0, "")
         async for event in self._events():
@@ -100,7 +103,7 @@ class Generation:
                 yield event, None
 
     def ends(self, token: int) -> bool:
-        """Whether a token ends the answer and is no part of it."""
+        """Whether a token ends the answer without being part of it."""
         sampling = self.request.sampling
         return token in sampling.stop_token_ids or (
             not sampling.ignore_eos and token in self.served.opened.eos_token_ids

@@ -1,12 +1,13 @@
-"""The head maps that a model is served with: they follow the registry's aliases, and stay while it is away."""
+"""The maps of a served model: they follow the registry's aliases, and stay while the registry is away."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from typing import Literal, Protocol, TypeVar
 
 from headmap.errors import HeadmapError, MapMismatch, MapNotFound, RegistryUnavailable
 from headmap.head_scores import HeadScores
@@ -49,7 +50,7 @@ class MapBook:
         """Why the registry did not answer the last time it was asked; None when it did."""
 
     async def refresh(self) -> None:
-        """Resolve the default map again. What is served stays as it is while the registry is away."""
+        """Resolve the default map again. While the registry is away, the served map stays the same."""
         try:
             found = await asyncio.to_thread(self._look_up, None)
         except MapNotFound:
@@ -69,7 +70,7 @@ class MapBook:
     async def named(self, name: str) -> ServedMap:
         """The map with this id or alias; while the registry is away, the map last seen under it.
 
-        Raises MapNotFound, MapMismatch, and RegistryUnavailable for one that was never seen.
+        Raises MapNotFound, MapMismatch, and RegistryUnavailable for a map that was never seen.
         """
         try:
             found = await asyncio.to_thread(self._look_up, name)
@@ -81,8 +82,15 @@ class MapBook:
         _remember(self._named, name, found)
         return found
 
+    async def seen(self, name: str) -> ServedMap | None:
+        """The map with this id or alias, None where it cannot be had."""
+        try:
+            return await self.named(name)
+        except (MapNotFound, RegistryUnavailable):
+            return None
+
     def check(self, served: ServedMap) -> ServedMap:
-        """Raises MapMismatch where a map is of another shape than the model."""
+        """Raises MapMismatch if a map has another shape than the model."""
         scores, info = served.scores, self._info
         if (scores.num_layers, scores.num_heads, scores.num_kv_heads) != (
             info.num_layers,
@@ -108,7 +116,7 @@ class MapBook:
                     record, match = find_map(session, self._info.name, name, self._info.revision)
                 except MapNotFound as error:
                     raise MapNotFound(
-                        f"kv.map: {name!r} is no map or alias of {self._info.name!r}", param="kv.map"
+                        f"kv.map: {name!r} is not a map or an alias of {self._info.name!r}", param="kv.map"
                     ) from error
             scores = self._scores.get(record.id)
             if scores is None:
@@ -118,10 +126,16 @@ class MapBook:
         return ServedMap(record.id, record.version, match, scores)
 
 
-class MapRefresher:
-    """Refreshes map books every `seconds` until cancelled: `run` is a task of the application."""
+class Book(Protocol):
+    """What of the registry one model is served with."""
 
-    def __init__(self, books: list[MapBook], seconds: float) -> None:
+    async def refresh(self) -> None: ...
+
+
+class Refresher:
+    """Refreshes books every `seconds` until cancelled: `run` is a task of the application."""
+
+    def __init__(self, books: Sequence[Book], seconds: float) -> None:
         self._books, self._seconds = books, seconds
 
     async def run(self) -> None:
@@ -131,9 +145,9 @@ class MapRefresher:
                 try:
                     await book.refresh()
                 except HeadmapError as error:
-                    logger.warning("maps not refreshed: %s", error.detail)
-                except Exception:
-                    logger.exception("maps not refreshed")  # the next look may do better; the loop must go on
+                    logger.warning("%s not refreshed: %s", type(book).__name__, error.detail)
+                except Exception:  # the next look may do better; the loop must go on
+                    logger.exception("%s not refreshed", type(book).__name__)
 
 
 def _remember(cache: OrderedDict[str, T], key: str, value: T) -> None:

@@ -1,4 +1,4 @@
-"""Our metrics under the names that other servers' tools ask for, where they mean the same."""
+"""Our metrics under the names of other servers, if they mean the same."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _STOP = {"eos_token": "stop", "stop_sequence": "stop"}
 
 
 def vllm_aliases(family: Metric) -> Iterator[Metric]:
-    """An `Aliases`: vLLM's names and labels. Series that differ in labels that it does not have are added up."""
+    """An `Aliases` with vLLM's names and labels. Series that differ only in labels that vLLM lacks are added up."""
     for name in _VLLM.get(family.name, ()):
         alias = Metric(f"vllm:{name}", family.documentation, family.type)
         sums: dict[tuple[str, tuple[tuple[str, str], ...]], float] = defaultdict(float)

@@ -1,4 +1,4 @@
-"""Metrics of the inference service: what vLLM tells too has its name with another prefix, and what the cache saves."""
+"""Metrics of the inference service. A metric that vLLM has too keeps its name, with another prefix."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ class InferenceMetrics:
         self._full = Counter("headmap_kv_full_bytes", "KV bytes without compression", kv, registry=registry)
 
     def begin(self, model: str) -> None:
-        """Tell a model's series from the start, at 0: an increase is seen from there on."""
+        """Begin a model's series at 0, so that Prometheus sees the first increase."""
         for metric in (
             self._first, self._whole, self._queue, self._prefill, self._decode, self._inference, self._gap, self._token,
             self._prompts, self._answers, self._prompt, self._generated,
@@ -119,7 +119,7 @@ class InferenceMetrics:
         self._gap.labels(model).observe(seconds)
 
     def finished(self, model: str, request: EngineRequest, finished: Finished, submitted: float) -> None:
-        """`submitted`: as for `first_token`."""
+        """`submitted`: time.perf_counter() at submission."""
         method = request.kv.method
         self._whole.labels(model).observe(time.perf_counter() - submitted)
         generated = len(finished.token_ids)
@@ -139,6 +139,6 @@ class InferenceMetrics:
         self._full.labels(model, method).inc(finished.kv_full_bytes)
 
     def failed(self, model: str, error: HeadmapError) -> None:
-        """A client's mistake, a limit that it met or its hang-up (4xx) is counted apart from our failures."""
+        """Counts a client's mistakes, limits and hang-ups (4xx) apart from the server's failures."""
         counter = self._refused if error.status < 500 else self._failure
         counter.labels(model, error.code).inc()

@@ -17,10 +17,11 @@ from headmap.families.base import PreparedPrompt
 from headmap.models import ModelInfo
 from headmap.settings import Settings
 from services.inference.maps import MapBook
+from services.inference.policies import PolicyBook
 
 
 class PromptMaker(Protocol):
-    """What the service needs of a LoadedModel. It is called from several threads."""
+    """The part of a LoadedModel that the service uses. It is called from several threads."""
 
     @property
     def template_names(self) -> frozenset[str]: ...
@@ -42,7 +43,7 @@ class PromptMaker(Protocol):
 class Stats(Protocol):
     """An engine at one moment. KV bytes: of held pages, of the whole pool, and of the kept sessions.
 
-    A block is `kv_block_tokens` tokens of a sequence, in all layers and KV heads that see everything.
+    A block is `kv_block_tokens` tokens of a sequence, in all layers and KV heads without a sliding window.
     """
 
     @property
@@ -66,7 +67,7 @@ class Stats(Protocol):
 
 
 class EngineLike(Protocol):
-    """What the service needs of an Engine; a fake stands here in tests."""
+    """The part of an Engine that the service uses. Tests use a fake in its place."""
 
     def start(self) -> None: ...
     def stop(self, timeout: float) -> None: ...
@@ -94,11 +95,12 @@ class OpenedModel:
 
 @dataclass(frozen=True)
 class ServedModel:
-    """A model that is open and the maps it is served with."""
+    """A model that is open, and the maps and policies it is served with."""
 
     info: ModelInfo
     opened: OpenedModel
     maps: MapBook
+    policies: PolicyBook
 
 
 OpenModel = Callable[[ModelInfo, Settings], Callable[[Settings], OpenedModel]]
@@ -106,7 +108,7 @@ OpenModel = Callable[[ModelInfo, Settings], Callable[[Settings], OpenedModel]]
 
 
 def open_model(info: ModelInfo, settings: Settings) -> Callable[[Settings], OpenedModel]:
-    """An OpenModel. Raises UnsupportedModel, and Unavailable for a device that is not there."""
+    """An OpenModel. Raises UnsupportedModel, and Unavailable for a device that does not exist."""
     from headmap.engine.engine import Engine
     from headmap.families.loading import load_model
 

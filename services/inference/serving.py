@@ -23,6 +23,7 @@ from headmap.errors import (
     SessionNotFound,
     ShuttingDown,
 )
+from headmap.http.receiving import RequestBytes
 from headmap.kvcache.methods import get_method
 from headmap.kvcache.plan import KVRequest
 from headmap.kvcache.planning import check_request
@@ -34,8 +35,9 @@ from services.inference.bridge import Generation
 from services.inference.intake.conversation import Conversation
 from services.inference.intake.fetching import ImageFetcher
 from services.inference.intake.preparing import Intake
-from services.inference.maps import MapBook, MapRefresher, ServedMap
+from services.inference.maps import Book, MapBook, Refresher, ServedMap
 from services.inference.metrics import InferenceMetrics
+from services.inference.policies import PolicyBook, told_policy
 from services.inference.served_model import OpenModel, ServedModel
 
 logger = logging.getLogger(__name__)
@@ -67,17 +69,19 @@ class Serving:
         for name, info, with_engine in zip(names, infos, loaded, strict=True):
             opened = await asyncio.to_thread(with_engine, share)
             book = MapBook(self.database, info, self.settings.map_alias)
+            policies = PolicyBook(self.database, info.name, book)
             await book.refresh()
+            await policies.refresh()
             opened.engine.start()
-            self.models[name] = ServedModel(info, opened, book)
+            self.models[name] = ServedModel(info, opened, book, policies)
             self.metrics.begin(name)
             logger.info("serving %s, revision %s, on %s as %s", name, info.revision, opened.device, opened.dtype)
-        books = [served.maps for served in self.models.values()]
-        refresher = MapRefresher(books, self.settings.map_refresh_seconds)
-        self._refresher = asyncio.create_task(refresher.run(), name="map refresher")
+        books: list[Book] = [book for served in self.models.values() for book in (served.maps, served.policies)]
+        refresher = Refresher(books, self.settings.map_refresh_seconds)
+        self._refresher = asyncio.create_task(refresher.run(), name="registry refresher")
 
     def failure(self) -> str | None:
-        """Why this process cannot serve any more: an engine ended though nobody stopped it. None while all is well."""
+        """The reason why this process can no longer serve: an engine ended by itself. None while all is well."""
         ended = [name for name, served in self.models.items() if not served.opened.engine.stats().alive]
         return f"the engine of {', '.join(ended)} ended by itself" if ended and not self._stopping else None
 
@@ -108,20 +112,21 @@ class Serving:
             )
         return self.models[name]
 
-    async def prepare(self, served: ServedModel, asked: AskedRequest) -> Generation:
-        """Check and settle a request and make its prompt; cheap checks come first.
+    async def prepare(self, served: ServedModel, asked: AskedRequest, held: RequestBytes) -> Generation:
+        """Check and settle a request and make its prompt; cheap checks come first. `held`: the memory it takes.
 
-        Raises BadRequest leaves, ImageTooLarge, MapNotFound, MapMismatch, NoMapForModel, RegistryUnavailable,
-        QueueFull and ShuttingDown.
+        Raises BadRequest leaves, ImageTooLarge, PolicyNotFound, MapNotFound, MapMismatch, NoMapForModel,
+        RegistryUnavailable, QueueFull, BodiesTooLarge and ShuttingDown.
         """
         if self._stopping:
             raise ShuttingDown("the server is shutting down")
         self._check_length(served, asked)
         _check_tokens(served, asked.sampling)
         _check_head(served, asked.watched)
-        asked_kv = asked.kv or KVRequest(**self.default_kv())
+        asked = await self._with_default(served, asked)
+        asked_kv = asked.kv or KVRequest()
         kv, found = await self._settle_kv(served, asked_kv, asked.map)
-        prepared = await self._intake.prepare(served, asked)
+        prepared = await self._intake.prepare(served, asked, held)
         prompt_tokens = prepared.prompt.prompt_tokens
         self._check_context(served, asked, prompt_tokens)
         session = None
@@ -142,31 +147,30 @@ class Serving:
             group=identity if session is None and asked.watched is None else None,
             request_id=request_id.get(),
         )
-        return Generation(served, request, self.metrics, map=found, map_missing=kv.method != asked_kv.method)
+        missing = kv.method != asked_kv.method
+        return Generation(served, request, self.metrics, policy=asked.policy, map=found, map_missing=missing)
 
-    async def tokens(self, served: ServedModel, asked: AskedRequest) -> list[int]:
-        """The tokens of a prompt. Raises as `prepare` where the prompt is at fault."""
+    async def tokens(self, served: ServedModel, asked: AskedRequest, held: RequestBytes) -> list[int]:
+        """The tokens of a prompt. Raises as `prepare` does for a faulty prompt."""
         self._check_length(served, asked)
-        prompt = (await self._intake.prepare(served, asked)).prompt
+        prompt = (await self._intake.prepare(served, asked, held)).prompt
         ids: list[int] = prompt.inputs["input_ids"][0].tolist()
         return ids
 
     def drop_session(self, served: ServedModel, caller: str | None, name: str) -> None:
         """Forget a caller's conversation. Raises SessionNotFound."""
         if not served.opened.engine.drop_session((caller, name)):
-            raise SessionNotFound(f"session: nothing is kept of {name!r}", param="session")
+            raise SessionNotFound(f"session: the server keeps no session {name!r}", param="session")
 
     async def _settle_kv(
         self, served: ServedModel, kv: KVRequest, name: str | None
     ) -> tuple[KVRequest, ServedMap | None]:
-        """What to keep, and the map that sets the budgets where the method needs one. Raises as `prepare`."""
+        """The settled `kv`, and the map that sets the budgets if the method needs one. Raises as `prepare` does."""
         method = get_method(kv.method)
         if method.needs_budget and kv.budget is None and kv.ratio is None:
             kv = replace(kv, ratio=self.settings.default_kv_ratio)
-        check_request(kv)  # refuse before any picture is decoded
+        check_request(kv, name)  # refuse before any picture is decoded
         if not method.needs_scores:
-            if name is not None:
-                raise InvalidParameter(f"kv.map: method {kv.method!r} reads no map, got {name!r}", param="kv.map")
             return kv, None
         found = served.maps.default if name is None else await served.maps.named(name)
         if found is not None:
@@ -179,9 +183,22 @@ class Serving:
         # Uniform budgets with the same selection are SnapKV, so answers name it SnapKV.
         return replace(kv, method="snapkv"), None
 
-    def default_kv(self) -> dict[str, Any]:
-        """What a request without `kv` gets."""
-        ratio = self.settings.default_kv_ratio
+    async def _with_default(self, served: ServedModel, asked: AskedRequest) -> AskedRequest:
+        """`asked`, with what the settings say where it has no `kv`. Raises PolicyNotFound, RegistryUnavailable."""
+        name, ratio = self.settings.default_policy, self.settings.default_kv_ratio
+        if asked.kv is not None or (name is None and ratio is None):
+            return asked
+        if name is None:
+            return replace(asked, kv=KVRequest("sparsemm", ratio=ratio))
+        policy = await served.policies.named(name, "HEADMAP_DEFAULT_POLICY")
+        return replace(asked, kv=policy.kv, map=policy.map, policy=policy)
+
+    def default_kv(self, served: ServedModel) -> dict[str, Any]:
+        """What a request without `kv` gets, as far as the last look at the registry knows."""
+        name, ratio = self.settings.default_policy, self.settings.default_kv_ratio
+        if name is not None:
+            policy = next((one for one in served.policies.served if one.name == name), None)
+            return {"policy": name} if policy is None else told_policy(policy)
         return {"method": "full"} if ratio is None else {"method": "sparsemm", "ratio": ratio}
 
     def context(self, served: ServedModel) -> int:
@@ -199,7 +216,7 @@ class Serving:
             self._too_long(asked, self.context(served), least, 0, "at least ")
 
     def _check_context(self, served: ServedModel, asked: AskedRequest, prompt_tokens: int) -> None:
-        """Raises PromptTooLong where prompt and answer do not fit the model's context."""
+        """Raises PromptTooLong if prompt and answer do not fit the model's context."""
         if prompt_tokens > self.context(served):
             self._too_long(asked, self.context(served), prompt_tokens, asked.max_new_tokens or 0)
         new_tokens = 1 if asked.max_new_tokens is None else asked.max_new_tokens
@@ -208,7 +225,7 @@ class Serving:
 
     @staticmethod
     def _too_long(asked: AskedRequest, most: int, prompt_tokens: int, new_tokens: int, about: str = "") -> NoReturn:
-        """In OpenAI's words, by which clients know to shorten a conversation."""
+        """The error in OpenAI's words, which tell clients to shorten a conversation."""
         prompt = asked.names.prompt
         field = prompt if prompt_tokens >= most else asked.names.new_tokens
         raise PromptTooLong(
@@ -241,7 +258,9 @@ def _check_tokens(served: ServedModel, sampling: Mapping[str, Any]) -> None:
     for name in ("logit_bias", "stop_token_ids"):
         for token in sampling.get(name, ()):
             if not 0 <= token < size:
-                raise InvalidParameter(f"{name}: {token} is no token of the model, which has {size}", param=name)
+                raise InvalidParameter(
+                    f"{name}: {token} is not a token of the model, which has {size} tokens", param=name
+                )
 
 
 def _check_head(served: ServedModel, head: tuple[int, int] | None) -> None:
@@ -252,4 +271,4 @@ def _check_head(served: ServedModel, head: tuple[int, int] | None) -> None:
     for name, value, count in zip(("layer", "kv_head"), head, (info.num_layers, info.num_kv_heads), strict=True):
         if value >= count:
             field = f"parameters.kept.{name}"
-            raise InvalidParameter(f"{field}: {value} is not below {count}, the model's number of them", param=field)
+            raise InvalidParameter(f"{field}: must be below {count} for this model, got {value}", param=field)

@@ -16,7 +16,14 @@ from headmap.jobs.celery_app import CeleryBroker, create_celery
 from headmap.registry.keys import read_keys
 from headmap.registry.session import Database, open_database
 from headmap.settings import Settings
-from services.scoring import routes_aliases, routes_datasets, routes_jobs, routes_maps, routes_pictures
+from services.scoring import (
+    routes_aliases,
+    routes_datasets,
+    routes_jobs,
+    routes_maps,
+    routes_pictures,
+    routes_policies,
+)
 from services.scoring.deps import ScoringState
 from services.scoring.metrics import JobCollector
 
@@ -63,6 +70,7 @@ def scoring_router() -> APIRouter:
     router.include_router(routes_jobs.router)
     router.include_router(routes_maps.router)
     router.include_router(routes_aliases.router)
+    router.include_router(routes_policies.router)
     router.include_router(routes_pictures.router)
     router.include_router(routes_datasets.router)
     return router

@@ -1,20 +1,25 @@
-"""What routes depend on, as type aliases; and the state of the scoring part of an application."""
+"""The dependencies of routes, as type aliases, and the state of the scoring part of an application."""
 
 from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Annotated
 
+from anyio import CapacityLimiter
 from fastapi import Depends, Header, Path, Query, Request
 
 from headmap.http.auth import KEY_NAME
 from headmap.jobs.broker import Broker
+from headmap.registry.jobs import OpenLimits
 from headmap.registry.session import Database
 from headmap.settings import Settings
+from services.scoring.following import Followers
 from services.scoring.schemas import AliasName, DatasetName, ModelName, Revision
 
 UPLOADS_AT_ONCE = 2
+DRAWINGS_AT_ONCE = 2
 
 
 @dataclass(frozen=True)
@@ -26,6 +31,18 @@ class ScoringState:
     broker: Broker
     uploads: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(UPLOADS_AT_ONCE))
     """Held by each upload that has arrived, while it is looked through: that takes disk and a core."""
+    drawing: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(DRAWINGS_AT_ONCE))
+    """Threads that draw pictures: those that wait for one keep none from other calls."""
+
+    @cached_property
+    def followers(self) -> Followers:
+        """Clients that follow jobs; made on the event loop."""
+        return Followers(self.database, most=self.settings.max_event_streams)
+
+    @property
+    def open_limits(self) -> OpenLimits:
+        of = self.settings
+        return OpenLimits(of.key_open_jobs, of.key_open_pages, of.max_open_jobs, of.max_open_pages)
 
     def close(self) -> None:
         self.database.close()
@@ -41,10 +58,17 @@ def scoring_state(request: Request) -> ScoringState:
     return state
 
 
+def key_name(request: Request) -> str | None:
+    """Of the caller's API key; None if none is asked for."""
+    name: str | None = request.scope.get(KEY_NAME)
+    return name
+
+
 State = Annotated[ScoringState, Depends(scoring_state)]
 Caller = Annotated[str | None, Depends(_caller)]
 """Who calls, as the history of aliases names them; None where no key is needed."""
 
+KeyName = Annotated[str | None, Depends(key_name)]
 JobId = Annotated[str, Path(description="a job's id")]
 MapId = Annotated[str, Path(description="a map's id")]
 Layer = Annotated[int, Path(ge=0, le=99_999, description="a layer, from 0")]

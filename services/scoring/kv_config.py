@@ -1,4 +1,4 @@
-"""What a model's config.json tells of its KV cache: the size of a token, and which layers slide."""
+"""The KV cache by a model's config.json: the size of a token, and which layers slide."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ _SLIDE: dict[str, Callable[[int, dict[str, Any]], bool]] = {
 
 
 def bytes_per_token_per_head(info: ModelInfo, settings: Settings) -> int | None:
-    """2 (key and value) x head size x bytes of the type; None where config.json does not tell.
+    """2 (key and value) x head size x bytes of the type; None if config.json does not say.
 
-    The settings give the type, else the checkpoint does. A server may choose another type; its bytes then differ, and
-    `details.kv` says so.
+    The settings give the type, or else the checkpoint. A server may choose another type; then its bytes differ, and
+    `details.kv` has them.
     """
     config, text = _configs(info)
     hidden = text.get("hidden_size")
@@ -49,7 +49,7 @@ def bytes_per_token_per_head(info: ModelInfo, settings: Settings) -> int | None:
 
 
 def sliding_layers(info: ModelInfo) -> tuple[int | None, tuple[int, ...]]:
-    """The sliding window in tokens and the layers that have it; None and no layers where nothing slides.
+    """The sliding window in tokens and the layers that have it; None and no layers if no layer slides.
 
     Missing fields get the defaults of transformers' configuration classes.
     """
@@ -69,7 +69,7 @@ def sliding_layers(info: ModelInfo) -> tuple[int | None, tuple[int, ...]]:
 
 
 def _configs(info: ModelInfo) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The whole configuration and its text model's; empty ones where the file cannot be read."""
+    """The whole configuration and its text model's; both are empty if the file cannot be read."""
     try:
         config: dict[str, Any] = json.loads((info.folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""Jobs and open shards by state, counted when Prometheus asks."""
+"""Jobs and open shards by state, counted at each scrape."""
 
 from __future__ import annotations
 

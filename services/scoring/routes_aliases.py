@@ -6,11 +6,11 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Response
 
-from headmap.errors import InvalidParameter
 from headmap.registry import aliases
 from headmap.registry.maps import MapRecord, get_map, set_alias
 from services.scoring import deps
 from services.scoring.deps import MapId, State
+from services.scoring.preconditions import expected_of
 from services.scoring.schemas import MoveBody, MoveList
 
 router = APIRouter(tags=["maps"])
@@ -55,7 +55,7 @@ def point(
     if_match: IfMatch = None,
 ) -> MapRecord:
     with state.database.write() as session:
-        record = set_alias(session, map_id, alias, by=caller, expected=_expected(if_match))
+        record = set_alias(session, map_id, alias, by=caller, expected=expected_of(if_match, "MAP_ID"))
     response.headers["ETag"] = f'"{map_id}"'
     return record
 
@@ -69,17 +69,4 @@ def point(
 def remove(map_id: MapId, alias: deps.Alias, state: State, caller: deps.Caller, if_match: IfMatch = None) -> None:
     with state.database.write() as session:
         model = get_map(session, map_id).model
-        aliases.remove(session, model, alias, map_id, by=caller, expected=_expected(if_match))
-
-
-def _expected(if_match: str | None) -> frozenset[str] | None:
-    """The ids that an If-Match header lists, "*" as itself. Raises InvalidParameter for another form."""
-    if if_match is None:
-        return None
-    tags = [tag.strip() for tag in if_match.split(",")]
-    quoted = [tag for tag in tags if len(tag) > 2 and tag[0] == tag[-1] == '"']
-    if tags == ["*"]:
-        return frozenset("*")
-    if quoted != tags:
-        raise InvalidParameter(f'If-Match: must be "MAP_ID" in quotes, or *, got {if_match!r}', param="If-Match")
-    return frozenset(tag.strip('"') for tag in tags)
+        aliases.remove(session, model, alias, map_id, by=caller, expected=expected_of(if_match, "MAP_ID"))

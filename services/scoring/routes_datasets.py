@@ -3,27 +3,33 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Annotated, Any, BinaryIO, cast
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, BackgroundTasks, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
+from headmap.datasets.check_process import ArchiveCheck
 from headmap.datasets.sources import BUILT_IN, MADE_UP
-from headmap.datasets.uploads import check_archive, check_name, file_upload
-from headmap.errors import DatasetBuiltIn, InvalidParameter, QueueFull
+from headmap.datasets.uploads import check_name, file_upload
+from headmap.errors import DatasetBuiltIn, InvalidParameter, QueueFull, RegistryUnavailable
 from headmap.registry.datasets import DatasetRecord, get_dataset, list_datasets, remove_dataset
+from headmap.registry.session import Database
 from services.scoring.deps import UPLOADS_AT_ONCE, Cursor, DatasetPath, Limit, ScoringState, State
 from services.scoring.schemas import DatasetBody, DatasetList, DatasetName
+
+logger = logging.getLogger(__name__)
 
 router = APIRouter(tags=["datasets"])
 
 _RETRY_SECONDS = 5
+_LOOK_SECONDS = 0.5
 _PLACE_SECONDS = 60
 _LOCATION = {"Location": {"description": "/datasets/{name}", "schema": {"type": "string"}}}
 _NO_DATASET: dict[int | str, dict[str, Any]] = {404: {"description": "No such dataset"}}
@@ -57,7 +63,7 @@ async def add(
         DatasetName | None, Query(description="name of the dataset; a form may have it as a field instead")
     ] = None,
 ) -> DatasetBody:
-    """An archive of pictures and their `pages.jsonl`, as `headmap pages` writes them: as the body, or in a form."""
+    """Add an archive of pictures and their `pages.jsonl`, as `headmap pages` writes them: as the body, or in a form."""
     if name is not None:
         check_name(name)  # before the body is read
     if state.uploads.locked():
@@ -66,7 +72,7 @@ async def add(
         if (chosen := name or named) is None:
             raise InvalidParameter("name: missing", param="name")
         async with _place(state.uploads):  # for what is here, so that those who send slowly hold none
-            record, created = await run_in_threadpool(_file, state, chosen, file)
+            record, created = await _file(request, state, chosen, file)
     response.status_code = 201 if created else 200
     response.headers["Location"] = f"/datasets/{record.name}"
     return DatasetBody.of(record)
@@ -97,17 +103,45 @@ def show(name: DatasetPath, state: State) -> DatasetBody:
     summary="Remove an upload with its pages",
     responses={**_NO_DATASET, 409: {"description": "A job reads it, or it is built in"}},
 )
-def remove(name: DatasetPath, state: State) -> None:
+def remove(name: DatasetPath, state: State, background: BackgroundTasks) -> None:
     """Maps made from it stay, and keep its name and checksum."""
     if name in BUILT_IN:
         raise DatasetBuiltIn(f"name: {name!r} is built in and cannot be removed", param="name")
     with state.database.write() as session:
         remove_dataset(session, name)
+    background.add_task(_shrink, state.database)
 
 
-def _file(state: ScoringState, name: str, file: BinaryIO) -> tuple[DatasetRecord, bool]:
-    with check_archive(file, state.settings) as upload:
-        return file_upload(state.database, name, upload)
+def _shrink(database: Database) -> None:
+    try:
+        database.shrink()
+    except RegistryUnavailable as error:
+        logger.warning("the space of a removed dataset is given back after the next one: %s", error)
+
+
+async def _file(request: Request, state: ScoringState, name: str, file: BinaryIO) -> tuple[DatasetRecord, bool]:
+    """Check the archive apart from this process and file its pages, for as long as the client is there."""
+    check_name(name)
+    check = await run_in_threadpool(ArchiveCheck, file, state.settings, seconds=state.settings.dataset_seconds)
+    watch = asyncio.create_task(_give_up_without(request, check))
+    try:
+        return await run_in_threadpool(_check_and_file, state.database, name, check)
+    except asyncio.CancelledError:
+        check.give_up()  # which ends the thread
+        raise
+    finally:
+        watch.cancel()
+
+
+def _check_and_file(database: Database, name: str, check: ArchiveCheck) -> tuple[DatasetRecord, bool]:
+    with check:
+        return file_upload(database, name, check.upload())
+
+
+async def _give_up_without(request: Request, check: ArchiveCheck) -> None:
+    while not await request.is_disconnected():
+        await asyncio.sleep(_LOOK_SECONDS)
+    check.give_up()
 
 
 def _built_in(name: str) -> DatasetBody:
@@ -129,7 +163,9 @@ async def _place(uploads: asyncio.Semaphore) -> AsyncIterator[None]:
 
 
 def _full() -> QueueFull:
-    return QueueFull(f"{UPLOADS_AT_ONCE} uploads are under way", retry_after=_RETRY_SECONDS)
+    return QueueFull(
+        f"{UPLOADS_AT_ONCE} uploads are under way, and the server takes no more", retry_after=_RETRY_SECONDS
+    )
 
 
 @asynccontextmanager

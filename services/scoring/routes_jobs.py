@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from typing import Annotated, Any
 
 import anyio
@@ -13,17 +13,17 @@ from fastapi.concurrency import run_in_threadpool
 from sse_starlette import EventSourceResponse, ServerSentEvent
 
 from headmap.datasets.sources import find_dataset
-from headmap.errors import RegistryUnavailable, ShuttingDown
+from headmap.errors import ShuttingDown
+from headmap.http.bodies import SmallRoute
 from headmap.jobs.submit import announce, write_job
 from headmap.models import find_model
 from headmap.registry.jobs import JobRecord, cancel_job, get_job, job_params, list_jobs
 from headmap.registry.tables import JobState
-from services.scoring.deps import Cursor, IdempotencyKey, JobId, Limit, ModelFilter, ScoringState, State
+from services.scoring.deps import Cursor, IdempotencyKey, JobId, KeyName, Limit, ModelFilter, ScoringState, State
 from services.scoring.schemas import JobBody, JobList, ScoreRequest
 
-router = APIRouter(tags=["jobs"])
+router = APIRouter(route_class=SmallRoute, tags=["jobs"])
 
-_POLL_SECONDS = 0.25
 _NO_JOB: dict[int | str, dict[str, Any]] = {404: {"description": "No such job"}}
 _LOCATION = {"Location": {"description": "/score/{id}", "schema": {"type": "string"}}}
 
@@ -37,6 +37,7 @@ _LOCATION = {"Location": {"description": "/score/{id}", "schema": {"type": "stri
         202: {"description": "A new job", "headers": _LOCATION},
         404: {"description": "No such model or dataset"},
         409: {"description": "The Idempotency-Key was used with another request"},
+        429: {"description": "The key's jobs, or everybody's, that have not ended are as many as may be"},
     },
 )
 def start(
@@ -44,6 +45,7 @@ def start(
     state: State,
     response: Response,
     background: BackgroundTasks,
+    key_name: KeyName,
     idempotency_key: IdempotencyKey = None,
 ) -> JobBody:
     info = find_model(body.model, state.settings, body.revision)
@@ -62,7 +64,14 @@ def start(
         promote=body.promote,
     )
     job, shards, created = write_job(
-        state.database, state.settings, info, params, force=body.force, idempotency_key=idempotency_key
+        state.database,
+        state.settings,
+        info,
+        params,
+        force=body.force,
+        idempotency_key=idempotency_key,
+        key_name=key_name,
+        limits=state.open_limits,
     )
     # After the commit, and after the answer: a broker that is away keeps no client waiting.
     background.add_task(announce, state.broker, shards)
@@ -97,6 +106,7 @@ def show(job_id: JobId, state: State) -> JobBody:
         **_NO_JOB,
         200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}, "description": "Server-sent events"},
         204: {"description": "The client has seen the end (Last-Event-ID): do not connect again"},
+        429: {"description": "As many clients follow jobs as may"},
     },
 )
 async def events(
@@ -105,6 +115,7 @@ async def events(
     job = await run_in_threadpool(_job, state, job_id)
     if job.state.ended and last_event_id == job.state.value:
         return Response(status_code=204)
+    state.followers.check_room()
     ending = anyio.Event()
     return EventSourceResponse(
         _changes(state, job, ending), ping=15, shutdown_event=ending, shutdown_grace_period=state.settings.drain_seconds
@@ -133,24 +144,21 @@ def _job(state: ScoringState, job_id: str) -> JobRecord:
 
 
 async def _changes(state: ScoringState, job: JobRecord, ending: anyio.Event) -> AsyncIterator[ServerSentEvent]:
-    """The job now, then whenever it differs, its state as the event's id; ends with the state it ends in.
+    """The job now, and again after each change, with its state as the event's id. Ends with the job's last state.
 
-    A registry that goes away is waited for: the stream goes on when it is back. A server that is `ending` says so in an
-    `error` event and ends the stream: jobs take longer than that, and another server goes on from Last-Event-ID.
+    If the registry goes away, the stream waits for it and goes on. A server that is `ending` says so in an
+    `error` event and ends the stream. Jobs go on, and another server continues the stream from Last-Event-ID.
     """
-    sent: JobRecord | None = None
-    while True:
-        if job != sent:
-            yield ServerSentEvent(JobBody.of(job).model_dump_json(), id=job.state.value)
-            sent = job
-        if job.state.ended:
-            return
-        await asyncio.sleep(_POLL_SECONDS)
-        if ending.is_set():
-            problem = ShuttingDown("the server is shutting down; the job goes on: connect again").problem()
-            yield ServerSentEvent(json.dumps(problem), event="error")
-            return
-        try:
-            job = await run_in_threadpool(_job, state, job.id)
-        except RegistryUnavailable:
-            continue
+    yield _event(job)
+    async with aclosing(state.followers.follow(job)) as changes:
+        async for changed in changes:
+            if changed is not None:
+                yield _event(changed)
+            if ending.is_set() and not (changed is not None and changed.state.ended):
+                problem = ShuttingDown("the server is shutting down; the job goes on: connect again").problem()
+                yield ServerSentEvent(json.dumps(problem), event="error")
+                return
+
+
+def _event(job: JobRecord) -> ServerSentEvent:
+    return ServerSentEvent(JobBody.of(job).model_dump_json(), id=job.state.value)

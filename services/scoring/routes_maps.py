@@ -14,11 +14,12 @@ from headmap.head_scores import HeadScores, compare
 from headmap.models import ModelInfo, find_model
 from headmap.page_sums import Z95
 from headmap.registry import maps
-from headmap.registry.maps import MapRecord, Provenance
+from headmap.registry.maps import MapRecord
 from headmap.settings import Settings
 from services.scoring import deps
 from services.scoring.deps import MapId, ScoringState, State
 from services.scoring.kv_config import bytes_per_token_per_head, sliding_layers
+from services.scoring.map_bodies import MapRoute
 from services.scoring.schemas import (
     Budgets,
     ComparisonBody,
@@ -30,7 +31,7 @@ from services.scoring.schemas import (
     ResolvedMap,
 )
 
-router = APIRouter(tags=["maps"])
+router = APIRouter(route_class=MapRoute, tags=["maps"])
 
 _NO_MAP: dict[int | str, dict[str, Any]] = {404: {"description": "No such map"}}
 _INVALID: dict[int | str, dict[str, Any]] = {422: {"description": "Invalid request"}}
@@ -50,12 +51,7 @@ def import_map(body: MapImport, state: State, caller: deps.Caller, response: Res
     info = _model_here(body.model, state.settings)
     if info is not None:
         _check_shape(scores, info)
-    provenance = Provenance(
-        model=body.model,
-        revision=body.revision,
-        architecture=info.architecture if info else None,
-        dataset="import",
-    )
+    provenance = maps.imported(body.model, body.revision, info.architecture if info else None)
     with state.database.write() as session:
         map_id = maps.add_map(session, provenance, scores, promote=body.promote, by=caller)
         record = maps.get_map(session, map_id)
@@ -149,7 +145,7 @@ def budgets(
     window: deps.Window = None,
     uniform: deps.Uniform = DEFAULT_UNIFORM,
 ) -> Budgets:
-    """Layers that slide hold their window whatever is asked for; the budget is for the heads of the others."""
+    """Sliding layers always hold their window; the budget is for the heads of the other layers."""
     if window is not None and window >= budget:
         raise BudgetTooSmall(f"window: must be below the budget of {budget} tokens, got {window}", param="window")
     record, found = _load(state, map_id)
@@ -193,8 +189,8 @@ def annotate(map_id: MapId, body: MapNotes, state: State) -> MapRecord:
 @router.delete(
     "/maps/{map_id}",
     status_code=204,
-    summary="Delete a map that no alias points at",
-    responses=_NO_MAP | {409: {"description": "An alias points at it"}},
+    summary="Delete a map that no alias points at and no policy names",
+    responses=_NO_MAP | {409: {"description": "An alias points at it, or a policy names it"}},
 )
 def delete(map_id: MapId, state: State) -> None:
     with state.database.write() as session:

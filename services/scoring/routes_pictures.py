@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from collections.abc import Callable
+from typing import Annotated, Any, Literal, TypeVarTuple
 
+from anyio import to_thread
 from fastapi import APIRouter, Header, Query, Response
+from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
 
+from headmap.errors import QueueFull
 from headmap.pictures.drawing import PictureForm
 from headmap.pictures.heatmap import HeatmapView, Picture, draw
 from headmap.pictures.overlay import Caption, draw_overlay
@@ -22,10 +26,24 @@ router = APIRouter(tags=["pictures"])
 View = Annotated[HeatmapView, Query(description="query heads, or KV heads with the scores of their query heads added")]
 _INVALID: dict[int | str, dict[str, Any]] = {422: {"description": "Invalid request"}}
 _NO_MAP: dict[int | str, dict[str, Any]] = {404: {"description": "No such map"}}
+_BUSY = {"description": "Too many pictures wait to be drawn"}
+_MAX_WAITING = 32
+_RETRY_SECONDS = 2
+Ts = TypeVarTuple("Ts")
 
 
 def _picture(media: str, what: str) -> dict[int | str, dict[str, Any]]:
-    return {**_NO_MAP, 200: {"content": {media: {}}, "description": what}}
+    return {**_NO_MAP, 200: {"content": {media: {}}, "description": what}, 429: _BUSY}
+
+
+async def _drawn(
+    state: ScoringState, media: str, draw: Callable[[ScoringState, *Ts], bytes], *arguments: *Ts
+) -> Response:
+    """The picture that `draw` makes, in one of the few threads for that. Raises QueueFull."""
+    if state.drawing.statistics().tasks_waiting >= _MAX_WAITING:
+        raise QueueFull(f"{_MAX_WAITING} pictures wait to be drawn", retry_after=_RETRY_SECONDS)
+    picture = await to_thread.run_sync(draw, state, *arguments, limiter=state.drawing)
+    return Response(picture, media_type=media)
 
 
 @router.get(
@@ -34,8 +52,8 @@ def _picture(media: str, what: str) -> dict[int | str, dict[str, Any]]:
     response_class=Response,
     responses=_picture("image/svg+xml", "Layers down, heads across"),
 )
-def heatmap_svg(map_id: MapId, state: State, view: View = "heads") -> Response:
-    return Response(_heatmap(state, map_id, "svg", view), media_type="image/svg+xml")
+async def heatmap_svg(map_id: MapId, state: State, view: View = "heads") -> Response:
+    return await _drawn(state, "image/svg+xml", _heatmap, map_id, "svg", view)
 
 
 @router.get(
@@ -44,8 +62,8 @@ def heatmap_svg(map_id: MapId, state: State, view: View = "heads") -> Response:
     response_class=Response,
     responses=_picture("image/png", "Layers down, heads across"),
 )
-def heatmap_png(map_id: MapId, state: State, view: View = "heads") -> Response:
-    return Response(_heatmap(state, map_id, "png", view), media_type="image/png")
+async def heatmap_png(map_id: MapId, state: State, view: View = "heads") -> Response:
+    return await _drawn(state, "image/png", _heatmap, map_id, "png", view)
 
 
 def _heatmap(state: ScoringState, map_id: str, form: PictureForm, view: HeatmapView) -> bytes:
@@ -60,8 +78,8 @@ def _heatmap(state: ScoringState, map_id: str, form: PictureForm, view: HeatmapV
     response_class=Response,
     responses=_picture("image/svg+xml", "A dot for each head") | _INVALID,
 )
-def scatter_svg(map_id: MapId, other_id: deps.OtherMapId, state: State) -> Response:
-    return Response(_scatter(state, map_id, other_id, "svg"), media_type="image/svg+xml")
+async def scatter_svg(map_id: MapId, other_id: deps.OtherMapId, state: State) -> Response:
+    return await _drawn(state, "image/svg+xml", _scatter, map_id, other_id, "svg")
 
 
 @router.get(
@@ -70,8 +88,8 @@ def scatter_svg(map_id: MapId, other_id: deps.OtherMapId, state: State) -> Respo
     response_class=Response,
     responses=_picture("image/png", "A dot for each head") | _INVALID,
 )
-def scatter_png(map_id: MapId, other_id: deps.OtherMapId, state: State) -> Response:
-    return Response(_scatter(state, map_id, other_id, "png"), media_type="image/png")
+async def scatter_png(map_id: MapId, other_id: deps.OtherMapId, state: State) -> Response:
+    return await _drawn(state, "image/png", _scatter, map_id, other_id, "png")
 
 
 def _scatter(state: ScoringState, map_id: str, other_id: str, form: PictureForm) -> bytes:
@@ -92,6 +110,7 @@ def _scatter(state: ScoringState, map_id: str, other_id: str, form: PictureForm)
     response_class=Response,
     responses={
         404: {"description": "No such map, head or page"},
+        429: _BUSY,
         200: {
             "model": OverlayBody,
             "content": {"image/png": {}},
@@ -99,7 +118,7 @@ def _scatter(state: ScoringState, map_id: str, other_id: str, form: PictureForm)
         },
     },
 )
-def overlay(
+async def overlay(
     map_id: MapId,
     layer: deps.Layer,
     head: deps.Head,
@@ -111,30 +130,42 @@ def overlay(
     ] = None,
     accept: Annotated[str, Header(max_length=1024)] = "*/*",
 ) -> Response:
-    """The worker keeps what every head looked at on a job's first pages; an imported map has none."""
+    """Where a head looked. The worker stores this for a job's first pages; an imported map has none."""
+    if form == "json" or (form is None and _prefers_json(accept)):
+        body = await run_in_threadpool(_looks, state, map_id, layer, head, page)
+        return JSONResponse(body.model_dump(), headers={"Vary": "Accept"})
+    response = await _drawn(state, "image/png", _overlay, map_id, layer, head, page)
+    response.headers["Vary"] = "Accept"
+    return response
+
+
+def _looks(state: ScoringState, map_id: str, layer: int, head: int, page: int) -> OverlayBody:
+    with state.database.read() as session:
+        check_head(get_map(session, map_id), layer, head)
+        looks, pages = get_looks(session, map_id, page), list_looks(session, map_id)
+    found = looks.of_head(layer, head)
+    return OverlayBody(
+        map_id=map_id,
+        layer=layer,
+        head=head,
+        page=page,
+        pages=pages,
+        width=looks.width,
+        height=looks.height,
+        hits=sum(look.hit for look in found),
+        words=[WordBody(text=text, box=box) for text, box in looks.words],
+        looks=[LookBody.model_validate(look) for look in found],
+    )
+
+
+def _overlay(state: ScoringState, map_id: str, layer: int, head: int, page: int) -> bytes:
     with state.database.read() as session:
         record = get_map(session, map_id)
         check_head(record, layer, head)
-        looks, pages = get_looks(session, map_id, page), list_looks(session, map_id)
-    if form == "json" or (form is None and _prefers_json(accept)):
-        found = looks.of_head(layer, head)
-        body = OverlayBody(
-            map_id=map_id,
-            layer=layer,
-            head=head,
-            page=page,
-            pages=pages,
-            width=looks.width,
-            height=looks.height,
-            hits=sum(look.hit for look in found),
-            words=[WordBody(text=text, box=box) for text, box in looks.words],
-            looks=[LookBody.model_validate(look) for look in found],
-        )
-        return JSONResponse(body.model_dump(), headers={"Vary": "Accept"})
-    caption = Caption(record.model, record.version, layer, head, page)
-    return Response(draw_overlay(looks, caption), media_type="image/png", headers={"Vary": "Accept"})
+        looks = get_looks(session, map_id, page)
+    return draw_overlay(looks, Caption(record.model, record.version, layer, head, page))
 
 
 def _prefers_json(accept: str) -> bool:
-    """Whether a client names JSON and no picture: browsers and image tags get the picture."""
+    """Whether a client accepts JSON and no picture. Browsers and image tags get the picture."""
     return "json" in accept and "image/" not in accept

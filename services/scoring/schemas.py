@@ -8,23 +8,23 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
+from headmap.datasets.records import MAX_PAGES
 from headmap.datasets.sources import DEFAULT
 from headmap.datasets.uploads import MAX_NAME, NAME
+from headmap.head_scores import HEAD_PATTERN, MAX_HEADS
 from headmap.registry.aliases import ALIAS_PATTERN, MAX_ALIAS, Promote
 from headmap.registry.datasets import DatasetRecord
 from headmap.registry.jobs import AUTO_MAX_PAGES, AUTO_MIN_PAGES, AUTO_OVERLAP, JobRecord
-from headmap.registry.maps import MapRecord, Match
+from headmap.registry.maps import MAX_MODEL, MAX_REVISION, NAME_PATTERN, MapRecord, Match
+from headmap.registry.policies import PolicyRecord
 from headmap.registry.tables import JobState
 
-MAX_PAGES = 100_000
 PROMOTE = "whether the map takes the alias default: true, false, or auto, where the model has none yet"
 
-# PostgreSQL stores no NUL, and no name holds a control character.
-_PRINTABLE = r"^[^\x00-\x1f\x7f]+$"
-ModelName = Annotated[str, Field(min_length=1, max_length=512, pattern=_PRINTABLE)]
-Revision = Annotated[str, Field(min_length=1, max_length=128, pattern=_PRINTABLE)]
+ModelName = Annotated[str, Field(min_length=1, max_length=MAX_MODEL, pattern=NAME_PATTERN)]
+Revision = Annotated[str, Field(min_length=1, max_length=MAX_REVISION, pattern=NAME_PATTERN)]
 AliasName = Annotated[str, Field(min_length=1, max_length=MAX_ALIAS, pattern=ALIAS_PATTERN)]
-Tag = Annotated[str, Field(min_length=1, max_length=64, pattern=_PRINTABLE)]
+Tag = Annotated[str, Field(min_length=1, max_length=64, pattern=NAME_PATTERN)]
 DatasetName = Annotated[str, Field(min_length=1, max_length=MAX_NAME, pattern=f"^{NAME}$")]
 
 
@@ -35,7 +35,7 @@ def _whole(value: object) -> object:
 
 Integer = Annotated[int, BeforeValidator(_whole)]
 
-# Checked value by value by HeadScores.from_sparsemm, whose errors name the key; a million numbers pass here once.
+# Checked value by value by HeadScores.from_sparsemm, whose errors name the key.
 SparseMMScores = Annotated[
     dict[str, Any],
     WithJsonSchema(
@@ -43,7 +43,8 @@ SparseMMScores = Annotated[
             "type": "object",
             "description": 'The public SparseMM file: {"layer-head": [score per page, ...] or score}',
             "minProperties": 1,
-            "propertyNames": {"pattern": "^[0-9]{1,5}-[0-9]{1,5}$"},
+            "maxProperties": MAX_HEADS,
+            "propertyNames": {"pattern": f"^{HEAD_PATTERN}$"},
             "additionalProperties": {
                 "anyOf": [
                     {"type": "number", "minimum": 0},
@@ -172,7 +173,7 @@ class JobList(BaseModel):
 
 
 class DatasetBody(BaseModel):
-    """What is not known of a built-in dataset is null: made-up pages have no end, a public set is with the workers."""
+    """Unknown values of a built-in dataset are null: made-up pages have no end, and only workers have a public set."""
 
     name: str
     kind: Literal["made-up", "public", "uploaded"]
@@ -191,11 +192,16 @@ class DatasetBody(BaseModel):
 
 
 class DatasetList(BaseModel):
-    """`items`: uploads, newest first. `built_in`: those that are always here, on every page of the list."""
+    """`items`: uploads, newest first. `built_in`: the built-in datasets, on every page of the list."""
 
     items: list[DatasetBody]
     next_cursor: str | None
     built_in: list[DatasetBody]
+
+
+class PolicyList(BaseModel):
+    items: list[PolicyRecord]
+    next_cursor: str | None
 
 
 class MapList(BaseModel):
@@ -209,7 +215,7 @@ class ResolvedMap(MapRecord):
 
 
 class Budgets(BaseModel):
-    """`budgets`: tokens per KV head, one list per layer; with `paper` the formula's, whatever the prompt holds."""
+    """`budgets`: tokens per KV head, one list per layer. `paper` ignores the prompt's length."""
 
     budgets: list[list[int]]
     total: int = Field(description="sum of the budgets")
@@ -243,7 +249,7 @@ class ComparisonBody(BaseModel):
 
 
 class HeadBody(BaseModel):
-    """A head's place in its map. `standard_error`, `low`, `high`: null for an import, which tells nothing of pages."""
+    """A head's place in its map. `standard_error`, `low`, `high`: null for an import, which has no pages."""
 
     rank: int = Field(description="rank; 1 for the head with the highest score")
     layer: int

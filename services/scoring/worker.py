@@ -1,6 +1,7 @@
 """Run a scoring worker: `python -m services.scoring.worker --pool solo` (one machine) or `--pool prefork` (cluster).
 
-`--check` asks a running worker of this host whether it lives, for a container's health check (Redis only).
+`--check` asks a running worker of this host whether it lives, for a container's health check (Redis only). While
+Redis cannot be reached, no worker is to blame: that passes.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from pathlib import Path
 
 from celery import Celery, signals
 from celery.exceptions import SecurityWarning
+from kombu.exceptions import OperationalError
 
 from headmap.http.keyring import KeyRing
 from headmap.http.logs import setup_logging
@@ -40,8 +42,7 @@ def main(argv: list[str] | None = None) -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch is imported: spinning threads starve others
     settings = load_settings()
     if arguments.check:
-        name = f"scoring@{socket.gethostname()}"
-        return 0 if create_worker(settings).control.ping(destination=[name], timeout=5) else 1
+        return 0 if answers(create_worker(settings), f"scoring@{socket.gethostname()}") else 1
     if (fault := start_fault(settings)) is not None:
         setup_logging(settings, "scoring-worker")
         logger.critical("%s", fault)
@@ -55,8 +56,19 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
+def answers(app: Celery, worker: str) -> bool:
+    """Whether the worker answers within 5 seconds, or nobody could ask it because the broker does not answer."""
+    try:
+        with app.connection_for_write() as connection:
+            connection.ensure_connection(max_retries=1, timeout=5)
+            return bool(app.control.ping(destination=[worker], timeout=5, connection=connection))
+    except (OperationalError, *app.connection_for_write().connection_errors) as error:
+        logger.warning("the broker cannot be asked for %s: %s", worker, error)
+        return True
+
+
 def tell_metrics(app: Celery, settings: Settings, folder: Path, port: int) -> None:
-    """Serve what `folder` counts, once the worker is ready: children that are there by then do not hold the port."""
+    """Serve the counts in `folder` once the worker is ready. Children that exist by then do not hold the port."""
 
     def leases_taken_back() -> int:
         sweeper = app.headmap_runtime.sweeper
@@ -71,7 +83,7 @@ def tell_metrics(app: Celery, settings: Settings, folder: Path, port: int) -> No
 
 
 def run_worker(app: Celery, settings: Settings, *, pool: str, concurrency: int = 1) -> None:
-    """Work until told to stop: SIGTERM hands running shards back, and ends within a page."""
+    """Work until SIGTERM, which hands running shards back and ends the worker within a page."""
 
     def set_up(**_: object) -> None:
         setup_logging(settings, "scoring-worker")

@@ -1,7 +1,7 @@
 """Metrics of a scoring worker: each scoring process counts, and the worker's main process serves them over HTTP.
 
-The counts of all its processes lie in files of one folder (prometheus-client's multiprocess mode), so those of a child
-that was killed stay. `prometheus_client` decides on that when it is imported: call `count_in` before anything does.
+The counts of all its processes are in files of one folder (prometheus-client's multiprocess mode), so the counts of a
+killed child stay. `prometheus_client` decides on that when it is imported: call `count_in` before anything does.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def count_in(folder: Path) -> None:
 
 
 class ShardMetrics:
-    """What scoring processes count; an instance is the `Observe` of `headmap.jobs.runner`."""
+    """The counts of scoring processes. An instance is the `Observe` of `headmap.jobs.runner`."""
 
     def __init__(self) -> None:
         from prometheus_client import Counter, Histogram
@@ -61,7 +61,7 @@ class ShardMetrics:
 
 
 def worker_registry(folder: Path, leases_taken_back: Callable[[], int]) -> CollectorRegistry:
-    """What a worker tells: the counts in `folder`, and its sweeper's."""
+    """A worker's metrics: the counts in `folder`, and its sweeper's."""
     from prometheus_client import CollectorRegistry
     from prometheus_client.core import CounterMetricFamily
     from prometheus_client.registry import Collector
@@ -78,7 +78,7 @@ def worker_registry(folder: Path, leases_taken_back: Callable[[], int]) -> Colle
 
 
 def collect_counts(registry: CollectorRegistry, folder: Path) -> None:
-    """Let `registry` tell what processes count in `folder`."""
+    """Let `registry` collect the counts in `folder`."""
     from prometheus_client.multiprocess import MultiProcessCollector
 
     class Counts(MultiProcessCollector):

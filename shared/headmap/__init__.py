@@ -1,7 +1,7 @@
 """Headmap: profile a multimodal model's visual heads once, serve it with a KV cache sized head by head.
 
-The names of the library can be imported from here. Each is loaded when it is first asked for, so that `import headmap`
-needs neither torch nor transformers.
+The names of the library can be imported from here. Each is loaded on its first use, so `import headmap` needs
+no torch and no transformers.
 """
 
 from importlib import import_module

@@ -1,4 +1,4 @@
-"""The id of the request being served or worked for, for logs and error documents: every room may read it."""
+"""The id of the current request, for logs and error documents. Every package may read it."""
 
 from __future__ import annotations
 

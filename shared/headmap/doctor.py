@@ -36,7 +36,7 @@ DTYPES = (torch.float32, torch.bfloat16)
 
 @dataclass(frozen=True)
 class Tries:
-    """The backends on one device in one dtype. choice: None where nothing can serve, `problem` says why.
+    """The backends on one device in one dtype. choice: None if nothing can serve, `problem` says why.
 
     graphs: a step of the chosen backend replayed as a CUDA graph.
     """

@@ -4,18 +4,19 @@
     ├── BadRequest 422        InvalidParameter, InvalidImage, EmptyPrompt, BudgetTooSmall, UnknownMethod,
     │                         PromptTooLong, InvalidScores, InvalidDataset, UnsupportedModel
     ├── NotFound 404          ModelNotFound, JobNotFound, MapNotFound, HeadNotFound, PageNotFound, DatasetNotFound,
-    │                         SessionNotFound, KeyNotFound, AliasNotFound
+    │                         SessionNotFound, KeyNotFound, AliasNotFound, PolicyNotFound
     ├── Conflict 409          JobEnded, NoMapForModel, IdempotencyConflict, MapMismatch, KeyNameTaken,
     │                         DatasetExists, DatasetInUse, DatasetBuiltIn, MapInUse
     ├── AliasMoved 412
+    ├── PolicyChanged 412
     ├── PayloadTooLarge 413   ImageTooLarge, DatasetTooLarge
     ├── MalformedRequest 400  HeadTooLarge 431
     ├── RequestTimeout 408
     ├── Unauthorized 401
     ├── CrossSite 403
-    ├── TooManyRequests 429   QueueFull, RateLimited, BodiesTooLarge; with retry_after
-    └── Unavailable 503       RegistryUnavailable, DatasetUnavailable, ShuttingDown, OutOfMemory, DeviceFailed,
-                              TooManyConnections
+    ├── TooManyRequests 429   QueueFull, RateLimited, TooManyJobs, BodiesTooLarge; with retry_after
+    └── Unavailable 503       RegistryUnavailable, RegistryBroken, DatasetUnavailable, ShuttingDown, OutOfMemory,
+                              DeviceFailed, TooManyConnections
 
 Services turn them into problem documents (RFC 9457) in one handler; nothing else sets a status.
 """
@@ -92,7 +93,7 @@ class UnsupportedModel(BadRequest):
 
 
 class RequestTooLarge(BadRequest):
-    """The request's KV cache can never fit the memory there is."""
+    """The request's KV cache can never fit into the server's KV memory."""
 
     code, title = "request_too_large", "Request too large"
 
@@ -137,6 +138,10 @@ class AliasNotFound(NotFound):
     code, title = "alias_not_found", "Alias not found"
 
 
+class PolicyNotFound(NotFound):
+    code, title = "policy_not_found", "Policy not found"
+
+
 class Conflict(HeadmapError):
     code, status, title = "conflict", 409, "Conflict"
 
@@ -158,7 +163,7 @@ class IdempotencyConflict(Conflict):
 
 
 class KeyNameTaken(Conflict):
-    code, title = "key_name_taken", "Name of an API key in use"
+    code, title = "key_name_taken", "API key name in use"
 
 
 class DatasetExists(Conflict):
@@ -181,6 +186,12 @@ class AliasMoved(HeadmapError):
     """Somebody moved the alias since the caller looked (If-Match, RFC 9110, section 13.1.1)."""
 
     code, status, title = "alias_moved", 412, "Alias has moved"
+
+
+class PolicyChanged(HeadmapError):
+    """The policy is not as the caller last saw it (If-Match, If-None-Match: RFC 9110, sections 13.1.1, 13.1.2)."""
+
+    code, status, title = "policy_changed", 412, "Policy has changed"
 
 
 class PayloadTooLarge(HeadmapError):
@@ -216,9 +227,9 @@ class Unauthorized(HeadmapError):
 
 
 class CrossSite(HeadmapError):
-    """A browser calls for a page of another site that may not call."""
+    """A browser calls for another site's page, which is not allowed."""
 
-    code, status, title = "cross_site", 403, "Call of another site's page"
+    code, status, title = "cross_site", 403, "Call from another site's page"
 
 
 class TooManyRequests(HeadmapError):
@@ -226,25 +237,34 @@ class TooManyRequests(HeadmapError):
 
     code, status, title = "too_many_requests", 429, "Too many requests"
 
-    def __init__(self, detail: str, *, retry_after: int = 1) -> None:
-        super().__init__(detail)
+    def __init__(self, detail: str, *, retry_after: int = 1, param: str | None = None) -> None:
+        super().__init__(detail, param=param)
         self.retry_after = retry_after
 
 
 class QueueFull(TooManyRequests):
-    """The server has as much to do as it takes."""
+    """The server takes no more requests at present."""
 
     code = "queue_full"
 
 
 class RateLimited(TooManyRequests):
-    """An API key is used more than it may."""
+    """An API key exceeds its limits."""
 
     code = "rate_limited"
 
 
+class TooManyJobs(TooManyRequests):
+    """Jobs that have not ended are as many, or have as many pages, as there may be."""
+
+    code = "too_many_jobs"
+
+    def __init__(self, detail: str, *, retry_after: int = 60) -> None:
+        super().__init__(detail, retry_after=retry_after)
+
+
 class BodiesTooLarge(TooManyRequests):
-    """The bodies of requests at work take as much as they may."""
+    """The bodies and pictures of requests at work take as much as they may."""
 
 
 class Unavailable(HeadmapError):
@@ -261,8 +281,14 @@ class RegistryUnavailable(Unavailable):
     code, title = "registry_unavailable", "Registry unavailable"
 
 
+class RegistryBroken(RegistryUnavailable):
+    """The registry's file is damaged, or is not one of ours: waiting does not help."""
+
+    title = "Registry broken"
+
+
 class DatasetUnavailable(Unavailable):
-    """A dataset whose files are not here and cannot be fetched now."""
+    """The dataset's files are not on this machine and cannot be fetched now."""
 
     code, title = "dataset_unavailable", "Dataset unavailable"
 
@@ -276,6 +302,6 @@ class OutOfMemory(Unavailable):
 
 
 class DeviceFailed(Unavailable):
-    """The device cannot be used any more by this process, which ends and is started again."""
+    """This process can no longer use the device; it ends and is started again."""
 
     code, title = "device_failed", "Device failed"

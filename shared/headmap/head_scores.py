@@ -15,7 +15,11 @@ import numpy.typing as npt
 from headmap.errors import InvalidScores
 
 _MAX_SCORE = 1e300  # sums of a page's scores stay finite
-_HEAD = re.compile(r"(\d{1,5})-(\d{1,5})")
+MAX_HEADS = 65_536
+"""Layers times heads of a map: several times what the largest models have."""
+HEAD_PATTERN = "(0|[1-9][0-9]{0,4})-(0|[1-9][0-9]{0,4})"
+"""A key of the public JSON form. Each head has one: no leading zeros, no digits of other scripts."""
+_HEAD = re.compile(HEAD_PATTERN)
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,7 +29,8 @@ class HeadScores:
     `matrix`: (num_layers, num_heads) float64; it is copied, normalised, and cannot be written afterwards.
     `num_kv_heads` divides num_heads; the query heads of one KV head are neighbours.
 
-    Raises InvalidScores for a wrong shape, a negative or non-finite score, or scores that are all 0.
+    Raises InvalidScores for a wrong shape, more than MAX_HEADS heads, a negative or non-finite score, or scores that
+    are all 0.
     """
 
     matrix: npt.NDArray[np.float64]
@@ -35,6 +40,7 @@ class HeadScores:
         matrix = np.array(self.matrix, dtype=np.float64)
         if matrix.ndim != 2 or 0 in matrix.shape:
             raise InvalidScores(f"scores: a layers x heads matrix is needed, got shape {matrix.shape}", param="scores")
+        _check_size(*matrix.shape)
         bad = np.argwhere(~np.isfinite(matrix) | (matrix < 0))
         if len(bad):
             layer, head = map(int, bad[0])
@@ -77,16 +83,20 @@ class HeadScores:
 
     def ranked(self) -> list[tuple[int, int]]:
         """Every head as (layer, head), highest score first; ties keep their order."""
-        order = np.argsort(-self.matrix, axis=None, kind="stable")
-        return [(int(i) // self.num_heads, int(i) % self.num_heads) for i in order]
+        return self._highest(self.matrix.size)
 
     def top_heads(self, share: float) -> list[tuple[int, int]]:
         """The `share`, in (0, 1], of heads that score highest, at least one: (layer, head), highest first."""
-        return self.ranked()[: self._count(share)]
+        return self._highest(self._count(share))
 
     def top_share(self, share: float) -> float:
         """The part of the whole score, in 0 to 1, that `top_heads(share)` hold."""
         return float(np.sort(self.matrix, axis=None)[::-1][: self._count(share)].sum())
+
+    def _highest(self, count: int) -> list[tuple[int, int]]:
+        order = np.argsort(-self.matrix, axis=None, kind="stable")[:count]
+        layers, heads = np.divmod(order, self.num_heads)
+        return list(zip(layers.tolist(), heads.tolist(), strict=True))
 
     def _count(self, share: float) -> int:
         return max(1, round(share * self.matrix.size))
@@ -101,17 +111,21 @@ class HeadScores:
     def from_sparsemm(cls, scores: Mapping[str, float | Sequence[float]], num_kv_heads: int) -> Self:
         """Read the JSON form that SparseMM publishes: `{"layer-head": score or [score per page, ...]}`.
 
-        Pages are averaged. Raises InvalidScores naming the key for a malformed key, a missing head or a bad value.
+        Pages are averaged. Raises InvalidScores naming the key for a malformed key, a missing head or a bad value, and
+        for more than MAX_HEADS heads.
         """
+        if len(scores) > MAX_HEADS:
+            raise InvalidScores(f"scores: more than {MAX_HEADS} heads, got {len(scores)}", param="scores")
         means: dict[tuple[int, int], float] = {}
         for key, value in scores.items():
             match = _HEAD.fullmatch(key)
             if match is None:
-                raise InvalidScores(f'scores: key {key!r} is not "layer-head"', param="scores")
+                raise InvalidScores(f'scores: key {_short(key)} is not "layer-head"', param="scores")
             means[int(match[1]), int(match[2])] = _mean(key, value)
         if not means:
-            raise InvalidScores("scores: no heads in it", param="scores")
+            raise InvalidScores("scores: must hold at least one head", param="scores")
         layers, heads = (1 + max(index) for index in zip(*means, strict=True))
+        _check_size(layers, heads)
         if len(means) != layers * heads:
             missing = next((la, h) for la in range(layers) for h in range(heads) if (la, h) not in means)
             raise InvalidScores(
@@ -131,10 +145,15 @@ class HeadScores:
         }
 
 
+def _check_size(layers: int, heads: int) -> None:
+    if layers * heads > MAX_HEADS:
+        raise InvalidScores(f"scores: more than {MAX_HEADS} heads, got {layers} layers x {heads} heads", param="scores")
+
+
 def _mean(key: str, value: float | Sequence[float]) -> float:
     values = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value]
     if not values:
-        raise InvalidScores(f"scores[{key}]: no score in it", param="scores")
+        raise InvalidScores(f"scores[{key}]: must hold at least one score", param="scores")
     for item in values:
         if isinstance(item, bool) or not isinstance(item, int | float) or not 0 <= item <= _MAX_SCORE:
             raise InvalidScores(f"scores[{key}]: must be finite numbers >= 0, got {_short(item)}", param="scores")

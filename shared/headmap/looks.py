@@ -1,7 +1,7 @@
 """Where every head looked on one page while the model read it: stored for a job's first pages, so that it can be shown.
 
 A worker notes it while it profiles, when the page, the model and the argmax of each head are at hand: showing it later
-needs no model, no data set and no torch, and shows what was counted. It costs some bytes for each head and word.
+needs no model, no dataset and no torch, and shows what was counted. It costs some bytes for each head and word.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Box = tuple[float, float, float, float]
 class Look:
     """Where one head looked when the model wrote one token of a word of the page.
 
-    word: its index on the page. cell: the cell of the token with the highest attention, None where that token is text
+    word: its index on the page. cell: the cell of the token with the highest attention, None if that token is text
     or has no cell in the family's geometry. hit: whether the cell belongs to the word.
     """
 

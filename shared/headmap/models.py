@@ -57,7 +57,9 @@ def find_model(name: str, settings: Settings, revision: str | None = None) -> Mo
         raise ModelNotFound(f"model: {name!r} is not here; {_suggestion(name, settings)}", param="model")
     info = read_model(name, folder)
     if revision is not None and revision != info.revision and not _is_hub_snapshot(folder):
-        raise ModelNotFound(f"revision: {name!r} is here as {info.revision}, not as {revision!r}", param="revision")
+        raise ModelNotFound(
+            f"revision: {name!r} is here in revision {info.revision}, got {revision!r}", param="revision"
+        )
     return replace(info, trust_remote_code=name in settings.trust_remote_code)
 
 
@@ -76,7 +78,7 @@ def list_models(settings: Settings) -> list[ModelInfo]:
 
 
 def read_model(name: str, folder: Path) -> ModelInfo:
-    """Read `folder`/config.json. Raises UnsupportedModel where it is no model of a family that is served."""
+    """Read `folder`/config.json. Raises UnsupportedModel if it is no model of a family that is served."""
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

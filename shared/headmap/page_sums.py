@@ -54,7 +54,7 @@ class PageSums:
 
     @classmethod
     def of_page(cls, number: int, scores: Floats, *, tokens_seen: int, tokens_matched: int, hits: int) -> Self:
-        """Of the job's page `number`, whose scores are (num_layers, num_heads) float64."""
+        """The sums of the job's page `number`, whose scores are (num_layers, num_heads) float64."""
         sums = np.zeros((2, *scores.shape))
         sums[number % 2] = scores
         return cls(1, tokens_seen, tokens_matched, hits, sums, scores**2, scores * scores.sum())
@@ -99,7 +99,7 @@ class PageSums:
         return np.sqrt(variance / self.pages) / means.sum()
 
     def stability(self, num_kv_heads: int) -> Stability | None:
-        """How alike the two halves are; None where a half has no hit, or no page."""
+        """How alike the two halves are; None if a half has no hit, or no page."""
         if not (self.sums[0].any() and self.sums[1].any()):
             return None
         alike = compare(*(HeadScores(half, num_kv_heads) for half in self.sums))

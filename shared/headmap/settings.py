@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_origin
 
 from pydantic import SecretStr, ValidationError, ValidationInfo, field_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from headmap import settings_groups as groups
 from headmap.environment import (
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from sqlalchemy import URL
 
 SECRET = frozenset({"api_keys", "database_url", "broker_url", "rate_limit_url"})
-"""Settings whose values may hold a key or a password."""
+"""Settings whose values may hold a key or a password. HEADMAP_NAME_FILE may name a file with the value."""
 
 
 class Settings(
@@ -116,6 +116,13 @@ class Settings(
                 raise ValueError(f"{item!r} is no address or network, as 10.0.0.0/8") from error
         return value
 
+    @field_validator("default_policy")
+    @classmethod
+    def _one_default(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is not None and info.data.get("default_kv_ratio") is not None:
+            raise ValueError("stands beside HEADMAP_DEFAULT_KV_RATIO, which it replaces; unset one of them")
+        return value
+
     @field_validator("log_level")
     @classmethod
     def _known_level(cls, value: str) -> str:
@@ -148,7 +155,7 @@ class Settings(
         try:
             return value.expanduser().absolute()
         except RuntimeError as error:  # ~nobody
-            raise ValueError("names the home of no user") from error
+            raise ValueError("names the home of an unknown user") from error
 
     @classmethod
     def settings_customise_sources(
@@ -159,7 +166,7 @@ class Settings(
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return init_settings, Environment(settings_cls)
+        return init_settings, Environment(settings_cls, SECRET)
 
     @property
     def shard_seconds(self) -> float:
@@ -185,7 +192,7 @@ def load_settings(**given: Any) -> Settings:
     Ends the process with status 2 where they are wrong, and where HEADMAP_API_KEYS is blank and would let in everybody.
     Faults, variables that set nothing and secrets that are blank are told on standard error, a line each.
     """
-    for line in unknown_variables(os.environ, Settings.model_fields):
+    for line in unknown_variables(os.environ, [*Settings.model_fields, *(f"{name}_file" for name in SECRET)]):
         _tell(line)
     try:
         settings = Settings(**given)
@@ -193,7 +200,12 @@ def load_settings(**given: Any) -> Settings:
         for line in faults(error, SECRET):
             _tell(line)
         raise SystemExit(2) from None
+    except SettingsError as error:
+        _tell(str(error.__cause__ or error))
+        raise SystemExit(2) from None
     for name in blank_variables(os.environ, sorted(SECRET - set(given))):
+        if getattr(settings, name):
+            continue  # its file has a value
         if name == "api_keys" and settings.access == "auto":
             _tell("HEADMAP_API_KEYS: is blank, which would let in everybody; give a key, or unset it")
             raise SystemExit(2)

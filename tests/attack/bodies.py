@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
-from tests.attack.live import Answer, Case, Live, Outcome, Service, judged
+from tests.attack.live import Answer, Case, Live, Outcome, Service
 
 MIB = 2**20
 LONGEST_PROBLEM = 4096
@@ -40,7 +40,7 @@ class Body:
         )
         sizes = f"{len(body) / MIB:5.1f} MiB  +{seen.growth / MIB:4.0f} MiB"
         told = f"{answer.status}  {sizes}  health {health} ms  {_detail(answer)}"
-        return Outcome(told, (*judged(seen, len(body)), *self._faults(answer)))
+        return Outcome(told, (*live.judge(seen, len(body)), *self._faults(answer)))
 
     def _faults(self, answer: Answer) -> list[str]:
         faults = []
@@ -207,6 +207,27 @@ def _cases() -> list[Body]:
     add("one text of 60 MiB", "/generate", _text(b'{"inputs":"', b"a", b'"}', 60 * MIB))
     add("one text of 60 MiB, with an emoji", "/generate", _text('{"inputs":"😀'.encode(), b"a", b'"}', 60 * MIB))
     add("one text of 60 MiB of escapes", "/generate", _text(b'{"inputs":"', b"\\/", b'"}', 60 * MIB))
+    for name, unit in {"letters": b"a", "escapes": b"\\/", "escaped letters": b"\\u0041", "blank space": b" "}.items():
+        add(f"inputs of 28 MiB of {name}", "/generate", _text(b'{"inputs":"', unit, b'"}', 28 * MIB))
+        add(
+            f"a chat of 28 MiB of {name}",
+            _CHAT,
+            _text(b'{"messages":[{"role":"user","content":"', unit, b'"}]}', 28 * MIB),
+        )
+    add("inputs of 28 MiB with an emoji", "/generate", _text('{"inputs":"😀'.encode(), b"a", b'"}', 28 * MIB))
+    add(
+        "inputs of 28 MiB with an emoji at the end", "/generate", _text(b'{"inputs":"', b"a", '😀"}'.encode(), 28 * MIB)
+    )
+    add("two texts of 28 MiB", "/generate", lambda random: (
+        b'{"inputs":"' + b"a" * (28 * MIB) + b'","images":["' + b"a" * (28 * MIB) + b'"]}'))  # fmt: skip
+    add("three pictures of 19 MiB", "/generate", lambda random: (
+        b'{"inputs":"","images":["' + b'","'.join([b"ABCD" * (19 * MIB // 4)] * 3) + b'"]}'))  # fmt: skip
+    add("an escaped picture of 28 MiB", "/generate", _text(b'{"inputs":"","images":["data:,', b"%41", b'"]}', 28 * MIB))
+    add(
+        "short texts with an emoji",
+        _CHAT,
+        _many(b'{"messages":[', '"😀'.encode() + b"a" * 10_000 + b'"', b"]}", 4 * MIB),
+    )
     add("short texts of escapes", _CHAT, _many(b'{"messages":[', b'"' + b"\\/" * 4000 + b'"', b"]}", 60 * MIB))
     add("blank inputs of 60 MiB", "/generate", _text(b'{"inputs":"', b" ", b'"}', 60 * MIB))
     add("a name of 60 MiB", "/generate", _text(b'{"', b"a", b'":1}', 60 * MIB))

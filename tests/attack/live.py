@@ -77,10 +77,13 @@ class Seen:
 
 
 class Live:
-    """The inference service with the bundled model, and the scoring API, on one registry. Use as a context."""
+    """The inference service with the bundled model, and the scoring API, on one registry. Use as a context.
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
+    `most_health_ms`: what /health/live may take at p99.
+    """
+
+    def __init__(self, settings: Settings, most_health_ms: float = MOST_HEALTH_MS) -> None:
+        self._settings, self._most_health_ms = settings, most_health_ms
         self._started: list[Process] = []
 
     def __enter__(self) -> Self:
@@ -89,6 +92,9 @@ class Live:
         self._started = [self.inference, self.scoring]
         for url in (self.inference.url, self.scoring.url):
             wait_for(lambda url=url: _lives(url), f"{url} answers", seconds=120)  # type: ignore[misc]
+        self.post(
+            "inference", "/generate", b'{"inputs":"Hi","parameters":{"max_new_tokens":1}}'
+        )  # what comes first is slow
         return self
 
     def __exit__(
@@ -120,6 +126,15 @@ class Live:
         finally:
             connection.close()
 
+    def judge(self, seen: Seen, sent: int) -> list[str]:
+        """Faults of health and memory while `sent` bytes were being dealt with."""
+        faults = []
+        if seen.share(0.99) > self._most_health_ms:
+            faults.append(f"/health/live took {seen.share(0.99):.0f} ms at p99, at most {self._most_health_ms:.0f}")
+        if seen.growth > MOST_GROWTH * sent + FREE_BYTES:
+            faults.append(f"grew by {seen.growth >> 20} MiB over {sent / 2**20:.1f} MiB sent")
+        return faults
+
     @contextmanager
     def watched(self, service: Service) -> Iterator[Seen]:
         """Look at the service's health every 10 ms, from a process of its own, and at its memory."""
@@ -145,16 +160,6 @@ class Live:
             told, _ = watch.communicate(b"", timeout=60)
             seen.looks_ms = json.loads(told)
             seen.growth = sum(_memory(pid, "VmHWM") for pid in process.tree()) - before
-
-
-def judged(seen: Seen, sent: int) -> list[str]:
-    """Faults of health and memory while `sent` bytes were being dealt with."""
-    faults = []
-    if seen.share(0.99) > MOST_HEALTH_MS:
-        faults.append(f"/health/live took {seen.share(0.99):.0f} ms at p99, at most {MOST_HEALTH_MS:.0f}")
-    if seen.growth > MOST_GROWTH * sent + FREE_BYTES:
-        faults.append(f"grew by {seen.growth >> 20} MiB over {sent / 2**20:.1f} MiB sent")
-    return faults
 
 
 def run(live: Live, cases: Sequence[Case], seed: int, tell: Callable[[str], None] = print) -> list[str]:

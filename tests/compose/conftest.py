@@ -18,7 +18,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     asked = "compose" in (config.option.markexpr or "")
-    return True if collection_path.name == "test_stack.py" and not asked else None
+    return True if collection_path.name in ("test_stack.py", "test_first_start.py") and not asked else None
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 import shutil
 import socket
 import subprocess
@@ -37,29 +36,40 @@ def free_port() -> int:
 
 
 class Stack:
-    """Passwords are made up for each; `down` removes everything, volumes too."""
+    """A copy of the checkout as a fresh clone has it, in `folder`, with an `.env` or without.
 
-    def __init__(self, folder: Path) -> None:
+    What the tests need otherwise than it is by default is set in the shell. `down` removes everything, volumes too.
+    """
+
+    def __init__(self, folder: Path, env: str | None = None) -> None:
         port = free_port()
         self.url = f"http://127.0.0.1:{port}"
         self.project = f"headmap-test-{uuid.uuid4().hex[:8]}"
-        settings = {
-            "POSTGRES_PASSWORD": secrets.token_hex(16) + "@:/ %",  # libpq gets it beside the URL, whatever is in it
-            "REDIS_PASSWORD": secrets.token_hex(16),
+        self.root = clone(folder / "clone")
+        self.write_env(env)
+        self._environment = clean_environment() | {
             "HEADMAP_PORT": str(port),
             "HEADMAP_SHARD_PAGES": "2",
             "HEADMAP_LEASE_SECONDS": "10",
             "HEADMAP_SWEEP_SECONDS": "1",
         }
-        env_file = folder / "env"
-        env_file.write_text("".join(f"{name}='{value}'\n" for name, value in settings.items()))
-        files = ["--project-directory", str(ROOT), "-f", str(ROOT / "docker-compose.yml"), "--env-file", str(env_file)]
-        self._command = [*find_compose(), *files, "-p", self.project]
+        self._command = [*find_compose(), "-p", self.project]
+
+    def write_env(self, text: str | None) -> None:
+        (self.root / ".env").unlink(missing_ok=True)
+        if text is not None:
+            (self.root / ".env").write_text(text)
+            (self.root / ".env").chmod(0o600)
 
     def compose(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run a compose command. Raises AssertionError with its output where it fails and `check` is set."""
         done = subprocess.run(
-            [*self._command, *arguments], capture_output=True, text=True, check=False, env=clean_environment()
+            [*self._command, *arguments],
+            capture_output=True,
+            text=True,
+            check=False,
+            env=self._environment,
+            cwd=self.root,
         )
         if check and done.returncode != 0:
             raise AssertionError(f"compose {' '.join(arguments)}: {done.stdout[-3000:]}\n{done.stderr[-6000:]}")
@@ -84,6 +94,15 @@ class Stack:
         lines = [line for line in done.stdout.splitlines() if line.startswith("headmap_request_success_total")]
         return sum(float(line.rsplit(" ", 1)[1]) for line in lines)
 
+    def read(self, name: str) -> str:
+        """A file of the volume `passwords`, as root reads it."""
+        return self.compose("run", "--rm", "-T", "--no-deps", "passwords", "cat", f"/run/headmap/{name}").stdout
+
+    def docker(self, *arguments: str) -> str:
+        """What a docker command says of the stack's containers."""
+        found = self.compose("ps", "-a", "-q").stdout.split()
+        return subprocess.run(["docker", *arguments, *found], capture_output=True, text=True, check=True).stdout
+
     def told(self, url: str, ask_from: str) -> str:
         """What `url` answers to a process in the container of a service."""
         program = f"import urllib.request as u; print(u.urlopen('{url}').read().decode())"
@@ -91,6 +110,17 @@ class Stack:
 
     def client(self) -> httpx.Client:
         return httpx.Client(base_url=self.url, timeout=120, trust_env=False)
+
+
+def clone(folder: Path) -> Path:
+    """What git knows or would take of the checkout as it stands."""
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    for name in filter(None, listed.stdout.split("\0")):
+        if (ROOT / name).exists():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, folder / name, follow_symlinks=False)
+    return folder
 
 
 def clean_environment() -> dict[str, str]:

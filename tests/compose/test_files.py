@@ -56,10 +56,15 @@ def test_it_is_what_the_compose_specification_allows(name: str) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def settings_of(service: dict[str, Any]) -> set[str]:
+    """The variables that a service sets, also those it takes from a file."""
+    return {name.removesuffix("_FILE") for name in service.get("environment", {})}
+
+
 def test_every_setting_reaches_a_service() -> None:
     services = stack()["services"]
     known = {f"HEADMAP_{name.upper()}" for name in Settings.model_fields} - OF_IMAGE
-    passed = {name for service in services.values() for name in service.get("environment", {})}
+    passed = {name for service in services.values() for name in settings_of(service)}
     assert known - passed == set()
     assert {name for name in passed if name.startswith("HEADMAP_")} - known - OF_COMPOSE == set()
     told = set(re.findall(r"^#?(HEADMAP_[A-Z_]+)=", (ROOT / ".env.example").read_text(), re.MULTILINE))
@@ -69,17 +74,30 @@ def test_every_setting_reaches_a_service() -> None:
 def test_inference_and_worker_have_the_settings_they_read() -> None:
     services = stack()["services"]
     known = {f"HEADMAP_{name.upper()}" for name in Settings.model_fields} - OF_IMAGE
-    assert known - set(services["inference"]["environment"]) == set()
-    assert known - set(services["scoring-worker"]["environment"]) == set()
+    assert known - settings_of(services["inference"]) == set()
+    assert known - settings_of(services["scoring-worker"]) == set()
 
 
-def test_passwords_have_no_default() -> None:
+def test_nothing_has_to_be_set_and_no_password_passes_through_compose() -> None:
     text = (ROOT / "docker-compose.yml").read_text()
-    uses = re.findall(r"\$\{([A-Z_]*PASSWORD)([^}]*)\}", text)
-    assert len(uses) >= 4
-    assert all(rest.startswith(":?") for _, rest in uses), uses
-    example = (ROOT / ".env.example").read_text()
-    assert re.findall(r"^[A-Z_]*PASSWORD=(.*)$", example, re.MULTILINE) == ["", ""]
+    assert ":?" not in text
+    assert re.findall(r"\$\{?[A-Z_]*PASSWORD\b", text) == []
+    assert re.findall(r"^[A-Z_]+=", (ROOT / ".env.example").read_text(), re.MULTILINE) == []
+
+
+def test_who_reads_a_password_waits_for_it_and_cannot_change_it() -> None:
+    services = stack()["services"]
+
+    def awaited(name: str) -> set[str]:
+        direct = set(services[name].get("depends_on", {}))
+        return direct.union(*(awaited(one) for one in direct))
+
+    for name, service in services.items():
+        mounts = [one for one in service.get("volumes", []) if one.startswith("passwords:")]
+        reads = "/run/headmap/" in json.dumps([service.get("environment", {}), service.get("command", [])])
+        if name != "passwords":
+            assert mounts == (["passwords:/run/headmap:ro"] if reads else []), name
+            assert not reads or "passwords" in awaited(name), name
 
 
 def test_only_the_gateway_has_a_port_by_default_and_nothing_a_fixed_name() -> None:
@@ -97,7 +115,7 @@ def test_what_runs_for_good_is_started_again_and_what_runs_once_is_waited_for() 
         for name, awaited in service.get("depends_on", {}).items()
         if awaited["condition"] == "service_completed_successfully"
     }
-    assert once == {"migrate", "fetch"}
+    assert once == {"passwords", "migrate", "fetch"}
     for name, service in services.items():
         assert service.get("restart") == (None if name in once else "unless-stopped"), name
 
@@ -123,20 +141,20 @@ def test_the_dashboard_and_alerts_use_metrics_that_exist() -> None:
 
 def test_every_alert_is_explained() -> None:
     rules = yaml.safe_load((ROOT / "deploy" / "prometheus" / "alerts.yml").read_text())
-    page = (ROOT / "docs" / "operations.md").read_text()
+    page = (ROOT / "docs" / "monitoring.md").read_text()
     for rule in (rule for group in rules["groups"] for rule in group["rules"]):
         assert f"`{rule['alert']}`" in page
 
 
 def test_the_example_of_sizes_is_what_the_command_says() -> None:
-    page = (ROOT / "docs" / "operations.md").read_text()
+    page = (ROOT / "docs" / "sizing.md").read_text()
     command, told = re.findall(r"```(?:sh)?\n(headmap sizing.*?)```\n\n```\n(.*?)```", page, re.DOTALL)[0]
     done = CliRunner().invoke(app, shlex.split(command.replace("\\\n", " "))[1:])
     assert [line.rstrip() for line in done.stdout.splitlines()] == told.splitlines()
 
 
 def test_the_sizes_in_the_table_follow_from_the_formula() -> None:
-    page = (ROOT / "docs" / "operations.md").read_text()
+    page = (ROOT / "docs" / "sizing.md").read_text()
     for layers, kv_heads, per_token in ((28, 4, 57_344), (32, 8, 131_072), (32, 32, 524_288)):
         assert layers * kv_heads * 2 * 128 * 2 == per_token
         assert f"| {layers} | {kv_heads} | 128 | bfloat16, 2 | {per_token:,}" in page

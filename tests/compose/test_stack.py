@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import base64
 import json
-import subprocess
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import httpx
 import openai
 import pytest
-import yaml
 
-from tests.compose.stack import ROOT, SERVICES, Stack, clean_environment, find_compose
+from tests.compose.stack import ROOT, SERVICES, Stack
 
 pytestmark = [pytest.mark.compose, pytest.mark.timeout(1800)]
 
@@ -63,31 +60,6 @@ def events(client: httpx.Client, path: str, body: dict[str, Any]) -> list[tuple[
             if line.startswith("data:"):
                 found.append((time.monotonic(), line.removeprefix("data:").strip()))
     return found
-
-
-@pytest.mark.parametrize("missing", ["POSTGRES_PASSWORD", "REDIS_PASSWORD"])
-def test_a_missing_password_refuses_to_start(missing: str, tmp_path: Path) -> None:
-    names = {"POSTGRES_PASSWORD", "REDIS_PASSWORD"} - {missing}
-    env_file = tmp_path / "env"
-    env_file.write_text("".join(f"{name}=x\n" for name in names))
-    command = [*find_compose(), "--env-file", str(env_file), "-f", str(ROOT / "docker-compose.yml"), "config"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=clean_environment())
-    assert done.returncode != 0
-    assert ".env.example" in done.stderr
-
-
-def test_the_gpu_file_is_read_beside_the_other(tmp_path: Path) -> None:
-    env_file = tmp_path / "env"
-    env_file.write_text("POSTGRES_PASSWORD=x\nREDIS_PASSWORD=x\n")
-    files = [part for name in ("docker-compose.yml", "docker-compose.gpu.yml") for part in ("-f", str(ROOT / name))]
-    command = [*find_compose(), "--env-file", str(env_file), *files, "config"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=clean_environment())
-    assert done.returncode == 0, done.stderr
-    services = yaml.safe_load(done.stdout)["services"]
-    for name in ("inference", "scoring-worker"):
-        devices = services[name]["deploy"]["resources"]["reservations"]["devices"]
-        assert devices[0]["capabilities"] == ["gpu"]
-        assert services[name]["environment"]["HEADMAP_DEVICE"] == "cuda"
 
 
 def test_the_gateway_says_what_is_where(client: httpx.Client) -> None:
@@ -357,7 +329,7 @@ def test_a_restarted_gateway_serves_again(stack: Stack, client: httpx.Client) ->
 
 
 def test_migrations_go_back_and_forth_with_one_command(stack: Stack, client: httpx.Client) -> None:
-    """As docs/operations.md has it; last of all, as it empties the registry of all but the bundled map."""
+    """As docs/backup.md has it; last of all, as it empties the registry of all but the bundled map."""
     shown = stack.compose("run", "--rm", "-T", "migrate", "python", "-m", "services.migrate", "--show")
     assert "the registry stands at 2" in shown.stdout + shown.stderr
     stack.compose("run", "--rm", "-T", "migrate", "python", "-m", "services.migrate", "base")

@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 CHART = ROOT / "deploy" / "helm"
 VERSIONS = ("1.27", "1.31", "1.34")
 # Kinds whose schemas come with an operator, not with Kubernetes
-FOREIGN = {"ScaledObject", "TriggerAuthentication", "PodMonitor"}
+FOREIGN = {"ScaledObject", "TriggerAuthentication", "PodMonitor", "PrometheusRule"}
 
 LEAST: dict[str, Any] = {"secret": {"name": "ours"}}
 MOST: dict[str, Any] = {
@@ -29,13 +29,15 @@ MOST: dict[str, Any] = {
     "models": {"volume": {"enabled": True, "storageClass": "shared"}},
     "postgres": {"enabled": False, "host": "db.example"},
     "redis": {"enabled": False, "host": "redis.example"},
-    "scoringWorker": {"gpus": 1, "nodeSelector": {"pool": "batch"}},
+    "scoringWorker": {"autoscaling": {"enabled": True}, "gpus": 1, "nodeSelector": {"pool": "batch"}},
     "inference": {"gpus": 2, "kvMemoryBytes": None},
     "images": {"pullSecrets": [{"name": "pull"}]},
     "gateway": {"ingress": {"enabled": True, "host": "headmap.example", "tlsSecret": "tls", "className": "nginx"}},
-    "monitoring": {"podMonitor": True},
+    "monitoring": {"podMonitor": True, "prometheusRule": True},
+    "extraEnv": [{"name": "HTTPS_PROXY", "value": "http://proxy.example"}],
+    "podAnnotations": {"sidecar.example/inject": "true"},
+    "serviceAccountName": "theirs",
 }
-PLAIN: dict[str, Any] = LEAST | {"scoringWorker": {"autoscaling": {"enabled": False}}}
 
 
 def render(values: dict[str, Any]) -> list[dict[str, Any]]:
@@ -60,7 +62,7 @@ def containers(pod: dict[str, Any]) -> list[dict[str, Any]]:
     return [*pod.get("initContainers", []), *pod["containers"]]
 
 
-@pytest.fixture(scope="module", params=[LEAST, MOST, PLAIN], ids=["least", "most", "plain"])
+@pytest.fixture(scope="module", params=[LEAST, MOST], ids=["least", "most"])
 def documents(request: pytest.FixtureRequest) -> list[dict[str, Any]]:
     return render(request.param)
 
@@ -82,7 +84,10 @@ def test_every_document_has_its_kinds_schema(documents: list[dict[str, Any]], ve
 
 def test_the_parts_of_the_compose_file_are_here() -> None:
     services = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
-    wanted = {f"demo-{name}" for name, one in services.items() if "profiles" not in one} - {"demo-fetch"}
+    wanted = {f"demo-{name}" for name, one in services.items() if "profiles" not in one} - {
+        "demo-fetch",
+        "demo-passwords",
+    }
     found = render(LEAST)
     assert wanted <= {name for name, _ in pods(found)}
     fetching = [name for name, pod in pods(found) if any(one["name"] == "fetch" for one in containers(pod))]
@@ -146,6 +151,44 @@ def test_what_ended_or_can_do_nothing_is_started_again(documents: list[dict[str,
     assert inference["livenessProbe"]["httpGet"]["path"] == "/health/ready"
 
 
+def test_all_replicas_count_requests_in_one_place(documents: list[dict[str, Any]]) -> None:
+    for name, pod in pods(documents):
+        for container in containers(pod):
+            passed = {one["name"]: one for one in container.get("env", [])}
+            if "HEADMAP_DATABASE_URL" in passed:
+                assert passed["HEADMAP_RATE_LIMIT_URL"]["value"].endswith(":6379/1"), name
+                names = list(passed)
+                assert names.index("REDIS_PASSWORD") < names.index("HEADMAP_RATE_LIMIT_URL"), "is not expanded"
+
+
+@pytest.mark.parametrize(("secret", "has_key"), [({}, False), ({"apiKeys": True}, True), ({"metricsKey": True}, True)])
+def test_metrics_are_scraped_with_a_key_where_keys_close_them(secret: dict[str, bool], has_key: bool) -> None:
+    found = render({"secret": {"name": "ours"} | secret, "monitoring": {"podMonitor": True}})
+    endpoint = named(found, "PodMonitor", "metrics")["spec"]["podMetricsEndpoints"][0]
+    key = {"credentials": {"name": "ours", "key": "metrics-key"}}
+    assert endpoint.get("authorization") == (key if has_key else None)
+
+
+def test_alerts_are_those_of_the_compose_stack() -> None:
+    rules = yaml.safe_load((ROOT / "deploy" / "prometheus" / "alerts.yml").read_text())
+    assert named(render(MOST), "PrometheusRule", "alerts")["spec"] == rules
+
+
+def test_what_is_added_reaches_all_our_pods() -> None:
+    for document in render(MOST):
+        template = document.get("spec", {}).get("template")
+        if template:
+            name = document["metadata"]["name"]
+            assert template["metadata"]["annotations"]["sidecar.example/inject"] == "true", name
+            assert template["spec"]["serviceAccountName"] == "theirs", name
+            ours = [one for one in containers(template["spec"]) if one["name"] != "gateway"]
+            assert all(MOST["extraEnv"][0] in one["env"] for one in ours), name
+    gateway = named(render(MOST), "Deployment", "gateway")["spec"]["template"]
+    assert "checksum/config" in gateway["metadata"]["annotations"]
+    seconds = int(gateway["spec"]["containers"][0]["lifecycle"]["preStop"]["exec"]["command"][1])
+    assert 0 < seconds < gateway["spec"]["terminationGracePeriodSeconds"]
+
+
 def test_gpus_are_asked_for_where_they_are_wanted() -> None:
     most = render(MOST)
     for part, count, selector in (("inference", 2, {}), ("scoring-worker", 1, {"pool": "batch"})):
@@ -177,7 +220,9 @@ def test_workers_scale_on_open_shards() -> None:
     reference = named(found, "TriggerAuthentication", trigger["authenticationRef"]["name"].removeprefix("demo-"))
     assert reference["spec"]["secretTargetRef"][0]["parameter"] == "password"
     assert "replicas" not in named(found, "Deployment", "scoring-worker")["spec"]
-    assert named(render(PLAIN), "Deployment", "scoring-worker")["spec"]["replicas"] == 1
+    least = render(LEAST)
+    assert named(least, "Deployment", "scoring-worker")["spec"]["replicas"] == 1
+    assert {document["kind"] for document in least} & FOREIGN == set(), "needs an operator by default"
 
 
 def test_the_gateway_serves_what_compose_serves() -> None:

@@ -1,4 +1,4 @@
-"""Backup and restore of the registry, with the commands of docs/operations.md."""
+"""Backup and restore of the registry, with the commands of docs/backup.md."""
 
 from __future__ import annotations
 
@@ -51,6 +51,6 @@ def test_a_restored_registry_has_its_maps_and_goes_on_with_its_jobs(settings: Se
 
 
 def test_the_page_tells_these_commands() -> None:
-    page = (ROOT / "docs" / "operations.md").read_text()
+    page = (ROOT / "docs" / "backup.md").read_text()
     assert f"pg_dump -U headmap -d headmap {' '.join(DUMP)}" in page
     assert f"pg_restore -U headmap -d headmap {' '.join(RESTORE)}" in page

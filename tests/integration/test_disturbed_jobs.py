@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -9,6 +11,7 @@ from dataclasses import replace
 
 import pytest
 
+from headmap.jobs.celery_app import QUEUE
 from headmap.jobs.sweeper import sweep
 from headmap.registry.jobs import cancel_job
 from headmap.registry.tables import JobState, ShardState
@@ -159,3 +162,14 @@ def test_a_job_that_reads_on_makes_the_calm_map_although_a_worker_is_killed(clus
     assert (ended.state, ended.total) == (JobState.SUCCEEDED, rounds[-1])
     assert steps.maps_of(cluster.database, job) == 1
     assert steps.checksum(cluster.database, job) == steps.checksum(cluster.database, calm)
+
+
+def test_broken_files_in_the_queue_stop_no_worker(embedded: Cluster) -> None:
+    queue = embedded.settings.data_dir / "broker" / "queue"
+    for number, data in enumerate((b"", b"junk", b"[]", b"{}")):
+        (queue / f"{number}.{QUEUE}.msg").write_bytes(data)
+    unknown = {"headers": {"task": "unknown", "id": "1"}, "body": base64.b64encode(b'[["job", 1]]').decode()}
+    (queue / f"5.{QUEUE}.msg").write_text(json.dumps(unknown))
+    worker = embedded.worker()
+    embedded.assert_succeeded(embedded.submit())
+    assert worker.code is None

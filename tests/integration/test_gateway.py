@@ -70,6 +70,7 @@ PATHS = [
     ("GET", "/maps", "scoring"),
     ("POST", "/score", "scoring"),
     ("POST", "/datasets", "scoring"),
+    ("GET", "/policies/org/model/documents", "scoring"),
     ("GET", "/scoring/health", "scoring"),
     ("GET", "/score/x/events", "scoring"),
     ("POST", "/generate", "inference"),

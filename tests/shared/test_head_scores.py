@@ -57,8 +57,13 @@ def test_pages_are_averaged() -> None:
         ({"0-0": [1e308, 1e308]}, "0-0"),
         ({"0-0": {"x": 1}}, "0-0"),
         ({"0-0": 0, "0-1": 0}, "every score is 0"),
-        ({"99999-99999": 1}, "0-0"),
-        ({}, "no heads"),
+        ({"99999-99999": 1}, "more than 65536 heads"),
+        ({"65535-0": 1}, "0-0"),
+        ({"0-0": 1, "00-0": 1}, "00-0"),
+        ({"٠-٠": 1}, "layer-head"),
+        ({"0-0\n": 1}, "layer-head"),
+        ({f"{layer}-0": 1 for layer in range(65_537)}, "more than 65536 heads, got 65537"),
+        ({}, "at least one head"),
     ],
 )
 def test_bad_scores_are_refused_by_name(scores: dict, named: str) -> None:
@@ -72,7 +77,9 @@ def test_kv_heads_must_divide_the_heads(kv_heads: int) -> None:
         HeadScores(np.ones((2, 4)), kv_heads)
 
 
-@pytest.mark.parametrize("matrix", [np.ones(3), np.ones((0, 2)), np.ones((1, 2, 3)), np.array([[1, -1.0]])])
+@pytest.mark.parametrize(
+    "matrix", [np.ones(3), np.ones((0, 2)), np.ones((1, 2, 3)), np.array([[1, -1.0]]), np.ones((257, 256))]
+)
 def test_bad_matrices_are_refused(matrix: np.ndarray) -> None:
     with pytest.raises(InvalidScores):
         HeadScores(matrix, 1)

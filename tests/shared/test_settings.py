@@ -152,9 +152,9 @@ def test_white_space_around_a_secret_is_not_of_it(monkeypatch: pytest.MonkeyPatc
         ("DTYPE", "int8", "input should be 'auto', 'float32', 'bfloat16' or 'float16', got 'int8'"),
         ("DEVICE", "gpu", "must be auto, cpu, cuda or cuda:N, got 'gpu'"),
         ("LOG_LEVEL", "loud", "must be DEBUG, INFO, WARNING or ERROR, got 'loud'"),
-        ("MODELS", '["a"', "begins as a JSON list does and is none, got '[\"a\"'"),
+        ("MODELS", '["a"', "begins like a JSON list but is not one, got '[\"a\"'"),
         ("MODELS", '["a", 3]', "item 2: input should be a valid string, got 3"),
-        ("DATA_DIR", "~nobody-at-all/x", "names the home of no user, got '~nobody-at-all/x'"),
+        ("DATA_DIR", "~nobody-at-all/x", "names the home of an unknown user, got '~nobody-at-all/x'"),
     ],
 )
 def test_faults_are_told_in_a_line(
@@ -234,9 +234,11 @@ def test_unknown_variables_are_told_with_the_nearest(
     monkeypatch.setenv("HEADMAP_MAX_RUNING", "3")
     monkeypatch.setenv("HEADMAP_QQQQ", "3")
     monkeypatch.setenv("HEADMAP_PORT", "8000")  # of docker-compose.yml
+    monkeypatch.setenv("HEADMAP_MAX_BODY_BYTES_FILE", "somewhere")  # no secret
     monkeypatch.setenv("headmap_max_waiting", "3")  # names are read in any case
     assert load_settings().max_waiting == 3
     assert capsys.readouterr().err.splitlines() == [
+        "headmap: HEADMAP_MAX_BODY_BYTES_FILE is not a setting; the nearest is HEADMAP_MAX_BODY_BYTES",
         "headmap: HEADMAP_MAX_RUNING is not a setting; the nearest is HEADMAP_MAX_RUNNING",
         "headmap: HEADMAP_QQQQ is not a setting",
     ]
@@ -247,3 +249,47 @@ def test_keys_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = Settings(data_dir=Path("x"))
     assert "top-secret" not in repr(settings)
     assert settings.api_keys[0].get_secret_value() == "top-secret"
+
+
+def test_a_value_may_lie_in_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    path = tmp_path / "url"
+    path.write_text("postgresql://u:p%20w@h/d\n")
+    monkeypatch.setenv("HEADMAP_DATABASE_URL", " ")
+    monkeypatch.setenv("HEADMAP_DATABASE_URL_FILE", str(path))
+    assert Settings().sql_url.password == "p w"
+    keys = tmp_path / "keys"
+    keys.write_text("one,two\r\n")
+    monkeypatch.setenv("HEADMAP_API_KEYS_FILE", str(keys))
+    assert [key.get_secret_value() for key in Settings().api_keys] == ["one", "two"]
+
+
+@pytest.mark.parametrize(
+    ("content", "beside", "words"),
+    [
+        (None, "", "HEADMAP_BROKER_URL_FILE: cannot read {path}: No such file or directory"),
+        (b" \n", "", "HEADMAP_BROKER_URL_FILE: {path} is empty"),
+        (b"\xff", "", "HEADMAP_BROKER_URL_FILE: cannot read {path}: it is not UTF-8"),
+        (b"redis://:hush@h", "redis://:hush@h", "HEADMAP_BROKER_URL and HEADMAP_BROKER_URL_FILE are both set"),
+        (b"hush", "", "HEADMAP_BROKER_URL: cannot be read as a URL"),
+    ],
+)
+def test_a_fault_of_a_file_is_one_line_without_its_content(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    content: bytes | None,
+    beside: str,
+    words: str,
+) -> None:
+    path = tmp_path / "value"
+    if content is not None:
+        path.write_bytes(content)
+    monkeypatch.setenv("HEADMAP_BROKER_URL", beside)
+    monkeypatch.setenv("HEADMAP_BROKER_URL_FILE", str(path))
+    with pytest.raises(SystemExit) as ended:
+        load_settings()
+    told = capsys.readouterr().err
+    assert ended.value.code == 2
+    assert told.startswith(f"headmap: {words.format(path=path)}")
+    assert told.count("\n") == 1
+    assert "hush" not in told

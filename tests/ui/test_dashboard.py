@@ -214,6 +214,29 @@ def test_a_smaller_budget_lets_more_requests_fit(page: Page) -> None:
     expect(page.locator("#here")).to_contain_text("Layer 0, KV head 0")
 
 
+def test_a_policy_is_asked_in_the_playground_and_deleted_with_the_budgets(page: Page, cluster: Cluster) -> None:
+    where = f"{cluster.url}/policies/{DEMO_MODEL}/documents"
+    httpx.put(where, json={"kv": {"method": "snapkv", "ratio": 0.3}}).raise_for_status()
+    fill_playground(page)
+    right = column(page, "Right")
+    right.get_by_label("Method").select_option(label="documents")
+    expect(right).to_contain_text("snapkv, 30.0 %, version 1")
+    expect(page.get_by_label("Model", exact=True).locator("option")).to_have_count(1)
+    page.get_by_role("button", name="Ask both").click()
+    expect(right.get_by_role("meter", name="Tokens kept")).to_have_attribute("aria-valuetext", re.compile("of"))
+    expect(right).to_contain_text(ANSWER)
+    page.screenshot(path=OUT / "policy-playground.png")
+    show(page, "budgets")
+    row = page.locator("[data-policy=documents]")
+    expect(row).to_contain_text("snapkv, 30.0 %")
+    row.scroll_into_view_if_needed()
+    page.screenshot(path=OUT / "policy-budgets.png")
+    row.get_by_role("button", name="Delete documents").click()
+    page.get_by_role("dialog").get_by_role("button", name="Delete", exact=True).click()
+    expect(page.locator("#policies")).to_contain_text("No policies")
+    assert httpx.get(where).status_code == 404
+
+
 # ---- jobs that need more than a first visit
 
 

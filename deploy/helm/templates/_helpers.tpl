@@ -50,6 +50,9 @@ helm.sh/chart: {{ .root.Chart.Name }}-{{ .root.Chart.Version }}
   valueFrom: {secretKeyRef: {name: {{ include "headmap.secret" . }}, key: redis-password}}
 - name: HEADMAP_BROKER_URL
   value: {{ printf "redis://:$(REDIS_PASSWORD)@%s:%v/0" (include "headmap.redisHost" .) .Values.redis.port | quote }}
+# beside the broker's database, so that a flush of one leaves the other
+- name: HEADMAP_RATE_LIMIT_URL
+  value: {{ printf "redis://:$(REDIS_PASSWORD)@%s:%v/1" (include "headmap.redisHost" .) .Values.redis.port | quote }}
 {{- if .Values.secret.apiKeys }}
 - name: HEADMAP_API_KEYS
   valueFrom: {secretKeyRef: {name: {{ include "headmap.secret" . }}, key: api-keys}}
@@ -59,6 +62,9 @@ helm.sh/chart: {{ .root.Chart.Name }}-{{ .root.Chart.Version }}
 {{- range $name, $value := .Values.settings }}
 - name: HEADMAP_{{ upper $name }}
   value: {{ $value | toString | quote }}
+{{- end }}
+{{- with .Values.extraEnv }}
+{{ toYaml . }}
 {{- end }}
 {{- end -}}
 
@@ -78,9 +84,20 @@ fsGroupChangePolicy: OnRootMismatch
 seccompProfile: {type: RuntimeDefault}
 {{- end -}}
 
+{{/* Labels and annotations of a pod. Takes root, part and, where the part has its own, annotations. */}}
+{{- define "headmap.podMetadata" -}}
+labels: {{- include "headmap.labels" . | nindent 2 }}
+{{- with merge (dict) (default (dict) .annotations) .root.Values.podAnnotations }}
+annotations: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end -}}
+
 {{/* The head of every pod: no token of the cluster, our user, pull secrets */}}
 {{- define "headmap.pod" -}}
 automountServiceAccountToken: false
+{{- with .Values.serviceAccountName }}
+serviceAccountName: {{ . }}
+{{- end }}
 enableServiceLinks: false
 securityContext: {{- include "headmap.podSecurity" . | nindent 2 }}
 {{- with .Values.images.pullSecrets }}
@@ -143,6 +160,9 @@ emptyDir: {}
     {{- if .Values.secret.hfToken }}
     - name: HF_TOKEN
       valueFrom: {secretKeyRef: {name: {{ include "headmap.secret" . }}, key: hf-token}}
+    {{- end }}
+    {{- with .Values.extraEnv }}
+    {{- toYaml . | nindent 4 }}
     {{- end }}
   securityContext: {{- include "headmap.confined" . | nindent 4 }}
   resources:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated
 
 import typer
@@ -32,10 +31,10 @@ def alias(
     Example:
       headmap maps alias d7d7 stable
     """
-    from headmap.registry.aliases import ALIAS_PATTERN, MAX_ALIAS, remove
+    from headmap.registry.aliases import MAX_ALIAS, is_alias, remove
     from headmap.registry.maps import get_map, set_alias
 
-    if len(name) > MAX_ALIAS or re.fullmatch(ALIAS_PATTERN, name) is None:
+    if not is_alias(name):
         fail(
             f"NAME: {name!r} is no alias: at most {MAX_ALIAS} of letters, digits and ._-, a letter or digit first",
             code=2,

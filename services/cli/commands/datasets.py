@@ -42,7 +42,8 @@ def add(
     Example:
       headmap datasets add invoices ./invoices.zip
     """
-    from headmap.datasets.uploads import check_archive, check_folder, check_name, file_upload
+    from headmap.datasets.checking import check_archive, check_folder
+    from headmap.datasets.uploads import check_name, file_upload
 
     check_name(name)
     settings = load_settings(data_dir)
@@ -110,8 +111,10 @@ def remove(name: Name, as_json: Annotated[bool, json_option("removed")] = False,
 
     if name in BUILT_IN:
         fail(f"{name} is built in and cannot be removed")
-    with open_registry(data_dir) as database, database.write() as session:
-        remove_dataset(session, name)
+    with open_registry(data_dir) as database:
+        with database.write() as session:
+            remove_dataset(session, name)
+        database.shrink()
     if as_json:
         print_json({"removed": name})
     else:

@@ -1,4 +1,4 @@
-"""`headmap doctor`: what this machine can do, found out by trying."""
+"""`headmap doctor`: finds out by trials what this machine can do."""
 
 from __future__ import annotations
 

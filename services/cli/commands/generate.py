@@ -1,4 +1,4 @@
-"""`headmap generate`: ask about pictures without any server, and see what of the cache was kept."""
+"""`headmap generate`: ask about pictures without a server, and see how much of the cache was kept."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from services.cli.common import (
     one_line_errors,
     print_json,
     quiet_libraries,
+    share_of_prompt,
     waiting,
 )
 
@@ -29,14 +30,6 @@ if TYPE_CHECKING:
     from headmap.models import ModelInfo
     from headmap.registry.maps import MapRecord
     from headmap.settings import Settings
-
-
-def _share(ratio: float | None) -> float | None:
-    if ratio is not None and 1 < ratio <= 100:
-        raise typer.BadParameter(f"{ratio:g} is above 1; a ratio is a share: {ratio / 100:g} for {ratio:g} %")
-    if ratio is not None and not 0 < ratio <= 1:
-        raise typer.BadParameter(f"{ratio:g} is not above 0 and at most 1; a ratio is a share: 0.2 for 20 %")
-    return ratio
 
 
 @one_line_errors
@@ -56,7 +49,7 @@ def generate(
     ] = None,
     budget: Annotated[int | None, typer.Option(min=1, help="Tokens to keep per KV head, on average.")] = None,
     ratio: Annotated[
-        float | None, typer.Option(callback=_share, help="Share of the prompt to keep: 0.2 for 20 %.")
+        float | None, typer.Option(callback=share_of_prompt, help="Share of the prompt to keep: 0.2 for 20 %.")
     ] = None,
     map_name: Annotated[str | None, typer.Option("--map", help="Id or alias of a map. [default: default]")] = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Most tokens of the answer.")] = 128,
@@ -122,7 +115,7 @@ def generate(
 
 
 def find_map_scores(settings: Settings, info: ModelInfo, name: str | None) -> tuple[MapRecord, str, HeadScores] | None:
-    """The map, how it matches the model's revision, and its scores; None where there is none and none was named."""
+    """The map, how it matches the model's revision, and its scores; None if there is none and none was named."""
     from headmap.errors import MapNotFound
     from headmap.registry.bundled import use_registry
     from headmap.registry.maps import find_map, get_scores, resolve_map

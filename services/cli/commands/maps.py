@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import json
+from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -202,23 +203,24 @@ def import_(
       headmap maps import map.json --model Qwen/Qwen2-VL-2B-Instruct --num-kv-heads 2
     """
     from headmap.head_scores import HeadScores
-    from headmap.registry.maps import Provenance, add_map, get_map
+    from headmap.registry.maps import add_map, get_map, imported
 
     try:
-        body = json.loads(file.read_text(encoding="utf-8-sig"))
-    except ValueError as error:
+        body = json.loads(file.read_text(encoding="utf-8-sig"), object_pairs_hook=_once)
+    except (ValueError, RecursionError) as error:
         fail(f"{file}: not JSON ({error})")
     if not isinstance(body, dict):
         fail(f"{file}: must be a JSON object")
     wrapped: dict[str, Any] = body if "scores" in body else {"scores": body}
     model = model or wrapped.get("model")
     num_kv_heads = num_kv_heads or wrapped.get("num_kv_heads")
+    told = wrapped.get("revision")
+    if not isinstance(told, str | None):
+        fail(f"{file}: revision must be text", code=2)
     if not isinstance(model, str) or not isinstance(num_kv_heads, int) or not isinstance(wrapped["scores"], dict):
         fail(f"{file}: --model and --num-kv-heads are needed, it does not say them itself", code=2)
     scores = HeadScores.from_sparsemm(wrapped["scores"], num_kv_heads)
-    provenance = Provenance(
-        model=model, revision=revision or wrapped.get("revision"), architecture=None, dataset="import"
-    )
+    provenance = imported(model, revision or told)
     with open_registry(data_dir) as database, database.write() as session:
         map_id = add_map(session, provenance, scores, promote="auto" if promote is None else promote, by=whoever())
         record = get_map(session, map_id)
@@ -228,8 +230,17 @@ def import_(
         typer.echo(map_id)
 
 
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON whose keys are each there once: of two scores of a head one would be lost."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice, _ = Counter(key for key, _ in pairs).most_common(1)[0]
+        raise ValueError(f"key {twice[:80]!a} is there twice")
+    return found
+
+
 def picture_form(out: Path) -> PictureForm:
-    """The form that a file's name asks for; ends the command where it is none."""
+    """The format that a file's name asks for. Ends the command if the format is unknown."""
     ending = out.suffix.lower()
     if ending not in (".svg", ".png"):
         fail(f"--out: must end in .svg or .png, got {out}", code=2)

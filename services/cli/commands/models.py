@@ -1,4 +1,4 @@
-"""`headmap models`: the models that are here."""
+"""`headmap models`: the models on this machine."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from headmap.registry.session import Database
     from headmap.settings import Settings
 
-MAX_PAGES = 100_000
+MAX_PAGES = 100_000  # as headmap.datasets.records has it, which takes long to import
 
 
 @one_line_errors
@@ -154,10 +154,11 @@ def _count(pages: str | None) -> int | Literal["auto"] | None:
 
 
 def _named(dataset: str, settings: Settings, database: Database) -> str:
-    """The dataset's name; a folder is looked through and added to the registry, where its map's pages then stay."""
+    """The dataset's name. A folder is checked and added to the registry, which keeps the pages of its map."""
+    from headmap.datasets.checking import check_folder
     from headmap.datasets.records import INDEX_FILE
     from headmap.datasets.sources import BUILT_IN
-    from headmap.datasets.uploads import check_folder, check_name, file_upload
+    from headmap.datasets.uploads import check_name, file_upload
 
     folder = Path(dataset).absolute()
     if dataset in BUILT_IN or not (folder / INDEX_FILE).is_file():

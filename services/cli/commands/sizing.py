@@ -1,4 +1,4 @@
-"""`headmap sizing`: what a request takes of the KV memory, and how many fit at once."""
+"""`headmap sizing`: how much KV memory a request takes, and how many requests fit at once."""
 
 from __future__ import annotations
 

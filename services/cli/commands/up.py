@@ -82,7 +82,7 @@ def up(
 
 
 def _map(info: ModelInfo, settings: Settings) -> str:
-    """The map that serves `info`; without one, how to make it."""
+    """The map that serves `info`, or how to make one."""
     from headmap.errors import MapNotFound, RegistryUnavailable
     from headmap.registry.maps import resolve_map
     from headmap.registry.session import open_database
@@ -102,7 +102,7 @@ def _map(info: ModelInfo, settings: Settings) -> str:
 
 
 def _device(url: str, settings: Settings) -> str:
-    """What inference says it computes on; what the settings say where it asks for a key that only a caller has."""
+    """The device that inference names. Where inference asks for a key, the device of the settings."""
     import httpx
 
     keys = settings.api_keys

@@ -11,6 +11,7 @@ from starlette.requests import Request
 from headmap.engine.messages import Cancelled, Finished, Token
 from headmap.errors import HeadmapError
 from headmap.http.auth import KEY_NAME
+from headmap.http.receiving import request_bytes
 from services.inference.asked import AskedRequest
 from services.inference.bridge import Answer, Generation
 from services.inference.http.kv_choice import Chosen
@@ -26,7 +27,7 @@ def caller(request: Request) -> str | None:
 
 
 class Answers:
-    """Generations that end together: when one fails or the client hangs up, the others are cancelled.
+    """Generations that end together: if one fails or the client hangs up, the others are cancelled.
 
     Choice i of prompt p is generation p x n + i. Each takes its own place in the queue and its own memory. `model`: its
     name in the answer.
@@ -39,10 +40,11 @@ class Answers:
     async def prepare(
         cls, request: Request, serving: Serving, chosen: Chosen, asked: Sequence[AskedRequest], n: int = 1
     ) -> Answers:
-        """Raises as `Serving.prepare`, and Cancelled when the client hangs up meanwhile."""
+        """Raises as `Serving.prepare` does, and Cancelled if the client hangs up meanwhile."""
 
         async def prepare_all() -> list[Generation]:
-            return [await serving.prepare(chosen.served, one) for one in asked]
+            held = request_bytes(request.scope)
+            return [await serving.prepare(chosen.served, one, held) for one in asked]
 
         try:
             prepared = await unless_gone(request, prepare_all())
@@ -52,7 +54,7 @@ class Answers:
         return cls([one.again(number) for one in prepared for number in range(n)], chosen.name)
 
     def start(self) -> None:
-        """Submit them. Raises what the engine refuses at once, so that a stream that cannot start is a plain error."""
+        """Submit them. Raises the engine's immediate refusals, so that a stream that cannot start is a plain error."""
         for number, generation in enumerate(self.generations):
             try:
                 generation.start()
@@ -110,7 +112,7 @@ class Answers:
 
 
 async def unless_gone(request: Request, work: Awaitable[T]) -> T:
-    """The result of `work`, or Cancelled, with `work` cancelled, as soon as the client hangs up."""
+    """The result of `work`. If the client hangs up, cancels `work` and raises Cancelled."""
     task = asyncio.ensure_future(work)
     watch = asyncio.ensure_future(_hang_up(request))
     try:

@@ -28,7 +28,7 @@ def create_app(
 ) -> FastAPI:
     """The inference service. It loads its models when it starts, and starts only once they are loaded.
 
-    `open_model` and `fetcher` stand in for models and the network in tests.
+    `open_model` and `fetcher` replace models and the network in tests.
     """
 
     @asynccontextmanager
@@ -79,7 +79,7 @@ def mount(
 
 @asynccontextmanager
 async def running(serving: Serving) -> AsyncIterator[None]:
-    """Models loaded and engines running inside; drained when it is left."""
+    """Inside it, models are loaded and engines run. Leaving it drains them."""
     try:
         await serving.start()
         yield

@@ -1,4 +1,4 @@
-"""What the answers of every dialect tell of the cache: bytes, map, session, and the tokens that a head keeps."""
+"""The details of the cache in the answers of every dialect: bytes, map, session, and the tokens that a head keeps."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from services.inference.http.schemas.kv import KeptInPicture, KeptTokensBody, KV
 
 
 def kv_details(generation: Generation, finished: Finished) -> KVDetails:
-    kv, found = generation.request.kv, generation.map
+    kv, found, policy = generation.request.kv, generation.map, generation.policy
     match = "none" if generation.map_missing else found and found.match
     return KVDetails(
         method=kv.method,
@@ -21,6 +21,8 @@ def kv_details(generation: Generation, finished: Finished) -> KVDetails:
         allocation=kv.allocation,
         map_id=found and found.id,
         map_match=match,
+        policy=policy and policy.name,
+        policy_version=policy and policy.version,
         kept_tokens=finished.kept_tokens,
         full_tokens=finished.full_tokens,
         bytes=finished.kv_bytes,
@@ -29,7 +31,7 @@ def kv_details(generation: Generation, finished: Finished) -> KVDetails:
 
 
 def session_details(generation: Generation, finished: Finished) -> SessionDetails | None:
-    """None where the request named no session."""
+    """None if the request named no session."""
     if generation.request.session is None:
         return None
     return SessionDetails(
@@ -38,7 +40,7 @@ def session_details(generation: Generation, finished: Finished) -> SessionDetail
 
 
 def kept_tokens(generation: Generation, finished: Finished) -> KeptTokensBody | None:
-    """What the watched head keeps; None where none was asked for."""
+    """The tokens that the watched head keeps; None if the request watches no head."""
     prompt, watched = generation.request.prompt, generation.request.watched
     if watched is None:
         return None

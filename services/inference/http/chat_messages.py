@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from headmap.errors import EmptyPrompt
+from headmap.http.costs import MAX_NESTED_JSON, Allowance, characters
 from headmap.settings import Settings
 from services.inference.http.schemas.openai_chat import (
     AssistantMessage,
@@ -27,15 +28,17 @@ def conversation_of(
     tools: tuple[dict[str, Any], ...] = (),
     template_kwargs: Mapping[str, Any] | None = None,
 ) -> Conversation:
-    """Raises EmptyPrompt where no message holds text or a picture, and InvalidParameter."""
+    """Raises EmptyPrompt where no message holds text or a picture, InvalidParameter and PayloadTooLarge."""
+    Allowance(MAX_NESTED_JSON, "characters").spend(characters(template_kwargs), "chat_template_kwargs")
     made: list[Message] = []
     images: list[ImageSource] = []
+    arguments_left = Allowance(MAX_NESTED_JSON, "characters of arguments in a request")
     for number, message in enumerate(messages):
         parts = _parts(message.content, f"messages.{number}.content", images)
         role = "system" if message.role == "developer" else message.role
         one: Message = {"role": role, "content": parts}
         if isinstance(message, AssistantMessage) and message.tool_calls:
-            one["tool_calls"] = history_calls(message.tool_calls, f"messages.{number}.tool_calls")
+            one["tool_calls"] = history_calls(message.tool_calls, f"messages.{number}.tool_calls", arguments_left)
         if isinstance(message, ToolMessage):
             one |= {
                 name: value

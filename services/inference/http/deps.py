@@ -1,4 +1,4 @@
-"""What routes depend on, as type aliases."""
+"""The dependencies of routes, as type aliases."""
 
 from __future__ import annotations
 

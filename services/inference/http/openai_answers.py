@@ -1,4 +1,4 @@
-"""What OpenAI's routes share: the request in our form, ids, usage, log probabilities, the end of a stream."""
+"""Shared by OpenAI's routes: the request in our form, ids, usage, log probabilities, the end of a stream."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from sse_starlette import ServerSentEvent
 from headmap.engine.messages import Finished, Token
 from headmap.engine.vocabulary import Vocabulary
 from headmap.errors import InvalidParameter
+from headmap.http.costs import MAX_NESTED_JSON, Allowance, shown
 from services.inference.asked import AnswerForm, AskedRequest, FieldNames, given
 from services.inference.bridge import Generation
 from services.inference.http.answers import Answers
@@ -44,7 +45,7 @@ def asked_of(
     new_tokens: int | None,
     top_logprobs: int | None,
 ) -> AskedRequest:
-    """Raises InvalidParameter where more than one field asks for a form of the answer, or a token id is none."""
+    """Raises InvalidParameter if several fields ask for a form of the answer, or a token id is not a number."""
     sampling, do_sample = sampling_of(body)
     if "top_k" in sampling:
         sampling["top_k"] = max(sampling["top_k"], 0)
@@ -57,6 +58,7 @@ def asked_of(
         names=names,
         kv=chosen.kv,
         map=chosen.map,
+        policy=chosen.policy,
         max_new_tokens=new_tokens,
         do_sample=body.do_sample if do_sample is None else do_sample,
         sampling=sampling,
@@ -68,7 +70,7 @@ def asked_of(
 
 
 def sampling_of(body: object) -> tuple[dict[str, Any], bool | None]:
-    """The sampling fields of a body, and False where temperature or top_p 0 asks for the likeliest tokens."""
+    """The sampling fields of a body, and False if temperature or top_p 0 asks for the likeliest tokens."""
     sampling = given(body)
     greedy = [name for name in ("temperature", "top_p") if sampling.get(name) == 0]
     for name in greedy:
@@ -80,7 +82,7 @@ def _token_id(name: str) -> int:
     try:
         return int(name)
     except ValueError:
-        raise InvalidParameter(f"logit_bias: {name!r} is no token id", param="logit_bias") from None
+        raise InvalidParameter(f"logit_bias: {shown(name)} is no token id", param="logit_bias") from None
 
 
 def _form_of(body: OpenAIRequest) -> AnswerForm | None:
@@ -135,7 +137,8 @@ def _json(asked: dict[str, Any] | str | None, field: str) -> AnswerForm | None:
 
 
 def json_object_of(text: str, field: str) -> dict[str, Any]:
-    """Raises InvalidParameter naming `field` for a text that is no JSON object."""
+    """Raises InvalidParameter naming `field` for a text that is no JSON object, and PayloadTooLarge."""
+    Allowance(MAX_NESTED_JSON, "characters of JSON").spend(len(text), field)
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -196,7 +199,7 @@ def _logprob(token: int, value: float, vocabulary: Vocabulary) -> TopLogprob:
 
 
 async def ended(events: AsyncGenerator[ServerSentEvent, None]) -> AsyncGenerator[ServerSentEvent, None]:
-    """`events`, an error event where they fail, and [DONE]."""
+    """`events`, then an error event if they fail, then [DONE]."""
     try:
         async for one in events:
             yield one

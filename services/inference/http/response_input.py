@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from headmap.errors import EmptyPrompt, InvalidParameter
+from headmap.http.costs import MAX_NESTED_JSON, Allowance
 from headmap.settings import Settings
 from services.inference.http.schemas.responses import (
     CallItem,
@@ -33,13 +34,14 @@ FindItem = Callable[[str, str], dict[str, Any]]
 def conversation_of(
     given: str | Sequence[Item], before: Conversation | None, find: FindItem, settings: Settings
 ) -> Conversation:
-    """`before`: what it goes on from. Raises EmptyPrompt, InvalidParameter, and what `find` raises."""
+    """`before`: what it goes on from. Raises EmptyPrompt, InvalidParameter, PayloadTooLarge, and what `find` raises."""
     messages, images = ([], []) if before is None else (list(before.messages), list(before.images))
     if isinstance(given, str):
         messages.append({"role": "user", "content": _parts(given, "input", images)})
     else:
+        arguments_left = Allowance(MAX_NESTED_JSON, "characters of arguments in a request")
         for number, item in enumerate(given):
-            _add(item, f"input.{number}", messages, images, find)
+            _add(item, f"input.{number}", messages, images, find, arguments_left)
     check_count(len(images), settings, "input")
     told = any(part.get("text", "").strip() for message in messages for part in message["content"])
     if not images and not told and not any("tool_calls" in message for message in messages):
@@ -58,16 +60,24 @@ def with_instructions(conversation: Conversation, instructions: str | None) -> C
 def with_answer(conversation: Conversation, output: Sequence[dict[str, Any]]) -> Conversation:
     """The conversation with a response's output items at its end."""
     messages, images = list(conversation.messages), list(conversation.images)
+    arguments_left = Allowance(MAX_NESTED_JSON, "characters of arguments in an answer")
     for number, item in enumerate(output):
-        _add(_ITEM.validate_python(item), f"output.{number}", messages, images, _nothing)
+        _add(_ITEM.validate_python(item), f"output.{number}", messages, images, _nothing, arguments_left)
     return replace(conversation, messages=tuple(messages), images=tuple(images))
 
 
 def _nothing(identity: str, field: str) -> dict[str, Any]:
-    raise InvalidParameter(f"{field}: refers to {identity!r}", param=field)
+    raise InvalidParameter(f"{field}: refers to {identity!r}, which does not exist", param=field)
 
 
-def _add(item: Item, field: str, messages: list[Message], images: list[ImageSource], find: FindItem) -> None:
+def _add(
+    item: Item,
+    field: str,
+    messages: list[Message],
+    images: list[ImageSource],
+    find: FindItem,
+    arguments_left: Allowance,
+) -> None:
     if isinstance(item, ReferenceItem):
         item = _ITEM.validate_python(find(item.id, f"{field}.id"))
     if isinstance(item, MessageItem):
@@ -75,7 +85,7 @@ def _add(item: Item, field: str, messages: list[Message], images: list[ImageSour
         messages.append({"role": role, "content": _parts(item.content, f"{field}.content", images)})
     elif isinstance(item, CallItem):
         function = {"name": item.name, "arguments": item.arguments}
-        (call,) = history_calls([{"id": item.call_id, "type": "function", "function": function}], field)
+        (call,) = history_calls([{"id": item.call_id, "type": "function", "function": function}], field, arguments_left)
         if not messages or messages[-1]["role"] != "assistant":
             messages.append({"role": "assistant", "content": []})
         messages[-1] = {**messages[-1], "tool_calls": [*messages[-1].get("tool_calls", ()), call]}

@@ -1,4 +1,4 @@
-"""Conversations of /v1/responses that a next request may go on from, in this process's memory."""
+"""Conversations of /v1/responses that later requests may continue, in this process's memory."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ class StoredResponse:
 
     @property
     def nbytes(self) -> int:
-        """About: texts and pictures as they came."""
+        """An estimate: the texts and pictures as the client sent them."""
         return 1000 + self.conversation.characters + sum(len(image.text) for image in self.conversation.images)
 
 
 class ResponseStore:
-    """Keeps responses up to `capacity` bytes; the least recently used go first. Each caller sees its own alone."""
+    """Keeps responses up to `capacity` bytes and drops the least recently used. Each caller sees only its own."""
 
     def __init__(self, capacity: int) -> None:
         self._capacity, self._held = capacity, 0
@@ -38,7 +38,7 @@ class ResponseStore:
         self._items: dict[tuple[str | None, str], str] = {}
 
     def keep(self, caller: str | None, response: StoredResponse) -> None:
-        """Keep a response; one that alone is above the capacity is not kept."""
+        """Keep a response, unless it alone exceeds the capacity."""
         if response.nbytes > self._capacity:
             return
         identity = response.document["id"]

@@ -1,4 +1,4 @@
-"""A response of /v1/responses as it grows: its output items, and the events that tell of each step.
+"""A response of /v1/responses as it grows: its output items, and an event for each step.
 
 A whole answer goes through the same steps as a stream, so both end with the same response.
 """

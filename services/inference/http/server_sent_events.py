@@ -39,11 +39,11 @@ def stream_response(
 
 
 def as_stream_error(error: Exception) -> HeadmapError:
-    """What a client gets to know of an error in the middle of a stream."""
+    """The form in which a client sees an error in the middle of a stream."""
     if isinstance(error, HeadmapError):
         return error
     logger.error("a stream failed", exc_info=error)
-    return HeadmapError("an error of ours")
+    return HeadmapError("internal error")
 
 
 def event(data: dict[str, Any], name: str | None = None) -> ServerSentEvent:
@@ -51,5 +51,5 @@ def event(data: dict[str, Any], name: str | None = None) -> ServerSentEvent:
 
 
 def raw_event(data: str, name: str | None = None) -> ServerSentEvent:
-    """Lines end with a single newline: some clients know no other end."""
+    """Lines end with a single newline, because some clients expect that."""
     return ServerSentEvent(data, event=name, sep="\n")

@@ -1,8 +1,9 @@
-"""Headers by which an answer says what was done: the cache that was kept, and fields that were ignored."""
+"""Headers of an answer: the kept cache, and the ignored fields."""
 
 from __future__ import annotations
 
 import logging
+from itertools import islice
 from urllib.parse import quote
 
 from pydantic import BaseModel
@@ -21,19 +22,20 @@ _MOST = 16
 
 
 def ignored_fields(body: BaseModel, settings: Settings) -> list[str]:
-    """Fields of messages and their parts that nobody knows. Raises InvalidParameter where the settings refuse them."""
-    found = list(unknown_fields(body))
+    """Some fields of messages and their parts that nobody knows. Raises InvalidParameter where the settings refuse
+    them."""
+    found = list(islice(unknown_fields(body), _MOST))
     if not found:
         return []
     if settings.unknown_fields == "refuse":
         raise InvalidParameter(f"{found[0]}: unknown field", param=found[0])
-    logger.info("ignored unknown fields: %s", ", ".join(found[:_MOST]))
+    logger.info("ignored unknown fields: %s", ", ".join(found))
     return found
 
 
 def headers(generation: Generation, ignored: list[str], finished: Finished | None = None) -> dict[str, str]:
-    """`finished`: where the answer is whole."""
+    """`finished`: the results, if the answer is whole."""
     told = {HEADER: told_kv(generation, finished)}
     if ignored:
-        told[IGNORED] = ", ".join(quote(name, safe="._-[]$") for name in ignored[:_MOST])
+        told[IGNORED] = ", ".join(quote(name, safe="._-[]$") for name in ignored)
     return told

@@ -1,4 +1,4 @@
-"""Tools on chat: what a request may call, how the answer is made to call it, and how calls are read off the answer."""
+"""Tools on chat: the tools of a request, how an answer is forced to call one, and how calls are read from an answer."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ TOOLS = "x-headmap-tools"
 
 @dataclass(frozen=True)
 class ToolUse:
-    """What a request's tools come to.
+    """A request's tools, settled.
 
-    shown: the tools as the chat template gets them. form: what forces the answer to be a call. reader: makes what reads
-    calls off one answer; None where answers are plain text. single: at most one call is told. told: for a header, what
-    the client should know.
+    shown: the tools as the chat template gets them. form: forces the answer to be a call. reader: makes a reader of
+    calls for one answer; None if answers are plain text. single: the answer has at most one call. told: a note for the
+    client, sent in a header.
     """
 
     shown: tuple[dict[str, Any], ...] = ()
@@ -34,7 +34,7 @@ class ToolUse:
     told: str | None = None
 
     def teller(self, vocabulary: Vocabulary) -> Teller:
-        """What cuts one answer into content and calls."""
+        """The teller that cuts one answer into content and calls."""
         return Teller(self.reader and self.reader(), vocabulary, self.single)
 
 
@@ -44,9 +44,9 @@ def settle_tools(
     choice: str | dict[str, Any] | None,
     parallel: bool | None = None,
 ) -> ToolUse:
-    """`parallel`: true lets a forced answer hold several calls; false tells only the first one of any answer.
+    """`parallel`: true lets a forced answer hold several calls; false keeps only the first call of any answer.
 
-    Raises InvalidParameter naming what is wrong in `tools` or `tool_choice`.
+    Raises InvalidParameter naming the fault in `tools` or `tool_choice`.
     """
     known = check_tools(tools)
     settled = settle_choice(choice, known)
@@ -91,7 +91,7 @@ class Teller:
         return deltas
 
     def whole(self, tokens: Sequence[Token], tail: str) -> list[Delta]:
-        """All of an answer at once: what its stream would have told."""
+        """The whole answer at once, with the same content and calls as its stream."""
         told = list(tokens) or [Token(0, "")]
         last = replace(told[-1], text=told[-1].text + tail)
         return [delta for one in told[:-1] for delta in self.feed(one, last=False)] + self.feed(last, last=True)

@@ -1,4 +1,4 @@
-"""From request bodies to a conversation and its pictures: who says what, and which picture stands where."""
+"""From request bodies to a conversation and its pictures: who says what, and where each picture stands."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _LONGEST_ALT = 1024
 class Conversation:
     """Messages with a place for each picture, and the pictures in the order of their places.
 
-    tools: what the answer may call, as the chat template takes it. template_kwargs: further variables of the template.
+    tools: the tools that the answer may call, as the chat template takes them. template_kwargs: its further variables.
     """
 
     messages: tuple[Message, ...]
@@ -36,13 +36,14 @@ class Conversation:
 
 
 def conversation_of_inputs(inputs: str, images: Sequence[str], settings: Settings) -> Conversation:
-    """One user turn of /generate: `images` first, then `inputs`, whose markdown pictures stay where they are.
+    """One user turn of /generate: `images` first, then `inputs`, whose markdown pictures stay in their places.
 
-    Raises EmptyPrompt where there is neither text nor a picture, and InvalidParameter for too many pictures.
+    Raises EmptyPrompt without any text or picture, and InvalidParameter for too many pictures.
     """
+    check_count(len(images), settings, "images")
     parts: list[dict[str, str]] = [{"type": "image"} for _ in images]
     sources = [ImageSource(text, f"images.{number}") for number, text in enumerate(images)]
-    for text, target in split_markdown(inputs):
+    for text, target in split_markdown(inputs, settings.max_images + 1):
         if text:
             parts.append({"type": "text", "text": text})
         if target is not None:
@@ -61,14 +62,20 @@ def check_count(count: int, settings: Settings, field: str) -> None:
         raise InvalidParameter(f"{field}: at most {settings.max_images} pictures, got {count}", param=field)
 
 
-def split_markdown(text: str) -> list[tuple[str, str | None]]:
-    """Cut `text` at its markdown pictures: (text before, target) for each, then (the rest, None). Takes linear time."""
+def split_markdown(text: str, most: int) -> list[tuple[str, str | None]]:
+    """Cut `text` at its first `most` markdown pictures: (text before, target) for each, then (the rest, None).
+
+    Takes linear time, in steps of at least _LONGEST_ALT characters or a picture each.
+    """
     pieces: list[tuple[str, str | None]] = []
     start = place = 0
-    while (begin := text.find("![", place)) >= 0:
-        middle = text.find("](", begin + 2, begin + 2 + _LONGEST_ALT + 2)
+    while len(pieces) < most:
+        begin = text.find("![", place)
+        middle = -1 if begin < 0 else text.find("](", begin + 2)
         if middle < 0:
-            place = begin + 2
+            break
+        if middle > begin + 2 + _LONGEST_ALT:
+            place = middle - 2 - _LONGEST_ALT
             continue
         end = text.find(")", middle + 2)
         if end < 0:

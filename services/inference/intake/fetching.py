@@ -1,49 +1,34 @@
 """Fetch pictures by URL: from allow-listed hosts only, and never from an address that is not public.
 
-The connection goes to the address that was checked, so a name that resolves differently a moment later gains nothing.
-Redirects are refused, proxies of the environment are not used.
+The connection goes to the address that was checked, so a name that resolves differently later gains nothing.
+Redirects are refused, and proxies of the environment are not used.
 """
 
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import socket
 from collections.abc import Awaitable, Callable, Sequence
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 
 import httpx
 
 from headmap.errors import InvalidImage
+from headmap.http.receiving import RequestBytes
 from headmap.settings import Settings
+from services.inference.intake.addresses import is_public
 from services.inference.intake.images import EncodedImage, ImageSource, too_many_bytes
 
 Resolver = Callable[[str, int], Awaitable[Sequence[str]]]
 """(host, port) -> addresses. Raises OSError where there are none."""
 
 _PORTS = {"http": 80, "https": 443}
-_PUBLIC_V6 = ipaddress.ip_network("2000::/3")
-# Addresses that carry an IPv4 address inside: Teredo and 6to4
-_TUNNELS = (ipaddress.ip_network("2001::/32"), ipaddress.ip_network("2002::/16"))
 
 
 async def resolve(host: str, port: int) -> Sequence[str]:
     """The system's resolver, off the event loop."""
     found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
     return [str(entry[4][0]) for entry in found]
-
-
-def is_public(address: str) -> bool:
-    """Whether `address` lies on the public internet: no private, loopback, link-local, mapped or tunnelled one."""
-    try:
-        parsed = ipaddress.ip_address(address)
-    except ValueError:
-        return False
-    if isinstance(parsed, ipaddress.IPv6Address):
-        if parsed.ipv4_mapped is not None:
-            return is_public(str(parsed.ipv4_mapped))
-        if parsed not in _PUBLIC_V6 or any(parsed in network for network in _TUNNELS):
-            return False
-    return parsed.is_global and not (parsed.is_multicast or parsed.is_reserved)
 
 
 class ImageFetcher:
@@ -59,40 +44,52 @@ class ImageFetcher:
             transport=transport,
             trust_env=False,
             follow_redirects=False,
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),  # what one host sets is sent to none
             timeout=settings.image_url_seconds,
+            limits=httpx.Limits(max_keepalive_connections=0),  # kept by address, one would serve another host's name
             headers={"User-Agent": "headmap", "Accept": "image/*", "Accept-Encoding": "identity"},
         )
 
     async def close(self) -> None:
         await self._client.aclose()
 
-    async def fetch(self, source: ImageSource) -> EncodedImage:
-        """Raises ImageTooLarge, and InvalidImage for a URL that is not allowed or cannot be fetched."""
+    async def fetch_all(self, sources: Sequence[ImageSource], held: RequestBytes) -> list[ImageSource | EncodedImage]:
+        """`sources` of one request, those that are URLs fetched. Their bytes are taken from `held` as they come.
+
+        Raises ImageTooLarge; InvalidImage for a URL that is not allowed or cannot be fetched, also where not all are
+        within `settings.image_url_seconds`; TooManyRequests where there is no memory for them.
+        """
+        deadline = asyncio.get_running_loop().time() + self._settings.image_url_seconds
+        return [await self._fetch(one, held, deadline) if one.is_url else one for one in sources]
+
+    async def _fetch(self, source: ImageSource, held: RequestBytes, deadline: float) -> EncodedImage:
         name, field = source.name, source.field
         try:
-            async with asyncio.timeout(self._settings.image_url_seconds):
-                return EncodedImage(await self._fetch(self._allowed(source), source), field, source.number)
+            async with asyncio.timeout_at(deadline):
+                data = await self._get(self._allowed(source), source, held)
         except TimeoutError as error:
-            seconds = self._settings.image_url_seconds
-            raise InvalidImage(f"{name}: not fetched within {seconds:g} seconds", param=field) from error
-        except (httpx.HTTPError, OSError) as error:
+            seconds = f"{self._settings.image_url_seconds:g} seconds, the time of all pictures of a request"
+            raise InvalidImage(f"{name}: not fetched within {seconds}", param=field) from error
+        except (httpx.HTTPError, OSError, UnicodeError) as error:
             raise InvalidImage(f"{name}: cannot be fetched ({type(error).__name__})", param=field) from error
+        return EncodedImage(data, field, source.number)
 
     def _allowed(self, source: ImageSource) -> httpx.URL:
         name, field = source.name, source.field
         try:
             url = httpx.URL(source.text)
-        except (httpx.InvalidURL, ValueError) as error:
+            host = url.host  # decoded here: names in Punycode may be wrong
+        except (httpx.InvalidURL, ValueError) as error:  # UnicodeError, too
             raise InvalidImage(f"{name}: is not a URL", param=field) from error
         if not self._hosts:
             raise InvalidImage(f"{name}: image URLs are off here; send the picture as a data: URL", param=field)
         port = url.port or _PORTS.get(url.scheme, 0)
-        listed = url.host.lower() in self._hosts and port == _PORTS.get(url.scheme)
-        if url.scheme not in _PORTS or url.userinfo or not (listed or f"{url.host.lower()}:{port}" in self._hosts):
+        listed = host.lower() in self._hosts and port == _PORTS.get(url.scheme)
+        if url.scheme not in _PORTS or url.userinfo or not (listed or f"{host.lower()}:{port}" in self._hosts):
             raise InvalidImage(f"{name}: pictures from {_place(url)!r} are not allowed here", param=field)
         return url
 
-    async def _fetch(self, url: httpx.URL, source: ImageSource) -> bytes:
+    async def _get(self, url: httpx.URL, source: ImageSource, held: RequestBytes) -> bytes:
         port = url.port or _PORTS[url.scheme]
         addresses = await self._resolve(url.host, port)
         if not addresses or not all(is_public(address) for address in addresses):
@@ -107,11 +104,11 @@ class ImageFetcher:
         )
         response = await self._client.send(request, stream=True)
         try:
-            return await self._read(response, source)
+            return await self._read(response, source, held)
         finally:
             await response.aclose()
 
-    async def _read(self, response: httpx.Response, source: ImageSource) -> bytes:
+    async def _read(self, response: httpx.Response, source: ImageSource, held: RequestBytes) -> bytes:
         name, field = source.name, source.field
         if response.status_code != 200:
             raise InvalidImage(f"{name}: its host answered {response.status_code}", param=field)
@@ -119,9 +116,10 @@ class ImageFetcher:
             raise InvalidImage(f"{name}: its host sent a compressed body", param=field)
         data = bytearray()
         async for chunk in response.aiter_raw():
-            data += chunk
-            if len(data) > self._settings.max_image_bytes:
+            if len(data) + len(chunk) > self._settings.max_image_bytes:
                 raise too_many_bytes(source, self._settings.max_image_bytes)
+            held.take(len(chunk), field)
+            data += chunk
         return bytes(data)
 
 

@@ -1,97 +1,66 @@
-"""The process that decodes pictures. `image_pool` starts it and asks it over its standard input.
+"""The process that decodes pictures. `image_pool` asks it.
 
 Only this process looks at what clients sent as pictures. It knows no model, no key and no registry, its memory is
-limited, and it ends when the server closes its end. Each message is a head in JSON and a body of bytes.
+limited, and it ends when the server closes its end.
+
+A picture's file comes in, and its size goes out; where the server still wants it, its pixels go out. In place of either
+there may be a refusal.
 """
 
 from __future__ import annotations
 
-import contextlib
-import json
-import os
-import resource
-import signal
 import socket
-import struct
 import sys
-from typing import Any
 
 from headmap.errors import HeadmapError, ImageTooLarge
-from headmap.pictures.decode import TOO_MUCH_MEMORY, decode_picture
+from headmap.pictures.decode import TOO_MUCH_MEMORY, OpenedPicture, open_picture
 from services.inference.intake.images import EncodedImage, ImageSource, Limits, name_of, read_inline
+from services.inference.intake.messages import Head, send, serve
 
-_LENGTHS = struct.Struct("!IQ")  # of the head and of the body
-_NICE = 5  # the event loop and the model come first
 _BASE_BYTES = 2**29
 _BYTES_PER_PIXEL = 24  # copies of a picture, 4 bytes a pixel: decoded, turned, converted, and its pixels being sent
 
 
 def main(arguments: list[str]) -> None:
     limits = Limits(*map(int, arguments))
-    for number in (signal.SIGINT, signal.SIGTERM):  # sent to a whole group; the server finishes what it accepted
-        signal.signal(number, signal.SIG_IGN)
-    os.nice(_NICE)
-    _mute_libraries()
     most = _BASE_BYTES + _BYTES_PER_PIXEL * limits.max_image_pixels + 4 * limits.max_image_bytes
-    with contextlib.suppress(ValueError, OSError):  # not every system has this limit
-        resource.setrlimit(resource.RLIMIT_AS, (most, most))
-    with socket.socket(fileno=sys.stdin.fileno()) as server:
-        while True:
-            try:
-                head, length = receive_head(server)
-            except EOFError:
-                return
-            body = bytearray(length)
-            receive_into(server, memoryview(body))
-            send(server, *_answer(head, body, limits))
+    serve(Decoder(limits).answer, most)
 
 
-def _mute_libraries() -> None:
-    """C libraries write what is wrong with a picture to descriptor 2, where any client could fill the server's log."""
-    sys.stderr = os.fdopen(os.dup(2), "w", buffering=1)
-    with open(os.devnull, "wb") as nowhere:
-        os.dup2(nowhere.fileno(), 2)
+class Decoder:
+    """Answers a file's message with the size of its picture, and one without a file with the pixels of the last."""
 
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._opened: OpenedPicture | None = None
+        self._name = ""
 
-def send(to: socket.socket, head: dict[str, Any], body: bytes | bytearray = b"") -> None:
-    encoded = json.dumps(head).encode()
-    to.sendall(_LENGTHS.pack(len(encoded), len(body)) + encoded)
-    to.sendall(body)
+    def answer(self, server: socket.socket, head: Head, body: bytearray) -> None:
+        try:
+            if "field" in head:
+                self._opened = self._open(head, body)
+                width, height = self._opened.size
+                send(server, {"width": width, "height": height})
+            elif self._opened is not None:
+                opened, self._opened = self._opened, None
+                image = opened.decode()
+                send(server, {"width": image.width, "height": image.height}, image.tobytes())
+        except HeadmapError as error:
+            send(server, {"code": error.code, "detail": error.detail})
+        except MemoryError:
+            send(server, {"code": ImageTooLarge.code, "detail": f"{self._name}: {TOO_MUCH_MEMORY}"})
 
-
-def receive_head(sender: socket.socket) -> tuple[dict[str, Any], int]:
-    """A message's head, and the length of its body. Raises EOFError where the other end is closed."""
-    lengths = bytearray(_LENGTHS.size)
-    receive_into(sender, memoryview(lengths))
-    head_length, length = _LENGTHS.unpack(lengths)
-    head = bytearray(head_length)
-    receive_into(sender, memoryview(head))
-    return json.loads(head), length
-
-
-def receive_into(sender: socket.socket, view: memoryview) -> None:
-    """Fill `view`. Raises EOFError where the other end is closed before it is full."""
-    while view:
-        count = sender.recv_into(view)
-        if not count:
-            raise EOFError("the other end is closed")
-        view = view[count:]
-
-
-def _answer(head: dict[str, Any], body: bytearray, limits: Limits) -> tuple[dict[str, Any], bytes]:
-    """The picture's size and pixels, (height, width, 3) bytes; or what is wrong with the picture."""
-    place = head["field"], head["number"]
-    try:
+    def _open(self, head: Head, body: bytearray) -> OpenedPicture:
+        self._opened = None
+        place = head["field"], head["number"]
+        self._name = name_of(*place)
         if head["inline"]:
-            encoded = read_inline(ImageSource(body.decode(), *place), limits)
+            text = body.decode()
+            body.clear()
+            encoded = read_inline(ImageSource(text, *place), self._limits)
         else:
             encoded = EncodedImage(bytes(body), *place)
-        image = decode_picture(encoded.data, encoded.name, max_pixels=limits.max_image_pixels)
-        return {"width": image.width, "height": image.height}, image.tobytes()
-    except HeadmapError as error:
-        return {"code": error.code, "detail": error.detail}, b""
-    except MemoryError:
-        return {"code": ImageTooLarge.code, "detail": f"{name_of(*place)}: {TOO_MUCH_MEMORY}"}, b""
+        return open_picture(encoded.data, self._name, max_pixels=self._limits.max_image_pixels)
 
 
 if __name__ == "__main__":

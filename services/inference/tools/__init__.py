@@ -1,3 +1,4 @@
-"""Calls of tools: what a request may call, how an answer is forced to call, and how calls are read off what a model
-writes. Text in, deltas out; nothing here knows HTTP or tensors.
+"""Calls of tools: a request's tools, how an answer is forced to call one, and how calls are read from an answer.
+
+Text in, deltas out. Nothing here knows HTTP or tensors.
 """

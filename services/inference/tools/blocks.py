@@ -15,11 +15,11 @@ Found = Sequence[tuple[str, str]]
 
 
 class BlockReader:
-    """Text is told as it comes, but for what may be the beginning of a block; a block is told when it is whole.
+    """Text passes as it comes, unless it may begin a block. A block passes when it is whole.
 
-    opening: begins a block. closing: ends it; None where the next opening or the answer's end does. parse: reads a
-    block; None where it holds no call, and then the block is told as the text that it was. Blank space beside calls
-    only separates and is left out. A closing mark inside of an argument ends the block all the same.
+    opening: begins a block. closing: ends a block; None if the next opening or the answer's end does. parse: reads a
+    block, and returns None if it holds no call; the block then passes as text. Blank space beside calls is left out. A
+    closing mark inside an argument ends the block, too.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class BlockReader:
         return False
 
     def _sure(self, text: str) -> int:
-        """How many characters of `text` can be no part of an opening, nor blank space before one."""
+        """How many characters of `text` cannot belong to an opening or to blank space before one."""
         longest = min(len(text), len(self._opening) - 1)
         start = next((n for n in range(longest, 0, -1) if text.endswith(self._opening[:n])), 0)
         return len(text[: len(text) - start].rstrip())
@@ -97,8 +97,8 @@ class BlockReader:
 
 
 def read_json(text: str) -> Any:
-    """The JSON value that `text` is, or None: also where it holds NaN or half of a surrogate pair, which Python's own
-    json takes and no client can be sent."""
+    """The JSON value of `text`, or None. It is None for NaN and half surrogate pairs, too: Python's json reads
+    them, but no client can be sent them."""
     try:
         return from_json(text, allow_inf_nan=False)
     except ValueError:
@@ -118,7 +118,7 @@ def call_of(value: Any) -> tuple[str, str] | None:
 
 
 def named(name: str, arguments: Any) -> tuple[str, str] | None:
-    """A call with its arguments as compact JSON text; None where they are no object that JSON can write."""
+    """A call with its arguments as compact JSON text; None if they are not an object that JSON can write."""
     if not isinstance(arguments, Mapping):
         return None
     try:

@@ -1,4 +1,4 @@
-"""What an answer tells, piece by piece: content, and calls of tools."""
+"""The deltas of an answer: pieces of content, and calls of tools."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ Delta = ContentDelta | CallBegins | CallArguments
 
 
 class CallReader(Protocol):
-    """Reads one answer. However its text is cut into pieces, the deltas come to the same content and calls.
+    """Reads one answer. The deltas add up to the same content and calls, however the text is cut into pieces.
 
-    markers: names of control tokens that it needs in the text, which answers otherwise leave out.
+    markers: names of control tokens that the reader needs in the text, and that answers otherwise leave out.
     """
 
     @property
@@ -54,13 +54,13 @@ class CallReader(Protocol):
     def feed(self, text: str) -> list[Delta]: ...
 
     def end(self) -> list[Delta]:
-        """What was held back, once the answer has ended."""
+        """The text held back, once the answer has ended."""
         ...
 
 
 @dataclass(frozen=True)
 class Call:
-    """A whole call; `arguments` is JSON text, cut short where the answer was."""
+    """A whole call. `arguments` is JSON text, which is cut short if the answer was."""
 
     id: str
     name: str
@@ -72,7 +72,7 @@ def new_id() -> str:
 
 
 def fold(deltas: Iterable[Delta]) -> tuple[str, list[Call]]:
-    """The content and the calls that deltas come to."""
+    """The content and the calls that deltas add up to."""
     content: list[str] = []
     begun: dict[int, CallBegins] = {}
     arguments: dict[int, list[str]] = {}

@@ -1,4 +1,4 @@
-"""Answers that must be calls: the JSON schema they are held to, and what reads them back while they are written."""
+"""Answers that must be calls: their JSON schema, and a reader for them while they are written."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ def _call(name: str, key: str) -> dict[str, Any]:
 
 
 def _moved(schema: Any, key: str, *, names: bool = False) -> Any:
-    """`schema` as it reads at `#/$defs/key`: its references within itself start there, and what would have it be a
-    document of its own is left out. names: its keys are names that the tool's author gave, not JSON schema's words."""
+    """`schema` moved to `#/$defs/key`. Its references within itself start there, and keywords that make it a document
+    are left out. names: its keys are names from the tool's author, not keywords of JSON schema."""
     if isinstance(schema, list):
         return [_moved(one, key) for one in schema]
     if not isinstance(schema, Mapping):
@@ -59,7 +59,7 @@ _OF_DOCUMENTS = ("$schema", "$id")
 
 
 class ForcedReader:
-    """Reads an answer held to `forced_schema`; `name`: of the one tool that it calls."""
+    """Reads an answer in the form of `forced_schema`. `name`: the name of the one tool that it calls."""
 
     markers: tuple[str, ...] = ()
 
@@ -85,7 +85,7 @@ class ForcedReader:
         return []
 
     def _step(self, deltas: list[Delta]) -> bool:
-        """Read what is held as far as it goes. Returns whether there is more to read."""
+        """Read the held text as far as possible. Returns whether there is more to read."""
         if self._in_arguments:
             end = self._value.find(self._held)
             piece, self._held = (self._held, "") if end is None else (self._held[:end], self._held[end:])
@@ -110,14 +110,14 @@ _BEGINS = re.compile(r'[\s\[\],}]*\{\s*"name"\s*:\s*"([A-Za-z0-9_.-]+)"\s*,\s*"a
 
 
 class _ValueEnd:
-    """Finds where a JSON object ends that is fed in pieces."""
+    """Finds the end of a JSON object that comes in pieces."""
 
     def __init__(self) -> None:
         self._depth = 0
         self._in_text = self._escaped = False
 
     def find(self, text: str) -> int | None:
-        """The index after its last character in this piece, or None where it goes on."""
+        """The index after its last character in this piece, or None if it goes on."""
         for place, character in enumerate(text):
             if self._in_text:
                 if self._escaped:

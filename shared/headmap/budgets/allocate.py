@@ -16,7 +16,7 @@ ALLOCATIONS: dict[Allocation, Callable[[Floats, BudgetRule, int], Ints]] = {
 
 
 def allocate_budgets(scores: Floats, rule: BudgetRule, prompt_tokens: int) -> Ints:
-    """Share out a budget: the tokens that each KV head keeps (SparseMM, section 3.2, eq. 3 to 5).
+    """Distribute a budget: the tokens that each KV head keeps (SparseMM, section 3.2, eq. 3 to 5).
 
     `scores`: (num_layers, num_kv_heads) float64, at least 0, summing to 1. Returns the same shape, int64. With `exact`
     the sum is min(budget, prompt_tokens) x num_layers x num_kv_heads, and no head is above prompt_tokens; with `paper`

@@ -20,10 +20,10 @@ def exact_budgets(scores: Floats, rule: BudgetRule, prompt_tokens: int) -> Ints:
 
 
 def water_fill(weights: Floats, total: int, cap: int) -> Ints:
-    """Share out `total` whole units in proportion to `weights`, at most `cap` to each (largest remainder).
+    """Distribute `total` whole units in proportion to `weights`, at most `cap` to each (largest remainder).
 
     `weights`: (n,) float64, at least 0. Returns (n,) int64 that sum to min(total, cap x n). A larger weight never gets
-    less. Where all remaining weights are 0, the rest is shared evenly.
+    less. If all remaining weights are 0, the rest is distributed evenly.
     """
     total = min(total, cap * len(weights))
     share = np.zeros(len(weights))

@@ -22,7 +22,7 @@ DEFAULT_UNIFORM = 0.1
 def resolve_budget(prompt_tokens: int, budget: int | None, ratio: float | None) -> int:
     """How many tokens a KV head keeps on average: `budget` itself, or the share `ratio` of the prompt, rounded down.
 
-    A ratio never asks for less than one token. Raises BudgetTooSmall for a budget below 1, and InvalidParameter where
+    A ratio never asks for less than one token. Raises BudgetTooSmall for a budget below 1, and InvalidParameter if
     both or neither is given, or where the ratio lies outside (0, 1].
     """
     if (budget is None) == (ratio is None):
@@ -79,7 +79,7 @@ class BudgetRule:
                 param="kv.window",
             )
         if not 0 <= self.uniform <= 1:
-            raise InvalidParameter(f"kv.uniform: must lie in 0 to 1, got {self.uniform}", param="kv.uniform")
+            raise InvalidParameter(f"kv.uniform: must be from 0 to 1, got {self.uniform}", param="kv.uniform")
         if self.allocation not in (known := get_args(Allocation)):
             names = " or ".join(f'"{name}"' for name in known)
             raise InvalidParameter(f"kv.allocation: must be {names}, got {self.allocation!r}", param="kv.allocation")

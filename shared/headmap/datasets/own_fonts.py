@@ -37,13 +37,15 @@ def text_pages(fonts: Path, text: Path, seed: int) -> Callable[[int], Page]:
     character that no font has, with its line; Unavailable where Pillow has no raqm layout.
     """
     if not features.check("raqm"):
-        raise Unavailable("fonts: this Pillow lays out no scripts (it comes without raqm)")
+        raise Unavailable("fonts: this build of Pillow cannot lay out text, because it lacks raqm")
     found = [_read(path) for path in sorted(fonts.iterdir()) if path.suffix.lower() in FONT_FILES]
     lines = [line.split() for line in _lines(text)]
     for number, line in enumerate(map("".join, lines), start=1):
         if not any(font.writes(line) for font in found):
             missing = min(([char for char in line if not font.writes(char)] for font in found), key=len, default=[])
-            raise InvalidDataset(f"{text.name}, line {number}: no font of {fonts} has all of it; missing {missing[:5]}")
+            raise InvalidDataset(
+                f"{text.name}, line {number}: no font in {fonts} has all its characters; missing {missing[:5]}"
+            )
     lines = [words for words in lines if words]
     if not lines:
         raise InvalidDataset(f"{text.name}: holds no text")
@@ -54,7 +56,7 @@ def _read(path: Path) -> OwnFont:
     try:
         return OwnFont(path, frozenset(TTFont(path, lazy=True).getBestCmap() or ()))
     except Exception as error:  # fontTools fails in many ways on what is no font
-        raise InvalidDataset(f"{path}: no readable font ({error})") from error
+        raise InvalidDataset(f"{path}: is not a readable font ({error})") from error
 
 
 def _lines(text: Path) -> list[str]:

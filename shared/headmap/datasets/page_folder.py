@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from headmap.datasets.pictures import MAX_PIXELS, page_picture
-from headmap.datasets.records import INDEX_FILE, PageRecord, parse_record
+from headmap.datasets.records import INDEX_FILE, PageRecord, read_records
 from headmap.errors import InvalidDataset
 from headmap.scoring.pages import Page
 
@@ -44,15 +44,8 @@ class PageFolder:
         index = self._folder / INDEX_FILE
         if not index.is_file():
             raise InvalidDataset(f"{index}: no such file")
-        self._records: list[tuple[str, PageRecord]] = []
-        try:
-            with index.open(encoding="utf-8-sig") as lines:
-                for number, line in enumerate(lines, start=1):
-                    if line.strip():
-                        where = f"{index}, line {number}"
-                        self._records.append((where, parse_record(line, where)))
-        except UnicodeDecodeError as error:
-            raise InvalidDataset(f"{index}: not UTF-8 ({error})") from error
+        with index.open("rb") as lines:
+            self._records = list(read_records(lines, str(index)))
 
     @property
     def size(self) -> int:

@@ -1,4 +1,4 @@
-"""A page's picture, decoded as for serving; what is wrong with it is wrong with the data set."""
+"""A page's picture, decoded as for serving. Its faults are faults of the dataset."""
 
 from __future__ import annotations
 
@@ -25,6 +25,6 @@ def page_picture(
         raise InvalidDataset(error.detail) from error
     if size is not None and picture.size != size:
         raise InvalidDataset(
-            f"{where}: fields 'width' and 'height' say {size}, the picture has {picture.size} once upright"
+            f"{where}: fields 'width' and 'height' say {size}, but the upright picture has {picture.size}"
         )
     return picture

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 import unicodedata
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 from headmap.errors import InvalidDataset
-from headmap.scoring.pages import Page, Question, Word
+from headmap.scoring.page import Page, Question, Word
 
 INDEX_FILE = "pages.jsonl"
 MAX_TEXT = 1000
 """Characters of a word, a question or an answer."""
 MAX_WORDS = 10_000
 MAX_QUESTIONS = 1000
+MAX_PAGES = 100_000
+MAX_LINE_BYTES = 4 * 2**20
+"""As many words as a page may have, of 400 bytes each. Parsed, a line takes up to forty times its bytes."""
 
 T = TypeVar("T")
 
@@ -43,6 +47,31 @@ class PageRecord:
             "questions": [{"question": one.question, "answer": one.answer} for one in self.questions],
         }
         return json.dumps(fields, ensure_ascii=False)
+
+
+def read_records(file: BinaryIO, name: str) -> Iterator[tuple[str, PageRecord]]:
+    """Each record of an index and where it stands; `name` begins that. Blank lines count for nothing but lines.
+
+    Raises InvalidDataset as parse_record does, and for more than MAX_PAGES pages, twice as many lines, a line of more
+    than MAX_LINE_BYTES and bytes that are not UTF-8.
+    """
+    number = pages = 0
+    while line := file.readline(MAX_LINE_BYTES + 2):
+        number += 1
+        where = f"{name}, line {number}"
+        if number > 2 * MAX_PAGES:
+            raise InvalidDataset(f"{where}: more than {2 * MAX_PAGES} lines")
+        if len(line.rstrip(b"\r\n")) > MAX_LINE_BYTES:
+            raise InvalidDataset(f"{where}: more than {MAX_LINE_BYTES} bytes")
+        try:
+            text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+        except UnicodeDecodeError as error:
+            raise InvalidDataset(f"{where}: not UTF-8 ({error})") from error
+        if text.strip():
+            pages += 1
+            if pages > MAX_PAGES:
+                raise InvalidDataset(f"{where}: more than {MAX_PAGES} pages")
+            yield where, parse_record(text, where)
 
 
 def parse_record(line: str, where: str) -> PageRecord:
@@ -85,7 +114,7 @@ def _field(record: Any, name: str, kind: type[T], where: str) -> T:
 
 
 def _text(record: Any, name: str, where: str) -> str:
-    """A text with visible characters, and without those no page shows: line breaks, NUL, half a surrogate pair."""
+    """A text with visible characters. Line breaks, NUL and half surrogate pairs are refused, as no page shows them."""
     text = _field(record, name, str, where)
     if not text.strip() or len(text) > MAX_TEXT:
         raise InvalidDataset(f"{where}: field '{name}' must have 1 to {MAX_TEXT} characters, not {_short(text)}")

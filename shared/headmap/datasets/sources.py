@@ -49,7 +49,7 @@ class PageSource(Protocol):
 
     @property
     def size(self) -> int | None:
-        """How many pages it has; None where it makes any number."""
+        """How many pages it has; None if it makes any number."""
         ...
 
     def pages(self, seed: int, first: int, count: int) -> Iterator[Page]:
@@ -79,7 +79,7 @@ class StoredPages:
     def pages(self, seed: int, first: int, count: int) -> Iterator[Page]:
         if first + count > self.size:
             raise InvalidParameter(
-                f"pages: the dataset has {self.size}, so there are no pages {first} to {first + count - 1}",
+                f"pages: the dataset has {self.size} pages, so there are no pages {first} to {first + count - 1}",
                 param="pages",
             )
         order = page_order(self.size, seed)
@@ -112,14 +112,14 @@ def open_dataset(
         public = open_synthdog(settings.synthdog, max_pixels=settings.max_image_pixels)
         return StoredPages(public.size, public.page)
     if database is None:
-        raise DatasetNotFound(f"dataset: {name!r} is none of {', '.join(BUILT_IN)}", param="dataset")
+        raise DatasetNotFound(f"dataset: {name!r} is not one of {', '.join(BUILT_IN)}", param="dataset")
     uploaded = UploadedPages(database, name, checksum)
     return StoredPages(uploaded.size, uploaded.page)
 
 
 @dataclass(frozen=True)
 class DatasetInfo:
-    """What is known of a dataset before it is opened: its size where it has a known one, an upload's checksum."""
+    """A dataset's data before it is opened: its size, if known, and an upload's checksum."""
 
     size: int | None
     checksum: str | None
@@ -127,7 +127,7 @@ class DatasetInfo:
     def fit(
         self, pages: int | Literal["auto"] | None, max_pages: int | None
     ) -> tuple[int | Literal["auto"], int | None]:
-        """The number of pages to read, and the maximum with `auto`: as asked, else 1,000 or all of a smaller dataset.
+        """The number of pages to read, and the maximum with `auto`: as asked, else 1,000, or a smaller dataset's pages.
 
         Raises InvalidParameter for more pages than the dataset has.
         """
@@ -135,10 +135,10 @@ class DatasetInfo:
             return pages or DEFAULT_PAGES, max_pages
         for name, asked in (("pages", pages), ("max_pages", max_pages)):
             if isinstance(asked, int) and asked > self.size:
-                raise InvalidParameter(f"{name}: the dataset has {self.size}, got {asked}", param=name)
+                raise InvalidParameter(f"{name}: the dataset has {self.size} pages, got {asked}", param=name)
         if pages == "auto":
             if self.size < 2:
-                raise InvalidParameter("pages: auto compares halves, and the dataset has one page", param="pages")
+                raise InvalidParameter("pages: auto compares two halves, but the dataset has one page", param="pages")
             return pages, max_pages or min(AUTO_MAX_PAGES, self.size)
         return pages or min(DEFAULT_PAGES, self.size), max_pages
 
@@ -152,6 +152,6 @@ def find_dataset(name: str, database: Database) -> DatasetInfo:
             record = get_dataset(session, name)
     except DatasetNotFound as error:
         raise DatasetNotFound(
-            f"dataset: {name!r} is no upload, and none of {', '.join(BUILT_IN)}", param="dataset"
+            f"dataset: {name!r} is not an upload, and not one of {', '.join(BUILT_IN)}", param="dataset"
         ) from error
     return DatasetInfo(record.pages, record.checksum)

@@ -11,14 +11,14 @@ from headmap.scoring.pages import Page
 
 
 class UploadedPages:
-    """The upload called `name`. Raises DatasetNotFound, also where its checksum differs from `checksum`."""
+    """The upload called `name`. Raises DatasetNotFound, also if its checksum differs from `checksum`."""
 
     def __init__(self, database: Database, name: str, checksum: str | None = None) -> None:
         self._database = database
         with database.read() as session:
             self._record = get_dataset(session, name)
         if checksum not in (None, self._record.checksum):
-            raise DatasetNotFound(f"dataset: {name!r} stands for other pages now", param="dataset")
+            raise DatasetNotFound(f"dataset: {name!r} now holds other pages", param="dataset")
 
     @property
     def size(self) -> int:

@@ -1,6 +1,6 @@
 """The public set `synthdog-en-detection`: pictures of English text with boxes, in parquet files.
 
-Schema, as its card on the Hub has it: `image` is a struct of `bytes` and `path`, or the bytes themselves; `2_coord` is
+The schema by its card on the Hub: `image` is a struct of `bytes` and `path`, or the bytes themselves; `2_coord` is
 a list of `{chunk, coord}`, a piece of text and its box as two corners `[[x0, y0], [x1, y1]]` in pixels of the picture.
 Other columns are not read.
 """
@@ -27,7 +27,7 @@ def open_synthdog(place: str, *, max_pixels: int) -> ParquetPages:
     """The set from a local folder of parquet files, all of them by name; or by a Hub id, the first file of it.
 
     The first of the Hub's ten files has about 5,000 pages in 432 MB, five times what the paper uses; it is fetched
-    unless the local Hub cache has it. Raises DatasetUnavailable where there are no files and none can be fetched, and
+    unless the local Hub cache has it. Raises DatasetUnavailable if there are no files and none can be fetched, and
     InvalidDataset for files of another schema.
     """
     local = Path(place).expanduser()
@@ -47,7 +47,7 @@ def _from_hub(repo: str) -> Path:
             Path(snapshot_download(repo, repo_type="dataset", allow_patterns=[_FIRST_FILE])).glob(_FIRST_FILE)
         )
     except ImportError as error:
-        raise DatasetUnavailable(f"dataset: {SYNTHDOG!r} needs huggingface_hub, which is not here") from error
+        raise DatasetUnavailable(f"dataset: {SYNTHDOG!r} needs huggingface_hub, which is not installed") from error
     except Exception as error:  # the Hub refuses, cannot be reached or does not know the name: there are no pages
         raise DatasetUnavailable(
             f"dataset: {SYNTHDOG!r}: {repo!r} is not in the local Hub cache and cannot be fetched ({error}); "
@@ -96,11 +96,13 @@ def _open(file: Path) -> Any:
         import pyarrow
         from pyarrow import parquet
     except ImportError as error:
-        raise DatasetUnavailable(f"dataset: {SYNTHDOG!r} needs pyarrow, which is not here", param="dataset") from error
+        raise DatasetUnavailable(
+            f"dataset: {SYNTHDOG!r} needs pyarrow, which is not installed", param="dataset"
+        ) from error
     try:
         reader = parquet.ParquetFile(file)
     except (OSError, pyarrow.ArrowException) as error:
-        raise InvalidDataset(f"{file.name}: no readable parquet file ({error})", param="dataset") from error
+        raise InvalidDataset(f"{file.name}: is not a readable parquet file ({error})", param="dataset") from error
     schema = reader.schema_arrow
     for column in _COLUMNS:
         if column not in schema.names:
@@ -133,7 +135,7 @@ def _chunks(value: Any, where: str) -> list[Any]:
 
 
 def _word(chunk: Any, size: tuple[int, int], where: str) -> Word | None:
-    """A chunk as a word, its box in whole pixels within the picture; None where nothing is left of text or box."""
+    """A chunk as a word, its box in whole pixels within the picture; None if text or box is empty."""
     try:
         text = " ".join(chunk["chunk"].split())
         (xa, ya), (xb, yb) = ((float(x), float(y)) for x, y in chunk["coord"])

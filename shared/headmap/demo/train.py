@@ -75,7 +75,7 @@ class Run:
         self.step = load_checkpoint(folder, recipe.seed, self.modules, self.optimizers)
 
     def train_step(self) -> Losses:
-        """One optimizer step; the losses are those of this process's last share."""
+        """One optimizer step; the losses are of this process's last share."""
         recipe, stage = self.recipe, self.recipe.stage_at(self.step)
         lr_share = recipe.lr_share(self.step)
         set_lr(self.optimizers, recipe.muon_lr * lr_share, recipe.adam_lr * lr_share)

@@ -52,7 +52,7 @@ class DecodeChoice:
 
 
 def choose_attention(name: str, loaded: LoadedModel) -> Choice:
-    """Raises Unavailable where no candidate, or the named one, gives right results for the model on this machine."""
+    """Raises Unavailable if the named candidate gives wrong results for the model on this machine, or all do."""
     shape = loaded.cache_shape
     group = loaded.info.num_heads // loaded.info.num_kv_heads
     try:
@@ -64,9 +64,9 @@ def choose_attention(name: str, loaded: LoadedModel) -> Choice:
 def choose_graphs(
     mode: GraphMode, loaded: LoadedModel, cache: RaggedCache, make_capture: Callable[[], Capture] | None
 ) -> tuple[Choice, ModelRunner]:
-    """Whether graphs replay steps, and the runner for them. `make_capture`: None where the device has no graphs.
+    """Whether graphs replay steps, and the runner for them. `make_capture`: None if the device has no graphs.
 
-    "auto" replays where that is right and faster; "on" raises Unavailable where it is not right.
+    "auto" replays if that is right and faster; "on" raises Unavailable if it is not right.
     """
     plain = ModelRunner(loaded, cache)
     tried: tuple[Tried, ...]

@@ -1,9 +1,9 @@
 """The engine: one thread that owns a model and its ragged cache, and runs every request that was admitted.
 
 A request waits, runs and ends with exactly one terminal event (`Finished` or `Failed`). Requests join and leave between
-decode steps; each has its own method, budget, length and generator. A request is admitted when memory holds what it
-keeps of its prompt and a page's worth of steps of all others. Where memory runs short later, the youngest request waits
-again and goes on from the tokens it had.
+decode steps; each has its own method, budget, length and generator. A request is admitted when memory has room for the
+kept part of its prompt and a page's worth of steps of all others. If memory runs short later, the youngest request
+waits again and goes on from the tokens it had.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ log = logging.getLogger(__name__)
 
 
 def _asks_of_prompt(sequence: Sequence) -> bool:
-    """Whether its prompt's log probabilities are still to be told: a preempted sequence has them."""
+    """Whether its prompt's log probabilities are still missing; a preempted sequence has them."""
     return sequence.request.prompt_logprobs is not None and not sequence.prompt_logprobs
 
 
@@ -54,7 +54,7 @@ class Engine:
     KV memory is `settings.kv_memory_bytes`, or a share of what is free once the weights are loaded. A broken device
     ends it: `stats().alive` says so. `choice`: how its decode steps run, decided when it is made.
 
-    Raises Unavailable where the decode backend that the settings name, or every one, gives wrong results here.
+    Raises Unavailable if the decode backend of the settings, or every backend, gives wrong results here.
     """
 
     def __init__(self, loaded: LoadedModel, settings: EngineSettings) -> None:
@@ -130,7 +130,7 @@ class Engine:
         self._roster.cancel(request_id)
 
     def drop_session(self, key: Hashable) -> bool:
-        """Forget what is kept of a conversation. Returns whether there was anything."""
+        """Forget a kept conversation. Returns whether there was one."""
         return self.sessions.drop(key)
 
     def stop(self, timeout: float) -> None:
@@ -169,7 +169,7 @@ class Engine:
                 self._step()
         except BaseException as error:
             log.exception("the engine of %s died", self.loaded.info.name)
-            why = error if isinstance(error, DeviceFailed) else Unavailable("the engine ended on an error")
+            why = error if isinstance(error, DeviceFailed) else Unavailable("the engine ended with an error")
             self._died = f": {why.detail}"
             if not isinstance(error, Exception):
                 raise
@@ -268,7 +268,7 @@ class Engine:
                 self._keep_session(sequence)
 
     def _forks(self, first: Sequence) -> list[Sequence]:
-        """Start others of the group on the cache part of `first`, just prefilled, while it is their turn."""
+        """Start other requests of the group on the prefilled cache part of `first`, while it is their turn."""
         forks: list[Sequence] = []
         while first.request.group is not None and (sequence := self._roster.next_fork(first)):
             sequence.queue_s += time.monotonic() - sequence.submitted
@@ -284,9 +284,9 @@ class Engine:
         return forks
 
     def _between_layers(self) -> None:
-        """A long prompt must not hold up the others: decode when the last step is too long ago.
+        """Decode if the last step is too long ago, so that a long prompt does not hold up the others.
 
-        Raises Cancelled where all clients of the prompts have gone, and ShuttingDown where no time is left.
+        Raises Cancelled if all clients of the prompts have gone, and ShuttingDown if no time is left.
         """
         if self._roster.out_of_time:
             raise ShuttingDown("the server shut down before the request was done")
@@ -299,7 +299,7 @@ class Engine:
     # ---- steps
 
     def _step(self) -> None:
-        """Run one token of every running sequence; where the device's memory runs out, of all but the youngest."""
+        """Run one token of every running sequence. If the device's memory runs out, leave out the youngest."""
         started = time.monotonic()
         self._make_room()
         while running := list(self._roster.running):
@@ -346,7 +346,7 @@ class Engine:
         self._roster.put_back(sequence)
 
     def _take_all(self, sequences: list[Sequence], logits: torch.Tensor, started: float | None = None) -> None:
-        """Choose each sequence's next token, tell its caller, and end it where it ends. `logits`: (S, vocab).
+        """Choose each sequence's next token, tell its caller, and end it after its last token. `logits`: (S, vocab).
 
         `started`: when the step began that made them, in seconds of time.monotonic(); None after a prefill.
         """
@@ -405,7 +405,7 @@ class Engine:
         self._telling.event(sequence, end)
 
     def _keep_session(self, sequence: Sequence) -> None:
-        """Copy what the cache holds of a conversation for its next turn, where that fits the sessions' memory.
+        """Copy a conversation's cache for its next turn, if that fits the sessions' memory.
 
         It copies the prompt alone, before any token of the answer has run: the client's next prompt may write the same
         answer in other tokens.
@@ -422,7 +422,7 @@ class Engine:
             log.exception("the session of request %s is not kept", sequence.id)
 
     def _fail(self, sequence: Sequence, error: HeadmapError) -> None:
-        """Its client is told first, whatever happens to the rest. Does nothing where it has ended."""
+        """End a sequence with an error. Its client is told first. Does nothing if it has ended."""
         self._telling.tell_untold()
         if sequence.ended:
             return
@@ -451,7 +451,7 @@ class Engine:
             self._cache.release(slot)
 
     def _stop_if_broken(self, error: Exception) -> None:
-        """Raises DeviceFailed, which ends the engine, where the device will not work again in this process."""
+        """Raises DeviceFailed, which ends the engine, if the device will not work again in this process."""
         if isinstance(error, DeviceFailed):
             raise error
         if is_broken_device(error):

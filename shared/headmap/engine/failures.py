@@ -1,4 +1,4 @@
-"""What callers are told of errors inside the engine."""
+"""The errors that callers get for failures inside the engine."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from headmap.errors import DeviceFailed, HeadmapError, OutOfMemory
 
 
 def as_headmap_error(error: BaseException) -> HeadmapError:
-    """Our own errors as they are; others without their messages, which go to the log. None keeps a tensor alive."""
+    """Our own errors unchanged; others without their messages, which go to the log. No error keeps a tensor alive."""
     let_go(error)
     if is_broken_device(error):
         wrapped: HeadmapError = DeviceFailed("the device failed; this server ends and is started again")

@@ -77,7 +77,7 @@ class GraphedDecoder:
         return captured.logits[:count]
 
     def _graph(self, size: int, device: torch.device) -> _Captured | None:
-        """The graph for `size` sequences, captured at its first use; None where there is no memory for it."""
+        """The graph for `size` sequences, captured at its first use; None if there is no memory for it."""
         if size not in self._captured and size not in self._refused:
             tokens, positions, slots = torch.zeros(3, size, dtype=torch.int64, device=device)
             slots.fill_(self._backend.pool.books.slots)

@@ -1,4 +1,4 @@
-"""How much memory keys and values get where the settings do not say, and how freed memory goes back to the system."""
+"""How much memory keys and values get by default, and how freed memory goes back to the system."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What passes between the engine and its callers: a request in, tokens and one terminal event out."""
+"""The messages between the engine and its callers: a request in, tokens and one terminal event out."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ if TYPE_CHECKING:
 
 
 class Cancelled(HeadmapError):
-    """The caller went away. 499 as proxies log it; nobody is left to read it."""
+    """The caller went away. Proxies log this as 499; nobody is left to read it."""
 
     code, status, title = "cancelled", 499, "Cancelled"
 
 
 @dataclass(frozen=True)
 class EngineRequest:
-    """A prompt, what to keep of it, and how to go on.
+    """A prompt, how much of its cache to keep, and how to go on.
 
     scores: of the map to serve with, if there is one. grammar: the form of the answer. session: the prompt may go on
     from this conversation, and its past is kept at the end. watched: the result tells which tokens this layer and KV
     head keep. group: requests of one group differ in id and sampling alone, so one prefill may serve them all; they
-    have no session and watch nothing. open_ended: nobody asked for `max_new_tokens`, which is only what the context
-    has room for; so the request starts where its prompt fits, and ends with what memory holds. prompt_logprobs: the
+    have no session and watch nothing. open_ended: `max_new_tokens` was not asked for, and is the room in the
+    context. So the request starts once its prompt fits, and ends when memory is full. prompt_logprobs: the
     result tells the log probability of each prompt token and of so many likeliest ones; it takes no session's past.
     """
 
@@ -54,8 +54,8 @@ class EngineRequest:
 class Token:
     """One generated token; `text` became certain with it and may be empty.
 
-    logprob: natural logarithm of its probability. top: the likeliest tokens with theirs. Both only where requested.
-    last: no token follows, Finished does.
+    logprob: natural logarithm of its probability. top: the likeliest tokens with theirs. Both only if requested.
+    last: Finished follows, and no token.
     """
 
     id: int
@@ -67,7 +67,7 @@ class Token:
 
 @dataclass(frozen=True)
 class Finished:
-    """The end of a request that went well. Times in milliseconds; what the cache really held after prefill."""
+    """The end of a request that went well, with times in milliseconds and the cache's content after prefill."""
 
     generated_text: str
     finish_reason: str
@@ -96,7 +96,7 @@ class Finished:
 
 @dataclass(frozen=True)
 class Failed:
-    """The end of a request that went wrong, cancelled ones included."""
+    """The end of a request that failed or was cancelled."""
 
     error: HeadmapError
 

@@ -1,4 +1,4 @@
-"""Who waits, who is being prefilled and who runs: threads meet here, under one lock. Integers only, no tensor."""
+"""Which requests wait, are prefilled, or run. Threads meet here, under one lock. Integers only, no tensor."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from headmap.kvcache.pool.books import Books
 class Roster:
     """The requests of one engine, and which of them start.
 
-    A request starts when memory holds what it keeps of its prompt and a page's worth of steps of all that run. `packs`:
+    A request starts when memory has room for its kept prompt and a page's worth of steps of all that run. `packs`:
     whether a request's prompt can be prefilled in one row with others, up to `max_prefill_tokens` tokens.
 
     running, prefilling: oldest first; only the engine's thread changes them. changed: the lock of everything here.
@@ -64,7 +64,7 @@ class Roster:
             self.changed.notify()
 
     def stop(self, seconds: float) -> None:
-        """Take no more requests; those that are here have so many seconds."""
+        """Take no more requests; the present ones have that many seconds."""
         with self.changed:
             self.stop_at = time.monotonic() + seconds
             self.changed.notify()
@@ -97,7 +97,7 @@ class Roster:
         return any(sequence.id not in self._cancelled for sequence in self.prefilling)
 
     def next_pack(self) -> list[Sequence]:
-        """Take the requests to prefill: at least one where one fits, more up to the bound on tokens."""
+        """Take the requests to prefill: at least one if one fits, more up to the bound on tokens."""
         pack: list[Sequence] = []
         taken = 0
 
@@ -140,7 +140,7 @@ class Roster:
             return fork
 
     def run_pack(self) -> None:
-        """The prefilled sequences run."""
+        """Move the prefilled sequences to the running ones."""
         with self.changed:
             self.running += self.prefilling
             self.prefilling = []

@@ -23,7 +23,7 @@ OnHidden = Callable[[int, torch.Tensor], None]
 
 
 class ModelRunner:
-    """Touches tensors and decides nothing: the caller decides who runs, and with which budget."""
+    """Computes with tensors and decides nothing: the caller decides who runs, and with which budget."""
 
     def __init__(
         self, loaded: LoadedModel, cache: RaggedCache, mask: HeadMask | None = None, capture: Capture | None = None
@@ -42,12 +42,12 @@ class ModelRunner:
         on_layer: OnLayer | None = None,
         on_hidden: OnHidden | None = None,
     ) -> torch.Tensor:
-        """Run whole prompts in one row, keeping what their plans say. Returns the next tokens' logits, (S, vocab)
+        """Run whole prompts in one row, and keep the tokens of their plans. Returns the next tokens' logits, (S, vocab)
         float32.
 
         `on_layer` is called before each layer of the vision tower, and before each text layer's attention; it may
         decode other sequences, and may raise to end the work. `on_hidden` is given each prompt's last hidden states,
-        (n, hidden), and may do the same. Raises OutOfMemory, and ValueError where one of several prompts cannot be
+        (n, hidden), and may do the same. Raises OutOfMemory, and ValueError if one of several prompts cannot be
         packed.
         """
         model, device = self.loaded.model, self.loaded.device
@@ -91,7 +91,7 @@ class ModelRunner:
     @told_as_out_of_memory()
     @torch.inference_mode()
     def extend(self, slot: int, tokens: Sequence[int], position: int, on_layer: OnLayer | None = None) -> None:
-        """Run an answer's first tokens again, at `position` and after, on top of a prompt that was prefilled."""
+        """Run an answer's first tokens again, from `position` on, after a prefilled prompt."""
         device = self.loaded.device
         cache = self.cache.extend(slot, len(tokens), on_layer)
         positions = torch.arange(position, position + len(tokens), device=device)

@@ -1,4 +1,4 @@
-"""Who runs next: first come, first served, as the pool's pages allow. Decides with integers; touches no tensor."""
+"""Decides which request runs next: first come, first served, as far as pages allow. Integers only, no tensor."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from headmap.errors import QueueFull
 
 
 class Waiting(Protocol):
-    """What the scheduler needs to know of a request."""
+    """The part of a request that the scheduler uses."""
 
     @property
     def id(self) -> str: ...
@@ -20,15 +20,15 @@ W = TypeVar("W", bound=Waiting)
 
 
 def spare_pages(free: int, running: int, step_pages: int) -> int:
-    """Pages that a starting sequence may take of `free`: a page's worth of steps stays for each of `running`.
+    """Pages of `free` that a starting sequence may take: a page's worth of steps stays for each of `running`.
 
-    step_pages: a sequence takes so many each time its tail needs more.
+    step_pages: the pages that a sequence takes each time its tail needs more.
     """
     return free - running * step_pages
 
 
 def startable(free: int, start_pages: int, step_pages: int) -> int:
-    """How many sequences of `start_pages` each this rule starts at once, where nothing runs yet."""
+    """How many sequences of `start_pages` each can start at once if no sequence runs yet."""
     return max(0, (free + step_pages) // (start_pages + step_pages))
 
 
@@ -49,10 +49,10 @@ class Scheduler(Generic[W]):
         return len(self._queue)
 
     def add(self, request: W, running: int) -> None:
-        """Queue a request. Raises QueueFull where more than `max_waiting` would wait once all that can run do."""
+        """Queue a request. Raises QueueFull if more than `max_waiting` would wait once all others run that can."""
         ahead = running + len(self._queue)
         if ahead >= self.max_running + self.max_waiting:
-            raise QueueFull(f"{ahead} requests are running or waiting, the most this server takes")
+            raise QueueFull(f"{ahead} requests are running or waiting, and the server takes no more")
         self._queue.append(request)
 
     def put_back(self, request: W) -> None:
@@ -79,7 +79,7 @@ class Scheduler(Generic[W]):
     def next(self, running: int, fits: Callable[[W], bool], wanted: Callable[[W], bool] | None = None) -> W | None:
         """Take the request to start now, or None.
 
-        `fits`: whether memory suffices for a request to start. None also where `wanted` rejects the next one.
+        `fits`: whether memory suffices for a request to start. Also None if `wanted` rejects the next one.
         """
         if running >= self.max_running or not self._queue:
             return None

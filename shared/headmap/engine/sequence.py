@@ -27,7 +27,7 @@ from headmap.kvcache.transformers.prefill import Prompt
 class Sequence:
     """A request on its way. Times in seconds.
 
-    Where a session holds a part of the request's prompt, `prompt` and `plan` are about the rest. `tokens` stay when a
+    If a session holds a part of the request's prompt, `prompt` and `plan` are about the rest. `tokens` stay when a
     sequence is preempted; it then waits again, and goes on from them.
     """
 
@@ -72,7 +72,7 @@ class Sequence:
 
     @property
     def room(self) -> int:
-        """Generated tokens that need room when it starts: those it has, at least one."""
+        """Generated tokens that need room when it starts: its tokens so far, at least one."""
         return max(1, len(self.tokens))
 
     def pages(self, paging: Paging, new_tokens: int) -> int:
@@ -124,7 +124,7 @@ def make_sequence(
         )
     if prompt_tokens + new_tokens > loaded.info.max_positions:
         raise PromptTooLong(
-            f"max_new_tokens: {prompt_tokens} prompt tokens and {new_tokens} more are above the model's context of "
+            f"max_new_tokens: {prompt_tokens} prompt tokens and {new_tokens} more exceed the model's context of "
             f"{loaded.info.max_positions}",
             param="max_new_tokens",
         )

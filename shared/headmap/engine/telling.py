@@ -1,4 +1,4 @@
-"""From tokens to what callers hear: text, piece by piece, and one end."""
+"""From tokens to events for callers: text, piece by piece, and one end."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ log = logging.getLogger(__name__)
 class Telling:
     """Tells the callers of one engine, on its thread.
 
-    later: a token that ends nothing waits for `tell_untold`, which the engine calls once the next step has begun. A
-    device that computes by itself then does not wait for text. fail: ends a sequence whose token cannot be told.
+    later: a token that ends nothing waits for `tell_untold`, which the engine calls once the next step has begun. So an
+    asynchronous device does not wait for text. fail: ends a sequence whose token cannot be told.
     """
 
     def __init__(self, *, later: bool, fail: Callable[[Sequence, Exception], None]) -> None:

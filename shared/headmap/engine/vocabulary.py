@@ -1,4 +1,4 @@
-"""What each token of a vocabulary writes, in bytes: for log probabilities by token and for grammars."""
+"""The bytes of each token of a vocabulary, for log probabilities by token and for grammars."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from transformers import PreTrainedTokenizerBase
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 _BYTE = re.compile(r"<0x([0-9A-F]{2})>")
 _SPACE = "▁"
@@ -29,7 +30,7 @@ class Vocabulary:
         return self.written(token).decode("utf-8", "replace")
 
     def written(self, token: int) -> bytes:
-        """Models may have more rows than the tokenizer has tokens; those write nothing."""
+        """The bytes of a token. Models may have more rows than the tokenizer has tokens; the others write nothing."""
         return self.pieces[token] if token < len(self.pieces) else b""
 
     def join(self, tokens: Iterable[int]) -> str:
@@ -43,6 +44,8 @@ class Vocabulary:
             data = text.encode()
         except UnicodeEncodeError:  # half of a character, as JSON's escapes can write
             return False
+        if all(bytes([byte]) in self._known for byte in set(data)):
+            return True
         reached = [True] + [False] * len(data)
         for end in range(1, len(data) + 1):
             starts = range(max(0, end - self._longest), end)

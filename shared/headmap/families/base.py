@@ -1,4 +1,4 @@
-"""What differs between model families: prompt, positions, and where visual tokens lie on the picture.
+"""The differences between model families: prompt, positions, and where visual tokens lie on the picture.
 
 A new family is one module with one subclass of `Family`, named in `headmap.families.registry.FAMILIES`.
 """
@@ -53,7 +53,7 @@ class VisualTokens:
     `count`: how many they are. `grid`: (rows, cols) int64, which of them shows each cell. `x`, `y`: from pixels to
     columns and rows.
 
-    A family counts picture tokens alone. A PreparedPrompt counts all tokens from the picture's first to its last, row
+    A family counts visual tokens alone. A PreparedPrompt counts all tokens from the picture's first to its last, row
     ends and tile names included.
     """
 
@@ -63,7 +63,7 @@ class VisualTokens:
     y: Axis
 
     def placed(self, places: npt.NDArray[np.int64]) -> VisualTokens:
-        """The same in a prompt: its picture tokens lie at `places`, (count,) int64."""
+        """The same in a prompt: its visual tokens are at `places`, (count,) int64."""
         return replace(self, count=int(places[-1] - places[0]) + 1, grid=(places - places[0])[self.grid])
 
     def region(self, box: Sequence[float]) -> npt.NDArray[np.int64]:
@@ -178,7 +178,7 @@ class Family(ABC):
     def pack(self, prompts: Sequence[PreparedPrompt]) -> PackedPrompts:
         """Lay `prompts` one after the other in one row. Raises ValueError for several unless all pass `packs`."""
         if len(prompts) > 1 and not all(map(self.packs, prompts)):
-            raise ValueError("prompts: one of them cannot be laid in a row with others")
+            raise ValueError("prompts: one of them cannot share a row with others")
         pictures = [rest for prompt in prompts if (rest := _without_ids(prompt.inputs))]
         joined = self.join_images(pictures) if len(pictures) > 1 else next(iter(pictures), {})
         return PackedPrompts(

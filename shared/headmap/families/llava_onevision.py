@@ -42,7 +42,7 @@ class LlavaOnevision(Family):
         return {**rest, "batch_num_images": inputs["batch_num_images"]}
 
     def packs(self, prompt: PreparedPrompt) -> bool:
-        """False where one of several pictures is left: the model reads a count of one as a single picture, in tiles."""
+        """False if one of several pictures is left: the model reads a count of one as a single picture, in tiles."""
         return len(prompt.images) != 1 or int(prompt.inputs["batch_num_images"]) == 1
 
     def join_images(self, parts: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, torch.Tensor]:

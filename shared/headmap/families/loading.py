@@ -104,7 +104,11 @@ class LoadedModel:
         image = self.family.image_token_id(self.model.config)
         for place, token in enumerate(token_ids):
             if not 0 <= token < size or token == image:
-                why = "stands for a picture" if token == image else f"is no token of the model, which has {size}"
+                why = (
+                    "stands for a picture"
+                    if token == image
+                    else f"is not a token of the model, which has {size} tokens"
+                )
                 raise InvalidParameter(f"prompt.{place}: {token} {why}", param=f"prompt.{place}")
         return self._prepared(token_ids, {}, ())
 
@@ -119,7 +123,7 @@ class LoadedModel:
         if len(places) != sum(image.count for image in images):
             raise UnsupportedModel(
                 f"model: {self.info.name!r} has pictures of {sum(image.count for image in images)} tokens, but its "
-                f"tokenizer makes {len(places)} of them",
+                f"tokenizer writes {len(places)} of them",
                 param="model",
             )
         by_image = np.split(places, ends[:-1]) if images else []
@@ -155,7 +159,7 @@ class LoadedModel:
 def load_model(info: ModelInfo, *, device: str = "auto", dtype: str = "auto") -> LoadedModel:
     """Load what `info` names, on a device that becomes the calling thread's own.
 
-    Raises UnsupportedModel where files are missing or broken, and Unavailable for a device that is not there.
+    Raises UnsupportedModel if files are missing or broken, and Unavailable for a device that is not there.
     """
     where = find_device(device)
     use_device(where)

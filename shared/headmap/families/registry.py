@@ -75,5 +75,5 @@ TEXT_DEFAULTS: dict[str, dict[str, int]] = {
 
 
 def family_of(config: Mapping[str, Any]) -> RegisteredFamily | None:
-    """The family of the model with this config.json, None where no family fits."""
+    """The family of the model with this config.json, None if no family fits."""
     return next((family for family in FAMILIES.values() if family.matches(config)), None)

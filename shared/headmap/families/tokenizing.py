@@ -80,7 +80,7 @@ class PromptTokenizer:
 
         The template writes `place` for a picture; the texts of `pictures` replace these in order. They are put in
         before the text is cut into tokens: newlines around a picture may be one token with its own. `tools` and
-        `template_kwargs` are the template's. Raises InvalidParameter where the template rejects the conversation or
+        `template_kwargs` are the template's. Raises InvalidParameter if the template rejects the conversation or
         writes another number of places, and where a text holds control tokens that this tokenizer cannot take as text.
         """
         bos = self._tokenizer.bos_token
@@ -146,7 +146,7 @@ class PromptTokenizer:
             )
         except Exception as error:  # a template is a program, and fails in as many ways
             raise InvalidParameter(
-                f"messages: the model's chat template takes no such conversation ({error})", param="messages"
+                f"messages: the model's chat template refuses this conversation ({error})", param="messages"
             ) from error
 
     def _pieces(self, messages: Sequence[Message], rendered: str, given: Mapping[str, Any]) -> list[_Piece]:

@@ -44,10 +44,10 @@ class AuthMiddleware:
 
 
 def bearer_key(values: Sequence[str]) -> str | None:
-    """The key in a request's Authorization headers, each decoded as Latin-1; None where there is not exactly one.
+    """The key in a request's Authorization headers, each decoded as Latin-1; None if there is not exactly one.
 
-    Of two, what stands in front may have checked the other. Clients send a key's letters beyond ASCII as UTF-8 or as
-    Latin-1.
+    If there are two, a proxy in front may have checked the other one. Clients send a key's non-ASCII letters as
+    UTF-8 or as Latin-1.
     """
     scheme, _, key = values[0].partition(" ") if len(values) == 1 else ("", "", "")
     if scheme.lower() != "bearer":

@@ -6,9 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from headmap.errors import InvalidParameter
-
-MAX_FIELDS = 8
-"""A body can be wrong in thousands of places; so many are told."""
+from headmap.http.costs import MAX_ERRORS, MAX_SHOWN, shown
 
 _PLACES = ("body", "query", "path", "header", "cookie")
 
@@ -21,7 +19,7 @@ def invalid_parameter(errors: Iterable[Mapping[str, Any]], body: object) -> Inva
     found: dict[str, tuple[list[str], object]] = {}
     for error in errors:
         field = "body" if error["type"] == "json_invalid" else _field(error, body)
-        if field not in found and len(found) == MAX_FIELDS:
+        if field not in found and len(found) == MAX_ERRORS:
             break
         reason = _reason(error, field)
         value = error.get("input")
@@ -54,7 +52,7 @@ def _reason(error: Mapping[str, Any], field: str) -> str:
 
 def _got(reasons: Sequence[str], value: object) -> str:
     """The value at fault, where the reasons do not speak for themselves."""
-    return "" if set(reasons) <= {*_TOLD.values(), _NO_BODY} else f", got {_short(value)}"
+    return "" if set(reasons) <= {*_TOLD.values(), _NO_BODY} else f", got {shown(value)}"
 
 
 def _field(error: Mapping[str, Any], body: object) -> str:
@@ -63,7 +61,7 @@ def _field(error: Mapping[str, Any], body: object) -> str:
     if place not in _PLACES:
         place, path = "body", [place, *path]
     if place != "body":
-        return ".".join(map(str, path)) or str(place)
+        return ".".join(map(_name, path)) or str(place)
     names, value = [], body
     for index, part in enumerate(path):
         try:
@@ -71,8 +69,13 @@ def _field(error: Mapping[str, Any], body: object) -> str:
         except LookupError:
             if error["type"] != "missing" or index < len(path) - 1:
                 continue
-        names.append(str(part))
+        names.append(_name(part))
     return ".".join(names) or "body"
+
+
+def _name(part: object) -> str:
+    name = str(part)
+    return name if len(name) <= MAX_SHOWN else f"{name[: MAX_SHOWN - 3]}..."
 
 
 def _member(value: object, part: object) -> object:
@@ -82,11 +85,3 @@ def _member(value: object, part: object) -> object:
     if isinstance(value, list) and isinstance(part, int):
         return value[part]
     raise LookupError(part)
-
-
-def _short(value: object) -> str:
-    try:
-        text = repr(value)
-    except (ValueError, RecursionError):  # an integer of thousands of digits, lists nested as deep
-        text = type(value).__name__
-    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -1,4 +1,4 @@
-"""The valid API keys: those of the settings and those of the registry, which is read again every few seconds."""
+"""The valid API keys, from the settings and from the registry, which is read again every few seconds."""
 
 from __future__ import annotations
 
@@ -48,9 +48,9 @@ class KeyRing:
         return bool(self._own) or bool(self._read) or self._settings.access == "keys"
 
     async def admit(self, key: str | None) -> ApiKey | None:
-        """Whose key this is; None where none is needed.
+        """Whose key this is; None if none is needed.
 
-        Raises Unauthorized, and RegistryUnavailable where only the registry could tell and it does not answer.
+        Raises Unauthorized, and RegistryUnavailable if only the registry could tell and it does not answer.
         """
         if self._settings.access == "open":
             return None
@@ -64,8 +64,8 @@ class KeyRing:
             if self._own and key is None:
                 raise _unauthorized()
             raise RegistryUnavailable(
-                "API keys cannot be checked: the registry has not answered since the start. Until it does, keys of "
-                "HEADMAP_API_KEYS let in, and HEADMAP_ACCESS=open lets in everybody"
+                "API keys cannot be checked: the registry has not answered since the start. Until it does, the server "
+                "accepts the keys in HEADMAP_API_KEYS; with HEADMAP_ACCESS=open it accepts every call"
             )
         if not self.asks:
             return None

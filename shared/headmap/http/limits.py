@@ -38,7 +38,7 @@ class KeyLimits:
         await self._count(key)
         limit = key.concurrent_requests or self._settings.key_concurrent_requests
         if limit is not None and self._at_work[key.id] >= limit:
-            raise RateLimited(f"API key {key.name!r}: {limit} requests are at work, the most it may have at a time")
+            raise RateLimited(f"API key {key.name!r}: at most {limit} requests at a time, and {limit} are running")
         self._at_work[key.id] += 1
 
     def leave(self, key: ApiKey) -> None:

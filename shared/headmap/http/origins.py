@@ -20,7 +20,7 @@ _UNASKED = frozenset({"", "text/plain", "application/x-www-form-urlencoded", "mu
 
 
 class OriginMiddleware:
-    """Answers 403 to such posts of pages that are neither ours nor of `origins`."""
+    """Answers 403 to such posts, unless they come from our pages or from `origins`."""
 
     def __init__(self, app: ASGIApp, origins: Collection[str]) -> None:
         self._app, self._origins = app, origins

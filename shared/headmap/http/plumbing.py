@@ -15,6 +15,7 @@ from pydantic import BaseModel
 from starlette.middleware.cors import CORSMiddleware
 
 from headmap.http.auth import OPEN_PATHS, AuthMiddleware
+from headmap.http.bodies import install_reader
 from headmap.http.docs import mount_docs
 from headmap.http.keyring import KeyRing, StoredKeys
 from headmap.http.limits import KeyLimits
@@ -78,6 +79,7 @@ def install(
     """
     metrics = Metrics()
     install_handlers(app)
+    install_reader(app, settings)
     keys = KeyRing(settings, stored_keys)
     app.router.redirect_slashes = False
     # The last added is the outermost: count and name every request, ask whose page it is, then for the key, then look

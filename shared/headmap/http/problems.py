@@ -16,6 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
 from headmap.errors import HeadmapError, PayloadTooLarge, RequestTimeout, TooManyRequests, Unauthorized, Unavailable
+from headmap.http.costs import MAX_DETAIL
 from headmap.http.invalid import invalid_parameter
 
 logger = logging.getLogger(__name__)
@@ -125,14 +126,14 @@ def install_handlers(app: FastAPI) -> None:
     async def unexpected(request: Request, error: Exception) -> JSONResponse:
         # Starlette raises it again after this answer, so the server logs the trace.
         response = error_response(
-            HeadmapError(f"an error of ours; request {request.scope.get('headmap_request_id')}"), request.url.path
+            HeadmapError(f"internal error; request {request.scope.get('headmap_request_id')}"), request.url.path
         )
         response.headers.update(SECURITY_HEADERS)  # this answer goes out past our middleware
         return response
 
 
 def _allowed(request: Request) -> list[str]:
-    """Every method that this path takes; Starlette names those of the first route only."""
+    """Every method that this path takes. Starlette names only the first route's methods."""
     methods: set[str] = set()
     for route in request.app.routes:
         for method in ("DELETE", "GET", "HEAD", "PATCH", "POST", "PUT"):
@@ -172,8 +173,9 @@ def _respond(document: Mapping[str, Any], status: int, path: str, headers: Mappi
 
 
 def _printable(text: str) -> str:
-    """`text` without lone surrogates, which JSON accepts and UTF-8 cannot encode."""
-    return text.encode("utf-8", "replace").decode("utf-8")
+    """The start of `text` without lone surrogates, which JSON accepts and UTF-8 cannot encode."""
+    start = text if len(text) <= MAX_DETAIL else f"{text[: MAX_DETAIL - 3]}..."
+    return start.encode("utf-8", "replace").decode("utf-8")
 
 
 def _title(status: int) -> str:

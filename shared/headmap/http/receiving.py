@@ -16,6 +16,8 @@ from headmap.http.auth import KEY_NAME
 from headmap.http.problems import error_response, too_large
 from headmap.settings import Settings
 
+_HELD = "headmap_held_bytes"
+
 
 class SharedBytes:
     """`total` bytes for all callers. Each holds at most as many as are left free: one alone half of them, n together
@@ -29,14 +31,15 @@ class SharedBytes:
         self._held = 0
         self._by_caller: Counter[str] = Counter()
 
-    def take(self, caller: str, size: int) -> None:
-        """Raises BodiesTooLarge; what was taken stays taken."""
+    def take(self, caller: str, size: int, field: str = "body") -> None:
+        """Raises BodiesTooLarge naming `field`; what was taken stays taken."""
         self._held += size
         self._by_caller[caller] += size
         if size and self._by_caller[caller] > self._total - self._held:
             raise BodiesTooLarge(
-                f"body: the bodies of your requests at work are more than the {max(0, self._total - self._held)} bytes "
-                f"that are free of {self._total}"
+                f"{field}: the bodies of your requests at work are more than the "
+                f"{max(0, self._total - self._held)} bytes that are free of {self._total}",
+                param=None if field == "body" else field,
             )
 
     def give_back(self, caller: str, size: int) -> None:
@@ -44,6 +47,34 @@ class SharedBytes:
         self._by_caller[caller] -= size
         if self._by_caller[caller] <= 0:
             del self._by_caller[caller]
+
+
+class RequestBytes:
+    """What one request of `caller` holds of the bytes for all: its body, and what it names by URL or packs tightly."""
+
+    def __init__(self, shared: SharedBytes, caller: str) -> None:
+        self._shared, self.caller = shared, caller
+        self._held = 0
+
+    def take(self, size: int, field: str = "body") -> None:
+        """Call it before the memory is taken. Raises BodiesTooLarge, and what was taken stays taken."""
+        self._held += size
+        self._shared.take(self.caller, size, field)
+
+    def give_back(self) -> None:
+        """All of it."""
+        self._shared.give_back(self.caller, self._held)
+        self._held = 0
+
+    def part(self) -> RequestBytes:
+        """For what is given back before the request ends."""
+        return RequestBytes(self._shared, self.caller)
+
+
+def request_bytes(scope: Scope) -> RequestBytes:
+    """What this request holds. It has passed `BodyLimitMiddleware`."""
+    held: RequestBytes = scope[_HELD]
+    return held
 
 
 class Pace:
@@ -91,7 +122,8 @@ class BodyLimitMiddleware:
         if length.isdigit() and int(length) > limit:
             await error_response(too_large(limit), path)(scope, receive, send)
             return
-        shared = self._disk if path in self._to_disk else self._memory
+        held = RequestBytes(self._disk if path in self._to_disk else self._memory, caller)
+        scope[_HELD] = held
         pace = Pace(settings.body_min_rate, settings.body_grace_seconds, settings.body_seconds)
         clock = asyncio.get_running_loop().time
         arrived = 0
@@ -109,7 +141,7 @@ class BodyLimitMiddleware:
                 pace.note(clock() - began, size)
                 arrived += size
                 whole = not message.get("more_body", False)
-                shared.take(caller, size)
+                held.take(size)
                 if arrived > limit:
                     raise too_large(limit)
             except TimeoutError:
@@ -136,7 +168,7 @@ class BodyLimitMiddleware:
         try:
             await self._app(scope, receive_bounded, send_noted)
         finally:
-            shared.give_back(caller, arrived)
+            held.give_back()
 
 
 def caller_of(scope: Scope) -> str:

@@ -7,7 +7,7 @@ from typing import Protocol
 
 
 class Broker(Protocol):
-    """Raises OSError where the broker cannot be reached; the caller goes on, and the sweeper enqueues later."""
+    """Raises OSError if the broker cannot be reached; the caller goes on, and the sweeper enqueues later."""
 
     def enqueue(self, shards: Iterable[tuple[str, int]]) -> None:
         """Tell some worker of each shard, given as (job id, number)."""

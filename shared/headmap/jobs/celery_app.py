@@ -54,7 +54,7 @@ class WorkerRuntime:
         self._opened: tuple[int, Database, ShardScorer | None] | None = None
 
     def take_slot(self) -> Slot:
-        """Of the worker with all its children; taken before it forks, and once."""
+        """The slot of this worker and all its children; it is taken once, before the worker forks."""
         if self._slot is None:
             self._slot = take_slot(self.settings)
         return self._slot

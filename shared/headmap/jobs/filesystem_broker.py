@@ -3,12 +3,16 @@
 kombu's own transport writes into the queue's folder, where a consumer may pick up an empty file, and moves messages
 that it reads through the system's temporary folder. Here a message is written aside and renamed in, and everything
 stays in the data directory. A message taken by a worker that dies is gone; the sweeper of `sweeper.py` sends another.
+What lies in the queue and is no message of ours is set aside, and the rest goes on.
 """
 
 from __future__ import annotations
 
+import base64
 import json
+import logging
 import os
+import stat
 import time
 import uuid
 from pathlib import Path
@@ -19,11 +23,16 @@ from kombu.transport import filesystem
 
 from headmap.settings import Settings
 
+logger = logging.getLogger(__name__)
+
+_LARGEST_MESSAGE = 2**16
+"""Bytes; ours have less than a thousand."""
+
 
 def transport_options(settings: Settings) -> dict[str, Any]:
     """Options of the transport, and its folders made, under the settings' data directory."""
     root = settings.data_dir / "broker"
-    folders = {name: root / name for name in ("queue", "taken", "control")}
+    folders = {name: root / name for name in ("queue", "taken", "control", "refused")}
     for folder in folders.values():
         folder.mkdir(parents=True, exist_ok=True)
     return {
@@ -43,19 +52,75 @@ class Channel(filesystem.Channel):
         aside.replace(Path(self.data_folder_out) / name)
 
     def _get(self, queue: str, timeout: float | None = None) -> dict[str, Any]:
-        for name in sorted(os.listdir(self.data_folder_in)):
+        try:
+            names = sorted(os.listdir(self.data_folder_in))
+        except OSError as error:
+            raise Empty from error  # the data directory is away, which readiness tells; it may come back
+        for name in names:
             if name.partition(".")[2] != f"{queue}.msg":
                 continue
             taken = Path(self.processed_folder) / name
             try:
                 (Path(self.data_folder_in) / name).rename(taken)
-            except FileNotFoundError:
-                continue  # another worker was faster
-            text = taken.read_text(encoding="utf-8")
+            except OSError:
+                continue  # another worker was faster, or may take what this one may not
+            try:
+                message = _read(taken)
+            except (OSError, ValueError, RecursionError) as error:
+                refused = taken.parent.with_name("refused") / f"{time.time_ns():020d}_{uuid.uuid4().hex}.msg"
+                taken.rename(refused)
+                logger.warning("%a in the queue is no message of ours (%s); it is now %s", name, error, refused)
+                continue
             taken.unlink()
-            message: dict[str, Any] = json.loads(text)
             return message
         raise Empty
+
+    def get_table(self, exchange: str) -> list[Any]:
+        """Whom an exchange sends to. Ours is the default one, which needs no table."""
+        return []
+
+    def _queue_bind(self, *_: Any) -> None:
+        """Writes no table: a broken one would keep every worker from starting."""
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """The message in a file, made anew from what we put in: the task, its id and its arguments.
+
+    Raises OSError, and ValueError for all that is not a job's id and a shard's number for a task by name.
+    """
+    about = path.lstat()
+    if not stat.S_ISREG(about.st_mode):
+        raise ValueError("it is not a plain file")
+    if about.st_size > _LARGEST_MESSAGE:
+        raise ValueError(f"it has {about.st_size} bytes")
+    message = json.loads(path.read_text(encoding="utf-8"))
+    headers = _object(message, "headers")
+    for where, name in ((message, "body"), (headers, "task"), (headers, "id")):
+        if not isinstance(where.get(name), str):
+            raise ValueError(f"its {name!r} is missing or no text")
+    match json.loads(base64.b64decode(message["body"])):
+        case [[str(job_id), int(number)], *_]:
+            body = json.dumps([[job_id, number], {}, {}]).encode()
+        case _:
+            raise ValueError("its body holds no job's id with a shard's number")
+    return {
+        "body": base64.b64encode(body).decode(),
+        "content-type": "application/json",
+        "content-encoding": "utf-8",
+        "headers": {"lang": "py", "task": headers["task"], "id": headers["id"]},
+        "properties": {
+            "body_encoding": "base64",
+            "delivery_tag": headers["id"],
+            "delivery_info": {"exchange": "", "routing_key": path.name.partition(".")[2].removesuffix(".msg")},
+        },
+    }
+
+
+def _object(value: Any, name: str) -> dict[str, Any]:
+    found = value.get(name) if isinstance(value, dict) else None
+    if not isinstance(found, dict):
+        raise ValueError(f"its {name!r} is missing or no object")
+    return found
 
 
 class Transport(filesystem.Transport):

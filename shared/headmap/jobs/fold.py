@@ -1,7 +1,7 @@
-"""Once every shard of a job is done: add them up, in shard order, into its map, or go on with more pages.
+"""When every shard of a job is done, adds them up in shard order into its map, or goes on with more pages.
 
-Both are decided from the shards' sums alone, in the transaction of the last one's result: a worker killed before the
-commit has decided nothing, and the next one to do its shard decides the same.
+The shards' sums alone decide, in the transaction of the last shard's result. So a worker that is killed before the
+commit has decided nothing, and the next worker of that shard decides the same.
 """
 
 from __future__ import annotations

@@ -26,6 +26,8 @@ from headmap.registry.session import changed, utc_now
 from headmap.registry.tables import Job, JobState, Shard, ShardState
 
 MAX_BACK_OFF = 300.0
+_CLOCK_SLACK = 60.0
+"""Seconds by which clocks of one deployment may differ, and by which its settings may."""
 
 
 @dataclass(frozen=True)
@@ -39,10 +41,13 @@ class Lease:
     """Of the request that made the job."""
 
 
-def acquire(session: Session, job_id: str, number: int, *, owner: str, seconds: float) -> Lease | None:
+def acquire(
+    session: Session, job_id: str, number: int, *, owner: str, seconds: float, max_attempts: int | None = None
+) -> Lease | None:
     """Lease a shard that is due, or whose lease ran out; None when there is nothing to do for it.
 
-    The first lease of a job makes it `running`.
+    The first lease of a job makes it `running`. A lease that ran out is a failed attempt, and the `max_attempts`-th of
+    those fails the job.
     """
     job = lock_job(session, job_id)
     if job is None or JobState(job.state).ended:
@@ -55,9 +60,13 @@ def acquire(session: Session, job_id: str, number: int, *, owner: str, seconds: 
     if not ran_out and (shard.state != ShardState.QUEUED or shard.due_at > now):
         return None
     if ran_out:
+        if max_attempts is not None and shard.failures + 1 >= max_attempts:
+            _failed(session, job, shard, _not_renewed(shard), permanent=False, max_attempts=max_attempts, back_off=0)
+            return None
         shard.failures += 1
     shard.state = ShardState.RUNNING
     shard.attempt += 1
+    job.attempts = max(job.attempts, shard.attempt)
     shard.owner = owner
     shard.lease_until = now + timedelta(seconds=seconds)
     shard.pages_done = 0
@@ -118,6 +127,7 @@ def complete(session: Session, lease: Lease, result: ShardResult) -> bool:
     if not changed(session, done):
         ours = (Shard.attempt == lease.attempt, Shard.state == ShardState.DONE)
         return session.scalar(select(Shard.number).where(*_of(lease.spec), *ours)) is not None
+    job.pages_done += sums.pages
     add_looks(session, job.id, result.looks)
     left = select(func.count()).where(Shard.job_id == job.id, Shard.state != ShardState.DONE)
     if job.state == JobState.RUNNING and session.scalar(left) == 0:
@@ -125,14 +135,19 @@ def complete(session: Session, lease: Lease, result: ShardResult) -> bool:
     return True
 
 
-def fail(session: Session, lease: Lease, reason: str, *, permanent: bool, max_attempts: int, back_off: float) -> bool:
-    """End an attempt badly: again after a back-off, or its job fails with the reason. False when the lease is lost."""
+def fail(
+    session: Session, lease: Lease, reason: str, *, permanent: bool, max_attempts: int, back_off: float
+) -> ShardState | None:
+    """End an attempt badly: its shard is `queued` again after a back-off, or `failed`, and with it its job.
+
+    None when the lease is lost.
+    """
     job = lock_job(session, lease.spec.job_id)
     shard = session.get(Shard, (lease.spec.job_id, lease.spec.number), populate_existing=True)
     if job is None or shard is None or shard.attempt != lease.attempt or shard.state != ShardState.RUNNING:
-        return False
+        return None
     _failed(session, job, shard, reason, permanent=permanent, max_attempts=max_attempts, back_off=back_off)
-    return True
+    return ShardState(shard.state)
 
 
 def expire(session: Session, job_id: str, number: int, *, max_attempts: int, back_off: float) -> bool:
@@ -143,13 +158,12 @@ def expire(session: Session, job_id: str, number: int, *, max_attempts: int, bac
         return False
     if shard.lease_until >= utc_now(session):
         return False
-    reason = f"worker {shard.owner} did not renew its lease"
-    _failed(session, job, shard, reason, permanent=False, max_attempts=max_attempts, back_off=back_off)
+    _failed(session, job, shard, _not_renewed(shard), permanent=False, max_attempts=max_attempts, back_off=back_off)
     return True
 
 
 def abandon(session: Session, job_id: str, number: int, owner: str, *, max_attempts: int, back_off: float) -> bool:
-    """End the attempt of an owner whose process has ended; False where the shard is no longer its."""
+    """End the attempt of an owner whose process has ended; False if the shard is no longer its."""
     job = lock_job(session, job_id)
     shard = session.get(Shard, (job_id, number), populate_existing=True)
     if job is None or shard is None or shard.state != ShardState.RUNNING or shard.owner != owner:
@@ -175,6 +189,10 @@ def release(session: Session, owner_prefix: str) -> int:
     return changed(session, update(Shard).where(*mine).values(**queued, due_at=now, enqueued_at=None))
 
 
+def _not_renewed(shard: Shard) -> str:
+    return f"worker {shard.owner} did not renew its lease"
+
+
 def _failed(
     session: Session, job: Job, shard: Shard, reason: str, *, permanent: bool, max_attempts: int, back_off: float
 ) -> None:
@@ -198,6 +216,21 @@ def _failed(
     session.flush()
 
 
+def shorten_waits(session: Session, *, lease_seconds: float) -> int:
+    """Bring near what lies further ahead than it was ever set; returns how many shards.
+
+    That happens where the clock went back: leases of the dead would stand, and shards wait, for as long as it jumped.
+    """
+    now = utc_now(session)
+    lease_ends, due = now + timedelta(seconds=lease_seconds), now + timedelta(seconds=MAX_BACK_OFF)
+    slack = timedelta(seconds=_CLOCK_SLACK)
+    running = (Shard.state == ShardState.RUNNING, Shard.lease_until > lease_ends + slack)
+    waiting = (Shard.state == ShardState.QUEUED, Shard.due_at > due + slack)
+    return changed(session, update(Shard).where(*running).values(lease_until=lease_ends)) + changed(
+        session, update(Shard).where(*waiting).values(due_at=now, enqueued_at=None)
+    )
+
+
 def due_leases(session: Session, limit: int) -> list[tuple[str, int]]:
     """Shards whose lease ran out, as (job id, number)."""
     query = select(Shard.job_id, Shard.number).where(
@@ -219,7 +252,11 @@ def claim_unannounced(session: Session, *, wait: float, limit: int, waiting: int
         .where(
             Shard.state == ShardState.QUEUED,
             Shard.due_at <= now,
-            or_(Shard.enqueued_at.is_(None), Shard.enqueued_at < now - timedelta(seconds=wait)),
+            or_(
+                Shard.enqueued_at.is_(None),
+                Shard.enqueued_at < now - timedelta(seconds=wait),
+                Shard.enqueued_at > now + timedelta(seconds=_CLOCK_SLACK),  # the clock went back
+            ),
             Job.state.in_((JobState.QUEUED, JobState.RUNNING)),
         )
         .order_by(Shard.enqueued_at.asc().nulls_first(), Shard.due_at, Shard.job_id, Shard.number)

@@ -15,6 +15,7 @@ from headmap.errors import DeviceFailed, HeadmapError, RegistryUnavailable
 from headmap.jobs.leases import Lease, acquire, complete, fail, renew
 from headmap.jobs.work import ShardAborted, ShardScorer
 from headmap.registry.session import Database
+from headmap.registry.tables import ShardState
 from headmap.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -105,7 +106,14 @@ def run_shard(
     another attempt follows. DeviceFailed is raised once the shard has been given back: this process can score no other.
     """
     with database.write() as session:
-        lease = acquire(session, job_id, number, owner=owner, seconds=settings.lease_seconds)
+        lease = acquire(
+            session,
+            job_id,
+            number,
+            owner=owner,
+            seconds=settings.lease_seconds,
+            max_attempts=settings.max_attempts,
+        )
     if lease is None:
         return "skipped"
     token = request_id.set(lease.request_id)
@@ -150,7 +158,7 @@ def _give_up(database: Database, settings: Settings, lease: Lease, error: Except
     logger.warning("shard failed", exc_info=error, extra=context)
     reason = error.detail if isinstance(error, HeadmapError) else f"{type(error).__name__}: {error}"
     reason = reason.replace("\0", "")[:1000]  # PostgreSQL stores no NUL
-    held = database.patiently(
+    state = database.patiently(
         lambda session: fail(
             session,
             lease,
@@ -161,6 +169,6 @@ def _give_up(database: Database, settings: Settings, lease: Lease, error: Except
         ),
         seconds=settings.lease_seconds,
     )
-    if not held:
+    if state is None:
         return "lost"
-    return "failed" if permanent else "retry"
+    return "failed" if state is ShardState.FAILED else "retry"

@@ -69,7 +69,7 @@ def take_slot(settings: Settings) -> Slot:
 
 
 def _locked(path: Path) -> int | None:
-    """The open file, locked; None where another process has it, or another user."""
+    """The open file, locked; None if another process has it, or another user."""
     try:
         file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     except OSError:

@@ -10,7 +10,7 @@ from headmap.context import request_id
 from headmap.errors import Unavailable
 from headmap.jobs.broker import Broker
 from headmap.models import ModelInfo
-from headmap.registry.jobs import JobParams, JobRecord, add_job, get_job
+from headmap.registry.jobs import JobParams, JobRecord, OpenLimits, add_job, get_job
 from headmap.registry.session import Database
 from headmap.settings import Settings
 
@@ -46,10 +46,13 @@ def write_job(
     *,
     force: bool = False,
     idempotency_key: str | None = None,
+    key_name: str | None = None,
+    limits: OpenLimits | None = None,
 ) -> tuple[JobRecord, list[tuple[str, int]], bool]:
     """Commit the job for a request: the job, the shards to announce now, and whether it is new.
 
-    Equal requests at one moment get one job. Raises IdempotencyConflict and RegistryUnavailable.
+    Equal requests at one moment get one job. Raises IdempotencyConflict, RegistryUnavailable, and TooManyJobs for a new
+    job beyond `limits`.
     """
     for _ in range(_TRIES):
         try:
@@ -63,13 +66,15 @@ def write_job(
                     force=force,
                     idempotency_key=idempotency_key,
                     request_id=request_id.get(),
+                    key_name=key_name,
+                    limits=limits,
                 )
                 found = get_job(session, job_id), [(job_id, number) for number in numbers], created
         except IntegrityError:
             continue  # an equal request was first; look again
         logger.info("job submitted" if created else "job found", extra={"job_id": job_id})
         return found
-    raise Unavailable("too many equal requests at once")
+    raise Unavailable("too many identical requests at once; try again")
 
 
 def announce(broker: Broker, shards: list[tuple[str, int]]) -> None:

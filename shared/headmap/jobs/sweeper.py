@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
+from datetime import datetime
 
 from headmap.errors import HeadmapError
 from headmap.jobs.broker import Broker
-from headmap.jobs.leases import abandon, claim_unannounced, due_leases, expire, leased_by
+from headmap.jobs.leases import abandon, claim_unannounced, due_leases, expire, leased_by, shorten_waits
 from headmap.jobs.submit import ANNOUNCE
 from headmap.registry.jobs import forget_idempotency_keys
-from headmap.registry.session import Database
+from headmap.registry.session import Database, utc_now
 from headmap.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -64,7 +66,10 @@ def announce_due(database: Database, broker: Broker, settings: Settings) -> int:
     waiting = broker.waiting()
     with database.write() as session:
         forget_idempotency_keys(session)
+        shortened = shorten_waits(session, lease_seconds=settings.lease_seconds)
         due = claim_unannounced(session, wait=settings.sweep_seconds, limit=ANNOUNCE, waiting=waiting)
+    if shortened:
+        logger.warning("the clock went back: %d shards would have waited for as long as it jumped", shortened)
     broker.enqueue(due)
     return len(due)
 
@@ -75,6 +80,8 @@ class SweeperThread:
     def __init__(self, database: Database, broker: Broker, settings: Settings) -> None:
         self._database, self._broker, self._settings = database, broker, settings
         self.leases_taken_back = 0
+        self._clock: tuple[float, datetime] | None = None
+        """A look at the monotonic clock and at the registry's, at the same time."""
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="sweeper", daemon=True)
 
@@ -85,13 +92,33 @@ class SweeperThread:
         self._stop.set()
         self._thread.join(timeout=5)
 
+    def sweep(self) -> None:
+        """Once, as the function of this name, but for leases that only seem to have run out."""
+        if not self._clock_leapt():
+            self.leases_taken_back += take_back(self._database, self._settings)
+        announce_due(self._database, self._broker, self._settings)
+
     def _run(self) -> None:
         while not self._stop.is_set():
             try:
-                self.leases_taken_back += take_back(self._database, self._settings)
-                announce_due(self._database, self._broker, self._settings)
+                self.sweep()
             except (HeadmapError, OSError) as error:
                 logger.warning("sweep: %s", error)
             except Exception:
                 logger.exception("sweep")  # the next sweep may succeed; without a sweeper lost shards stay lost
             self._stop.wait(self._settings.sweep_seconds)
+
+    def _clock_leapt(self) -> bool:
+        """Whether the registry's clock went ahead by itself since the last sweep, so that leases only seem to have run
+        out. Live workers have renewed theirs by the next one.
+        """
+        with self._database.read() as session:
+            now, registry = time.monotonic(), utc_now(session)
+        before, self._clock = self._clock, (now, registry)
+        if before is None:
+            return False
+        leap = (registry - before[1]).total_seconds() - (now - before[0])
+        if leap > self._settings.lease_seconds / 4:
+            logger.warning("the registry's clock went ahead by %.0f s; leases are looked at again in a while", leap)
+            return True
+        return False

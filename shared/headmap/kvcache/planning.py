@@ -17,8 +17,8 @@ from headmap.kvcache.shape import CacheShape
 def plan_cache(request: KVRequest, shape: CacheShape, prompt_tokens: int, scores: HeadScores | None) -> KeepPlan:
     """Settle how many tokens each KV head keeps of a prompt of `prompt_tokens`.
 
-    Raises UnknownMethod, BudgetTooSmall or InvalidParameter for a bad request, MapMismatch where `scores` have another
-    shape than the model, and NoMapForModel where the method needs scores and there are none.
+    Raises UnknownMethod, BudgetTooSmall or InvalidParameter for a bad request, MapMismatch if `scores` have another
+    shape than the model, and NoMapForModel if the method needs scores and there are none.
     """
     if scores is not None and (scores.num_layers, scores.num_kv_heads) != (shape.num_layers, shape.num_kv_heads):
         raise MapMismatch(
@@ -47,14 +47,20 @@ def plan_cache(request: KVRequest, shape: CacheShape, prompt_tokens: int, scores
     )
 
 
-def check_request(request: KVRequest) -> None:
+def check_request(request: KVRequest, map: str | None = None) -> None:
     """Refuse a request that contradicts itself, before there is a prompt.
 
-    Raises UnknownMethod, BudgetTooSmall, and InvalidParameter where budget and ratio are both missing or both given, or
-    where one stands beside `full`. A ratio of 1 may stand beside `full`: it says the same.
+    `map`: the map it names. Raises UnknownMethod, BudgetTooSmall, and InvalidParameter where budget and ratio are both
+    missing or both given, where one stands beside `full`, or where a map stands beside a method that reads none. A
+    ratio of 1 may stand beside `full`: it says the same.
     """
-    if get_method(request.method).needs_budget:
+    method = get_method(request.method)
+    if map is not None and not method.needs_scores:
+        raise InvalidParameter(f"kv.map: method {request.method!r} reads no map, got {map!r}", param="kv.map")
+    if method.needs_budget:
         resolve_budget(1, request.budget, request.ratio)
+        if request.budget is not None:
+            resolve_window(request.budget, request.window)
         return
     for name, value in (("budget", request.budget), ("ratio", request.ratio)):
         if value is not None and (name, value) != ("ratio", 1):

@@ -17,10 +17,10 @@ POOL = 5
 
 @dataclass(frozen=True)
 class Observed:
-    """What a layer's choice of tokens is made from.
+    """The inputs of a layer's choice of tokens.
 
     `queries`: (num_heads, q, d), the prompt's last queries after rotary embedding, q = max(window, 1). `keys`:
-    (num_kv_heads, n, d), those of the whole prompt. `scaling` multiplies the products. `window`: how many of the last
+    (num_kv_heads, n, d), of the whole prompt. `scaling` multiplies the products. `window`: how many of the last
     tokens are always kept. `mask`: which tokens each token sees in the layer.
     """
 

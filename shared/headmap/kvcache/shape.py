@@ -31,7 +31,7 @@ class CacheShape:
         return 2 * self.head_dim * self.itemsize
 
     def window_of(self, layer_idx: int) -> int | None:
-        """The layer's sliding window, None where it sees everything."""
+        """The layer's sliding window, None if it sees everything."""
         return self.window if layer_idx in self.sliding_layers else None
 
     def layer_tokens(self, prompt_tokens: int) -> Ints:

@@ -1,6 +1,6 @@
-"""From a picture file's bytes to upright RGB: the same for serving, data sets and the command line.
+"""From a picture file's bytes to upright RGB: the same for serving, datasets and the command line.
 
-Formats are told by content and allow-listed, and pixels are counted from the header before any is decoded. Whatever is
+Formats are told by content and allow-listed, and pixels and parts are counted before any is decoded. Whatever is
 transparent shows white paper, and grey of more than eight bits is scaled. Knows no torch and no numpy.
 """
 
@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import math
 import struct
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from io import BytesIO
 
 from PIL import Image, ImageChops, ImageCms, UnidentifiedImageError
@@ -16,6 +18,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
 from headmap.errors import ImageTooLarge, InvalidImage
+from headmap.pictures.parts import too_many_parts, too_many_pixels_in_tiles
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 """A camera's MPO is a JPEG, with other pictures behind it that are not looked at."""
@@ -38,7 +41,7 @@ _TURNS = {
 _INTEGERS = {1: "B", 3: "H", 4: "I"}  # by type of a tag: BYTE, SHORT, LONG
 
 # Tags of TIFF 6.0, and the compressions that scanners and libraries write; others have decoders that few people test.
-_BITS, _PHOTOMETRIC, _TILE_WIDTH, _TILE_LENGTH = 258, 262, 322, 323
+_BITS, _PHOTOMETRIC = 258, 262
 _WHITE_IS_ZERO = 0
 _COMPRESSIONS = {
     "raw", "packbits", "tiff_lzw", "tiff_deflate", "tiff_adobe_deflate", "jpeg", "tiff_ccitt", "group3", "group4"
@@ -49,19 +52,54 @@ _MAX_RLE_PIXELS = 4_000_000  # Pillow reads them in Python, a second for so many
 
 
 def decode_picture(data: bytes, where: str, *, max_pixels: int, param: str | None = None) -> Image.Image:
-    """Decode one picture as RGB, upright by its EXIF orientation.
+    """Decode one picture as RGB, upright by its EXIF orientation. Raises as `open_picture` and its `decode`."""
+    return open_picture(data, where, max_pixels=max_pixels, param=param).decode()
 
-    `where` begins the text of each error, and `param` is the field it names. Raises ImageTooLarge where the header
-    says more than `max_pixels`, before any is decoded, or memory does not suffice; InvalidImage for other formats, for
-    several frames or pages, and for files that are broken or cut short.
+
+def open_picture(data: bytes, where: str, *, max_pixels: int, param: str | None = None) -> OpenedPicture:
+    """Look at a picture's header.
+
+    `where` begins the text of each error, and `param` is the field it names. Raises ImageTooLarge if the header
+    says more than `max_pixels`, or the file has more parts than pictures have; InvalidImage for other formats, for
+    several frames or pages, and for headers that are broken.
     """
-    try:
+    with _refusals(data, where, param):
+        if (many := too_many_parts(data)) is not None:
+            raise ImageTooLarge(f"{where}: has {many}", param=param)
         opened = _open(data)
         _check_header(opened, where, max_pixels, param)
-        opened.load()
-        turn = _turn(opened)
-        image = _on_white(_eight_bits(_with_clear_colour(opened, data)))
-        return image if turn is None else image.transpose(turn)
+        return OpenedPicture(data, where, param, opened)
+
+
+@dataclass(frozen=True)
+class OpenedPicture:
+    """A picture whose header is well, and of which nothing is decoded yet."""
+
+    data: bytes
+    where: str
+    param: str | None
+    opened: Image.Image
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height, as they lie in the file: a turn may swap them."""
+        return self.opened.size
+
+    def decode(self) -> Image.Image:
+        """The picture as RGB, upright. Raises ImageTooLarge if memory does not suffice, and InvalidImage for a file
+        that is broken or cut short.
+        """
+        with _refusals(self.data, self.where, self.param):
+            self.opened.load()
+            turn = _turn(self.opened)
+            image = _on_white(_eight_bits(_with_clear_colour(self.opened, self.data)))
+            return image if turn is None else image.transpose(turn)
+
+
+@contextmanager
+def _refusals(data: bytes, where: str, param: str | None) -> Iterator[None]:
+    try:
+        yield
     except (InvalidImage, ImageTooLarge):
         raise
     except MemoryError as error:
@@ -70,7 +108,7 @@ def decode_picture(data: bytes, where: str, *, max_pixels: int, param: str | Non
         raise ImageTooLarge(f"{where}: {error}", param=param) from error
     except UnidentifiedImageError as error:
         raise InvalidImage(
-            f"{where}: is no {', '.join(FORMATS)} picture that can be read; it begins with {data[:_FIRST_BYTES]!r}",
+            f"{where}: is not a readable {', '.join(FORMATS)} picture; it begins with {data[:_FIRST_BYTES]!r}",
             param=param,
         ) from error
     except Exception as error:  # decoders fail in many ways on hostile bytes, and each of them means a broken picture
@@ -103,11 +141,8 @@ def _check_tiff(opened: TiffImageFile, where: str, max_pixels: int, param: str |
     compression = opened.info["compression"]
     if compression not in _COMPRESSIONS:
         raise InvalidImage(f"{where}: TIFF compressed as {compression!r} is not read", param=param)
-    width, length = opened.tag_v2.get(_TILE_WIDTH, 1), opened.tag_v2.get(_TILE_LENGTH, 1)
-    if width * length > max_pixels:  # a tile is decoded whole, however little of it is the picture
-        raise ImageTooLarge(
-            f"{where}: tiles of {width} x {length} pixels; at most {max_pixels} are allowed", param=param
-        )
+    if (many := too_many_pixels_in_tiles(opened, max_pixels)) is not None:
+        raise ImageTooLarge(f"{where}: {many}", param=param)
 
 
 def _turn(image: Image.Image) -> Image.Transpose | None:

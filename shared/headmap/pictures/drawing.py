@@ -1,8 +1,9 @@
-"""What all pictures share: ink, names of bounded length, and bytes that are the same each time."""
+"""Shared by all pictures: ink, names of bounded length, and bytes that are the same each time."""
 
 from __future__ import annotations
 
 import io
+import re
 from typing import Any, Literal
 
 import matplotlib
@@ -16,6 +17,8 @@ INK = "#222222"
 MARK = "#d62728"
 
 _MAX_NAME = 48
+_NO_XML = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+"""Characters that no XML document may hold (XML 1.0, section 2.2)."""
 
 
 def save(figure: Figure, form: PictureForm, dpi: int) -> bytes:
@@ -29,5 +32,9 @@ def save(figure: Figure, form: PictureForm, dpi: int) -> bytes:
 
 
 def short(name: str) -> str:
-    """A model's name, the start of a long one left out. Draw it with `parse_math=False`: a $ would start a formula."""
+    """A model's name for a picture: the start of a long one left out, what SVG cannot hold as U+FFFD.
+
+    Draw it with `parse_math=False`: a $ would start a formula.
+    """
+    name = _NO_XML.sub("\N{REPLACEMENT CHARACTER}", name)
     return name if len(name) <= _MAX_NAME else f"...{name[3 - _MAX_NAME :]}"

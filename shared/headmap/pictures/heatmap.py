@@ -7,10 +7,9 @@ from typing import Literal
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.collections import LineCollection, PatchCollection
+from matplotlib.collections import LineCollection, PolyCollection
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from headmap.head_scores import HeadScores
@@ -102,15 +101,16 @@ def _top(matrix: Floats) -> list[tuple[int, int]]:
 
 
 def _draw_groups(axes: Axes, layers: int, heads: int, group: int) -> None:
-    """Thin lines between the query heads of one KV head and those of the next."""
+    """Thin lines between the groups of query heads that share a KV head."""
     if group > 1:
         lines = [[(left - 0.5, -0.5), (left - 0.5, layers - 0.5)] for left in range(group, heads, group)]
         axes.add_collection(LineCollection(lines, colors="#bbbbbb", linewidths=0.6))
 
 
 def _mark(axes: Axes, top: list[tuple[int, int]]) -> None:
-    marks = [Rectangle((head - 0.5, layer - 0.5), 1, 1) for layer, head in top]
-    axes.add_collection(PatchCollection(marks, facecolor="none", edgecolor=MARK, linewidth=1.6))
+    corners = np.array([(-0.5, -0.5), (0.5, -0.5), (0.5, 0.5), (-0.5, 0.5)])
+    squares = np.array([(head, layer) for layer, head in top])[:, None] + corners
+    axes.add_collection(PolyCollection(squares, facecolor="none", edgecolor=MARK, linewidth=1.6))
     if len(top) <= _MAX_NUMBERED:  # more would be too small to read
         for rank, (layer, head) in enumerate(top, start=1):
             axes.text(head, layer, str(rank), ha="center", va="center", fontsize=8, color="white")

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass
-from typing import Any
 
 from matplotlib.axes import Axes
+from matplotlib.collections import PolyCollection
+from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
-from matplotlib.patches import Patch, Rectangle
+from matplotlib.patches import Patch
 from PIL import Image
 
 from headmap.looks import Look, PageLooks
@@ -81,14 +82,16 @@ def draw_overlay(looks: PageLooks, caption: Caption, form: PictureForm = "png", 
 def _draw_looks(axes: Axes, looks: PageLooks, found: list[Look]) -> None:
     hit_words = sorted({look.word for look in found if look.hit})
     colours = {word: _COLOURS[place % len(_COLOURS)] for place, word in enumerate(hit_words)}
-    for look in found:
-        if look.cell is not None:
-            colour, alpha = (colours[look.word], 0.35) if look.hit else (_ELSEWHERE, 0.25)
-            axes.add_patch(_rectangle(look.cell, facecolor=colour, alpha=alpha, linewidth=0))
-    for word, colour in colours.items():
-        axes.add_patch(_rectangle(looks.words[word][1], facecolor="none", edgecolor=colour, linewidth=1.4))
+    cells = [(look.cell, look) for look in found if look.cell is not None]
+    fills = [to_rgba(colours[look.word], 0.35) if look.hit else to_rgba(_ELSEWHERE, 0.25) for _, look in cells]
+    # As one collection each: a page may have tens of thousands of looks.
+    axes.add_collection(PolyCollection([_corners(cell) for cell, _ in cells], facecolors=fills, linewidths=0))
+    frames = [_corners(looks.words[word][1]) for word in colours]
+    axes.add_collection(
+        PolyCollection(frames, facecolors="none", edgecolors=list(colours.values()), linewidths=1.4, zorder=2)
+    )
 
 
-def _rectangle(box: tuple[float, float, float, float], **style: Any) -> Rectangle:
+def _corners(box: tuple[float, float, float, float]) -> list[tuple[float, float]]:
     x0, y0, x1, y1 = box
-    return Rectangle((x0, y0), x1 - x0, y1 - y0, **style)
+    return [(x0, y0), (x1, y0), (x1, y1), (x0, y1)]

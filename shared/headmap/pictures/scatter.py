@@ -13,6 +13,8 @@ from headmap.pictures.drawing import INK, MARK, PictureForm, save, short
 TOP_SHARE = 0.05
 _BOTH, _REST = "#1f77b4", "#9a9a9a"
 _MAX_NAMED = 6
+_MAX_SHAPES = 5000
+"""Dots that an SVG has one by one; more are one picture in it, which any browser can show."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,7 @@ class MapName:
 def draw_scatter(
     a: HeadScores, b: HeadScores, names: tuple[MapName, MapName], form: PictureForm = "svg", *, dpi: int = 200
 ) -> bytes:
-    """The picture's bytes, the same for the same maps. Raises InvalidScores where their shapes differ."""
+    """The picture's bytes, the same for the same maps. Raises InvalidScores if their shapes differ."""
     alike = compare(a, b)
     figure = Figure(figsize=(5.4, 5.6), layout="constrained")
     axes = figure.add_subplot()
@@ -43,7 +45,14 @@ def draw_scatter(
     for label, heads, colour in groups:
         places = tuple(np.array(sorted(heads), dtype=int).reshape(-1, 2).T)
         axes.scatter(
-            x[places], y[places], s=22, color=colour, alpha=0.75, linewidths=0, label=f"{label} ({len(heads)})"
+            x[places],
+            y[places],
+            s=22,
+            color=colour,
+            alpha=0.75,
+            linewidths=0,
+            label=f"{label} ({len(heads)})",
+            rasterized=a.matrix.size > _MAX_SHAPES,
         )
     apart = np.abs(x - y)
     for layer, head in sorted(first ^ second, key=lambda place: -apart[place])[:_MAX_NAMED]:  # the rest would overlap

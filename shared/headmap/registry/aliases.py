@@ -7,6 +7,7 @@ there, and both whenever they are told to.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
@@ -44,8 +45,13 @@ class Move:
     moved_at: datetime
 
 
+def is_alias(text: str) -> bool:
+    """Whether `text` can be an alias. An id of ours can."""
+    return len(text) <= MAX_ALIAS and re.fullmatch(ALIAS_PATTERN, text) is not None
+
+
 def pointed_at(session: Session, model: str, alias: str, *, lock: bool = False) -> str | None:
-    """The id of the map that an alias points at, None where there is no such alias.
+    """The id of the map that an alias points at, None if there is no such alias.
 
     `lock` keeps others from moving it until the transaction ends.
     """
@@ -57,16 +63,18 @@ def nobody_chose(session: Session, model: str) -> bool:
     """Whether the model has no `default`, or the one that came with the package and that nobody has moved since."""
     moves = select(AliasMove.moved_by).where(AliasMove.model == model, AliasMove.alias == DEFAULT_ALIAS)
     newest = moves.order_by(AliasMove.id.desc()).limit(1)
-    return pointed_at(session, model, DEFAULT_ALIAS, lock=True) is None or session.scalar(newest) == PACKAGE
+    return pointed_at(session, model, DEFAULT_ALIAS) is None or session.scalar(newest) == PACKAGE
 
 
 def take_default(session: Session, model: str, map_id: str, promote: Promote, *, by: str | None) -> bool:
     """Point `default` at a map of the model, as far as `promote` says; returns whether it did."""
-    if promote == "auto":
-        promote = pointed_at(session, model, DEFAULT_ALIAS, lock=True) is None
-    if promote:
+    if promote is True:
         point(session, model, DEFAULT_ALIAS, map_id, by=by)
-    return promote
+    elif promote == "auto":
+        # Nothing is locked to look: whoever files several maps in one transaction would hold up all other writers.
+        there = pointed_at(session, model, DEFAULT_ALIAS) is not None
+        return not there and _make(session, model, DEFAULT_ALIAS, map_id, by)
+    return bool(promote)
 
 
 def point(
@@ -74,27 +82,17 @@ def point(
 ) -> None:
     """Point an alias of the model at one of its maps, and record it; nothing where it points there already.
 
-    `expected`: ids of maps, one of which the alias must point at now; `"*"` stands for any. Raises AliasMoved where
+    `expected`: ids of maps, one of which the alias must point at now; `"*"` stands for any. Raises AliasMoved if
     it does not.
     """
-    now = utc_now(session)
     before = pointed_at(session, model, alias, lock=True)
     _check(model, alias, before, expected)
-    if before == map_id:
+    if before == map_id or (before is None and _make(session, model, alias, map_id, by)):
         return
-    row = Alias(model=model, alias=alias, map_id=map_id, updated_at=now)
-    if before is None:
-        try:
-            with session.begin_nested():
-                session.add(row)
-        except IntegrityError:  # another transaction made it meanwhile
-            before = pointed_at(session, model, alias, lock=True)
-            _check(model, alias, before, expected)
-            session.merge(row)
-    else:
-        session.merge(row)
-    session.add(AliasMove(model=model, alias=alias, map_id=map_id, previous=before, moved_by=by, moved_at=now))
-    session.flush()
+    before = pointed_at(session, model, alias, lock=True)
+    _check(model, alias, before, expected)
+    session.merge(Alias(model=model, alias=alias, map_id=map_id, updated_at=utc_now(session)))
+    _record(session, model, alias, map_id, before, by)
 
 
 def remove(
@@ -102,7 +100,7 @@ def remove(
 ) -> None:
     """Delete an alias that points at this map, and record it.
 
-    Raises AliasNotFound where it does not, and AliasMoved as `point` does.
+    Raises AliasNotFound if it does not, and AliasMoved as `point` does.
     """
     before = pointed_at(session, model, alias, lock=True)
     _check(model, alias, before, expected)
@@ -112,10 +110,7 @@ def remove(
             f"alias: {alias!r} of model {model!r} does not point at map {map_id!r}; {where}", param="alias"
         )
     changed(session, delete(Alias).where(Alias.model == model, Alias.alias == alias))
-    session.add(
-        AliasMove(model=model, alias=alias, map_id=None, previous=map_id, moved_by=by, moved_at=utc_now(session))
-    )
-    session.flush()
+    _record(session, model, alias, None, map_id, by)
 
 
 def history(
@@ -130,6 +125,24 @@ def history(
     rows = session.scalars(query.limit(limit + 1))
     moves = [Move(row.id, row.alias, row.map_id, row.previous, row.moved_by, row.moved_at) for row in rows]
     return page_of(moves, limit, lambda move: (move.moved_at, str(move.id)))
+
+
+def _make(session: Session, model: str, alias: str, map_id: str, by: str | None) -> bool:
+    """Point an alias that is not there at a map; False where another transaction made it meanwhile."""
+    try:
+        with session.begin_nested():
+            session.add(Alias(model=model, alias=alias, map_id=map_id, updated_at=utc_now(session)))
+    except IntegrityError:
+        return False
+    _record(session, model, alias, map_id, None, by)
+    return True
+
+
+def _record(session: Session, model: str, alias: str, map_id: str | None, previous: str | None, by: str | None) -> None:
+    session.add(
+        AliasMove(model=model, alias=alias, map_id=map_id, previous=previous, moved_by=by, moved_at=utc_now(session))
+    )
+    session.flush()
 
 
 def _check(model: str, alias: str, before: str | None, expected: frozenset[str] | None) -> None:

@@ -74,7 +74,7 @@ def prepare_registry(settings: Settings) -> None:
 
 
 def use_registry(settings: Settings) -> None:
-    """What a command does before using the registry: a first one in the data directory is made, any other only checked.
+    """Prepare the registry for a command: make a first one in the data directory, and only check any other.
 
     Raises RegistryUnavailable for one that is away, older or newer.
     """

@@ -46,13 +46,13 @@ def add_dataset(
 ) -> tuple[DatasetRecord, bool]:
     """File a checked dataset, or find the one of this name and the same content; and whether it is new.
 
-    `rows`: each page's record as JSON, and its picture file. Raises DatasetExists where the name stands for other
+    `rows`: each page's record as JSON, and its picture file. Raises DatasetExists if the name stands for other
     pages, and sqlalchemy's IntegrityError when the name is being taken at this moment: run it again.
     """
     found = session.scalar(select(Dataset).where(Dataset.name == name))
     if found is not None:
         if found.checksum != checksum:
-            raise DatasetExists(f"name: {name!r} stands for other pages; remove them first", param="name")
+            raise DatasetExists(f"name: {name!r} holds other pages; remove the dataset first", param="name")
         return _record(found), False
     dataset = Dataset(
         id=uuid.uuid4().hex,
@@ -89,7 +89,7 @@ def list_datasets(session: Session, *, limit: int = 50, cursor: str | None = Non
 
 
 def hold_dataset(session: Session, name: str, checksum: str) -> None:
-    """Keep a dataset from being removed until this transaction ends. Raises DatasetNotFound where it is gone."""
+    """Keep a dataset from being removed until this transaction ends. Raises DatasetNotFound if it is gone."""
     query = select(Dataset.id).where(Dataset.name == name, Dataset.checksum == checksum).with_for_update(read=True)
     if session.scalar(query) is None:
         raise DatasetNotFound(f"dataset: {name!r} has been removed", param="dataset")
@@ -109,7 +109,7 @@ def remove_dataset(session: Session, name: str) -> None:
 
 
 def read_page(session: Session, dataset_id: str, number: int) -> tuple[str, bytes]:
-    """One page's record as JSON, and its picture file. Raises DatasetNotFound where the dataset is gone."""
+    """One page's record as JSON, and its picture file. Raises DatasetNotFound if the dataset is gone."""
     query = select(DatasetPage.record, DatasetPage.picture)
     row = session.execute(query.where(DatasetPage.dataset_id == dataset_id, DatasetPage.number == number)).one_or_none()
     if row is None:

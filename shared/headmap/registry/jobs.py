@@ -1,19 +1,19 @@
-"""Job and shard rows: made, found, listed, counted and cancelled. What workers do to them is in headmap.jobs."""
+"""Job and shard rows: made, found, listed, counted and cancelled. headmap.jobs has the workers' side."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import uuid
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
-from sqlalchemy import ColumnElement, Select, delete, func, insert, select, update
+from sqlalchemy import Select, delete, func, insert, literal_column, select, update
 from sqlalchemy.orm import Session
 
-from headmap.errors import IdempotencyConflict, InvalidParameter, JobEnded, JobNotFound
+from headmap.errors import IdempotencyConflict, InvalidParameter, JobEnded, JobNotFound, TooManyJobs
 from headmap.models import ModelInfo
 from headmap.registry.aliases import Promote, take_default
 from headmap.registry.datasets import hold_dataset
@@ -65,14 +65,12 @@ def job_params(
         auto = {"min_pages": min_pages, "max_pages": max_pages, "stable_overlap": stable_overlap}
         for name, value in auto.items():
             if value is not None:
-                raise InvalidParameter(
-                    f'{name}: only pages: "auto" takes it; got {value} with {pages} pages', param=name
-                )
+                raise InvalidParameter(f'{name}: needs pages: "auto", got {value} with {pages} pages', param=name)
         return JobParams(pages=pages, **others)
     least = min(AUTO_MIN_PAGES, max_pages or AUTO_MIN_PAGES) if min_pages is None else min_pages
     most = max(AUTO_MAX_PAGES, least) if max_pages is None else max_pages
     if most < least:
-        raise InvalidParameter(f"max_pages: must be at least min_pages, {least}, got {most}", param="max_pages")
+        raise InvalidParameter(f"max_pages: must be at least min_pages ({least}), got {most}", param="max_pages")
     overlap = AUTO_OVERLAP if stable_overlap is None else stable_overlap
     return JobParams(pages=least, min_pages=least, max_pages=most, stable_overlap=overlap, **others)
 
@@ -96,6 +94,19 @@ class JobRecord:
     finished_at: datetime | None
 
 
+@dataclass(frozen=True)
+class OpenLimits:
+    """How many jobs may be open, and how many pages they may have in all: of one API key, and of everybody.
+
+    Callers without a key count as one. A job that decides by itself counts with the most pages it may read.
+    """
+
+    key_jobs: int
+    key_pages: int
+    jobs: int
+    pages: int
+
+
 def request_hash(info: ModelInfo, params: JobParams) -> str:
     """The same for requests that get the same map: model, revision and parameters, whoever is to be served with it."""
     told = {name: value for name, value in asdict(params).items() if value is not None and name != "promote"}
@@ -113,13 +124,15 @@ def add_job(
     force: bool = False,
     idempotency_key: str | None = None,
     request_id: str | None = None,
+    key_name: str | None = None,
+    limits: OpenLimits | None = None,
 ) -> tuple[str, list[int], bool]:
     """Write a job and its shards, or find the one that stands for an equal request.
 
     Returns (job id, numbers of the first `announce` shards, which the caller enqueues after the commit, whether it is
-    new). Raises IdempotencyConflict for a key that came with another request, DatasetNotFound where an uploaded dataset
-    has been removed meanwhile, and sqlalchemy's IntegrityError when an
-    equal request is being written at this moment: run it again in a new transaction.
+    new). Raises IdempotencyConflict for a key that came with another request, DatasetNotFound if an uploaded dataset
+    has been removed meanwhile, TooManyJobs for a new job beyond `limits`, and sqlalchemy's IntegrityError when an equal
+    request is being written at this moment: run it again in a new transaction.
     """
     key = request_hash(info, params)
     wish = "" if params.promote == "auto" else f":promote={params.promote}"
@@ -139,12 +152,14 @@ def add_job(
     created = job_id is None
     numbers: list[int] = []
     if job_id is None:
+        if limits is not None:
+            _check_open(session, params.max_pages or params.pages, key_name, limits)
         if force:  # only at this point: an equal job committed since the look above must stand, and refuse this one
             session.execute(update(Job).where(Job.active_key == key).values(active_key=None))
         job_id = uuid.uuid4().hex
         told = asdict(params) | {"promote": str(params.promote).lower()}
         job = Job(id=job_id, state=JobState.QUEUED, active_key=key, created_at=now, **told)
-        job.request_id = request_id
+        job.request_id, job.key_name = request_id, key_name
         for name in ("revision", "architecture", "num_layers", "num_heads", "num_kv_heads"):
             setattr(job, name, getattr(info, name))
         job.model = info.name
@@ -175,6 +190,26 @@ def _promote_too(session: Session, job_id: str) -> None:
     if map_id is not None:
         take_default(session, job.model, map_id, True, by=f"job {job_id}")
     session.flush()
+
+
+def _check_open(session: Session, pages: int, key_name: str | None, limits: OpenLimits) -> None:
+    """Raises TooManyJobs. Requests at one moment may each find room, and exceed the limits by their own few jobs."""
+    of_job = func.coalesce(Job.max_pages, Job.pages)
+    query = select(Job.key_name, func.count(), func.sum(of_job)).group_by(Job.key_name)
+    found = session.execute(query.where(Job.state.in_((JobState.QUEUED, JobState.RUNNING)))).all()
+    ours = [row for row in found if row[0] == key_name]
+    whose = "without a key" if key_name is None else f"of key {key_name!r}"
+    for rows, who, most_jobs, most_pages in (
+        (ours, whose, limits.key_jobs, limits.key_pages),
+        (found, "of all callers", limits.jobs, limits.pages),
+    ):
+        jobs, held = sum(row[1] for row in rows), sum(row[2] for row in rows)
+        if jobs >= most_jobs:
+            raise TooManyJobs(f"{jobs} jobs {who} are open, at most {most_jobs} may be; cancel one or wait")
+        if held + pages > most_pages:
+            raise TooManyJobs(
+                f"pages: the open jobs {who} have {held}, with {pages} more than {most_pages}; cancel one or wait"
+            )
 
 
 def add_shards(session: Session, job: Job, pages: int, *, shard_pages: int) -> None:
@@ -211,6 +246,11 @@ def get_job(session: Session, job_id: str) -> JobRecord:
     if row is None:
         raise JobNotFound(f"job: there is no job {job_id!r}", param="job_id")
     return _record(row)
+
+
+def get_jobs(session: Session, job_ids: Collection[str]) -> dict[str, JobRecord]:
+    """Those of these jobs that are there, by id."""
+    return {row.Job.id: _record(row) for row in session.execute(_jobs().where(Job.id.in_(job_ids)))}
 
 
 def list_jobs(
@@ -251,7 +291,7 @@ def count_open_shards(session: Session) -> dict[ShardState, int]:
 
 
 def lock_job(session: Session, job_id: str) -> Job | None:
-    """The job's row, locked to the end of the transaction, None where there is none.
+    """The job's row, locked to the end of the transaction, None if there is none.
 
     Every transaction that changes a job or the state of its shards takes this lock first: so the last two shards to
     finish see each other, and no two transactions wait for each other. SQLite locks the whole file anyway.
@@ -290,15 +330,13 @@ def forget_idempotency_keys(session: Session, older_than: timedelta = timedelta(
     return changed(session, delete(IdempotencyKey).where(IdempotencyKey.created_at < cutoff))
 
 
-def _of_shards(value: ColumnElement[Any]) -> ColumnElement[int]:
-    return select(func.coalesce(value, 0)).where(Shard.job_id == Job.id).correlate(Job).scalar_subquery()
-
-
 def _jobs() -> Select[Any]:
+    """Jobs with what is not on their own row. The few shards being scored are found by an index of theirs alone."""
+    running = Shard.job_id == Job.id, Shard.state == literal_column(f"'{ShardState.RUNNING}'")
+    under_way = select(func.coalesce(func.sum(Shard.pages_done), 0)).where(*running).correlate(Job)
     return select(
         Job,
-        _of_shards(func.sum(Shard.pages_done)).label("done"),
-        _of_shards(func.max(Shard.attempt)).label("attempts"),
+        under_way.scalar_subquery().label("under_way"),
         select(Map.id).where(Map.job_id == Job.id).correlate(Job).scalar_subquery().label("map_id"),
     )
 
@@ -313,11 +351,11 @@ def _record(row: Any) -> JobRecord:
         params=JobParams(
             **{field.name: getattr(job, field.name) for field in fields(JobParams)} | {"promote": promote_of(job)}
         ),
-        done=int(row.done),
+        done=job.pages_done + int(row.under_way),
         total=job.pages,
         map_id=row.map_id,
         error=job.error,
-        attempts=int(row.attempts),
+        attempts=job.attempts,
         created_at=job.created_at,
         started_at=job.started_at,
         finished_at=job.finished_at,

@@ -26,7 +26,7 @@ def get_looks(session: Session, map_id: str, page: int) -> PageLooks:
     pages = list_looks(session, map_id)
     if page not in pages:
         stored = f"kept are {', '.join(map(str, pages))}" if pages else "it has none: such come with a profile"
-        raise PageNotFound(f"page: map {map_id!r} has no looks of page {page}; {stored}", param="page")
+        raise PageNotFound(f"page: map {map_id!r} has no looks at page {page}; {stored}", param="page")
     job_id = get_map(session, map_id).job_id
     row = session.execute(select(PageLook).where(PageLook.job_id == job_id, PageLook.page == page)).scalar_one()
     return PageLooks.unpack(row.picture, row.about, row.arrays)

@@ -7,6 +7,7 @@ people wrote on a map, not part of it.
 from __future__ import annotations
 
 import json
+import re
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -19,12 +20,12 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 import headmap
-from headmap.errors import HeadNotFound, MapInUse, MapNotFound, Unavailable
+from headmap.errors import HeadNotFound, InvalidParameter, MapInUse, MapNotFound, Unavailable
 from headmap.head_scores import HeadScores
 from headmap.registry.aliases import DEFAULT_ALIAS, Promote, point, pointed_at, take_default
 from headmap.registry.paging import Page, after, page_of
 from headmap.registry.session import changed, is_id, utc_now
-from headmap.registry.tables import Alias, Job, Map
+from headmap.registry.tables import Alias, Job, Map, Policy
 
 Match = Literal["exact", "revision"]
 
@@ -72,7 +73,21 @@ class MapRecord(Provenance):
     aliases: tuple[str, ...]
 
 
+NAME_PATTERN = "^[^\\x00-\\x1f\\x7f-\\x9f\u2028\u2029\ufffe\uffff]+$"
+"""Of models and revisions. PostgreSQL stores no NUL, SVG shows no U+FFFE, and no name holds a control character."""
+MAX_MODEL, MAX_REVISION = 512, 128
+
 _COLUMNS = [field.name for field in fields(MapRecord) if field.name != "aliases"]
+
+
+def imported(model: str, revision: str | None, architecture: str | None = None) -> Provenance:
+    """Of a map that was made elsewhere. Raises InvalidParameter for a model or revision that is no name."""
+    for param, value, most in (("model", model, MAX_MODEL), ("revision", revision, MAX_REVISION)):
+        if value is not None and not (len(value) <= most and re.fullmatch(NAME_PATTERN, value)):
+            raise InvalidParameter(
+                f"{param}: must be 1 to {most} characters without control characters, got {value[:80]!a}", param=param
+            )
+    return Provenance(model=model, revision=revision, architecture=architecture, dataset="import")
 
 
 def add_map(
@@ -188,25 +203,27 @@ def annotate_map(session: Session, map_id: str, values: Mapping[str, Any]) -> Ma
 
 
 def delete_map(session: Session, map_id: str) -> None:
-    """Delete a map that no alias points at; an equal request then profiles the model again.
+    """Delete a map that no alias points at and no policy names; an equal request then profiles the model again.
 
-    Raises MapNotFound, and MapInUse where aliases point at it.
+    Raises MapNotFound, and MapInUse where aliases point at it or policies name it by its id.
     """
     record = get_map(session, map_id)
-    if record.aliases:
-        raise _in_use(record, ", ".join(record.aliases))
+    policies = session.scalars(select(Policy.name).where(Policy.map_id == map_id).order_by(Policy.name)).all()
+    held = [f"alias {name}" for name in record.aliases] + [f"policy {name}" for name in policies]
+    if held:
+        raise _in_use(record, ", ".join(held))
     if record.job_id is not None:
         changed(session, update(Job).where(Job.id == record.job_id).values(active_key=None))
     try:
         changed(session, delete(Map).where(Map.id == map_id))
         session.flush()
-    except IntegrityError as error:  # an alias was pointed at it meanwhile
-        raise _in_use(record, "an alias") from error
+    except IntegrityError as error:  # somebody took it meanwhile
+        raise _in_use(record, "an alias or a policy") from error
 
 
 def _in_use(record: MapRecord, names: str) -> MapInUse:
     return MapInUse(
-        f"map: {names} of {record.model!r} points at {record.id!r}; move or delete that first", param="map_id"
+        f"map: {record.id!r} of {record.model!r} is held by {names}; move or delete that first", param="map_id"
     )
 
 

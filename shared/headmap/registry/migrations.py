@@ -6,17 +6,21 @@ registry that is older or newer than its code: another process may be using it.
 
 from __future__ import annotations
 
+import logging
+import sqlite3
 from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, inspect, pool, text
-from sqlalchemy.exc import DatabaseError, InterfaceError, OperationalError
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 
-from headmap.errors import RegistryUnavailable
-from headmap.registry.session import open_database, open_engine
+from headmap.errors import RegistryBroken, RegistryUnavailable
+from headmap.registry.session import broken, is_broken, open_database, open_engine
 from headmap.settings import Settings
+
+logger = logging.getLogger(__name__)
 
 _LOCK = 0x6865_6164  # an arbitrary number, the same in every process that migrates
 
@@ -50,12 +54,14 @@ def migrate(settings: Settings, revision: str = "head") -> None:
                     connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
                     connection.execute(text("SET LOCAL statement_timeout = 0"))
                 _move(connection, revision)
-    except (OperationalError, InterfaceError) as error:
-        raise RegistryUnavailable(f"the registry{_file(settings)} cannot be migrated: {error.orig}") from error
-    except DatabaseError as error:
-        if type(error) is not DatabaseError:  # its subclasses tell of a wrong statement
+            if connection.dialect.name == "sqlite":
+                _let_it_shrink(connection)
+    except DBAPIError as error:
+        if is_broken(error):
+            raise broken(error, engine.url.database) from error
+        if not isinstance(error, OperationalError | InterfaceError):
             raise
-        raise RegistryUnavailable(f"the registry{_file(settings)} cannot be read: {error.orig}") from error
+        raise RegistryUnavailable(f"the registry cannot be migrated: {error.orig}") from error
     finally:
         engine.dispose()
 
@@ -68,16 +74,21 @@ def check_revision(settings: Settings) -> None:
 
 
 def start_fault(settings: Settings) -> str | None:
-    """Why a service must not start on this registry. One that is away or has no tables yet is waited for."""
+    """Why a service must not start on this registry, and what to do; None if it may.
+
+    A registry that is away or has no tables yet is waited for.
+    """
     try:
         current = read_revision(settings)
+    except RegistryBroken as error:
+        return error.detail
     except RegistryUnavailable:
         return None
     return None if current is None else revision_fault(current)
 
 
 def read_revision(settings: Settings) -> str | None:
-    """Where the registry stands; None where it has no tables, or is not there. Raises RegistryUnavailable."""
+    """Where the registry stands; None if it has no tables, or is not there. Raises RegistryUnavailable."""
     if settings.database_url is None and not Path(str(settings.sql_url.database)).exists():
         return None
     database = open_database(settings)
@@ -89,7 +100,7 @@ def read_revision(settings: Settings) -> str | None:
 
 
 def revision_fault(current: str | None) -> str | None:
-    """Why this code cannot use a registry that stands at `current`, and what to do; None where it can."""
+    """Why this code cannot use a registry that stands at `current`, and what to do; None if it can."""
     known = [step.revision for step in ScriptDirectory(str(scripts_folder())).walk_revisions()]
     if current == known[0]:
         return None
@@ -102,11 +113,6 @@ def revision_fault(current: str | None) -> str | None:
     return f"the registry stands at {current}, which this code does not know: use the newer Headmap that migrated it"
 
 
-def _file(settings: Settings) -> str:
-    """Where it is, unless that is a URL, which may hold a password."""
-    return f" {settings.sql_url.database}" if settings.database_url is None else ""
-
-
 def current_revision(connection: Connection) -> str | None:
     """The migration the database stands at, None before the first."""
     if not inspect(connection).has_table("alembic_version"):
@@ -117,6 +123,19 @@ def current_revision(connection: Connection) -> str | None:
 def head_revision() -> str | None:
     """The newest migration this code knows."""
     return ScriptDirectory(str(scripts_folder())).get_current_head()
+
+
+def _let_it_shrink(connection: Connection) -> None:
+    """Rewrite an SQLite file that was made without `Database.shrink` in mind; once, and never while others use it."""
+    raw = connection.connection.cursor()
+    try:
+        if raw.execute("PRAGMA auto_vacuum").fetchone()[0] == 0:
+            raw.execute("PRAGMA auto_vacuum=INCREMENTAL")
+            raw.execute("VACUUM")
+    except sqlite3.OperationalError as error:
+        logger.warning("the registry's file keeps the space of what is removed (%s)", error)
+    finally:
+        raw.close()
 
 
 def _move(connection: Connection, revision: str) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import random
 import re
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from typing import Any, TypeVar, cast
 
@@ -26,8 +27,9 @@ from sqlalchemy import (
     select,
 )
 from sqlalchemy.orm import Session
+from sqlalchemy.pool import ConnectionPoolEntry
 
-from headmap.errors import RegistryUnavailable
+from headmap.errors import RegistryBroken, RegistryUnavailable
 from headmap.settings import Settings
 
 T = TypeVar("T")
@@ -37,6 +39,7 @@ _ID = re.compile(r"[0-9a-f]{32}")
 # A stopped process must not hold a row for ever; no query of ours takes this long.
 _POSTGRES_OPTIONS = "-c lock_timeout=15s -c statement_timeout=60s -c idle_in_transaction_session_timeout=20s"
 _SQLITE_WAIT_SECONDS = 30.0
+_PAGES_AT_ONCE = 2000  # of 4 KiB
 _UNDEFINED_TABLE = "42P01"
 _AWAY = (exc.OperationalError, exc.InterfaceError, exc.TimeoutError)
 
@@ -50,18 +53,23 @@ class Database:
 
     def __init__(self, url: URL | str) -> None:
         self.engine = open_engine(url)
+        self._file = self.engine.url.database
         self._readers = self.engine.execution_options(**{_READ: True})
 
     @contextmanager
     def read(self) -> Iterator[Session]:
         """A session that only reads: on SQLite it waits for no writer."""
-        with _translated(), Session(self._readers) as session:
+        with _translated(self._file), Session(self._readers) as session:
             yield session
 
     @contextmanager
     def write(self) -> Iterator[Session]:
         """A session whose transaction commits at the end of the block, or rolls back when the block raises."""
-        with _translated(), Session(self.engine, expire_on_commit=False) as session, session.begin():
+        with (
+            _translated(self._file),
+            Session(self.engine, expire_on_commit=False) as session,
+            session.begin(),
+        ):
             yield session
 
     def patiently(self, work: Callable[[Session], T], *, seconds: float = 30.0) -> T:
@@ -80,6 +88,20 @@ class Database:
                     raise
                 time.sleep(delay * (0.5 + random.random()))
                 delay = min(2 * delay, 3.0)
+
+    def shrink(self) -> None:
+        """Give the space of removed rows back to the file system; on PostgreSQL nothing, which does so itself.
+
+        Goes in steps, so that writers have their turn in between; what is being read meanwhile stays for another time.
+        Raises RegistryUnavailable.
+        """
+        if self.engine.dialect.name != "sqlite":
+            return
+        with _translated(self._file), closing(self.engine.raw_connection()) as connection:
+            try:
+                _vacuum(connection.cursor())
+            except sqlite3.Error as error:  # sqlalchemy looks after no raw connection
+                raise RegistryUnavailable(f"the registry's file is not made smaller: {_reason(error)}") from error
 
     def close(self) -> None:
         self.engine.dispose()
@@ -104,6 +126,8 @@ def open_engine(url: URL | str, **options: Any) -> Engine:
         return create_engine(parsed, connect_args=arguments, **options)
     engine = create_engine(parsed, connect_args={"timeout": _SQLITE_WAIT_SECONDS}, **options)
     event.listen(engine, "connect", _prepare_sqlite)
+    if parsed.database not in (None, "", ":memory:"):
+        _watch_file(engine, str(parsed.database))
     event.listen(engine, "begin", _begin_sqlite)
     return engine
 
@@ -137,18 +161,48 @@ def _prepare_sqlite(connection: Any, _record: object) -> None:
     cursor.close()
 
 
+def _vacuum(cursor: Any) -> None:
+    free = None
+    while (left := cursor.execute("PRAGMA freelist_count").fetchone()[0]) and left != free:
+        cursor.execute(f"PRAGMA incremental_vacuum({_PAGES_AT_ONCE})").fetchall()
+        free = left
+    cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
+
 def _use_wal(cursor: Any) -> None:
     """Turn the write-ahead log on. SQLite refuses this at once, whatever the timeout, while anybody reads or writes."""
     until = time.monotonic() + _SQLITE_WAIT_SECONDS
     while True:
         try:
             if cursor.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+                cursor.execute("PRAGMA auto_vacuum=INCREMENTAL")  # only possible while the file is empty
                 cursor.execute("PRAGMA journal_mode=WAL")
             return
         except sqlite3.OperationalError:
             if time.monotonic() > until:
                 raise
             time.sleep(0.02)
+
+
+def _watch_file(engine: Engine, path: str) -> None:
+    """Let go of a connection whose file has been removed or replaced: what it writes nobody will ever read."""
+
+    def file() -> tuple[int, int] | None:
+        try:
+            about = os.stat(path)
+        except OSError:
+            return None
+        return about.st_dev, about.st_ino
+
+    def note(_connection: Any, record: ConnectionPoolEntry) -> None:
+        record.info["file"] = file()
+
+    def look(_connection: Any, record: ConnectionPoolEntry, _proxy: object) -> None:
+        if record.info["file"] != file():
+            raise exc.DisconnectionError(f"{path} has been removed or replaced")
+
+    event.listen(engine, "connect", note)
+    event.listen(engine, "checkout", look)
 
 
 def _begin_sqlite(connection: Connection) -> None:
@@ -158,18 +212,32 @@ def _begin_sqlite(connection: Connection) -> None:
 
 
 @contextmanager
-def _translated() -> Iterator[None]:
+def _translated(file: str | None) -> Iterator[None]:
     try:
         yield
     except _AWAY as error:
         raise RegistryUnavailable(f"the registry does not answer: {_reason(error)}") from error
     except exc.DBAPIError as error:
+        if is_broken(error):
+            raise broken(error, file) from error
         # SQLite calls a missing table an operational error, which is caught above
         if getattr(error.orig, "sqlstate", None) == _UNDEFINED_TABLE:
             raise RegistryUnavailable("the registry lacks its tables: run the migrations") from error
         if not error.connection_invalidated:
             raise
         raise RegistryUnavailable(f"the registry went away: {_reason(error)}") from error
+
+
+def is_broken(error: exc.DBAPIError) -> bool:
+    """Whether it says that SQLite's file is damaged, or is none."""
+    return type(error.orig) is sqlite3.DatabaseError
+
+
+def broken(error: Exception, file: str | None) -> RegistryBroken:
+    return RegistryBroken(
+        f"the registry's file {file} is damaged ({_reason(error)}): stop all that uses it, put a backup in its place, "
+        "or move it away to begin anew"
+    )
 
 
 def _reason(error: Exception) -> str:

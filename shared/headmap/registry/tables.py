@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from enum import StrEnum
+from typing import Any
 
 from sqlalchemy import (
     JSON,
@@ -20,6 +21,7 @@ from sqlalchemy import (
     Text,
     TypeDecorator,
     UniqueConstraint,
+    text,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -54,7 +56,7 @@ class UtcDateTime(TypeDecorator[datetime]):
         if value is None:
             return None
         if value.tzinfo is None:
-            raise ValueError("registry times carry their zone")
+            raise ValueError("a registry time needs its zone")
         value = value.astimezone(UTC)
         return value.replace(tzinfo=None) if dialect.name == "sqlite" else value
 
@@ -108,10 +110,19 @@ class Job(Base):
 
     request_id: Mapped[str | None] = mapped_column(String(64))
     """Of the HTTP request that made it: workers log with it, so that one id leads from the gateway to a shard."""
+    key_name: Mapped[str | None] = mapped_column(String(64))
+    """Of the API key that made it; empty where none was asked for."""
+    pages_done: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
+    """In shards that are done; those being scored tell how far they are themselves."""
+    attempts: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
+    """The most that any one shard took."""
     error: Mapped[str | None] = mapped_column(Text)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     started_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     finished_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+
+
+_IS_RUNNING = text("state = 'running'")
 
 
 class Shard(Base):
@@ -122,7 +133,10 @@ class Shard(Base):
     """
 
     __tablename__ = "shards"
-    __table_args__ = (Index(None, "state", "due_at"),)
+    __table_args__ = (
+        Index(None, "state", "due_at"),
+        Index("ix_shards_running", "job_id", sqlite_where=_IS_RUNNING, postgresql_where=_IS_RUNNING),
+    )
 
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
     number: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
@@ -160,7 +174,7 @@ class PageLook(Base):
 
 
 class Map(Base):
-    """An immutable head map. `job_id` is unique: a job makes one map, whatever happens."""
+    """An immutable map. `job_id` is unique, so a job makes one map in any case."""
 
     __tablename__ = "maps"
     __table_args__ = (UniqueConstraint("model", "version"), Index(None, "created_at", "id"))
@@ -219,6 +233,34 @@ class AliasMove(Base):
     previous: Mapped[str | None] = mapped_column(String(32))
     moved_by: Mapped[str | None] = mapped_column(String(128))
     moved_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class PolicyVersion(Base):
+    """What a policy was set to, or that it was deleted (`kv` is null). Rows never change, and outlive their map."""
+
+    __tablename__ = "policy_versions"
+    __table_args__ = (UniqueConstraint("model", "name", "version"), Index(None, "created_at", "id"))
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=True)
+    model: Mapped[str] = mapped_column(String(512))
+    name: Mapped[str] = mapped_column(String(64))
+    version: Mapped[int] = mapped_column(Integer)
+    kv: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    evaluation_id: Mapped[str | None] = mapped_column(String(32))
+    """The evaluation that showed what it costs in quality."""
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    created_by: Mapped[str | None] = mapped_column(String(128))
+
+
+class Policy(Base):
+    """A name of one of a model's `kv`, at its newest version. `map_id`: where it names its map by id."""
+
+    __tablename__ = "policies"
+
+    model: Mapped[str] = mapped_column(String(512), primary_key=True)
+    name: Mapped[str] = mapped_column(String(64), primary_key=True)
+    version_id: Mapped[int] = mapped_column(ForeignKey("policy_versions.id"))
+    map_id: Mapped[str | None] = mapped_column(ForeignKey("maps.id"), index=True)
 
 
 class IdempotencyKey(Base):

@@ -22,7 +22,7 @@ GROWTH = 4
 
 
 class Draft:
-    """What one answer is expected to be, and how far the guesses have been right."""
+    """The expected answer, and how far it was right."""
 
     def __init__(self, expected: Sequence[int]) -> None:
         self._expected = list(expected)
@@ -60,7 +60,7 @@ class Draft:
 def _continuation(history: Sequence[int], answer: Sequence[int]) -> int | None:
     """The index in `history` after the longest earlier match of the end of `answer`; `history` ends with `answer`.
 
-    Of equally long matches the last; None below MIN_MATCH tokens.
+    The last of equally long matches; None below MIN_MATCH tokens.
     """
     best, place = MIN_MATCH, None
     if len(answer) < MIN_MATCH:

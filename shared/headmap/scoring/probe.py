@@ -1,6 +1,6 @@
 """Where every head looks while a model reads, noted as the model runs.
 
-Of each attention row only the argmax is kept; rows are taken a few at a time, so nothing of the size heads x n x n ever
+Only the argmax of each attention row is kept. Rows are taken a few at a time, so nothing of the size heads x n x n ever
 exists.
 """
 

@@ -108,7 +108,7 @@ def score_pages(
     of the model, or some times a second, and may raise to end the work.
     """
     if rule not in RULES:
-        raise InvalidParameter(f"rule: {rule!r} is none of {', '.join(RULES)}", param="rule")
+        raise InvalidParameter(f"rule: {rule!r} is not one of {', '.join(RULES)}", param="rule")
     read = partial(_read, loaded, rule=rule, max_new_tokens=max_new_tokens, pages_with_looks=pages_with_looks)
     numbered = enumerate(pages)
     if loaded.device.type == "cpu" and loaded.model.num_parameters() <= LANE_PARAMETERS:

@@ -40,12 +40,27 @@ class Requests(BaseModel):
         gt=0,
         le=1,
     )
+    default_policy: str | None = setting(
+        None,
+        "name of the policy that serves requests without `kv`, instead of `HEADMAP_DEFAULT_KV_RATIO`",
+        change="requests should be served with what an evaluation showed to hold",
+        min_length=1,
+        max_length=64,
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
+    )
     default_max_new_tokens: int | None = setting(
         None,
         "longest answer when the request names no limit; all that the context has room for if unset",
         unit="tokens",
         change="clients forget the limit and answers run on",
         ge=1,
+    )
+    grammar_seconds: float = setting(
+        5.0,
+        "longest time to compile the form of an answer (a schema, an expression, a grammar); longer ones get 422",
+        unit="seconds",
+        change="large schemas time out on a slow machine",
+        gt=0,
     )
     max_prompt_tokens: int = setting(
         131_072,
@@ -131,7 +146,7 @@ class Engine(BaseModel):
     )
     prepare_workers: int = setting(
         2,
-        "threads that prepare prompts, and as many processes that decode pictures",
+        "threads that prepare prompts, and processes that decode pictures for one key or address",
         unit="threads",
         change="processors idle while pictures wait",
         ge=1,
@@ -145,11 +160,11 @@ class Pictures(BaseModel):
         (), "hosts whose image URLs are fetched", change="clients send URLs instead of the pictures themselves"
     )
     image_url_seconds: float = setting(
-        10.0, "longest time to fetch one image URL", unit="seconds", change="the image host is slow", gt=0
+        10.0, "longest time to fetch all pictures of a request", unit="seconds", change="the image host is slow", gt=0
     )
     image_decode_seconds: float = setting(
-        60.0,
-        "longest time to decode one picture, fetched or sent",
+        30.0,
+        "longest time to decode all pictures of a request, fetched or sent",
         unit="seconds",
         change="large pictures time out on a slow machine",
         gt=0,

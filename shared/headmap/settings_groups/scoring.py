@@ -17,6 +17,48 @@ class Scoring(BaseModel):
         change="your pages take more, or the registry's disk is small",
         ge=1,
     )
+    dataset_seconds: float = setting(
+        900.0,
+        "longest time to check and store an uploaded dataset",
+        unit="seconds",
+        change="large uploads time out",
+        gt=0,
+    )
+    key_open_jobs: int = setting(
+        100,
+        "most jobs that one key may have open (all callers without a key count as one); further ones get 429",
+        unit="jobs",
+        change="one caller queues too much, or needs to queue more",
+        ge=1,
+    )
+    key_open_pages: int = setting(
+        200_000,
+        "most pages that the open jobs of one key may have; further jobs get 429",
+        unit="pages",
+        change="one caller queues too much, or needs to queue more",
+        ge=1,
+    )
+    max_open_jobs: int = setting(
+        1000,
+        "most jobs that all callers may have open; further ones get 429",
+        unit="jobs",
+        change="the queue is longer than anybody waits",
+        ge=1,
+    )
+    max_open_pages: int = setting(
+        1_000_000,
+        "most pages that all open jobs may have; further jobs get 429",
+        unit="pages",
+        change="the queue is longer than anybody waits",
+        ge=1,
+    )
+    max_event_streams: int = setting(
+        1000,
+        "most clients that follow jobs at a time, in each process; further ones get 429",
+        unit="clients",
+        change="many people watch jobs",
+        ge=1,
+    )
     synthdog: str = setting(
         "nnethercott/synthdog-en-detection",
         "source of the dataset `synthdog-en`: a Hub id, or a folder of parquet files",

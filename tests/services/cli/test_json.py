@@ -39,7 +39,9 @@ def documented(path: tuple[str, ...]) -> set[str]:
 
 def told(*arguments: object) -> Any:
     """What a command prints with --json; its keys are the documented ones."""
-    path = tuple(str(word) for word in arguments[: 2 if arguments[0] in ("maps", "keys", "datasets") else 1])
+    path = tuple(
+        str(word) for word in arguments[: 2 if arguments[0] in ("maps", "policies", "keys", "datasets") else 1]
+    )
     done = run(*arguments, "--json")
     assert done.exit_code in (0, 3), done.output
     value = json.loads(done.stdout)
@@ -95,6 +97,15 @@ def test_maps(tmp_path: Path, map_id: str) -> None:
     assert told("maps", "check", map_id, *data_dir)["passed"]
     refused = run("maps", "check", "nope", "--json", *data_dir)
     assert (refused.exit_code, refused.stdout) == (1, "")
+
+
+def test_policies(tmp_path: Path, map_id: str) -> None:
+    named = (DEMO_MODEL, "documents", "--data-dir", tmp_path)
+    made = told("policies", "set", *named, "--ratio", 0.2, "--map", map_id[:6])
+    assert made["kv"]["map"] == map_id
+    assert told("policies", "show", *named) == made
+    assert told("policies", "list", "--data-dir", tmp_path) == told("policies", "history", *named) == [made]
+    assert told("policies", "delete", *named, "--instead-of", 1) == {"deleted": "documents"}
 
 
 @pytest.mark.slow

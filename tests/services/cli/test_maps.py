@@ -150,3 +150,24 @@ def test_show_head_says_what_is_not_there(data_dir: Path, profiled: str) -> None
         result = run(data_dir, "show-head", *arguments)
         assert (result.exit_code, result.stdout) == (1, ""), result.output
         assert named in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ('{"0-0": 1, "0-0": 2}', "'0-0' is there twice"),
+        ('{"0-0": 1, "00-1": 2}', "00-1"),
+        ('{"1023-65": 1}', "more than 65536 heads"),
+        ("[" * 100_000, "not JSON"),
+        ('{"scores": {"0-0": 1}, "model": "a\\ufffe", "num_kv_heads": 1}', "model"),
+        ('{"scores": {"0-0": 1}, "model": "a", "num_kv_heads": 1, "revision": 3}', "revision"),
+    ],
+)
+def test_an_import_that_is_no_map_is_refused_in_a_line(data_dir: Path, tmp_path: Path, text: str, named: str) -> None:
+    file = tmp_path / "map.json"
+    file.write_text(text)
+    needed = [] if '"scores"' in text else ["--model", "m", "--num-kv-heads", "1"]
+    result = run(data_dir, "maps", "import", file, *needed)
+    assert (result.exit_code > 0, result.stdout) == (True, "")
+    assert named in result.stderr
+    assert result.stderr.count("\n") == 1

@@ -34,6 +34,14 @@ def test_what_the_api_answers_passes_as_it_is(known: TestClient) -> None:
     assert known.get(f"{path}/heatmap.svg").headers["content-type"].startswith("image/svg+xml")
 
 
+def test_a_write_holds_only_while_nobody_else_wrote(known: TestClient) -> None:
+    where, body = "/dashboard/api/policies/org/model/documents", {"kv": {"method": "full"}}
+    assert known.put(where, json=body, headers={"If-None-Match": "*"}).headers["etag"] == '"1"'
+    assert known.put(where, json=body, headers={"If-None-Match": "*"}).status_code == 412
+    assert known.delete(where, headers={"If-Match": '"7"'}).status_code == 412
+    assert known.delete(where, headers={"If-Match": '"1"'}).status_code == 204
+
+
 def test_problems_pass_as_they_are(known: TestClient) -> None:
     response = known.post("/dashboard/api/score", json={"model": "nobody/nothing"})
     assert (response.status_code, response.json()["code"]) == (404, "model_not_found")

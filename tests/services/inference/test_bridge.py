@@ -19,6 +19,7 @@ from headmap.settings import Settings
 from services.inference.bridge import Answer, Generation
 from services.inference.maps import MapBook
 from services.inference.metrics import InferenceMetrics
+from services.inference.policies import PolicyBook
 from services.inference.served_model import OpenedModel, ServedModel
 from tests.shared.engine.driving import make
 
@@ -44,7 +45,8 @@ def served(model: LoadedModel) -> Iterator[ServedModel]:
         vocabulary=vocabulary,
         grammars=Grammars(vocabulary, frozenset({model.tokenizer.eos_token_id})),
     )
-    yield ServedModel(model.info, opened, MapBook(database, model.info))
+    maps = MapBook(database, model.info)
+    yield ServedModel(model.info, opened, maps, PolicyBook(database, model.info.name, maps))
     engine.stop(0)
     database.close()
 

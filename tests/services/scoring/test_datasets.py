@@ -116,16 +116,16 @@ def test_a_missing_name_or_file_is_refused(client: TestClient) -> None:
     [
         (lambda: as_zip(files() | {"../up.png": b"1"}), 422, "invalid_dataset", "'../up.png' lies outside"),
         (lambda: as_zip(files() | {"/etc/up.png": b"1"}), 422, "invalid_dataset", "'/etc/up.png' lies outside"),
-        (lambda: as_zip(files(), zip_link("link.png", "/etc/passwd")), 422, "invalid_dataset", "is no plain file"),
+        (lambda: as_zip(files(), zip_link("link.png", "/etc/passwd")), 422, "invalid_dataset", "is not a plain file"),
         (lambda: as_zip({"pages.jsonl": b"{}", "0.png": bytes(20_000_000)}), 413, "dataset_too_large", "unpacked"),
         (lambda: as_tar_gz({"0.png": bytes(120_000_000)}), 413, "dataset_too_large", "unpacked"),
         (lambda: bytes(500_001), 413, "payload_too_large", "500000 bytes"),
         (lambda: as_zip(files(words=[{"text": "A"}])), 422, "invalid_dataset", "words[0]: field 'box' is missing"),
         (lambda: as_zip(files(words=[{"text": "A", "box": [0, 0, 9, 99999]}])), 422, "invalid_dataset", "inside"),
-        (lambda: as_zip(files() | {"0000.png": b"none"}), 422, "invalid_dataset", "'0000.png': is no PNG"),
-        (lambda: as_zip(files() | {"more.png": b"none"}), 422, "invalid_dataset", "'more.png' is named by no line"),
+        (lambda: as_zip(files() | {"0000.png": b"none"}), 422, "invalid_dataset", "'0000.png': is not a readable PNG"),
+        (lambda: as_zip(files() | {"more.png": b"none"}), 422, "invalid_dataset", "jsonl names 'more.png'"),
         (lambda: as_zip({"a": b"b"}), 422, "invalid_dataset", "pages.jsonl"),
-        (lambda: b"hello", 422, "invalid_dataset", "is no zip, tar or tar.gz file"),
+        (lambda: b"hello", 422, "invalid_dataset", "is not a zip, tar or tar.gz file"),
         (lambda: b"", 422, "invalid_dataset", "archive"),
         (lambda: as_zip(files())[:-100], 422, "invalid_dataset", "archive"),
     ],
@@ -224,13 +224,13 @@ def test_a_job_that_decides_by_itself_stays_within_an_upload(client: TestClient)
     params = client.post("/score", json=body).json()["params"]
     assert (params["pages"], params["min_pages"], params["max_pages"]) == ("auto", 3, 3)
     refused = client.post("/score", json=body | {"max_pages": 4})
-    assert_problem(refused, 422, "invalid_parameter", "max_pages: the dataset has 3, got 4")
+    assert_problem(refused, 422, "invalid_parameter", "max_pages: the dataset has 3 pages, got 4")
 
 
 def test_more_pages_than_there_are_are_refused(client: TestClient) -> None:
     send(client, as_zip(files(3)))
     response = client.post("/score", json={"model": DEMO_MODEL, "dataset": "mine", "pages": 4})
-    assert_problem(response, 422, "invalid_parameter", "pages: the dataset has 3, got 4")
+    assert_problem(response, 422, "invalid_parameter", "pages: the dataset has 3 pages, got 4")
 
 
 @pytest.mark.parametrize("name", BUILT_IN)

@@ -7,13 +7,19 @@ import json
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import pytest
+from fastapi import FastAPI
 from fastapi.testclient import TestClient
+from pydantic import SecretStr
+from sqlalchemy import event
 
 from headmap.registry.session import Database
 from headmap.settings import DEMO_MODEL
+from services.scoring.app import create_app
 from tests.services.scoring.problems import assert_problem
 from tests.services.scoring.work import finish
 from tests.shared.jobs.fakes import CountingBroker
@@ -166,8 +172,8 @@ def test_an_unknown_dataset_is_not_found(refusing: TestClient) -> None:
         ({"model": ["x"]}, "model"),
         ({"revision": ""}, "revision"),
         ({"page": 3}, "page: unknown field"),
-        ({"\ud800": 3}, "unicode"),
-        ({"model": "\ud800"}, "model"),
+        ({"\ud800": 3}, "body"),
+        ({"model": "\ud800"}, "body"),
     ],
 )
 def test_every_bad_field_is_named(refusing: TestClient, fields: dict[str, Any], named: str) -> None:
@@ -179,7 +185,7 @@ def test_every_bad_field_is_named(refusing: TestClient, fields: dict[str, Any], 
 @pytest.mark.parametrize("body", [b"{", b"[]", b"null", b'"x"', b"", b'{"model": NaN}', b"\xff", b"[" * 5000])
 def test_what_is_no_request_is_refused(refusing: TestClient, body: bytes) -> None:
     response = refusing.post("/score", content=body, headers={"Content-Type": "application/json"})
-    assert response.status_code in (400, 422)
+    assert response.status_code in (400, 413, 422)
     assert response.headers["content-type"] == "application/problem+json"
 
 
@@ -275,3 +281,74 @@ def test_events_of_an_ended_job_come_once_and_a_returning_client_is_told_to_stay
     assert [event["state"] for event in events(client, job["id"])] == ["cancelled"]
     again = client.get(f"/score/{job['id']}/events", headers={"Last-Event-ID": "cancelled"})
     assert again.status_code == 204
+
+
+def test_the_jobs_that_a_caller_has_open_are_bounded(app: FastAPI, client: TestClient, start: Start) -> None:
+    limited = app.state.scoring.settings.model_copy(update={"key_open_jobs": 2, "key_open_pages": 100})
+    app.state.scoring = replace(app.state.scoring, settings=limited)
+    first = start(seed=1)
+    body = {"model": DEMO_MODEL, "pages": 91}
+    refused = client.post("/score", json=body)
+    assert_problem(refused, 429, "too_many_jobs", "pages", "without a key", "have 10, with 91 more than 100")
+    assert int(refused.headers["retry-after"]) >= 1
+    auto = {"model": DEMO_MODEL, "pages": "auto", "min_pages": 2, "max_pages": 91}
+    assert_problem(client.post("/score", json=auto), 429, "too_many_jobs", "with 91 more")
+    start(seed=2)
+    assert_problem(client.post("/score", json=body | {"pages": 1}), 429, "too_many_jobs", "2 jobs without a key")
+    assert start(seed=1) == first, "what stands for an equal request is found all the same"
+    client.delete(f"/score/{first['id']}")
+    start(seed=3)
+
+
+def test_a_keys_jobs_are_counted_apart_and_everybodys_together(app: FastAPI, migrated: Any) -> None:
+    limited = app.state.scoring.settings.model_copy(
+        update={"api_keys": (SecretStr("one" * 9), SecretStr("two" * 9)), "key_open_jobs": 2, "max_open_jobs": 3}
+    )
+    with TestClient(create_app(limited, broker=CountingBroker())) as client:
+        found = [
+            client.post(
+                "/score",
+                json={"model": DEMO_MODEL, "pages": 1, "seed": seed},
+                headers={"Authorization": f"Bearer {key * 9}"},
+            )
+            for seed, key in enumerate(("one", "one", "one", "two", "two"))
+        ]
+    assert [answer.status_code for answer in found] == [202, 202, 429, 202, 429]
+    assert "of key" in found[2].json()["detail"]
+    assert "of all callers" in found[4].json()["detail"]
+
+
+def test_any_number_of_followers_costs_one_look_at_a_time(app: FastAPI, client: TestClient, start: Start) -> None:
+    job, state = start(), app.state.scoring
+    looks = []
+    event.listen(state.database.engine, "begin", lambda connection: looks.append(connection))
+    with ThreadPoolExecutor(20) as pool:
+        followers = [pool.submit(events, client, job["id"]) for _ in range(20)]
+        wait_until(lambda: len(state.followers._all) == 20)
+        looks.clear()
+        time.sleep(1.5)
+        asked = len(looks)
+        client.delete(f"/score/{job['id']}")
+        assert {follower.result()[-1]["state"] for follower in followers} == {"cancelled"}
+    assert asked <= 10
+    assert state.followers._all == set()
+
+
+def test_followers_beyond_those_there_may_be_are_refused(app: FastAPI, client: TestClient, start: Start) -> None:
+    limited = app.state.scoring.settings.model_copy(update={"max_event_streams": 1})
+    app.state.scoring = replace(app.state.scoring, settings=limited)
+    job = start()
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(events, client, job["id"])
+        wait_until(lambda: len(app.state.scoring.followers._all) == 1)
+        assert_problem(client.get(f"/score/{job['id']}/events"), 429, "queue_full", "follow")
+        client.delete(f"/score/{job['id']}")
+        first.result()
+    assert events(client, job["id"])[-1]["state"] == "cancelled"
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    until = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.02)

@@ -59,7 +59,7 @@ def test_a_map_travels_as_the_public_file_and_keeps_its_checksum(client: TestCli
         ({"scores": {"0-0": [1, None]}}, "invalid_scores", "0-0"),
         ({"scores": {"0-0": 10**400}}, "invalid_scores", "0-0"),
         ({"scores": {"0-0": 0}}, "invalid_scores", "every score is 0"),
-        ({"scores": {}}, "invalid_scores", "no heads"),
+        ({"scores": {}}, "invalid_scores", "at least one head"),
         ({"scores": [1]}, "invalid_parameter", "scores"),
         ({"scores": None}, "invalid_parameter", "scores"),
         ({"num_kv_heads": 3}, "invalid_scores", "num_kv_heads"),
@@ -253,3 +253,20 @@ def test_resolve(client: TestClient, upload: Upload) -> None:
     assert_problem(ask(alias="stable"), 404, "map_not_found", "stable")
     assert_problem(ask(model="nobody"), 404, "map_not_found", "nobody")
     assert_problem(client.get("/maps/resolve"), 422, "invalid_parameter", "model: missing")
+
+
+@pytest.mark.parametrize(
+    ("fields", "code", "named"),
+    [
+        ({"scores": {"1023-65": 1}}, "invalid_scores", "65536 heads"),
+        ({"scores": {"00-0": 1}}, "invalid_scores", "00-0"),
+        ({"scores": {"٠-٠": 1}}, "invalid_scores", "layer-head"),
+        ({"model": "a\ufffeb"}, "invalid_parameter", "model"),
+        ({"revision": "a\x85b"}, "invalid_parameter", "revision"),
+    ],
+)
+def test_maps_that_no_model_has_are_refused(
+    refusing: TestClient, fields: dict[str, Any], code: str, named: str
+) -> None:
+    body = {"model": "some/model", "num_kv_heads": 1, "scores": {"0-0": 1}, **fields}
+    assert_problem(refusing.post("/maps", json=body), 422, code, named)

@@ -13,9 +13,10 @@ from pydantic import SecretStr
 
 from headmap.http.logs import JsonFormatter
 from headmap.registry.migrations import migrate
-from headmap.settings import Settings
+from headmap.settings import DEMO_MODEL, Settings
 from services.scoring.app import create_app
 from tests.services.scoring.problems import assert_problem
+from tests.shared.datasets.archives import as_zip, files
 from tests.shared.jobs.fakes import CountingBroker
 
 
@@ -127,3 +128,23 @@ def test_logs_are_one_json_object_a_line() -> None:
     )
     entry = json.loads(JsonFormatter("scoring").format(record))
     assert (entry["message"], entry["service"], entry["job_id"]) == ("shard 3", "scoring", "j")
+
+
+def test_a_data_directory_that_is_removed_under_the_server_is_told_by_every_answer(
+    client: TestClient, settings: Settings
+) -> None:
+    scores = {"model": "m", "num_kv_heads": 1, "scores": {"0-0": 1}}
+    assert client.post("/maps", json=scores).status_code == 201
+    settings.data_dir.rename(settings.data_dir.with_name("elsewhere"))
+    ready = client.get("/health/ready")
+    assert (ready.status_code, ready.json()["status"]) == (503, "unavailable")
+    for answer in (
+        client.post("/maps", json=scores),
+        client.post("/score", json={"model": DEMO_MODEL, "pages": 1}),
+        client.post("/datasets?name=mine", content=as_zip(files())),
+        client.get("/maps"),
+    ):
+        assert_problem(answer, 503, "registry_unavailable")
+    settings.data_dir.with_name("elsewhere").rename(settings.data_dir)
+    assert client.get("/health/ready").json()["status"] == "ok"
+    assert len(client.get("/maps").json()["items"]) == 1

@@ -74,7 +74,7 @@ def test_words_stand_where_their_script_puts_them_with_boxes_around_their_ink(fo
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(f"{HEBREW}\n今X", r"text\.txt, line 2: no font of .* missing \['X'\]"), (" \n", r"text\.txt: holds no text")],
+    [(f"{HEBREW}\n今X", r"text\.txt, line 2: no font in .* missing \['X'\]"), (" \n", r"text\.txt: holds no text")],
 )
 def test_what_no_font_can_write_is_named(fonts: Path, tmp_path: Path, content: str, message: str) -> None:
     with pytest.raises(InvalidDataset, match=message):
@@ -83,5 +83,5 @@ def test_what_no_font_can_write_is_named(fonts: Path, tmp_path: Path, content: s
 
 def test_what_is_no_font_is_named(fonts: Path, tmp_path: Path) -> None:
     (fonts / "broken.ttf").write_bytes(b"\0\1\0\0 not really")
-    with pytest.raises(InvalidDataset, match=r"broken\.ttf: no readable font"):
+    with pytest.raises(InvalidDataset, match=r"broken\.ttf: is not a readable font"):
         text_pages(fonts, text(tmp_path, HEBREW), seed=0)

@@ -25,7 +25,7 @@ def test_the_default_is_the_pages_of_the_bundled_model() -> None:
 
 
 def test_an_unknown_name_is_told_with_those_there_are() -> None:
-    with pytest.raises(DatasetNotFound, match=r"'nope' is none of synthetic, documents"):
+    with pytest.raises(DatasetNotFound, match=r"'nope' is not one of synthetic, documents"):
         open_dataset("nope", Settings())
 
 
@@ -50,7 +50,7 @@ def test_the_order_is_that_of_every_other_machine() -> None:
 
 
 def test_pages_past_the_last_are_refused() -> None:
-    with pytest.raises(InvalidParameter, match="has 50, so there are no pages 40 to 50"):
+    with pytest.raises(InvalidParameter, match="has 50 pages, so there are no pages 40 to 50"):
         SET.pages(0, 40, 11)
 
 
@@ -61,10 +61,10 @@ def test_how_many_pages_are_read() -> None:
     assert [info.fit("auto", None)[1] for info in (made_up, small, large)] == [None, 30, 1000]
     assert [info.fit("auto", 20) for info in (made_up, small, large)] == [("auto", 20)] * 3
     for pages, most, message in (
-        (31, None, "^pages: the dataset has 30, got 31"),
-        ("auto", 31, "^max_pages: the dataset has 30, got 31"),
+        (31, None, "^pages: the dataset has 30 pages, got 31"),
+        ("auto", 31, "^max_pages: the dataset has 30 pages, got 31"),
     ):
         with pytest.raises(InvalidParameter, match=message):
             small.fit(pages, most)  # type: ignore[arg-type]
-    with pytest.raises(InvalidParameter, match="the dataset has one page"):
+    with pytest.raises(InvalidParameter, match="but the dataset has one page"):
         one.fit("auto", None)

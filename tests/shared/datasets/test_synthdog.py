@@ -103,7 +103,10 @@ def test_files_as_datasets_writes_them_are_read(tmp_path: Path) -> None:
     [
         ({"image": None}, r"one\.parquet, page 0: column 'image' must hold the picture's bytes"),
         ({"image": {"bytes": None, "path": "a.jpg"}}, "column 'image' must hold the picture's bytes"),
-        ({"image": {"bytes": b"%PDF-1", "path": ""}}, "column 'image': is no PNG, JPEG, WEBP, GIF, BMP, TIFF picture"),
+        (
+            {"image": {"bytes": b"%PDF-1", "path": ""}},
+            "column 'image': is not a readable PNG, JPEG, WEBP, GIF, BMP, TIFF picture",
+        ),
         ({"2_coord": None}, r"page 0: column '2_coord': must be the page's boxes, .* not None"),
         (chunks(("A", [[1.0, 2.0]])), "column '2_coord', item 0: must be a 'chunk' of text and two corners"),
         (chunks(("A", [[1.0], [2.0]])), "item 0"),
@@ -129,7 +132,7 @@ def test_a_file_of_another_schema_is_named(tmp_path: Path) -> None:
 
 def test_a_file_that_is_no_parquet_is_named(tmp_path: Path) -> None:
     (tmp_path / "broken.parquet").write_bytes(b"PAR1 not really")
-    with pytest.raises(InvalidDataset, match=r"broken\.parquet: no readable parquet file"):
+    with pytest.raises(InvalidDataset, match=r"broken\.parquet: is not a readable parquet file"):
         open_synthdog(str(tmp_path), max_pixels=PIXELS)
 
 

@@ -13,9 +13,11 @@ import pytest
 from PIL import Image
 from sqlalchemy import func, select
 
-from headmap.datasets import uploads
+from headmap.datasets import checking, records
+from headmap.datasets.checking import check_archive, check_folder
+from headmap.datasets.page_folder import PageFolder
 from headmap.datasets.sources import open_dataset
-from headmap.datasets.uploads import check_archive, check_folder, file_upload
+from headmap.datasets.uploads import file_upload
 from headmap.errors import (
     DatasetBuiltIn,
     DatasetExists,
@@ -92,7 +94,7 @@ def test_a_name_stands_for_the_same_pages_for_ever(database: Database, settings:
             assert file_upload(database, "mine", upload)[1] is expected
     with check_archive(io.BytesIO(as_zip(files(3))), settings) as upload, pytest.raises(DatasetExists, match="'mine'"):
         file_upload(database, "mine", upload)
-    with pytest.raises(DatasetNotFound, match="other pages now"):
+    with pytest.raises(DatasetNotFound, match="now holds other pages"):
         open_dataset("mine", settings, database=database, checksum="0" * 64)
 
 
@@ -125,8 +127,8 @@ def test_an_upload_that_breaks_off_leaves_nothing(database: Database, settings: 
     ("change", "message"),
     [
         ({"file": "../../etc/passwd"}, r"pages\.jsonl, line 1: field 'file' must be a plain file name"),
-        ({"file": "0001.png"}, r"line 2: field 'file': '0001\.png' is another page's picture already"),
-        ({"file": "9999.png"}, r"line 1: field 'file': '9999\.png' is not there"),
+        ({"file": "0001.png"}, r"line 2: field 'file': '0001\.png' is already the picture of another page"),
+        ({"file": "9999.png"}, r"line 1: field 'file': '9999\.png' is not in the archive"),
         ({"words": [{"text": "A", "box": [0, 0, 9999, 9]}]}, r"line 1, words\[0\]: field 'box' must lie inside"),
         ({"words": "A"}, "line 1: field 'words' must be of type list"),
         ({"questions": None}, "line 1: field 'questions' must be of type list"),
@@ -141,12 +143,12 @@ def test_a_wrong_record_is_named(settings: Settings, change: dict[str, Any], mes
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b"no picture", r"line 1, file '0000\.png': is no PNG, JPEG, WEBP, GIF, BMP, TIFF picture"),
-        (b"", "is no PNG"),
+        (b"no picture", r"line 1, file '0000\.png': is not a readable PNG, JPEG, WEBP, GIF, BMP, TIFF picture"),
+        (b"", "is not a readable PNG"),
         (files()["0000.png"][:-900], "the picture is broken"),
-        (picture("PPM"), "is no PNG"),
-        (picture("PNG"), r"the picture has \(64, 48\)"),
-        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "is no PNG"),
+        (picture("PPM"), "is not a readable PNG"),
+        (picture("PNG"), r"the upright picture has \(64, 48\)"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "is not a readable PNG"),
     ],
     ids=["text", "empty", "cut short", "ppm", "other size", "svg"],
 )
@@ -162,15 +164,15 @@ def test_an_animation_is_refused(settings: Settings) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({}, r"pages\.jsonl must be there once, .* found none"),
-        ({"a/pages.jsonl": b"{}", "b/pages.jsonl": b"{}"}, "must be there once"),
-        ({"a/b/pages.jsonl": b"{}"}, "must be there once"),
-        ({"pages.jsonl": b""}, r"pages\.jsonl: no page has any word"),
+        ({}, r"must hold one pages\.jsonl, .* found none"),
+        ({"a/pages.jsonl": b"{}", "b/pages.jsonl": b"{}"}, r"must hold one pages\.jsonl"),
+        ({"a/b/pages.jsonl": b"{}"}, r"must hold one pages\.jsonl"),
+        ({"pages.jsonl": b""}, r"pages\.jsonl: no page has a word"),
         ({"pages.jsonl": b"{broken"}, "line 1: not JSON"),
         ({"pages.jsonl": b"\xff\xfe"}, "line 1: not UTF-8"),
         ({"pages.jsonl": b"[" * 100_000}, "line 1: not JSON"),
-        (files() | {"other.png": b"1"}, r"'other\.png' is named by no line"),
-        (files(folder="a/") | {"0002.png": b"1"}, r"'0002\.png' is named by no line"),
+        (files() | {"other.png": b"1"}, r"no line of pages\.jsonl names 'other\.png'"),
+        (files(folder="a/") | {"0002.png": b"1"}, r"no line of pages\.jsonl names '0002\.png'"),
     ],
 )
 def test_an_archive_of_another_make_is_refused(settings: Settings, content: dict[str, bytes], message: str) -> None:
@@ -183,17 +185,27 @@ def test_limits_of_the_settings_are_kept(settings: Settings, monkeypatch: pytest
     small = settings.model_copy(update={"max_dataset_bytes": 1000})
     with pytest.raises(DatasetTooLarge), check_archive(io.BytesIO(as_zip(files())), small):
         pass
-    monkeypatch.setattr(uploads, "MAX_PAGES", 1)
+    monkeypatch.setattr(records, "MAX_PAGES", 1)
     refused(files(), settings, "line 2: more than 1 pages")
-    monkeypatch.setattr(uploads, "MAX_LINES", 2)
     refused({"pages.jsonl": b"\n" * 9}, settings, "line 3: more than 2 lines")
+    monkeypatch.setattr(checking, "MAX_INDEX_BYTES", 8)
+    refused(files(), settings, r"pages\.jsonl has more than 8 bytes")
+
+
+def test_a_line_is_not_read_beyond_its_bound(settings: Settings, tmp_path: Path) -> None:
+    line = b"[" + b"0," * (records.MAX_LINE_BYTES // 2) + b"0]"
+    refused({"pages.jsonl": line * 4}, settings, f"line 1: more than {records.MAX_LINE_BYTES} bytes")
+    with pytest.raises(InvalidDataset, match="line 1: more than"):
+        PageFolder(write_folder(tmp_path, {"pages.jsonl": line}))
+    longest = files()["pages.jsonl"].replace(b"\n", b" " * 1000 + b"\r\n")
+    assert checksum(as_zip(files() | {"pages.jsonl": longest}), settings) == checksum(as_zip(files()), settings)
 
 
 def test_a_folder_is_held_to_the_same(tmp_path: Path, settings: Settings) -> None:
     with pytest.raises(InvalidDataset, match=r"pages\.jsonl: no such file"):
         check_folder(tmp_path, settings)
     folder = write_folder(tmp_path / "pages", files(file="9999.png"))
-    with pytest.raises(InvalidDataset, match=r"'9999\.png' is not there"):
+    with pytest.raises(InvalidDataset, match=r"'9999\.png' is not in the archive"):
         check_folder(folder, settings)
     small = settings.model_copy(update={"max_dataset_bytes": 1000})
     with pytest.raises(DatasetTooLarge):

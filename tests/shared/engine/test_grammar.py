@@ -289,7 +289,7 @@ def test_random_tokens_fit_the_grammar(grammar: str, form: str) -> None:
         ('root ::= "a', "Unexpected end"),
         ('main ::= "a"', "not GBNF|start"),
         ("root ::= " + "(" * 60_000, "not GBNF"),
-        ("root ::= a0\n" + "".join(f'a{n} ::= "a"\n' for n in range(600)), "601 rules, at most 500"),
+        ("root ::= a0\n" + "".join(f'a{n} ::= "a"\n' for n in range(600)), "601 rules; at most 500"),
         ("start: " + '"a" ' * 20_000, "at most 65536"),
     ],
     ids=lambda text: text[:12],

@@ -63,7 +63,12 @@ def test_a_prompt_of_token_ids_is_taken_as_it_is(small_model: Callable[[str], Lo
     assert (prompt.next_position, prompt.images, prompt.spans) == (3, (), ())
     assert prompt.position_ids.tolist() == model.prepare_text("abc").position_ids.tolist()
     image = model.family.image_token_id(model.model.config)
-    for token, why in ((-1, "is no token"), (size, "is no token"), (2**70, "is no token"), (image, "a picture")):
+    for token, why in (
+        (-1, "is not a token"),
+        (size, "is not a token"),
+        (2**70, "is not a token"),
+        (image, "a picture"),
+    ):
         with pytest.raises(InvalidParameter, match=why) as caught:
             model.prepare_tokens((5, token))
         assert caught.value.param == "prompt.1"

@@ -12,7 +12,7 @@ from sqlalchemy import select, update
 
 from headmap.errors import JobEnded, UnsupportedModel
 from headmap.head_scores import HeadScores, compare
-from headmap.jobs.leases import claim_unannounced, complete, expire, fail, release, renew
+from headmap.jobs.leases import acquire, claim_unannounced, complete, expire, fail, release, renew, shorten_waits
 from headmap.jobs.work import ShardResult
 from headmap.page_sums import PageSums
 from headmap.registry import maps
@@ -28,6 +28,7 @@ from tests.shared.jobs.steps import (
     fails,
     finish,
     held,
+    later,
     lease,
     let_run_out,
     make_job,
@@ -158,6 +159,45 @@ class LeaseContract:
             with database.write() as session:
                 assert expire(session, job, 0, max_attempts=3, back_off=0)
         assert "after 3 attempts: worker dies did not renew its lease" in (read_job(database, job).error or "")
+
+    def test_a_worker_that_comes_upon_a_shard_nobody_survives_ends_its_job(self, database: Database) -> None:
+        job = make_job(database)
+        for _ in range(3):
+            with database.write() as session:
+                assert acquire(session, job, 0, owner="dies", seconds=60, max_attempts=3) is not None
+            let_run_out(database, job)
+        with database.write() as session:
+            assert acquire(session, job, 0, owner="dies", seconds=60, max_attempts=3) is None
+        assert "after 3 attempts: worker dies did not renew its lease" in (read_job(database, job).error or "")
+
+    def test_progress_counts_pages_of_shards_that_are_done_and_under_way(self, database: Database) -> None:
+        job = make_job(database)
+        assert finish(database, held(database, job, 0))
+        found = held(database, job, 1)
+        with database.write() as session:
+            assert renew(session, found, seconds=60, pages_done=3)
+        seen = read_job(database, job)
+        assert (seen.done, seen.total, seen.attempts) == (7, 10, 1)
+        let_run_out(database, job)
+        held(database, job, 1)
+        seen = read_job(database, job)
+        assert (seen.done, seen.attempts) == (4, 2)
+
+    def test_a_clock_that_went_back_lets_no_lease_and_no_wait_stand_for_hours(self, database: Database) -> None:
+        job = make_job(database)
+        held(database, job, 0)
+        later(database, job, timedelta(hours=1))  # as if all was written before the clock went back by an hour
+        assert lease(database, job, 1) is None
+        with database.write() as session:
+            assert shorten_waits(session, lease_seconds=60) > 0
+        assert lease(database, job, 1) is not None
+        with database.read() as session:
+            until = session.scalar(select(Shard.lease_until).where(Shard.job_id == job, Shard.number == 0))
+            assert until is not None
+            assert until <= utc_now(session) + timedelta(seconds=61)
+        with database.write() as session:
+            assert shorten_waits(session, lease_seconds=60) == 0
+            assert claim_unannounced(session, wait=5, limit=9, waiting=0) == [(job, 2)]
 
     def test_a_lease_in_force_does_not_expire(self, database: Database) -> None:
         job = make_job(database)

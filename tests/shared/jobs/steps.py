@@ -47,7 +47,7 @@ def finish(database: Database, found: Lease) -> bool:
 
 def fails(database: Database, found: Lease, *, permanent: bool = False, max_attempts: int = 3) -> bool:
     with database.write() as session:
-        return fail(session, found, "broken", permanent=permanent, max_attempts=max_attempts, back_off=0)
+        return bool(fail(session, found, "broken", permanent=permanent, max_attempts=max_attempts, back_off=0))
 
 
 def let_run_out(database: Database, job: str) -> None:
@@ -57,6 +57,15 @@ def let_run_out(database: Database, job: str) -> None:
         session.execute(
             update(Shard).where(Shard.job_id == job, Shard.lease_until.is_not(None)).values(lease_until=past)
         )
+
+
+def later(database: Database, job: str, by: timedelta) -> None:
+    """Move all that its shards wait for."""
+    with database.write() as session:
+        for shard in session.scalars(select(Shard).where(Shard.job_id == job)):
+            shard.due_at += by
+            shard.enqueued_at = None if shard.enqueued_at is None else shard.enqueued_at + by
+            shard.lease_until = None if shard.lease_until is None else shard.lease_until + by
 
 
 def read_job(database: Database, job: str) -> JobRecord:

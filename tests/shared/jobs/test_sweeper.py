@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import time
+from datetime import UTC, datetime, timedelta
 
+import pytest
 from sqlalchemy import update
 
+from headmap.jobs import leases, sweeper
 from headmap.jobs.submit import ANNOUNCE, submit
 from headmap.jobs.sweeper import SweeperThread, sweep
 from headmap.registry.session import Database
@@ -84,3 +87,24 @@ def test_the_thread_goes_on_when_the_broker_was_away(database: Database, setting
         time.sleep(0.05)
     thread.stop()
     assert set(broker.sent) == {(job.id, number) for number in range(3)}
+
+
+def test_a_clock_that_leaps_ahead_ends_no_lease_that_is_renewed(
+    database: Database, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = steps.make_job(database)
+    found = steps.held(database, job, 0)
+    leap = timedelta(0)
+    for module in (leases, sweeper):
+        monkeypatch.setattr(module, "utc_now", lambda _: datetime.now(UTC) + leap)
+    thread = SweeperThread(database, CountingBroker(), settings)
+    thread.sweep()
+    leap = timedelta(hours=1)
+    thread.sweep()
+    with database.write() as session:
+        assert leases.renew(session, found, seconds=60, pages_done=1), "its worker lives"
+    thread.sweep()
+    assert thread.leases_taken_back == 0
+    steps.let_run_out(database, job)
+    thread.sweep()
+    assert thread.leases_taken_back == 1

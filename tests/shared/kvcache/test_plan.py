@@ -110,7 +110,7 @@ def test_a_bad_request_is_refused_by_name(request_: KVRequest, error: type[Headm
 
 
 def test_an_unknown_method_names_those_there_are() -> None:
-    with pytest.raises(UnknownMethod, match="'snap' is none of full, sparsemm"):
+    with pytest.raises(UnknownMethod, match="'snap' is not one of full, sparsemm"):
         get_method("snap")
 
 

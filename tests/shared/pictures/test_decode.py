@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import struct
 import zlib
 from pathlib import Path
@@ -20,8 +21,9 @@ from headmap.errors import ImageTooLarge, InvalidImage
 from headmap.pictures.decode import FORMATS, decode_picture
 from headmap.settings import Settings
 from services.cli.commands.generate import _read
-from services.inference.intake.image_process import _answer
+from services.inference.intake.image_process import Decoder
 from services.inference.intake.images import Limits
+from services.inference.intake.messages import receive
 from tests.shared.pictures import files
 from tests.shared.pictures.files import LONG, SHORT, saved
 
@@ -275,9 +277,13 @@ def test_all_callers_see_the_same_upright_picture(form: str, orientation: int, t
     upright = decode(data)
     assert near(upright, marked())
     # serving
-    head = {"field": "images.0", "number": None, "inline": False}
-    answer, pixels = _answer(head, bytearray(data), Limits(10**6, 10**6))
-    assert (answer, pixels) == ({"width": upright.width, "height": upright.height}, upright.tobytes())
+    server, helper = socket.socketpair()
+    with server, helper:
+        decoder = Decoder(Limits(10**6, 10**6))
+        decoder.answer(helper, {"field": "images.0", "number": None, "inline": False}, bytearray(data))
+        receive(server)
+        decoder.answer(helper, {}, bytearray())
+        assert receive(server) == ({"width": upright.width, "height": upright.height}, upright.tobytes())
     # a data set
     (tmp_path / "0000.png").write_bytes(data)
     record = '{"file": "0000.png", "width": 48, "height": 32, "words": [], "questions": []}'
@@ -358,7 +364,7 @@ def test_a_cameras_mpo_is_its_first_picture() -> None:
 
 @pytest.mark.parametrize("form", ["PPM", "ICO", "PDF", "JPEG2000", "AVIF", "TGA", "PCX"])
 def test_other_formats_are_refused(form: str) -> None:
-    said = f"is no {', '.join(FORMATS)} picture that can be read; it begins with b'"
+    said = f"is not a readable {', '.join(FORMATS)} picture; it begins with b'"
     with pytest.raises(InvalidImage, match=said) as caught:
         decode(saved(Image.new("RGB", (16, 16)), form))
     assert caught.value.param == "images.0"

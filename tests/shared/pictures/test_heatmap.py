@@ -90,3 +90,15 @@ def test_a_scatter_names_both_maps_and_how_alike_they_are() -> None:
     Image.open(io.BytesIO(draw_scatter(a, a, names, "png"))).verify()
     with pytest.raises(InvalidScores):
         draw_scatter(a, scores(2, 2), names)
+
+
+@pytest.mark.parametrize("name", ["a\ufffeb", "a\x00b", "a\x1bb", "a\ud800b", "<&>]]>--"])
+def test_any_name_makes_an_svg_that_can_be_parsed(name: str) -> None:
+    ElementTree.fromstring(draw(scores(), Picture(name, 1, 10)))
+    ElementTree.fromstring(draw_scatter(scores(), scores(), (MapName(name, 1), MapName(name, 2))))
+
+
+def test_the_largest_maps_are_drawn_in_bounds() -> None:
+    largest = HeadScores(np.random.default_rng(0).random((1024, 64)), 32)
+    for picture in (draw(largest, Picture("m")), draw_scatter(largest, largest, (MapName("a", 1), MapName("b", 2)))):
+        assert picture.count(b"<use") + picture.count(b"<path") < 6000, "what a browser has to draw one by one"

@@ -57,7 +57,7 @@ class DatasetContract:
     def test_the_same_content_is_found_and_other_content_refused(self, database: Database) -> None:
         record, _ = add(database)
         assert add(database) == (record, False)
-        with pytest.raises(DatasetExists, match="'mine' stands for other pages"):
+        with pytest.raises(DatasetExists, match="'mine' holds other pages"):
             add(database, checksum="d" * 64)
         assert page_count(database) == 5
 

@@ -15,6 +15,7 @@ from headmap.registry.jobs import add_job
 from headmap.registry.keys import create_key
 from headmap.registry.maps import list_maps
 from headmap.registry.migrations import current_revision, head_revision, migrate, scripts_folder
+from headmap.registry.policies import delete_policy, put_policy
 from headmap.registry.session import Database, open_database, utc_now
 from headmap.registry.tables import Base, Dataset, DatasetPage, JobState
 from headmap.settings import Settings
@@ -35,6 +36,9 @@ def fill_every_table(database: Database) -> tuple[str, str]:
     with database.write() as session:
         half = add_job(session, INFO, steps.PARAMS, shard_pages=4, announce=9, force=True, idempotency_key="key")[0]
         create_key(session, "a key")
+        put_policy(session, INFO.name, "documents", {"method": "full"}, by="key ops")
+        delete_policy(session, INFO.name, "documents", by=None)
+        put_policy(session, INFO.name, "documents", {"method": "snapkv", "ratio": 0.2}, by=None)
         now = utc_now(session)
         session.add(Dataset(id="d", name="mine", pages=1, words=2, questions=3, bytes=4, checksum="c", created_at=now))
         session.flush()

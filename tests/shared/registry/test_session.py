@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import sqlite3
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from threading import Barrier
@@ -11,7 +15,9 @@ import pytest
 from sqlalchemy import select, text
 from sqlalchemy.exc import IntegrityError
 
-from headmap.errors import RegistryUnavailable
+from headmap.errors import RegistryBroken, RegistryUnavailable
+from headmap.registry.datasets import add_dataset, remove_dataset
+from headmap.registry.migrations import migrate, start_fault
 from headmap.registry.session import Database, open_database, open_engine, utc_now
 from headmap.registry.tables import Alias, Job, Map
 from headmap.settings import Settings
@@ -49,7 +55,7 @@ def test_times_are_utc_whatever_zone_they_come_in(database: Database) -> None:
 
 
 def test_times_without_a_zone_are_refused(database: Database) -> None:
-    with database.read() as session, pytest.raises(Exception, match="carry their zone"):
+    with database.read() as session, pytest.raises(Exception, match="needs its zone"):
         session.execute(select(Map).where(Map.created_at == datetime(2030, 1, 1)))
 
 
@@ -119,3 +125,67 @@ def test_patience_repeats_until_the_registry_is_back(database: Database) -> None
         return len(calls)
 
     assert database.patiently(work, seconds=5) == 3
+
+
+def test_a_file_that_is_removed_or_replaced_is_let_go(database: Database, settings: Settings) -> None:
+    job = steps.make_job(database)
+    moved = settings.data_dir.with_name("elsewhere")
+    settings.data_dir.rename(moved)
+    for use in (database.read, database.write):
+        with pytest.raises(RegistryUnavailable), use() as session:
+            session.execute(text("SELECT 1 FROM jobs"))
+    settings.data_dir.mkdir()
+    with pytest.raises(RegistryUnavailable, match="no such table"), database.write() as session:
+        session.execute(text("SELECT 1 FROM jobs"))
+    shutil.rmtree(settings.data_dir)
+    moved.rename(settings.data_dir)
+    assert steps.read_job(database, job).id == job, "it is there again"
+
+
+def test_a_damaged_file_is_told_as_such_at_every_use(database: Database, settings: Settings) -> None:
+    steps.make_job(database)
+    database.close()
+    file = settings.data_dir / "registry.sqlite3"
+    for name in ("-wal", "-shm"):
+        file.with_name(file.name + name).unlink(missing_ok=True)
+    for damaged in (b"junk" * 1000, file.read_bytes()[:4096] + b"\xff" * 100_000):
+        file.write_bytes(damaged)
+        for use in (database.read, database.write):
+            with pytest.raises(RegistryBroken, match=r"damaged .* backup"), use() as session:
+                session.execute(text("SELECT count(*) FROM jobs")).all()
+        with pytest.raises(RegistryBroken):
+            migrate(settings)
+        assert "damaged" in (start_fault(settings) or "")
+        assert "\n" not in (start_fault(settings) or "")
+        database.close()
+
+
+def fill(database: Database) -> None:
+    with database.write() as session:
+        rows = (("{}", os.urandom(2**17)) for _ in range(40))
+        add_dataset(session, "mine", rows, pages=40, words=1, questions=0, size=1, checksum="c")
+
+
+def size_on_disk(settings: Settings) -> int:
+    return sum(path.stat().st_size for path in settings.data_dir.glob("registry.sqlite3*") if "shm" not in path.name)
+
+
+@pytest.mark.parametrize("made_before", [False, True])
+def test_what_is_removed_gives_its_space_back(tmp_path: Path, made_before: bool) -> None:
+    settings = Settings(data_dir=tmp_path)
+    migrate(settings)
+    if made_before:
+        with closing(sqlite3.connect(tmp_path / "registry.sqlite3", isolation_level=None)) as connection:
+            connection.execute("PRAGMA journal_mode=DELETE")
+            connection.execute("PRAGMA auto_vacuum=NONE")
+            connection.execute("VACUUM")
+        migrate(settings)
+    database = open_database(settings)
+    before = size_on_disk(settings)
+    fill(database)
+    assert size_on_disk(settings) > before + 5 * 2**20
+    with database.write() as session:
+        remove_dataset(session, "mine")
+    database.shrink()
+    assert size_on_disk(settings) < before + 2**20
+    database.close()

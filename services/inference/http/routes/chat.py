@@ -12,7 +12,7 @@ from sse_starlette import ServerSentEvent
 
 from headmap.engine.messages import Finished, Token
 from headmap.errors import InvalidParameter
-from headmap.http.bodies import LargeBodyRoute
+from headmap.http.bodies import MeasuredRoute
 from services.inference.asked import FieldNames
 from services.inference.bridge import Answer, Generation
 from services.inference.http.answers import Answers, caller
@@ -35,7 +35,7 @@ from services.inference.http.told_headers import headers, ignored_fields
 from services.inference.http.tool_answers import TOOLS, ToolUse, settle_tools
 from services.inference.tools.calls import Call, CallArguments, CallBegins, ContentDelta, Delta, fold
 
-router = APIRouter(route_class=LargeBodyRoute, tags=["openai"])
+router = APIRouter(route_class=MeasuredRoute, tags=["openai"])
 
 
 @router.post(
@@ -51,11 +51,11 @@ router = APIRouter(route_class=LargeBodyRoute, tags=["openai"])
 )
 async def chat(body: ChatRequest, request: Request, serving: TheServing) -> Response:
     ignored = ignored_fields(body, serving.settings)
-    chosen = choose(serving, body.model, request.headers.get(HEADER), body.kv)
+    chosen = await choose(serving, body.model, request.headers.get(HEADER), body.kv)
     n = body.n or 1
     top_logprobs = _top_logprobs(body)
     if n > 1 and body.session is not None:
-        raise InvalidParameter(f"session: goes on with one answer, got n = {n}", param="session")
+        raise InvalidParameter(f"session: n must be 1 in a session, got {n}", param="session")
     tools = settle_tools(chosen.served, body.tools or (), body.tool_choice, body.parallel_tool_calls)
     conversation = conversation_of(
         body.messages, serving.settings, tools=tools.shown, template_kwargs=body.chat_template_kwargs or {}
@@ -99,7 +99,8 @@ async def drop_session(
     serving: TheServing,
     model: Annotated[str | None, Query(description="name of one of several served models")] = None,
 ) -> None:
-    serving.drop_session(choose(serving, model, None, None).served, caller(request), session)
+    chosen = await choose(serving, model, None, None)
+    serving.drop_session(chosen.served, caller(request), session)
 
 
 def _top_logprobs(body: ChatRequest) -> int | None:
@@ -131,7 +132,7 @@ def _choice(number: int, answer: Answer, tools: ToolUse) -> Choice:
 
 
 def _logprobs(token: Token, generation: Generation) -> list[Any]:
-    """One entry, or none where the token ends the answer or they were not asked for."""
+    """One entry; none if the token ends the answer, or log probabilities were not asked for."""
     if token.logprob is None or generation.ends(token.id):
         return []
     return [logprob_of(token, generation.served.opened.vocabulary)]

@@ -12,7 +12,7 @@ from sse_starlette import ServerSentEvent
 
 from headmap.engine.messages import Finished, Token
 from headmap.errors import EmptyPrompt
-from headmap.http.bodies import LargeBodyRoute
+from headmap.http.bodies import MeasuredRoute
 from services.inference.asked import FieldNames
 from services.inference.bridge import Generation
 from services.inference.http.answers import Answers
@@ -29,7 +29,7 @@ from services.inference.http.schemas.openai_completions import (
 from services.inference.http.server_sent_events import OPENAPI, event, stream_response
 from services.inference.http.told_headers import headers
 
-router = APIRouter(route_class=LargeBodyRoute, tags=["openai"])
+router = APIRouter(route_class=MeasuredRoute, tags=["openai"])
 
 _MAX_TOKENS = 16
 _NAMES = FieldNames("prompt", "max_tokens")
@@ -47,7 +47,7 @@ _NAMES = FieldNames("prompt", "max_tokens")
     },
 )
 async def completions(body: CompletionRequest, request: Request, serving: TheServing) -> Response:
-    chosen = choose(serving, body.model, request.headers.get(HEADER), body.kv)
+    chosen = await choose(serving, body.model, request.headers.get(HEADER), body.kv)
     prompts = [one if isinstance(one, str) else tuple(one) for one in body.prompts]
     if not all(prompts):
         raise EmptyPrompt("prompt: is empty", param="prompt")
@@ -85,9 +85,9 @@ async def completions(body: CompletionRequest, request: Request, serving: TheSer
 
 
 def _logprobs(tokens: Iterable[Token], generation: Generation, offset: int) -> CompletionLogprobs | None:
-    """Of tokens whose first begins at character `offset` of the choice's text; None where they were not asked for.
+    """Log probabilities of tokens, or None. The first token begins at character `offset` of the choice's text.
 
-    An end token is told only beside the prompt's tokens: who asks for a prompt's likelihood counts on every token.
+    An end token is included only with the prompt's tokens: callers who ask for a prompt's likelihood need every token.
     """
     request = generation.request
     if request.sampling.top_logprobs is None:
@@ -110,7 +110,7 @@ def _logprobs(tokens: Iterable[Token], generation: Generation, offset: int) -> C
 async def _events(
     answers: Answers, before: Sequence[str], n: int, body: CompletionRequest
 ) -> AsyncGenerator[ServerSentEvent, None]:
-    """An echoed prompt with log probabilities comes with the last token: the engine tells them with the result."""
+    """An echoed prompt with log probabilities comes with the last token, as the engine has them only in the result."""
     same = {**head(answers, "cmpl"), "object": "text_completion"}
     offsets = [0] * len(before)
     new_tokens = 0

@@ -12,7 +12,7 @@ from sse_starlette import ServerSentEvent
 
 from headmap.engine.messages import Finished, Token
 from headmap.errors import InvalidParameter
-from headmap.http.bodies import LargeBodyRoute
+from headmap.http.bodies import MeasuredRoute
 from headmap.http.problems import generation_problem
 from services.inference.asked import AnswerForm, AskedRequest, FieldNames, given
 from services.inference.bridge import Generation
@@ -37,7 +37,7 @@ from services.inference.http.told_headers import headers
 from services.inference.intake.conversation import conversation_of_inputs
 from services.inference.serving import Serving
 
-router = APIRouter(route_class=LargeBodyRoute, tags=["generate"])
+router = APIRouter(route_class=MeasuredRoute, tags=["generate"])
 
 _MAX_NEW_TOKENS = 100
 """As text-generation-inference documents it."""
@@ -117,7 +117,7 @@ def _before(body: GenerateRequest) -> str:
 async def generate_stream(body: GenerateRequest, request: Request, serving: TheServing) -> Response:
     if body.settled.decoder_input_details:
         field = "parameters.decoder_input_details"
-        raise InvalidParameter(f"{field}: the prompt's tokens are not told in a stream", param=field)
+        raise InvalidParameter(f"{field}: a stream does not return the prompt's tokens", param=field)
     answers = await _prepare(body, request, serving, tells_tokens=True)
     answers.start()
     (generation,) = answers.generations
@@ -126,7 +126,7 @@ async def generate_stream(body: GenerateRequest, request: Request, serving: TheS
 
 async def _prepare(body: GenerateRequest, request: Request, serving: Serving, *, tells_tokens: bool) -> Answers:
     """Only answers that tell each token tell its log probability, too."""
-    chosen = choose(serving, body.model, request.headers.get(HEADER), body.settled.kv, any_name=True)
+    chosen = await choose(serving, body.model, request.headers.get(HEADER), body.settled.kv, any_name=True)
     conversation = conversation_of_inputs(body.inputs, body.images, serving.settings)
     parameters = body.settled
     watched = None if parameters.kept is None else (parameters.kept.layer, parameters.kept.kv_head)
@@ -135,6 +135,7 @@ async def _prepare(body: GenerateRequest, request: Request, serving: Serving, *,
         names=_NAMES,
         kv=chosen.kv,
         map=chosen.map,
+        policy=chosen.policy,
         max_new_tokens=_new_tokens(parameters, serving),
         do_sample=parameters.do_sample,
         sampling=given(parameters),

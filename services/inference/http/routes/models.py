@@ -1,4 +1,4 @@
-"""What is served: GET /info, /v1/models and /v1/models/{id}."""
+"""GET /info, /v1/models and /v1/models/{id}: the served models."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from headmap.kvcache.methods import METHODS
 from services.inference.http.deps import TheServing
 from services.inference.http.kv_choice import choose
 from services.inference.http.schemas.models import DecodeBody, InfoBody, MapBody, ModelBody, ModelList
+from services.inference.maps import ServedMap
+from services.inference.policies import ServedPolicy, told_policy
 from services.inference.served_model import ServedModel
 from services.inference.serving import Serving
 
@@ -20,12 +22,19 @@ router = APIRouter(tags=["models"])
 
 @router.get("/v1/models", summary="The models that are served")
 async def models(serving: TheServing) -> ModelList:
-    return ModelList(data=[_body(serving, served) for served in serving.models.values()])
+    """Each served model, followed by its policies."""
+    data = []
+    for served in serving.models.values():
+        data.append(_body(serving, served))
+        data += [await _policy_body(serving, served, policy) for policy in served.policies.served]
+    return ModelList(data=data)
 
 
 @router.get("/v1/models/{model_id:path}", summary="A served model", responses={404: {"description": "No such model"}})
 async def model(model_id: Annotated[str, Path(description="name from /v1/models")], serving: TheServing) -> ModelBody:
-    chosen = choose(serving, model_id, None, None)
+    chosen = await choose(serving, model_id, None, None)
+    if chosen.policy is not None:
+        return await _policy_body(serving, chosen.served, chosen.policy)
     return _body(serving, chosen.served).model_copy(update={"id": chosen.name})
 
 
@@ -54,10 +63,26 @@ async def info(serving: TheServing) -> InfoBody:
     )
 
 
+async def _policy_body(serving: Serving, served: ServedModel, policy: ServedPolicy) -> ModelBody:
+    changes: dict[str, object] = {
+        "id": f"{served.info.name}@{policy.name}",
+        "created": int(policy.created_at.timestamp()),
+        "parent": served.info.name,
+        "default_kv": told_policy(policy),
+    }
+    if policy.map is not None:
+        changes["map"] = _map(await served.maps.seen(policy.map))
+    return _body(serving, served).model_copy(update=changes)
+
+
+def _map(found: ServedMap | None) -> MapBody | None:
+    return None if found is None else MapBody(id=found.id, version=found.version, match=found.match)
+
+
 def _body(serving: Serving, served: ServedModel) -> ModelBody:
-    found = served.maps.default
     return ModelBody(
         id=served.info.name,
+        root=served.info.name,
         created=serving.started_at,
         revision=served.info.revision,
         architecture=served.info.architecture,
@@ -65,7 +90,7 @@ def _body(serving: Serving, served: ServedModel) -> ModelBody:
         num_layers=served.info.num_layers,
         num_heads=served.info.num_heads,
         num_kv_heads=served.info.num_kv_heads,
-        map=None if found is None else MapBody(id=found.id, version=found.version, match=found.match),
-        default_kv=serving.default_kv(),
+        map=_map(served.maps.default),
+        default_kv=serving.default_kv(served),
         decode=None if served.opened.decode is None else DecodeBody.model_validate(served.opened.decode),
     )

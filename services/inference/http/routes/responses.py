@@ -1,4 +1,4 @@
-"""POST /v1/responses, in OpenAI's shape; GET and DELETE of what is kept."""
+"""POST /v1/responses, in OpenAI's shape; GET and DELETE of kept responses."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fastapi import APIRouter, Path, Request, Response
 from fastapi.responses import JSONResponse
 from sse_starlette import ServerSentEvent
 
-from headmap.http.bodies import LargeBodyRoute
+from headmap.http.bodies import MeasuredRoute
 from services.inference.asked import AnswerForm, AskedRequest, FieldNames
 from services.inference.http.answers import Answers, caller
 from services.inference.http.deps import TheResponses, TheServing
@@ -31,7 +31,7 @@ from services.inference.http.server_sent_events import OPENAPI, as_stream_error,
 from services.inference.http.told_headers import headers, ignored_fields
 from services.inference.http.tool_answers import TOOLS, Teller, settle_tools
 
-router = APIRouter(route_class=LargeBodyRoute, tags=["openai"])
+router = APIRouter(route_class=MeasuredRoute, tags=["openai"])
 
 _NAMES = FieldNames("input", "max_output_tokens")
 ResponseId = Annotated[str, Path(max_length=512)]
@@ -50,7 +50,7 @@ ResponseId = Annotated[str, Path(max_length=512)]
 )
 async def respond(body: ResponsesRequest, request: Request, serving: TheServing, kept: TheResponses) -> Response:
     ignored, owner = ignored_fields(body, serving.settings), caller(request)
-    chosen = choose(serving, body.model, request.headers.get(HEADER), body.kv)
+    chosen = await choose(serving, body.model, request.headers.get(HEADER), body.kv)
     tools = settle_tools(chosen.served, body.tools or (), body.tool_choice, body.parallel_tool_calls)
     before = None
     if body.previous_response_id is not None:
@@ -69,6 +69,7 @@ async def respond(body: ResponsesRequest, request: Request, serving: TheServing,
         names=_NAMES,
         kv=chosen.kv,
         map=chosen.map,
+        policy=chosen.policy,
         max_new_tokens=body.max_output_tokens,
         do_sample=do_sample,
         sampling=sampling,

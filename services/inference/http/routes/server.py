@@ -1,4 +1,4 @@
-"""What load balancers and tools ask a server first: GET /ping and /version."""
+"""GET /ping and /version, which load balancers and tools call first."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ router = APIRouter(tags=["health"])
 
 
 class PingBody(BaseModel):
-    """Empty: the status says it all."""
+    """An empty body; the status is the answer."""
 
 
 class VersionBody(BaseModel):

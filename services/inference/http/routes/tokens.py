@@ -1,4 +1,4 @@
-"""POST /tokenize and /detokenize: what a prompt is to the model."""
+"""POST /tokenize and /detokenize: between a prompt and its tokens."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
 from headmap.errors import InvalidParameter
-from headmap.http.bodies import LargeBodyRoute
+from headmap.http.bodies import MeasuredRoute
+from headmap.http.receiving import request_bytes
 from services.inference.asked import AskedRequest, FieldNames
 from services.inference.http.answers import unless_gone
 from services.inference.http.chat_messages import conversation_of
@@ -22,7 +23,7 @@ from services.inference.http.schemas.tokens import (
 from services.inference.http.told_headers import ignored_fields
 from services.inference.http.tool_answers import settle_tools
 
-router = APIRouter(route_class=LargeBodyRoute, tags=["tokens"])
+router = APIRouter(route_class=MeasuredRoute, tags=["tokens"])
 
 
 @router.post(
@@ -32,7 +33,7 @@ async def tokenize(body: TokenizeRequest, request: Request, serving: TheServing)
     forms = [name for name in ("prompt", "messages", "inputs") if getattr(body, name) is not None]
     if len(forms) != 1:
         raise InvalidParameter(f"prompt: give exactly one of prompt, messages and inputs, got {forms}", param="prompt")
-    served = choose(serving, body.model, None, None, any_name=body.inputs is not None).served
+    served = (await choose(serving, body.model, None, None, any_name=body.inputs is not None)).served
     if body.messages is not None:
         ignored_fields(body, serving.settings)
         tools = settle_tools(served, body.tools or (), None)
@@ -43,7 +44,8 @@ async def tokenize(body: TokenizeRequest, request: Request, serving: TheServing)
     else:
         text = body.inputs if body.prompt is None else body.prompt
         asked = AskedRequest(prompt=text or "", names=FieldNames(forms[0], "max_tokens"))
-    tokens = [] if asked.prompt == "" else await unless_gone(request, serving.tokens(served, asked))
+    held = request_bytes(request.scope)
+    tokens = [] if asked.prompt == "" else await unless_gone(request, serving.tokens(served, asked, held))
     vocabulary = served.opened.vocabulary
     texts = [vocabulary.text(token) for token in tokens]
     if body.inputs is not None:
@@ -64,11 +66,11 @@ async def tokenize(body: TokenizeRequest, request: Request, serving: TheServing)
 
 @router.post("/detokenize", summary="The text of tokens", responses={404: {"description": "No such model"}})
 async def detokenize(body: DetokenizeRequest, serving: TheServing) -> DetokenizeResponse:
-    vocabulary = choose(serving, body.model, None, None).served.opened.vocabulary
+    vocabulary = (await choose(serving, body.model, None, None)).served.opened.vocabulary
     for place, token in enumerate(body.tokens):
         if not 0 <= token < len(vocabulary.pieces):
             raise InvalidParameter(
-                f"tokens.{place}: {token} is no token of the model, which has {len(vocabulary.pieces)}",
+                f"tokens.{place}: {token} is not a token of the model, which has {len(vocabulary.pieces)} tokens",
                 param=f"tokens.{place}",
             )
     return DetokenizeResponse(prompt=vocabulary.join(body.tokens))

@@ -1,16 +1,16 @@
-"""What becomes of each field that a client may send: served, ignored, taken at its default only, or refused.
+"""How each field of a client is treated: served, ignored, accepted at its default only, or refused.
 
-A body's class is the one table of its fields: a field with a type of its own is served, and the others are marked with
-`Ignored`, `Only` or `Refused`. Validation, the OpenAPI document and the table in docs/serving.md are made of it. The
-rule: what changes nothing is accepted, what is bookkeeping is ignored, and what would change the answer is served or
-refused by its name.
+A body's class is the only table of its fields. A field with a plain type is served, and the others are marked with
+`Ignored`, `Only` or `Refused`. Validation, the OpenAPI document and the table in docs/serving.md are made from it. The
+rule: a field that changes nothing is accepted, and bookkeeping is ignored. A field that would change the answer is
+served, or refused by its name.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -19,13 +19,16 @@ from pydantic import (
     Discriminator,
     GetCoreSchemaHandler,
     GetJsonSchemaHandler,
-    model_validator,
 )
 from pydantic.fields import FieldInfo
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
-MAX_TOKENS = 1_000_000
+from headmap.http.costs import MAX_SHOWN
+from headmap.http.request_body import MAX_TOKENS as MAX_TOKENS
+from headmap.http.request_body import Body as Body
+from headmap.http.request_body import whole
+
 MAX_SEED = 2**63 - 1
 MAX_TOP = 20
 MAX_LAYERS = 9_999
@@ -35,7 +38,7 @@ Fate = Literal["served", "ignored", "default only", "refused"]
 
 
 class Marked:
-    """Base of the marks of fields that are not served; they take any type and make no type of their own."""
+    """Base of the marks of fields that are not served. A marked field accepts any type."""
 
     fate: Fate
 
@@ -44,7 +47,7 @@ class Marked:
         raise NotImplementedError
 
     def check(self, value: Any) -> Any:
-        """Raises PydanticCustomError for a value that is not taken. Nulls never come here."""
+        """Raises PydanticCustomError for a value that is not accepted. It is never called with null."""
         return None
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
@@ -55,7 +58,7 @@ class Marked:
 
 
 class Ignored(Marked):
-    """Bookkeeping: any value is accepted, none changes the answer."""
+    """Bookkeeping: any value is accepted, and no value changes the answer."""
 
     fate = "ignored"
 
@@ -64,7 +67,7 @@ class Ignored(Marked):
 
 
 class Only(Marked):
-    """Not served: taken only where the value means what happens anyway."""
+    """Not served: accepted only if the value asks for nothing special."""
 
     fate = "default only"
 
@@ -73,7 +76,7 @@ class Only(Marked):
 
     def check(self, value: Any) -> Any:
         if not any(_equal(value, one) for one in self.values):
-            raise PydanticCustomError("not_served", "not served; only {told} passes", {"told": self.told})
+            raise PydanticCustomError("not_served", "not served; only {told} is accepted", {"told": self.told})
         return None
 
     @property
@@ -85,7 +88,7 @@ class Only(Marked):
 
 
 class Refused(Marked):
-    """Refused by name, whatever the value; null means absent."""
+    """Refused by name for any value; null means absent."""
 
     fate = "refused"
 
@@ -105,61 +108,36 @@ Nothing = Annotated[Any, Ignored()]
 NotServed = Annotated[Any, Refused()]
 
 
-def _whole(value: object) -> object:
-    """JSON knows one kind of number. Strings and booleans are none."""
-    return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
-def _is_integer(field: FieldInfo) -> bool:
-    return field.annotation is int or int in get_args(field.annotation)
-
-
-Integer = Annotated[int, BeforeValidator(_whole)]
+Integer = Annotated[int, BeforeValidator(whole)]
 """In lists."""
 
 
-class Body(BaseModel):
-    """A request body or a part of one: null means absent, and 17.0 is 17. Unknown fields are refused by name."""
+class _FirstFault:
+    """pydantic's FailFast, which older Pythons take for no part of a union: it has no hash."""
 
-    model_config = ConfigDict(extra="forbid", strict=True)
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return {**handler(source), "fail_fast": True}
 
-    @model_validator(mode="before")
-    @classmethod
-    def _without_nulls(cls, value: Any) -> Any:
-        if not isinstance(value, dict):
-            return value
-        known = {field.alias or name: field for name, field in cls.model_fields.items()}
-        return {
-            name: _whole(one) if name in known and _is_integer(known[name]) else one
-            for name, one in value.items()
-            if one is not None or name not in known
-        }
 
-    @classmethod
-    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        described = handler(schema)
-        own = handler.resolve_ref_schema(described)
-        required = own.get("required", ())
-        for name, one in own.get("properties", {}).items():
-            if name not in required:
-                own["properties"][name] = _nullable(one)
-        return described
+T = TypeVar("T")
+Items = Annotated[list[T], _FirstFault()]
+"""A list of a body. One wrong item is told: an error for each of a million would take gigabytes."""
 
 
 class LooseBody(Body):
-    """A message or a part of one: `unknown_fields` tells of fields that nobody knows."""
+    """A message or a part of one: `unknown_fields` tells of the first fields that nobody knows."""
 
     model_config = ConfigDict(extra="allow")
 
 
 def unknown_fields(value: object, path: str = "") -> Iterator[str]:
-    """The paths of all unknown fields in a body."""
+    """The paths of unknown fields in a body, at most MAX_ERRORS of each object."""
     if isinstance(value, BaseModel):
         for name in value.model_extra or ():
-            yield f"{path}{name}"
-        for name in value.model_fields_set:
+            yield f"{path}{name[:MAX_SHOWN]}"
+        for name in value.model_fields_set & type(value).model_fields.keys():
             yield from unknown_fields(getattr(value, name, None), f"{path}{name}.")
-    elif isinstance(value, list):
+    elif isinstance(value, list) and value and isinstance(value[0], BaseModel):
         for index, one in enumerate(value):
             yield from unknown_fields(one, f"{path}{index}.")
 
@@ -170,10 +148,10 @@ def mark_of(field: FieldInfo) -> Marked | None:
 
 
 def kinds(member: str, *names: str, default: Callable[[dict[str, Any]], str | None] | None = None) -> Discriminator:
-    """Tells the branches of a union apart by `member` of the object; the branch of "x" is tagged "<x>".
+    """Chooses the branch of a union by `member` of the object; the branch of "x" is tagged "<x>".
 
-    Tags in angle brackets cannot be taken for fields where an error names its place. `default` looks at objects without
-    the member.
+    In an error's place, tags in angle brackets cannot be mistaken for fields. `default` chooses for objects without the
+    member.
     """
 
     def tag(value: Any) -> str | None:
@@ -195,17 +173,5 @@ def kinds(member: str, *names: str, default: Callable[[dict[str, Any]], str | No
 
 
 def text_or_list(value: Any) -> str:
-    """Tag of the branch of a text, or of a list."""
+    """The tag of the branch: for a text, or for a list."""
     return "<list>" if isinstance(value, list) else "<text>"
-
-
-def _nullable(schema: dict[str, Any]) -> dict[str, Any]:
-    """`schema` and null."""
-    if not schema.keys() & {"type", "$ref", "anyOf", "oneOf", "allOf", "enum", "const"}:
-        return schema
-    if schema.get("type") == "null" or {"type": "null"} in schema.get("anyOf", ()):
-        return schema
-    if "enum" in schema and "type" not in schema:
-        return {**schema, "enum": [*schema["enum"], None]}
-    about: dict[str, Any] = {name: schema[name] for name in ("title", "description", "default") if name in schema}
-    return {**about, "anyOf": [schema, {"type": "null"}]}

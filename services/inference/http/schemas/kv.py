@@ -1,4 +1,4 @@
-"""`kv` in every dialect: how much of a prompt's KV cache to keep, and how much an answer kept."""
+"""`kv` in every dialect: how much of the KV cache a request asks to keep, and how much its answer kept."""
 
 from __future__ import annotations
 
@@ -6,48 +6,21 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
-from headmap.budgets import DEFAULT_UNIFORM, Allocation
-from headmap.kvcache.methods import METHODS
-from headmap.kvcache.plan import KVRequest
-from services.inference.http.schemas.fields import MAX_LAYERS, MAX_TOKENS, Body
+from headmap.budgets import Allocation
+from headmap.http.kv_body import KVBody
+from services.inference.http.schemas.fields import MAX_LAYERS, Body
 
 
-class KVBody(Body):
+class RequestKV(KVBody):
     """What to keep of the prompt's KV cache. Methods other than `full` take exactly one of `budget` and `ratio`.
 
-    A request without `kv` is served with `full`, unless HEADMAP_DEFAULT_KV_RATIO says otherwise.
+    A request without `kv` is served with `full`, unless HEADMAP_DEFAULT_POLICY or HEADMAP_DEFAULT_KV_RATIO says
+    otherwise.
     """
 
-    method: str = Field(
-        "sparsemm", max_length=64, description=", ".join(METHODS), json_schema_extra={"enum": list(METHODS)}
+    policy: str | None = Field(
+        None, min_length=1, max_length=64, description="name of a policy of this model, given alone: it says the rest"
     )
-    budget: int | None = Field(
-        None, le=MAX_TOKENS, description="tokens kept per KV head, on average", json_schema_extra={"minimum": 1}
-    )
-    ratio: float | None = Field(None, gt=0, le=1, description="share of the prompt's tokens that is kept")
-    allocation: Allocation = Field(
-        "exact", description="how budgets are rounded: to exact totals, or by the paper's formula"
-    )
-    window: int | None = Field(
-        None, ge=0, le=MAX_TOKENS, description="last tokens of the prompt, always kept; min(32, budget // 2) by default"
-    )
-    uniform: float = Field(DEFAULT_UNIFORM, ge=0, le=1, description="share of the budget that all heads get equally")
-    map: str | None = Field(None, min_length=1, max_length=64, description="id or alias of a map of this model")
-
-
-def asked_kv(body: KVBody | None) -> tuple[KVRequest | None, str | None]:
-    """What to keep, and the map to do it by."""
-    if body is None:
-        return None, None
-    kv = KVRequest(
-        method=body.method,
-        budget=body.budget,
-        ratio=body.ratio,
-        allocation=body.allocation,
-        window=body.window,
-        uniform=body.uniform,
-    )
-    return kv, body.map
 
 
 class KVHeadBody(Body):
@@ -56,7 +29,7 @@ class KVHeadBody(Body):
 
 
 class KVDetails(BaseModel):
-    """What was kept. `method` is the method that ran: snapkv if the request names sparsemm and there is no map."""
+    """The kept cache. `method` is the method that ran: snapkv if the request names sparsemm and there is no map."""
 
     method: str
     budget: int = Field(description="tokens per KV head, on average over the layers without a sliding window")
@@ -65,6 +38,8 @@ class KVDetails(BaseModel):
     map_match: Literal["exact", "revision", "none"] | None = Field(
         description="whether the map is of the served revision, another one, or missing; null for methods without a map"
     )
+    policy: str | None = Field(description="the policy that was used; null: none")
+    policy_version: int | None = Field(description="the version of the policy")
     kept_tokens: int = Field(
         description="kept tokens after prefill, over all layers and KV heads; a sliding layer keeps its window"
     )
@@ -74,8 +49,8 @@ class KVDetails(BaseModel):
 
 
 class KeptInPicture(BaseModel):
-    """What a KV head keeps of one picture, as a grid to draw over it. A token that shows no one place (a row's end, the
-    picture as a whole) is in no cell."""
+    """The tokens of one picture that a KV head keeps, as a grid to draw over it. A token without one place, such as a
+    row's end or a thumbnail, is in no cell."""
 
     start: int = Field(description="index in the prompt of the picture's first token")
     tokens: int = Field(description="tokens from the picture's first to its last")
@@ -90,7 +65,7 @@ class KeptInPicture(BaseModel):
 
 
 class KeptTokensBody(BaseModel):
-    """What one KV head keeps of the prompt."""
+    """The tokens of the prompt that one KV head keeps."""
 
     layer: int
     kv_head: int
@@ -99,7 +74,7 @@ class KeptTokensBody(BaseModel):
 
 
 class SessionDetails(BaseModel):
-    """hit: whether the prompt went on from what was kept. kept: whether this turn is kept for the next."""
+    """hit: whether the prompt continued the kept cache. kept: whether this turn is kept for the next."""
 
     hit: bool
     reused_tokens: int = Field(description="prompt tokens that the session saved from prefill")

@@ -1,10 +1,10 @@
-"""Bodies of /info and /v1/models: what is served."""
+"""Bodies of /info and /v1/models: the served models."""
 
 from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 
 class MapBody(BaseModel):
@@ -26,7 +26,7 @@ class TriedBody(BaseModel):
 
 
 class ChoiceBody(BaseModel):
-    """What was tried when the model was loaded; `gain`: how many times as fast as the next that is right."""
+    """The candidates tried when the model was loaded. `gain`: how many times as fast as the next correct one."""
 
     model_config = ConfigDict(from_attributes=True)
 
@@ -45,12 +45,17 @@ class DecodeBody(BaseModel):
 
 
 class ModelBody(BaseModel):
-    """A served model as OpenAI lists it, and beside that its map and what a request without `kv` gets."""
+    """A served model as OpenAI lists it, and beside that its map and what a request without `kv` gets.
+
+    A policy is listed as a model of its own, MODEL@POLICY.
+    """
 
     id: str
     object: Literal["model"] = "model"
     created: int
     owned_by: str = "headmap"
+    root: str = Field(description="model whose weights answer")
+    parent: str | None = Field(None, description="model that this is a policy of; null for a model itself")
     revision: str
     architecture: str
     max_model_len: int
@@ -68,7 +73,7 @@ class ModelList(BaseModel):
 
 
 class InfoBody(BaseModel):
-    """As text-generation-inference has it; `models` is ours. The first fields are those of the default model."""
+    """The body of text-generation-inference; `models` is ours. The first fields describe the default model."""
 
     model_id: str
     model_sha: str

@@ -1,10 +1,11 @@
-"""The fields that OpenAI's routes share, those that vLLM adds to them included, and what their answers share."""
+"""The fields that OpenAI's routes share, with vLLM's additions, and the shared parts of their answers."""
 
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Discriminator, Field, Tag
+from pydantic import BaseModel, BeforeValidator, Discriminator, Field, Tag
+from pydantic_core import PydanticCustomError
 
 from services.inference.http.schemas.fields import (
     MAX_SEED,
@@ -12,13 +13,16 @@ from services.inference.http.schemas.fields import (
     MAX_TOKENS,
     Body,
     Integer,
+    Items,
     Nothing,
     NotServed,
     Only,
     kinds,
     text_or_list,
 )
-from services.inference.http.schemas.kv import KVBody
+from services.inference.http.schemas.kv import RequestKV
+
+MAX_BIASES = 1024
 
 MAX_CHOICES = 8
 """The most answers to one prompt."""
@@ -26,9 +30,18 @@ MAX_CHOICES = 8
 _Stop = Annotated[str, Field(min_length=1, max_length=256)]
 Stops = Annotated[
     Annotated[Annotated[str, Field(max_length=256)], Tag("<text>")]
-    | Annotated[list[_Stop], Field(max_length=MAX_STOPS), Tag("<list>")],
+    | Annotated[Items[_Stop], Field(max_length=MAX_STOPS), Tag("<list>")],
     Discriminator(text_or_list),
 ]
+
+
+def _few_biases(value: Any) -> Any:
+    """Before each is looked at: pydantic counts a dictionary's items once it has an error for each."""
+    if isinstance(value, dict) and len(value) > MAX_BIASES:
+        raise PydanticCustomError(
+            "too_long", "must have at most {most} items, not {count}", {"most": MAX_BIASES, "count": len(value)}
+        )
+    return value
 
 
 class StreamOptions(Body):
@@ -62,7 +75,7 @@ class JsonSchemaFormat(Body):
 
 
 class JsonValue(Body):
-    """As text-generation-inference's clients ask for it."""
+    """The form that text-generation-inference's clients use."""
 
     type: Literal["json"]
     value: dict[str, Any]
@@ -82,7 +95,7 @@ class StructuredOutputs(Body):
 
     json_schema: dict[str, Any] | str | None = Field(None, alias="json", description="a JSON schema")
     regex: str | None = Field(None, min_length=1)
-    choice: list[str] | None = Field(None, min_length=1, max_length=1024)
+    choice: Items[str] | None = Field(None, min_length=1, max_length=1024)
     grammar: str | None = Field(None, min_length=1, description="Lark, or GBNF with a root rule")
     json_object: bool | None = None
     disable_any_whitespace: Nothing = Field(None, description="ignored: JSON is always compact")
@@ -96,7 +109,7 @@ class OpenAIRequest(Body):
     """Greedy unless temperature, top_p, top_k or min_p is given."""
 
     model: str | None = Field(
-        None, min_length=1, max_length=512, description="name from /v1/models, or MODEL@METHOD-RATIO"
+        None, min_length=1, max_length=512, description="name from /v1/models, MODEL@METHOD-RATIO or MODEL@POLICY"
     )
     temperature: float | None = Field(None, ge=0, le=2, description="0 is greedy")
     top_p: float | None = Field(None, ge=0, le=1, description="0 is greedy")
@@ -107,13 +120,14 @@ class OpenAIRequest(Body):
     repetition_penalty: float | None = Field(None, gt=0, le=100)
     presence_penalty: float | None = Field(None, ge=-2, le=2)
     frequency_penalty: float | None = Field(None, ge=-2, le=2)
-    logit_bias: dict[str, float] | None = Field(
-        None, max_length=1024, description="bias for each token id, from -100 to 100"
-    )
+    logit_bias: Annotated[
+        Annotated[dict[str, float], Field(max_length=MAX_BIASES), BeforeValidator(_few_biases)] | None,
+        Field(description="bias for each token id, from -100 to 100"),
+    ] = None
     do_sample: bool | None = Field(None, description="false is greedy")
     seed: int | None = Field(None, ge=-MAX_SEED - 1, le=MAX_SEED, description="choice i is sampled with seed + i")
     stop: Stops | None = None
-    stop_token_ids: list[Integer] | None = Field(None, max_length=64)
+    stop_token_ids: Items[Integer] | None = Field(None, max_length=64)
     min_tokens: int | None = Field(None, ge=0, le=MAX_TOKENS, description="fewest tokens before the answer may end")
     ignore_eos: bool = False
     n: int | None = Field(None, ge=1, le=MAX_CHOICES, description="number of answers to each prompt")
@@ -123,9 +137,9 @@ class OpenAIRequest(Body):
     structured_outputs: StructuredOutputs | None = Field(None, description="form of the answer, in vLLM's fields")
     guided_json: dict[str, Any] | str | None = Field(None, description="a JSON schema")
     guided_regex: str | None = Field(None, min_length=1)
-    guided_choice: list[str] | None = Field(None, min_length=1, max_length=1024)
+    guided_choice: Items[str] | None = Field(None, min_length=1, max_length=1024)
     guided_grammar: str | None = Field(None, min_length=1, description="Lark, or GBNF with a root rule")
-    kv: KVBody | None = None
+    kv: RequestKV | None = None
 
     user: Nothing = None
     safety_identifier: Nothing = None

@@ -9,6 +9,7 @@ from pydantic import BaseModel, Discriminator, Field, Tag
 from services.inference.http.schemas.fields import (
     MAX_TOKENS,
     MAX_TOP,
+    Items,
     LooseBody,
     Nothing,
     NotServed,
@@ -62,7 +63,7 @@ class TextPart(_Part):
 
 
 class RefusalPart(_Part):
-    """What an assistant said when it refused; it is text as other text is."""
+    """An assistant's refusal, which is treated as text."""
 
     type: Literal["refusal"]
     refusal: str
@@ -79,7 +80,7 @@ ContentPart = Annotated[
     kinds("type", "text", "image_url", "refusal", default=_kind_of_part),
 ]
 Content = Annotated[
-    Annotated[str, Tag("<text>")] | Annotated[list[ContentPart], Field(max_length=4096), Tag("<list>")],
+    Annotated[str, Tag("<text>")] | Annotated[Items[ContentPart], Field(max_length=4096), Tag("<list>")],
     Discriminator(text_or_list),
 ]
 
@@ -102,11 +103,11 @@ class UserMessage(_Message):
 
 
 class AssistantMessage(_Message):
-    """What an answer carries beside its content is taken back as it came."""
+    """A turn of the assistant. Further members of an answer are accepted unchanged."""
 
     role: Literal["assistant"]
     content: Content | None = None
-    tool_calls: list[dict[str, Any]] | None = Field(None, max_length=128, description="calls of earlier turns")
+    tool_calls: Items[dict[str, Any]] | None = Field(None, max_length=128, description="calls of earlier turns")
     refusal: Nothing = None
     annotations: Nothing = None
     reasoning: Nothing = None
@@ -118,7 +119,7 @@ class AssistantMessage(_Message):
 
 
 class ToolMessage(_Message):
-    """What a tool answered; `name` reaches the chat template."""
+    """A tool's answer; `name` reaches the chat template."""
 
     role: Literal["tool"]
     content: Content | None = None
@@ -134,7 +135,7 @@ ChatMessage = Annotated[
     | Annotated[ToolMessage, Tag("<tool>")],
     kinds("role", "system", "developer", "user", "assistant", "tool"),
 ]
-Messages = Annotated[list[ChatMessage], Field(min_length=1, max_length=4096)]
+Messages = Annotated[Items[ChatMessage], Field(min_length=1, max_length=4096)]
 
 
 class ChatRequest(OpenAIRequest):
@@ -156,7 +157,7 @@ class ChatRequest(OpenAIRequest):
         None,
         description="name under which the cache is kept for the next turn, which names it and sends all messages again",
     )
-    tools: list[dict[str, Any]] | None = Field(None, max_length=128, description="functions that the answer may call")
+    tools: Items[dict[str, Any]] | None = Field(None, max_length=128, description="functions that the answer may call")
     tool_choice: str | dict[str, Any] | None = Field(
         None, description="none, auto, required, or {type: function, function: {name}}"
     )

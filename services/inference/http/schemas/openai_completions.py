@@ -6,14 +6,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Discriminator, Field, Tag
 
-from services.inference.http.schemas.fields import MAX_TOKENS, MAX_TOP, Integer, Only
+from services.inference.http.schemas.fields import MAX_TOKENS, MAX_TOP, Integer, Items, Only
 from services.inference.http.schemas.kv import KVDetails
 from services.inference.http.schemas.openai import OpenAIRequest, Usage
 
 MAX_PROMPTS = 16
 """The most prompts of one request."""
 
-_Ids = Annotated[list[Integer], Field(min_length=1, max_length=MAX_TOKENS)]
+_Ids = Annotated[Items[Integer], Field(min_length=1, max_length=MAX_TOKENS)]
 
 
 def _kind_of_prompt(value: Any) -> str:
@@ -30,9 +30,9 @@ class CompletionRequest(OpenAIRequest):
 
     prompt: Annotated[
         Annotated[str, Tag("<text>")]
-        | Annotated[list[str], Field(min_length=1, max_length=MAX_PROMPTS), Tag("<list>")]
+        | Annotated[Items[str], Field(min_length=1, max_length=MAX_PROMPTS), Tag("<list>")]
         | Annotated[_Ids, Tag("<ids>")]
-        | Annotated[list[_Ids], Field(min_length=1, max_length=MAX_PROMPTS), Tag("<id lists>")],
+        | Annotated[Items[_Ids], Field(min_length=1, max_length=MAX_PROMPTS), Tag("<id lists>")],
         Discriminator(_kind_of_prompt),
     ] = Field(description="a text, a list of token ids, or a list of texts or of such lists")
     max_tokens: int | None = Field(
@@ -51,13 +51,13 @@ class CompletionRequest(OpenAIRequest):
 
     @property
     def prompts(self) -> list[str] | list[list[int]]:
-        """All prompts, whatever form they came in."""
+        """All prompts, in any form."""
         prompt: Any = self.prompt
         return prompt if isinstance(prompt, list) and not isinstance(prompt[0], int) else [prompt]
 
 
 class CompletionLogprobs(BaseModel):
-    """The first token of a prompt that is told has no log probability, nor have tokens of pictures."""
+    """The first token of an echoed prompt has no log probability, and visual tokens have none."""
 
     tokens: list[str]
     token_logprobs: list[float | None]

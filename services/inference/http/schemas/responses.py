@@ -10,6 +10,7 @@ from services.inference.http.schemas.fields import (
     MAX_SEED,
     MAX_TOKENS,
     Body,
+    Items,
     LooseBody,
     Nothing,
     NotServed,
@@ -17,7 +18,7 @@ from services.inference.http.schemas.fields import (
     kinds,
     text_or_list,
 )
-from services.inference.http.schemas.kv import KVBody, KVDetails
+from services.inference.http.schemas.kv import KVDetails, RequestKV
 
 
 class _Part(LooseBody):
@@ -53,7 +54,7 @@ ContentPart = Annotated[
     kinds("type", "input_text", "input_image", "output_text", "refusal", "text"),
 ]
 Content = Annotated[
-    Annotated[str, Tag("<text>")] | Annotated[list[ContentPart], Field(max_length=4096), Tag("<list>")],
+    Annotated[str, Tag("<text>")] | Annotated[Items[ContentPart], Field(max_length=4096), Tag("<list>")],
     Discriminator(text_or_list),
 ]
 
@@ -80,7 +81,7 @@ class CallItem(_Item):
 
 
 class CallOutputItem(_Item):
-    """What a tool answered."""
+    """A tool's answer."""
 
     type: Literal["function_call_output"]
     call_id: str = Field(max_length=512)
@@ -88,14 +89,14 @@ class CallOutputItem(_Item):
 
 
 class ReferenceItem(LooseBody):
-    """An item of an earlier answer, while that is kept."""
+    """An item of an earlier answer, as long as that answer is kept."""
 
     type: Literal["item_reference"]
     id: str = Field(max_length=512)
 
 
 class ReasoningItem(LooseBody):
-    """Accepted and left out: no model here reasons apart from its answer."""
+    """Accepted and left out, because no model here reasons outside its answer."""
 
     type: Literal["reasoning"]
     id: Nothing = None
@@ -160,10 +161,10 @@ class ResponsesRequest(Body):
     """OpenAI's schema, with `kv` as an extra field. Greedy unless temperature or top_p is given."""
 
     model: str | None = Field(
-        None, min_length=1, max_length=512, description="name from /v1/models, or MODEL@METHOD-RATIO"
+        None, min_length=1, max_length=512, description="name from /v1/models, MODEL@METHOD-RATIO or MODEL@POLICY"
     )
     input: Annotated[
-        Annotated[str, Tag("<text>")] | Annotated[list[Item], Field(max_length=4096), Tag("<list>")],
+        Annotated[str, Tag("<text>")] | Annotated[Items[Item], Field(max_length=4096), Tag("<list>")],
         Discriminator(text_or_list),
     ]
     instructions: str | None = Field(None, description="a system turn in front, for this response only")
@@ -176,13 +177,13 @@ class ResponsesRequest(Body):
     top_p: float | None = Field(None, ge=0, le=1, description="0 is greedy")
     seed: int | None = Field(None, ge=-MAX_SEED - 1, le=MAX_SEED)
     text: TextOptions | None = Field(None, description="`format` sets the form of the answer")
-    tools: list[dict[str, Any]] | None = Field(None, max_length=128, description="functions that the answer may call")
+    tools: Items[dict[str, Any]] | None = Field(None, max_length=128, description="functions that the answer may call")
     tool_choice: str | dict[str, Any] | None = Field(
         None, description="none, auto, required, or {type: function, name}"
     )
     parallel_tool_calls: bool | None = Field(None, description="whether a forced answer may hold several calls")
     stream: bool = False
-    kv: KVBody | None = None
+    kv: RequestKV | None = None
 
     metadata: Nothing = None
     user: Nothing = None

@@ -12,11 +12,12 @@ from services.inference.http.schemas.fields import (
     MAX_TOKENS,
     MAX_TOP,
     Body,
+    Items,
     NotServed,
     Only,
     kinds,
 )
-from services.inference.http.schemas.kv import KeptTokensBody, KVBody, KVDetails, KVHeadBody
+from services.inference.http.schemas.kv import KeptTokensBody, KVDetails, KVHeadBody, RequestKV
 
 Finish = Literal["length", "eos_token", "stop_sequence"]
 
@@ -66,7 +67,7 @@ class Parameters(Body):
     frequency_penalty: float | None = Field(None, ge=-2, le=2)
     presence_penalty: float | None = Field(None, ge=-2, le=2)
     seed: int | None = Field(None, ge=-MAX_SEED - 1, le=MAX_SEED)
-    stop: list[Annotated[str, Field(min_length=1, max_length=256)]] | None = Field(None, max_length=MAX_STOPS)
+    stop: Items[Annotated[str, Field(min_length=1, max_length=256)]] | None = Field(None, max_length=MAX_STOPS)
     ignore_eos: bool = Field(False, description="go on past the end of the answer; for load tests")
     details: bool = Field(False, description="return each token too; the other details always come")
     top_n_tokens: int | None = Field(
@@ -80,7 +81,7 @@ class Parameters(Body):
     )
     return_full_text: bool = Field(False, description="begin the generated text with `inputs`")
     grammar: Grammar | None = Field(None, description="form of the answer")
-    kv: KVBody | None = None
+    kv: RequestKV | None = None
     kept: KVHeadBody | None = Field(None, description="KV head whose kept tokens the details list")
 
     best_of: Annotated[Any, Only(1)] = None
@@ -99,9 +100,12 @@ class GenerateRequest(Body):
     )
     parameters: Parameters | None = None
     stream: bool = False
-    images: list[str] = Field([], description="http(s) URLs, data: URLs or base64; placed before the text")
+    images: Items[str] = Field([], description="http(s) URLs, data: URLs or base64; placed before the text")
     model: str | None = Field(
-        None, min_length=1, max_length=512, description="name of one of several served models, or MODEL@METHOD-RATIO"
+        None,
+        min_length=1,
+        max_length=512,
+        description="name of one of several served models, MODEL@METHOD-RATIO or MODEL@POLICY",
     )
 
     @property
@@ -144,7 +148,7 @@ class GenerateResponse(BaseModel):
 
 
 class StreamEvent(BaseModel):
-    """One server-sent event of a stream: a token each, the last with the whole text and the details."""
+    """One server-sent event of a stream: one token. The last event has the whole text and the details."""
 
     index: int
     token: TokenBody

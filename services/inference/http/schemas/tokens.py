@@ -1,4 +1,4 @@
-"""Bodies of /tokenize and /detokenize: vLLM's, and text-generation-inference's where the body has `inputs`."""
+"""Bodies of /tokenize and /detokenize: vLLM's, or text-generation-inference's if the body has `inputs`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, Field
 
-from services.inference.http.schemas.fields import MAX_TOKENS, Body, Integer, Nothing, NotServed, Only
+from services.inference.http.schemas.fields import MAX_TOKENS, Body, Integer, Items, Nothing, NotServed, Only
 from services.inference.http.schemas.openai_chat import Messages
 
 
@@ -20,7 +20,7 @@ class TokenizeRequest(Body):
         None, description="text for text-generation-inference; the answer has that server's form"
     )
     return_token_strs: bool = False
-    tools: list[dict[str, Any]] | None = Field(None, max_length=128)
+    tools: Items[dict[str, Any]] | None = Field(None, max_length=128)
     chat_template_kwargs: dict[str, Any] | None = None
 
     parameters: Nothing = None
@@ -41,7 +41,7 @@ class TokenizeResponse(BaseModel):
 
 
 class PlacedToken(BaseModel):
-    """A token as text-generation-inference tells it: characters `start` to `stop` of the text."""
+    """A token in text-generation-inference's form: characters `start` to `stop` of the text."""
 
     id: int
     text: str
@@ -51,7 +51,7 @@ class PlacedToken(BaseModel):
 
 class DetokenizeRequest(Body):
     model: str | None = Field(None, min_length=1, max_length=512)
-    tokens: list[Integer] = Field(max_length=MAX_TOKENS)
+    tokens: Items[Integer] = Field(max_length=MAX_TOKENS)
 
 
 class DetokenizeResponse(BaseModel):

@@ -1,4 +1,4 @@
-"""How families of models write calls in their answers; a chat template that knows tools tells which way is its own."""
+"""How families of models write calls in their answers. A chat template that knows tools shows its family's form."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ MakeReader = Callable[[Sequence[Tool]], CallReader]
 
 
 def format_of(template: str) -> MakeReader | None:
-    """What reads the calls of a model with this chat template; None where it writes them in no form known here."""
+    """The reader of calls for a model with this chat template; None if their form is unknown here."""
     for form in (tool_call_tags, mistral, llama_json):
         if form.is_written_by(template):
             return form.reader

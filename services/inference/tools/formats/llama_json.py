@@ -1,4 +1,4 @@
-"""An answer that is nothing but `{"name": ..., "parameters": {...}}`: Llama 3.x and 4."""
+"""Calls of Llama 3.x and 4: the whole answer is `{"name": ..., "parameters": {...}}`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def reader(tools: Sequence[Tool]) -> LlamaReader:
 
 
 class LlamaReader:
-    """An answer that begins as JSON is held until its end, for only then is it known to be a call."""
+    """Holds an answer that begins as JSON until its end, because only the end shows whether it is a call."""
 
     markers = (_TAG,)
 
@@ -61,7 +61,7 @@ def _call(value: Any) -> tuple[str, str] | None:
 
 
 def _parts(body: str) -> list[str]:
-    """Several calls are separated by a semicolon, which arguments may hold too."""
+    """Splits several calls at semicolons. Arguments may hold semicolons, too."""
     parts: list[str] = []
     rest = body.strip()
     while rest:

@@ -34,7 +34,7 @@ def _calls(tools: Sequence[Tool], body: str) -> Found | None:
 
 
 def _tagged(tools: Sequence[Tool], body: str) -> tuple[str, str] | None:
-    """A call whose arguments stand in tags. None where they are cut short: the client would run it without them."""
+    """A call whose arguments stand in tags. None if they are cut short: the client would run it without them."""
     if function := _FUNCTION.fullmatch(body):
         name, rows = function[1], _between(function[2], _PARAMETER)
         rows = rows and [[key, text.removeprefix("\n").removesuffix("\n")] for key, text in rows]
@@ -51,8 +51,8 @@ def _tagged(tools: Sequence[Tool], body: str) -> tuple[str, str] | None:
 
 
 def _between(text: str, marks: Sequence[str]) -> list[list[str]] | None:
-    """What stands between each mark and the next, over and over; None where the last ones are missing. Takes linear
-    time, as a regular expression would not."""
+    """The texts between each mark and the next, over and over; None if the last marks are missing. Takes linear time,
+    unlike a regular expression."""
     rows: list[list[str]] = []
     place = text.find(marks[0])
     while place >= 0:
@@ -70,13 +70,13 @@ def _between(text: str, marks: Sequence[str]) -> list[list[str]] | None:
 
 
 def _schemas(tools: Sequence[Tool], name: str) -> Mapping[str, Any]:
-    """Those of the tool's arguments, by name."""
+    """The schemas of the tool's arguments, by name."""
     properties = next((tool.parameters.get("properties") for tool in tools if tool.name == name), None)
     return properties if isinstance(properties, Mapping) else {}
 
 
 def _value(schema: Any, text: str) -> Any:
-    """Tags do not tell texts from numbers; the argument's schema does, and else the value itself."""
+    """The value, typed by the argument's schema or else by its own form, because tags do not give types."""
     kinds, word = _kinds(schema), text.strip()
     if "string" in kinds:
         return None if "null" in kinds and word in ("null", "None") else text
@@ -87,7 +87,7 @@ def _value(schema: Any, text: str) -> Any:
 
 
 def _kinds(schema: Any) -> set[str]:
-    """The types that a schema allows, as far as it names them."""
+    """The types that a schema allows, if it names them."""
     if not isinstance(schema, Mapping):
         return set()
     types, branches = schema.get("type"), schema.get("anyOf")

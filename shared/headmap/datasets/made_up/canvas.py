@@ -169,7 +169,7 @@ class Canvas:
         self._painted.append((colour, outlines))
         x0, y0, x1, y1 = self._pixels_of(outlines)
         if x0 >= x1 or y0 >= y1:
-            raise ValueError(f"{text!r} does not lie on the page")
+            raise ValueError(f"{text!r} lies outside the page")
         self.words.append(Word(text, (x0, y0, x1, y1)))
 
     def _pixels_of(self, outlines: Ints) -> tuple[int, int, int, int]:

@@ -1,4 +1,4 @@
-"""What a camera or scanner does to a page: uneven light, soft focus, noise. Whole numbers only, as in `raster`."""
+"""Effects of a camera or scanner on a page: uneven light, soft focus, noise. Whole numbers only, as in `raster`."""
 
 from __future__ import annotations
 

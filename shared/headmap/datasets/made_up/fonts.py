@@ -1,8 +1,8 @@
 """Glyph outlines of the fonts that matplotlib carries: DejaVu (Latin, Greek, Cyrillic and more), STIX, Computer Modern.
 
-Outlines are read from the font files as they stand, in whole font units, and no font engine has a say: FreeType's
-hinting and smoothing differ from version to version. The files' checksums are checked, so another edition of a font
-is refused and never draws other pages under the same seed.
+Outlines are read straight from the font files, in whole font units. No font engine is used, because FreeType's hinting
+and smoothing differ between versions. Another edition of a font has another checksum and is refused, so it never draws
+other pages under the same seed.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Face:
     def __init__(self, path: Path, checksum: str) -> None:
         data = path.read_bytes() if path.is_file() else b""
         if hashlib.sha256(data).hexdigest()[:16] != checksum:
-            raise Unavailable(f"made-up pages need {path.name} as matplotlib 3.10 and 3.11 carry it; {path} is another")
+            raise Unavailable(f"made-up pages need the {path.name} of matplotlib 3.10 or 3.11; {path} differs from it")
         font = TTFont(BytesIO(data), lazy=True)
         self.units: int = font["head"].unitsPerEm
         self._names: dict[int, str] = font.getBestCmap()
@@ -98,7 +98,7 @@ class Face:
 
 @dataclass(frozen=True)
 class Typeface:
-    """The files of one design; where it has no bold or italic, the upright one stands in."""
+    """The files of one design. The upright one replaces a missing bold or italic."""
 
     upright: str
     bold: str

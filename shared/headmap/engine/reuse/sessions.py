@@ -1,6 +1,6 @@
 """Conversations between their turns: each keeps its past, under a memory bound that drops the least recently used.
 
-A past is the last turn's prompt, without its answer, and what the cache held of it. It is a copy that never changes, so
+A past is the last turn's prompt, without its answer, and a copy of its kept cache. The copy never changes, so
 any number of requests may go on from it at once. Each of them replaces it with its own prompt. Decisions look at bytes
 and token ids alone.
 """
@@ -29,7 +29,7 @@ class SessionTurn:
 
 @dataclass(eq=False)
 class KeptSession:
-    """A conversation's past: its `tokens`, and what the cache held of them."""
+    """A conversation's past: its `tokens`, and their kept cache."""
 
     turn: SessionTurn
     tokens: tuple[int, ...]
@@ -58,7 +58,7 @@ class Sessions:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all that is kept or being gone on from."""
+        """Bytes of all pasts that are kept or in use."""
         return self._nbytes
 
     def __len__(self) -> int:
@@ -81,9 +81,9 @@ class Sessions:
                 self._nbytes -= kept.parked.nbytes
 
     def keep(self, turn: SessionTurn, tokens: Sequence[int], parked: ParkedSequence) -> bool:
-        """Keep a conversation's past in the place of an earlier one.
+        """Keep a conversation's past in place of an earlier one.
 
-        False where it does not fit; then none is kept of this conversation, and the others stay.
+        Returns False if it does not fit. Then this conversation keeps no past, and the others stay.
         """
         with self._lock:
             self._drop(turn.key)

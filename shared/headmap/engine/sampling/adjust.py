@@ -35,7 +35,7 @@ def adjust(logits: torch.Tensor, states: Sequence[RequestState]) -> dict[int, He
 
 
 def to_device(values: NDArray[np.generic] | torch.Tensor, device: torch.device) -> torch.Tensor:
-    """The same values on the device, without waiting for what it is doing."""
+    """The same values on the device, without waiting for its current work."""
     tensor = torch.as_tensor(values)
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
 
@@ -48,7 +48,7 @@ def _bias(logits: torch.Tensor, states: Sequence[RequestState], errors: dict[int
         unknown = [token for token in bias if token >= vocab]
         if unknown:
             errors[row] = InvalidParameter(
-                f"logit_bias: {unknown[0]} is none of the model's {vocab} tokens", param="logit_bias"
+                f"logit_bias: {unknown[0]} is not one of the model's {vocab} tokens", param="logit_bias"
             )
         else:
             asked += [(row, token, value) for token, value in bias.items()]

@@ -1,4 +1,4 @@
-"""One token of each row: the highest, or drawn with one random number a row. Rows without a cut are not sorted.
+"""One token for each row: the highest, or drawn with one random number per row. Rows without a cut are not sorted.
 
 Rows are cut into blocks, so that a vocabulary is read by operations that use every core and vectors, and only one block
 of each row is looked at token by token.
@@ -15,7 +15,7 @@ CANDIDATES = 1024
 
 
 def highest(rows: torch.Tensor) -> torch.Tensor:
-    """The index of the highest value of each row; of equal ones the first. `rows`: (R, n); returns (R,) int64."""
+    """The index of each row's highest value, the first of equal ones. `rows`: (R, n); returns (R,) int64."""
     blocks, rest = _blocks(rows)
     maxima = blocks.amax(-1)
     if rest.shape[1]:

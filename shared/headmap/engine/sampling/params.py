@@ -1,4 +1,4 @@
-"""What a request asks of its tokens: how they are chosen, and where they end."""
+"""How a request's tokens are chosen, and where they end."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class SamplingParams:
     min_p: a token must have at least this share of the likeliest token's probability (Nguyen et al. 2024). logit_bias:
     added to the logits of these tokens. repetition_penalty counts prompt and answer, presence_penalty and
     frequency_penalty the answer alone. stop_token_ids: they end the answer as the model's end tokens do. min_tokens: no
-    token that ends the answer is chosen before so many. top_logprobs: tell the log probabilities of each token and of
+    token that ends the answer is chosen before that many. top_logprobs: tell the log probabilities of each token and of
     so many likeliest ones; None tells none.
     """
 
@@ -66,7 +66,7 @@ class SamplingParams:
             raise InvalidParameter("stop: must not hold an empty string", param="stop")
         for token in self.stop_token_ids:
             if token < 0:
-                raise InvalidParameter(f"stop_token_ids: {token} is no token", param="stop_token_ids")
+                raise InvalidParameter(f"stop_token_ids: {token} is not a token", param="stop_token_ids")
         for token, bias in self.logit_bias.items():
             if token < 0 or not -100 <= bias <= 100:
                 raise InvalidParameter(

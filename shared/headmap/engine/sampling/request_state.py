@@ -1,4 +1,4 @@
-"""What one request's next token depends on, beside the logits."""
+"""The state of one request that its next token depends on, beside the logits."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class RequestState:
         self._places = {token: place for place, token in enumerate(counted)}
 
     def take(self, token: int) -> None:
-        """Go on with a token that was chosen. Raises InvalidParameter where the grammar fails."""
+        """Go on with a chosen token. Raises InvalidParameter if the grammar fails."""
         self.generated += 1
         if self.params.penalises:
             place = self._places.setdefault(token, len(self._seen))
@@ -74,7 +74,7 @@ class RequestState:
     def allowed(self, vocab: int) -> torch.Tensor:
         """(vocab,) bool: the tokens that may come next; before `min_tokens` no end token where others may come.
 
-        Raises InvalidParameter where no token goes on, or where finding out is too much work.
+        Raises InvalidParameter if no token goes on, or if finding out takes too much work.
         """
         if self._match is None:
             return torch.ones(vocab, dtype=torch.bool)

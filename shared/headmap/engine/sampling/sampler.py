@@ -57,7 +57,7 @@ def sample(logits: torch.Tensor, states: Sequence[RequestState]) -> Sampled:
 
 
 def _choose(logits: torch.Tensor, states: Sequence[RequestState]) -> torch.Tensor:
-    """Each way of choosing takes all its rows at once; where all rows go one way, none is copied."""
+    """Each way of choosing takes all its rows at once. If all rows go one way, no row is copied."""
     groups: dict[_Choose, list[int]] = {}
     for row, state in enumerate(states):
         groups.setdefault(_way(state.params), []).append(row)

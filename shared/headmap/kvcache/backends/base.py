@@ -37,7 +37,7 @@ class DecodeBackend(ABC):
     @staticmethod
     @abstractmethod
     def missing(pool: Pool) -> str | None:
-        """The reason this backend cannot serve such a pool on this machine; None where it can."""
+        """The reason this backend cannot serve such a pool on this machine; None if it can."""
 
     @abstractmethod
     def attend(

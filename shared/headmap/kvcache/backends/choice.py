@@ -56,14 +56,14 @@ class Tried:
 
 @dataclass(frozen=True)
 class Choice:
-    """What was tried, and which of it serves."""
+    """The backends that were tried, and the one that serves."""
 
     chosen: str
     tried: tuple[Tried, ...]
 
     @property
     def gain(self) -> float | None:
-        """How many times as fast as the next right one; None where there is no other."""
+        """How many times as fast as the next right one; None if there is no other."""
         times = {one.name: one.milliseconds for one in self.tried if one.right and one.milliseconds is not None}
         own = times.pop(self.chosen, None)
         return min(times.values()) / own if own and times else None
@@ -76,9 +76,9 @@ class Choice:
 
 
 def find_backend(name: str) -> type[DecodeBackend]:
-    """Raises ValueError for an unknown name, and ImportError where its module does not load on this machine."""
+    """Raises ValueError for an unknown name, and ImportError if its module does not load on this machine."""
     if name not in BACKENDS:
-        raise ValueError(f"backend {name!r} is none of {', '.join((AUTO, *BACKENDS))}")
+        raise ValueError(f"backend {name!r} is not one of {', '.join((AUTO, *BACKENDS))}")
     module, _, kind = BACKENDS[name].partition(":")
     return getattr(import_module(f"{__package__}.{module}"), kind)
 
@@ -91,7 +91,7 @@ def candidates(device: torch.device) -> tuple[str, ...]:
 def make_backend(name: str, pool: Pool, find: Find = find_backend) -> DecodeBackend:
     """The backend called `name` for a pool, untried; "auto" is the first of `candidates` that can serve it.
 
-    Raises ValueError for an unknown name and ImportError where the backend cannot serve this pool on this machine.
+    Raises ValueError for an unknown name and ImportError if the backend cannot serve this pool on this machine.
     """
     if name != AUTO:
         backend = find(name)
@@ -117,7 +117,7 @@ def choose_backend(
 ) -> Choice:
     """Try `name`, or with "auto" all candidates; the fastest that is right is chosen.
 
-    `group`: query heads to a KV head. Raises Unavailable where none is right, with the fault of each, and DeviceFailed
+    `group`: query heads to a KV head. Raises Unavailable if none is right, with the fault of each, and DeviceFailed
     where one broke the device.
     """
     trial = standard_trial(shape, dtype=dtype, device=device, group=group)

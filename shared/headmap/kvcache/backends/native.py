@@ -81,7 +81,7 @@ class NativeBackend(DecodeBackend):
         """Fill whole pages straight from a prompt's keys and values: `Pool.write` without gathering them first.
 
         `pages`: (p,). `source`: (p * page_tokens,) int64, the row of `keys` and `values`, (T, head_dim), that each
-        place takes; -1 where it stays free. Neither is checked for its range.
+        place takes; -1 where it stays free. Ranges are not checked.
         """
         dtype = self.pool.keys.dtype
         key, value = (t.to(dtype) if t.stride(-1) == 1 else t.to(dtype).contiguous() for t in (keys, values))
@@ -124,7 +124,7 @@ class _Layer(Structure):
 
 @cache
 def compiled(element: str, source: Path = SOURCE) -> CDLL:
-    """The library for pools of `element`, a type of the source. Raises ImportError where there is none."""
+    """The library for pools of `element`, a type of the source. Raises ImportError if there is none."""
     compiler = shlex.split(os.environ.get("CXX", "c++"))
     chosen = any(word.startswith(("-march=", "-mcpu=")) for word in compiler)
     try:

@@ -19,7 +19,7 @@ METHODS: dict[str, type[Method]] = {
 def get_method(name: str) -> Method:
     """The method called `name`. Raises UnknownMethod naming those there are."""
     if name not in METHODS:
-        raise UnknownMethod(f"kv.method: {name!r} is none of {', '.join(METHODS)}", param="kv.method")
+        raise UnknownMethod(f"kv.method: {name!r} is not one of {', '.join(METHODS)}", param="kv.method")
     return METHODS[name]()
 
 

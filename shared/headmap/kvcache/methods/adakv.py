@@ -32,4 +32,4 @@ class AdaKV(Method):
         wins = torch.bincount(top // candidates, minlength=heads).double()
         wanted = (1 - SAFEGUARD) * wins + SAFEGUARD * total / heads
         shares = water_fill(wanted.cpu().numpy(), total, cap=candidates)
-        return torch.from_numpy(shares).to(budgets.device)
+        return budgets.new_tensor(shares)

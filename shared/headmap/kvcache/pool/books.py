@@ -118,7 +118,7 @@ class Books:
     def place(self, slot: int, layer_idx: int, tokens: Ints) -> Int32s:
         """Give pages to the rows of one layer of the part, for `tokens` (num_kv_heads,) tokens. Call it once a layer.
 
-        Returns the pages, (n,) int32, head by head. Raises OutOfMemory where the part was admitted with fewer.
+        Returns the pages, (n,) int32, head by head. Raises OutOfMemory if the part was admitted with fewer.
         """
         part = self.part(slot)
         counts = -(-tokens // self.page_tokens)

@@ -68,7 +68,7 @@ CAUSAL = PromptMask()
 class LayerAttention(ABC):
     """A cache's `update` returns it in place of keys and values: attention over one layer.
 
-    window: the layer's sliding window, None where it sees everything.
+    window: the layer's sliding window, None if it sees everything.
     """
 
     window: int | None = None
@@ -97,7 +97,7 @@ def headmap_attention(
     if not isinstance(key, LayerAttention):
         raise TypeError(f'attention "{ATTENTION}" needs a headmap cache')
     if sliding_window != key.window:
-        raise ValueError(f"a layer has a sliding window of {sliding_window}, its cache one of {key.window}")
+        raise ValueError(f"a layer has a sliding window of {sliding_window}, but its cache has {key.window}")
     for name in ("softcap", "s_aux"):
         if kwargs.get(name) is not None:
             raise ValueError(f"attention with {name} is not served")

@@ -100,7 +100,7 @@ class GenerateCache:
 def cache_shape(model: PreTrainedModel) -> CacheShape:
     """The shape of `model`'s KV cache, from its text configuration.
 
-    Raises ValueError for layers that are neither full nor sliding attention, and for text attention in both directions:
+    Raises ValueError for layers without full or sliding attention, and for text attention in both directions:
     such models have no such cache.
     """
     text = model.config.get_text_config()

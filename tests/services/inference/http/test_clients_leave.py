@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +16,8 @@ from fastapi import FastAPI
 
 from headmap.settings import Settings
 from services.inference.http.app import create_app
-from tests.services.inference.conftest import live, wait_for
+from services.inference.intake.fetching import ImageFetcher
+from tests.services.inference.conftest import base64_of, live, png, wait_for
 from tests.services.inference.fakes import FakeModels
 
 
@@ -126,3 +129,45 @@ def test_hundreds_of_slow_clients_hold_nobody_up(app: FastAPI, models: FakeModel
         wait_for(lambda: len(models.engine.requests) == 105, seconds=20)
         for connection in (*writers, *readers):
             connection.close()
+
+
+def test_clients_that_leave_end_what_decodes_for_them(app: FastAPI, models: FakeModels, picture: str) -> None:
+    """Two pictures of which decoding does not end: a question meanwhile is answered, and so are those after them."""
+    with live(app) as url:
+        pool = app.state.inference._intake._images.pool
+        ask = {"inputs": "What?", "images": [picture]}
+        assert httpx.post(f"{url}/generate", json=ask, timeout=20).status_code == 200
+        (process,) = [one.pid for one in pool.helpers if one.pid is not None]
+        os.kill(process, signal.SIGSTOP)
+        hostile = [send(url, picture, stream=False) for _ in range(4)]
+        wait_for(lambda: any(one._owes for one in pool.helpers), seconds=20)
+        for connection in hostile:
+            connection.close()
+        assert httpx.post(f"{url}/generate", json=ask, timeout=20).status_code == 200
+        wait_for(lambda: process not in [one.pid for one in pool.helpers], seconds=20)
+
+
+def test_pictures_are_counted_as_fetched_and_as_decoded(settings: Settings, models: FakeModels) -> None:
+    """A request of some hundred bytes takes no more than its share, and all of it is free again."""
+    small = settings.model_copy(update={"max_bodies_bytes": 2_000_000, "image_url_hosts": ("img.example",)})
+    noise = bytes(200_000)
+
+    async def resolve(host: str, port: int) -> list[str]:
+        return ["93.184.215.14"]
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        data = noise if request.url.path == "/noise" else png(700, 700)
+        return httpx.Response(200, stream=httpx.ByteStream(data))
+
+    fetcher = ImageFetcher(small, resolver=resolve, transport=httpx.MockTransport(answer))
+    with live(create_app(small, open_model=models, fetcher=fetcher)) as url:
+
+        def post(*images: str) -> httpx.Response:
+            return httpx.post(f"{url}/generate", json={"inputs": "What?", "images": images}, timeout=20)
+
+        for images in (["http://img.example/noise"] * 6, ["http://img.example/large"], [base64_of(png(700, 700))]):
+            refused = post(*images)
+            assert (refused.status_code, refused.headers["retry-after"]) == (429, "1"), refused.text
+            assert refused.json()["param"].startswith("images.")
+        for _ in range(3):
+            assert post(base64_of(png(500, 500))).status_code == 200

@@ -22,12 +22,12 @@ from services.inference.intake.conversation import conversation_of_inputs, split
     ],
 )
 def test_markdown_pictures_are_found(text: str, pieces: list[tuple[str, str | None]]) -> None:
-    assert split_markdown(text) == pieces
+    assert split_markdown(text, 1000) == pieces
 
 
 @given(st.text(alphabet="![]()ab ", max_size=60))
 def test_no_text_outside_pictures_is_lost(text: str) -> None:
-    pieces = split_markdown(text)
+    pieces = split_markdown(text, 1000)
     kept = "".join(piece for piece, _ in pieces)
     assert len(kept) <= len(text)
     if all(target is None for _, target in pieces):
@@ -51,7 +51,7 @@ def test_twice_the_text_is_at_most_twice_the_work(unit: str) -> None:
     work = []
     for times in (20_000 // len(unit), 40_000 // len(unit)):
         text = Watched(unit * times)
-        split_markdown(text)
+        split_markdown(text, 1000)
         work.append(text.looked_at)
     assert work[1] <= 2.2 * work[0]
 

@@ -2,20 +2,33 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import ClassVar
 
 import httpx
 import pytest
 
-from headmap.errors import ImageTooLarge, InvalidImage
+from headmap.errors import BodiesTooLarge, ImageTooLarge, InvalidImage
+from headmap.http.receiving import RequestBytes, SharedBytes
 from headmap.settings import Settings
-from services.inference.intake.fetching import ImageFetcher, is_public
-from services.inference.intake.images import ImageSource
+from services.inference.intake.addresses import is_public
+from services.inference.intake.fetching import ImageFetcher
+from services.inference.intake.images import EncodedImage, ImageSource
 
 SETTINGS = Settings(image_url_hosts=("img.example", "other.example:8443"), max_image_bytes=1000, image_url_seconds=0.5)
 PUBLIC = "93.184.215.14"
+
+
+def held(most: int = 2**20) -> RequestBytes:
+    """For one request, of so many bytes."""
+    return RequestBytes(SharedBytes(2 * most), "key a")
+
+
+async def fetched(fetcher: ImageFetcher, url: str) -> bytes:
+    (found,) = await fetcher.fetch_all([ImageSource(url, "images.0")], held())
+    assert isinstance(found, EncodedImage)
+    return found.data
 
 
 class Net:
@@ -38,7 +51,7 @@ class Net:
     async def fetch(self, url: str, settings: Settings = SETTINGS) -> bytes:
         fetcher = ImageFetcher(settings, resolver=self.resolve, transport=httpx.MockTransport(self.handle))
         try:
-            return (await fetcher.fetch(ImageSource(url, "images.0"))).data
+            return await fetched(fetcher, url)
         finally:
             await fetcher.close()
 
@@ -107,6 +120,8 @@ async def test_urls_are_off_by_default() -> None:
         *("192.0.0.1", "192.0.2.1", "198.18.0.1", "198.51.100.1", "203.0.113.1", "240.0.0.1", "169.254.0.1"),
         *("::127.0.0.1", "::ffff:0:127.0.0.1", "::ffff:7f00:1", "fe80::1%eth0", "fec0::1", "100::1", "64:ff9b:1::1"),
         *("2001:0:1::1", "ff02::1", "2001:db8::1", "not an address"),
+        *("192.0.0.8", "192.0.0.170", "192.88.99.1", "192.31.196.1", "192.52.193.1", "192.175.48.1", "3fff::1"),
+        *("3fff:fff::1", "5f00::1", "2001:20::1", "2001:1ff::1", "2620:4f:8000::1", "::ffff:192.88.99.1"),
     ],
 )
 async def test_names_that_resolve_to_addresses_that_are_not_public_are_refused(address: str) -> None:
@@ -120,6 +135,8 @@ async def test_names_that_resolve_to_addresses_that_are_not_public_are_refused(a
 def test_public_addresses_are_public() -> None:
     assert is_public(PUBLIC)
     assert is_public("2606:2800:21f:cb07:6820:80da:af6b:8b2c")
+    for just_outside in ("192.0.1.1", "192.88.98.1", "192.88.100.1", "172.32.0.1", "2001:200::1", "3ffe:ffff::1"):
+        assert is_public(just_outside)
 
 
 @pytest.mark.parametrize("status", [301, 302, 307, 404, 500])
@@ -155,6 +172,69 @@ async def test_a_name_that_does_not_resolve_is_refused() -> None:
 
     with pytest.raises(InvalidImage, match="cannot be fetched"):
         await NoName().fetch("https://img.example/a.png")
+
+
+@pytest.mark.parametrize("host", ["xn--a", "xn--", "xn--a.com", "xn--zzzzzz--", "a..b", "a" * 70, "\u00e4" * 60])
+async def test_a_name_that_is_no_name_is_refused(host: str) -> None:
+    """With the system's resolver, and even if the operator lists it."""
+    fetcher = ImageFetcher(Settings(image_url_hosts=("img.example", host)))
+    with pytest.raises(InvalidImage, match=r"^images\.0: "):
+        await fetched(fetcher, f"http://{host}/")
+    await fetcher.close()
+
+
+async def test_what_a_host_sets_as_a_cookie_is_sent_to_nobody() -> None:
+    net = Net(httpx.Response(200, headers={"set-cookie": "who=me"}, stream=httpx.ByteStream(b"picture")))
+    fetcher = ImageFetcher(SETTINGS, resolver=net.resolve, transport=httpx.MockTransport(net.handle))
+    for url in ("https://img.example/a.png", "https://img.example/b.png", "https://other.example:8443/a.png"):
+        net.answer = httpx.Response(200, headers={"set-cookie": "who=me"}, stream=httpx.ByteStream(b"picture"))
+        await fetched(fetcher, url)
+    await fetcher.close()
+    assert [request.headers.get("cookie") for request in net.requests] == [None, None, None]
+
+
+async def test_all_pictures_of_a_request_have_one_deadline() -> None:
+    asked = 0
+
+    async def slowly(request: httpx.Request) -> httpx.Response:
+        nonlocal asked
+        asked += 1
+        await asyncio.sleep(0.15)
+        return httpx.Response(200, stream=httpx.ByteStream(b"picture"))
+
+    fetcher = ImageFetcher(SETTINGS, resolver=Net().resolve, transport=httpx.MockTransport(slowly))
+    sources = [ImageSource("https://img.example/a.png", f"images.{number}") for number in range(16)]
+    with pytest.raises(InvalidImage, match=r"not fetched within 0\.5 seconds"):
+        await fetcher.fetch_all(sources, held())
+    await fetcher.close()
+    assert asked <= 4
+
+
+class Endless(httpx.AsyncByteStream):
+    """A body without an end, a kilobyte a piece."""
+
+    def __init__(self) -> None:
+        self.pieces = 0
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        while True:
+            self.pieces += 1
+            yield bytes(1000)
+
+
+async def test_what_is_fetched_counts_among_the_bytes_of_all_requests() -> None:
+    endless = Endless()
+    net = Net(httpx.Response(200, stream=endless))
+    settings = SETTINGS.model_copy(update={"max_image_bytes": 2**30})
+    fetcher = ImageFetcher(settings, resolver=net.resolve, transport=httpx.MockTransport(net.handle))
+    shared = SharedBytes(40_000)
+    mine = RequestBytes(shared, "key a")
+    with pytest.raises(BodiesTooLarge, match=r"^images\.0: "):
+        await fetcher.fetch_all([ImageSource("https://img.example/a.png", "images.0")], mine)
+    await fetcher.close()
+    assert endless.pieces == 21  # half of all is the most that one caller holds
+    mine.give_back()
+    RequestBytes(shared, "key b").take(20_000)
 
 
 # ---- over real sockets
@@ -208,7 +288,7 @@ async def test_a_redirect_to_the_inside_is_not_followed(inside: tuple[int, list[
     port, asked = inside
     fetcher = ImageFetcher(SETTINGS, resolver=Net().resolve, transport=Detour(port))
     with pytest.raises(InvalidImage, match="302"):
-        await fetcher.fetch(ImageSource("http://img.example/a.png", "images.0"))
+        await fetched(fetcher, "http://img.example/a.png")
     await fetcher.close()
     assert asked == ["/a.png"]
 
@@ -229,10 +309,10 @@ async def test_a_name_that_resolves_differently_a_moment_later_gains_nothing(ins
     url = f"http://rebind.example:{port}/secret"
     settings = Settings(image_url_hosts=(f"rebind.example:{port}",))
     fetcher = ImageFetcher(settings, resolver=rebinding, transport=httpx.MockTransport(handle))
-    assert (await fetcher.fetch(ImageSource(url, "images.0"))).data == b"picture"
+    assert await fetched(fetcher, url) == b"picture"
     assert (sent, len(answers)) == ([PUBLIC], 2)
     with pytest.raises(InvalidImage, match="public"):
-        await fetcher.fetch(ImageSource(url, "images.0"))
+        await fetched(fetcher, url)
     await fetcher.close()
     assert asked == []
 
@@ -256,6 +336,6 @@ async def test_no_way_to_write_loopback_gets_there_even_if_it_is_allowed(
     )
     fetcher = ImageFetcher(settings)
     with pytest.raises(InvalidImage):
-        await fetcher.fetch(ImageSource(f"http://{host}:{port}/secret", "images.0"))
+        await fetched(fetcher, f"http://{host}:{port}/secret")
     await fetcher.close()
     assert asked == []

@@ -7,6 +7,7 @@ import pytest
 
 from headmap.engine.sampling.grammar import Grammars
 from headmap.errors import InvalidParameter
+from headmap.http.costs import Allowance
 from services.inference.tools.calls import Tool
 from services.inference.tools.forced import forced_schema
 from services.inference.tools.requests import Choice, check_tools, history_calls, settle_choice, with_ids_for
@@ -82,12 +83,15 @@ def test_a_forced_choice_needs_tools() -> None:
 
 
 def test_history_has_arguments_as_objects() -> None:
+    allowance = Allowance(1000, "characters")
     calls = [{"id": "1", "type": "function", "function": {"name": "f", "arguments": '{"a": 1}'}}]
-    assert history_calls(calls, "x")[0]["function"] == {"name": "f", "arguments": {"a": 1}}
-    assert history_calls([{"function": {"name": "f", "arguments": ""}}], "x")[0]["function"]["arguments"] == {}
+    assert history_calls(calls, "x", allowance)[0]["function"] == {"name": "f", "arguments": {"a": 1}}
+    assert (
+        history_calls([{"function": {"name": "f", "arguments": ""}}], "x", allowance)[0]["function"]["arguments"] == {}
+    )
     for arguments in ("[1]", "{", 5, '{"a": "\\ud800"}', '{"a": NaN}'):
         with pytest.raises(InvalidParameter) as caught:
-            history_calls([{"function": {"name": "f", "arguments": arguments}}], "messages.1.tool_calls")
+            history_calls([{"function": {"name": "f", "arguments": arguments}}], "messages.1.tool_calls", allowance)
         assert caught.value.param == "messages.1.tool_calls.0.function.arguments"
 
 

@@ -135,7 +135,7 @@ def test_one_that_breaks_the_device_ends_the_search() -> None:
 
 
 def test_an_unknown_name_is_told_with_those_that_are() -> None:
-    with pytest.raises(Unavailable, match="'cuda' is none of auto, triton, native, torch"):
+    with pytest.raises(Unavailable, match="'cuda' is not one of auto, triton, native, torch"):
         choose_backend("cuda", FULL, dtype=torch.float32, device=CPU, group=2)
 
 

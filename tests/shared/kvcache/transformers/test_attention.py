@@ -52,7 +52,7 @@ def test_a_layer_of_another_window_or_kind_of_attention_is_refused() -> None:
     layer, query = Layer(), torch.zeros(1, 1, 1, 8)
     module = torch.nn.Identity()
     assert headmap_attention(module, query, layer, layer, None, sliding_window=8)[0].shape == (1, 1, 1, 8)
-    with pytest.raises(ValueError, match="a sliding window of None, its cache one of 8"):
+    with pytest.raises(ValueError, match="a sliding window of None, but its cache has 8"):
         headmap_attention(module, query, layer, layer, None)
     with pytest.raises(ValueError, match="softcap is not served"):
         headmap_attention(module, query, layer, layer, None, sliding_window=8, softcap=50.0)

@@ -38,7 +38,10 @@ async function json(path, options) {
 export const get = (path, query = {}) => json(`${BASE}${path}${queryOf(query)}`);
 export const post = (path, body) => json(BASE + path, { method: "POST", body });
 export const put = (path, headers = {}) => json(BASE + path, { method: "PUT", headers });
-export const remove = (path) => json(BASE + path, { method: "DELETE" });
+export const remove = (path, headers = {}) => send(BASE + path, { method: "DELETE", headers });
+
+/** The models that are served, without their policies. */
+export const servedModels = async () => (await get("/v1/models")).data.filter((one) => one.parent === null);
 
 /** Of the dashboard itself, not of the APIs. @param {string} path */
 export const own = (path) => json(`/dashboard${path}`);

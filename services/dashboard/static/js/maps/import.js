@@ -1,5 +1,5 @@
 // Import a published SparseMM file, or one that was exported here.
-import { get, post } from "../lib/api.js";
+import { post, servedModels } from "../lib/api.js";
 import { announce, h } from "../lib/dom.js";
 import { formDialog } from "../lib/dialog.js";
 import { Problem } from "../lib/problems.js";
@@ -10,8 +10,8 @@ export function importDialog(done) {
   const model = h("input", { id: "import-model", list: "import-models", required: true, maxlength: 512, autocomplete: "off", spellcheck: "false" });
   const models = h("datalist", { id: "import-models" });
   const heads = h("input", { id: "import-heads", type: "number", min: 1, max: 99999, required: true });
-  get("/v1/models").then(
-    ({ data }) => {
+  servedModels().then(
+    (data) => {
       models.append(...data.map((one) => h("option", { value: one.id })));
       model.value ||= data[0]?.id ?? "";
     },

@@ -4,6 +4,7 @@ import { byId, h, setOptions } from "../lib/dom.js";
 import { bytes, count, percent } from "../lib/format.js";
 import { Grid, legend } from "../lib/grid.js";
 import { Meter } from "../lib/meter.js";
+import { Policies } from "../lib/policies.js";
 import { notice } from "../lib/problems.js";
 
 const GIB = 2 ** 30;
@@ -20,6 +21,11 @@ const meters = { tokens: new Meter("Tokens, over all layers and KV heads"), memo
 const unknown = h("p", { class: "hint", hidden: true }, "The bytes of a token are not known: this map's model is not on the server.");
 byId("cost").append(meters.tokens.element, meters.memory.element, unknown);
 
+const policies = new Policies();
+byId("policies").append(policies.element);
+
+/** @type {any[]} */
+let maps = [];
 /** @type {any} */
 let last = null;
 let asked = 0;
@@ -102,16 +108,29 @@ form.addEventListener("input", () => {
   clearTimeout(timer);
   timer = setTimeout(ask, WAIT_MS);
 });
+field("map").addEventListener("change", showPolicies);
 form.addEventListener("submit", (event) => event.preventDefault());
+
+/** Those of the map's model. */
+async function showPolicies() {
+  const model = maps.find((map) => map.id === field("map").value)?.model;
+  try {
+    if (model && model !== policies.model) await policies.show(model);
+    byId("policies-problem").replaceChildren();
+  } catch (error) {
+    policies.model = "";
+    byId("policies-problem").replaceChildren(notice(error, { text: "Try again", run: showPolicies }));
+  }
+}
 
 async function start() {
   try {
-    const maps = await list("/maps");
+    maps = await list("/maps");
     byId("problem").replaceChildren();
     byId("empty").hidden = maps.length > 0;
     byId("budgets").hidden = maps.length === 0;
     setOptions(field("map"), maps.map((map) => [map.id, `${map.model}, version ${map.version}${map.aliases.length ? ` (${map.aliases.join(", ")})` : ""}`]));
-    if (maps.length) await ask();
+    if (maps.length) await Promise.all([ask(), showPolicies()]);
   } catch (error) {
     byId("problem").replaceChildren(notice(error, { text: "Try again", run: start }));
   }

@@ -1,5 +1,5 @@
 // Jobs: start a profile, watch it, cancel it, try it again.
-import { get, list, post } from "../lib/api.js";
+import { get, list, post, servedModels } from "../lib/api.js";
 import { announce, byId, h, repeat } from "../lib/dom.js";
 import { notice } from "../lib/problems.js";
 import { JobCard } from "../jobs/card.js";
@@ -84,10 +84,10 @@ form.addEventListener("submit", async (event) => {
 });
 
 // What can be chosen. Where the services are away the list of jobs says so, and a name can still be typed.
-const [models, datasets] = await Promise.all([get("/v1/models"), get("/datasets", { limit: 100 })].map((one) => one.catch(() => null)));
-offer("models", models?.data.map((one) => one.id));
+const [models, datasets] = await Promise.all([servedModels(), get("/datasets", { limit: 100 })].map((one) => one.catch(() => null)));
+offer("models", models?.map((one) => one.id));
 offer("datasets", datasets && [...datasets.built_in, ...datasets.items].map((one) => one.name));
-byId("model").value ||= models?.data[0]?.id ?? "";
+byId("model").value ||= models?.[0]?.id ?? "";
 
 function offer(id, names) {
   byId(id).replaceChildren(...(names ?? []).map((value) => h("option", { value })));

@@ -16,6 +16,10 @@ const stop = byId("stop");
 
 /** @type {Record<string, any>} */
 let served = {};
+/** @type {any[]} models and policies, as /v1/models has them */
+let listed = [];
+/** @type {string[]} */
+let methods = [];
 
 const picture = new Picture({
   onChange: () => {
@@ -70,6 +74,7 @@ question.addEventListener("keydown", (event) => {
 });
 model.addEventListener("change", () => {
   tellMap();
+  offer();
   follow();
 });
 
@@ -79,6 +84,12 @@ function tellMap() {
   const limits = model.value === BUNDLED ? " This small model reads pages like the samples, and no others." : "";
   if (map) hint.replaceChildren(link(`/dashboard/maps?map=${map.id}`, `Head map, version ${map.version}`), ".", limits);
   else hint.replaceChildren("No head map yet: budgets are the same for every head. ", link("/dashboard/jobs", "Profile it"), ".", limits);
+}
+
+/** Methods and the model's policies to the columns. */
+function offer() {
+  const policies = listed.filter((one) => one.parent === model.value);
+  for (const column of columns) column.offer(methods, policies);
 }
 
 async function follow() {
@@ -98,13 +109,14 @@ function link(href, text) {
 
 async function start() {
   try {
-    const models = (await get("/v1/models")).data;
+    listed = (await get("/v1/models")).data;
+    const models = listed.filter((one) => one.parent === null);
     served = Object.fromEntries(models.map((one) => [one.id, one]));
     setOptions(model, models.map((one) => [one.id, one.id]));
     model.disabled = false;
     tellMap();
-    const methods = (await get("/info")).kv_methods;
-    for (const column of columns) column.offer(methods);
+    methods = (await get("/info")).kv_methods;
+    offer();
     byId("page-problem").replaceChildren();
     await follow();
   } catch (error) {

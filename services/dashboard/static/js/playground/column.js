@@ -2,6 +2,7 @@
 import { announce, h, newId } from "../lib/dom.js";
 import { bytes, count, milliseconds, percent } from "../lib/format.js";
 import { Meter } from "../lib/meter.js";
+import { keeps } from "../lib/policies.js";
 import { notice } from "../lib/problems.js";
 import { generate } from "../lib/stream.js";
 import { KeptPicture } from "./kept.js";
@@ -30,6 +31,8 @@ export class Column {
     this.run_ = null;
     this.asked = false;
     this.spoken = "";
+    /** @type {Map<string, any>} */
+    this.policies = new Map();
     this.#build(choice);
     this.forget();
   }
@@ -38,11 +41,14 @@ export class Column {
     return this.run_ !== null;
   }
 
-  /** The methods that the server has. @param {string[]} methods */
-  offer(methods) {
+  /** The methods that the server has, and the model's policies. @param {string[]} methods @param {any[]} policies */
+  offer(methods, policies) {
     const before = this.method.value;
-    this.method.replaceChildren(...methods.map((one) => h("option", { value: one }, METHODS[one] ?? one)));
-    if (methods.includes(before)) this.method.value = before;
+    this.policies = new Map(policies.map((one) => [one.id, one.default_kv]));
+    const named = policies.map((one) => h("option", { value: one.id }, one.default_kv.policy));
+    this.method.replaceChildren(...methods.map((one) => h("option", { value: one }, METHODS[one] ?? one)), named.length ? h("optgroup", { label: "Policies" }, ...named) : "");
+    if (methods.includes(before) || this.policies.has(before)) this.method.value = before;
+    this.#showBudget();
   }
 
   stop() {
@@ -104,6 +110,8 @@ export class Column {
 
   #kv() {
     const method = this.method.value;
+    const policy = this.policies.get(method);
+    if (policy) return { policy: policy.policy };
     return method === "full" ? { method } : { method, ratio: Number(this.slider.value) / 100 };
   }
 
@@ -188,8 +196,9 @@ export class Column {
 
   #showBudget() {
     const full = this.method.value === "full";
-    this.slider.disabled = full;
-    this.budget.textContent = full ? "all of it" : `${this.slider.value} % of the prompt`;
+    const policy = this.policies.get(this.method.value);
+    this.slider.disabled = full || policy !== undefined;
+    this.budget.textContent = policy ? `${keeps(policy)}, version ${policy.policy_version}` : full ? "all of it" : `${this.slider.value} % of the prompt`;
     this.slider.setAttribute("aria-valuetext", this.budget.textContent);
   }
 
@@ -208,14 +217,14 @@ export class Column {
     this.first.textContent = milliseconds(first);
     this.first.title = `queue ${milliseconds(timings.queue_ms)}, prefill ${milliseconds(timings.prefill_ms)}`;
     this.each.textContent = milliseconds(timings.decode_ms_per_token);
-    this.map.replaceChildren(mapOf(kv, this.method.value));
+    this.map.replaceChildren(mapOf(kv));
     announce(`${this.name}: ${percent(kv.kept_tokens / kv.full_tokens)} of the tokens kept`);
   }
 }
 
 /** Which map set the budgets, or why none did. */
-function mapOf(kv, asked) {
+function mapOf(kv) {
   if (kv.map_id) return h("a", { href: `/dashboard/maps?map=${kv.map_id}` }, kv.map_match === "exact" ? "in use" : "of another revision");
-  if (kv.map_match === "none" && asked === "sparsemm") return document.createTextNode("none: SnapKV");
+  if (kv.map_match === "none") return document.createTextNode("none: SnapKV");
   return document.createTextNode("not needed");
 }

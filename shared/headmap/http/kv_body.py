@@ -1,0 +1,41 @@
+"""`kv` as requests and policies give it: how much of a prompt's KV cache to keep."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from headmap.budgets import DEFAULT_UNIFORM, Allocation
+from headmap.http.request_body import MAX_TOKENS, Body
+from headmap.kvcache.methods import METHODS
+from headmap.kvcache.plan import KVRequest
+
+
+class KVBody(Body):
+    """What to keep of the prompt's KV cache. Methods other than `full` take exactly one of `budget` and `ratio`."""
+
+    method: str = Field(
+        "sparsemm", max_length=64, description=", ".join(METHODS), json_schema_extra={"enum": list(METHODS)}
+    )
+    budget: int | None = Field(
+        None, le=MAX_TOKENS, description="tokens kept per KV head, on average", json_schema_extra={"minimum": 1}
+    )
+    ratio: float | None = Field(None, gt=0, le=1, description="share of the prompt's tokens that is kept")
+    allocation: Allocation = Field(
+        "exact", description="how budgets are rounded: to exact totals, or by the paper's formula"
+    )
+    window: int | None = Field(
+        None, ge=0, le=MAX_TOKENS, description="last tokens of the prompt, always kept; min(32, budget // 2) by default"
+    )
+    uniform: float = Field(DEFAULT_UNIFORM, ge=0, le=1, description="share of the budget that all heads get equally")
+    map: str | None = Field(None, min_length=1, max_length=64, description="id or alias of a map of this model")
+
+    def asked(self) -> KVRequest:
+        """What to keep, not checked yet (`headmap.kvcache.planning.check_request`); `map` says by which map."""
+        return KVRequest(
+            method=self.method,
+            budget=self.budget,
+            ratio=self.ratio,
+            allocation=self.allocation,
+            window=self.window,
+            uniform=self.uniform,
+        )

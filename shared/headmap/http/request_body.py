@@ -1,0 +1,72 @@
+"""The base of request bodies that clients of other servers send, too. It knows pydantic alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import islice
+from typing import Any, ClassVar, get_args
+
+from pydantic import BaseModel, ConfigDict, GetJsonSchemaHandler, model_validator
+from pydantic.fields import FieldInfo
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
+
+from headmap.http.costs import MAX_ERRORS
+
+MAX_TOKENS = 1_000_000
+
+
+def whole(value: object) -> object:
+    """JSON knows one kind of number: 17.0 is the integer 17. Strings and booleans are none."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+class Body(BaseModel):
+    """A request body or a part of one: null means absent, and 17.0 is 17. Unknown fields are refused by name."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    _known: ClassVar[Mapping[str, bool]] = {}
+    """Each field by the name that clients use, and whether it is an integer."""
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        cls._known = {field.alias or name: _is_integer(field) for name, field in cls.model_fields.items()}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nulls(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        known = cls._known
+        given = {
+            name: whole(one) if known[name] else one for name, one in value.items() if name in known and one is not None
+        }
+        # Some of many that are wrong are enough for an error.
+        return given | dict(islice((item for item in value.items() if item[0] not in known), MAX_ERRORS))
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        described = handler(schema)
+        own = handler.resolve_ref_schema(described)
+        required = own.get("required", ())
+        for name, one in own.get("properties", {}).items():
+            if name not in required:
+                own["properties"][name] = _nullable(one)
+        return described
+
+
+def _is_integer(field: FieldInfo) -> bool:
+    return field.annotation is int or int in get_args(field.annotation)
+
+
+def _nullable(schema: dict[str, Any]) -> dict[str, Any]:
+    """`schema` and null."""
+    if not schema.keys() & {"type", "$ref", "anyOf", "oneOf", "allOf", "enum", "const"}:
+        return schema
+    if schema.get("type") == "null" or {"type": "null"} in schema.get("anyOf", ()):
+        return schema
+    if "enum" in schema and "type" not in schema:
+        return {**schema, "enum": [*schema["enum"], None]}
+    about: dict[str, Any] = {name: schema[name] for name in ("title", "description", "default") if name in schema}
+    return {**about, "anyOf": [schema, {"type": "null"}]}
