@@ -45,7 +45,6 @@ NOT_RUN = {
     ("docs/backup.md", "docker"): _NO_DOCKER,
     ("docs/kubernetes.md", "docker"): "needs Docker and a cluster; tests/deploy renders the chart",
     ("docs/monitoring.md", "docker"): _NO_DOCKER,
-    ("docs/operations.md", "cp .env.example .env"): _NO_DOCKER,
     ("docs/operations.md", "docker"): _NO_DOCKER,
     ("docs/scoring.md", "headmap score headmap/demo-ocr --pages auto"): _MINUTES,
 }

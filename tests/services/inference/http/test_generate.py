@@ -32,6 +32,8 @@ def test_answer_has_every_field_of_the_contract(client: TestClient, picture: str
             "image_tokens": IMAGE_TOKENS,
             "seed": 7,
             "kv": {
+                "policy": None,
+                "policy_version": None,
                 "method": "full",
                 "budget": prompt,
                 "allocation": "exact",
