@@ -92,9 +92,9 @@ class Live:
         self._started = [self.inference, self.scoring]
         for url in (self.inference.url, self.scoring.url):
             wait_for(lambda url=url: _lives(url), f"{url} answers", seconds=120)  # type: ignore[misc]
-        self.post(
-            "inference", "/generate", b'{"inputs":"Hi","parameters":{"max_new_tokens":1}}'
-        )  # what comes first is slow
+        # What comes first starts helper processes, which stay.
+        for parameters in (b'{"max_new_tokens":1}', b'{"max_new_tokens":1,"grammar":{"type":"regex","value":"a"}}'):
+            self.post("inference", "/generate", b'{"inputs":"Hi","parameters":%b}' % parameters)
         return self
 
     def __exit__(

@@ -18,6 +18,7 @@ StoredKeys = Callable[[], Sequence[ApiKey]]
 """All keys of the registry, revoked ones too. Blocks; raises RegistryUnavailable."""
 
 _PATIENCE_SECONDS = 1.0
+_FIRST_PATIENCE_SECONDS = 5.0  # nobody can be let in by what was read before
 
 
 class KeyRing:
@@ -82,7 +83,8 @@ class KeyRing:
         if (look is None or look.done()) and self._clock() >= self._look_at:
             look = self._look = self._pool.submit(self._load)
         if look is not None and not look.done() and (self._read is None or not self._away):
-            await asyncio.wait([asyncio.wrap_future(look)], timeout=_PATIENCE_SECONDS)
+            patience = _FIRST_PATIENCE_SECONDS if self._read is None else _PATIENCE_SECONDS
+            await asyncio.wait([asyncio.wrap_future(look)], timeout=patience)
             if not look.done():
                 self._away = True
 
