@@ -95,21 +95,21 @@ def test_an_answer_without_a_policy_tells_none(client: TestClient) -> None:
     assert used(client) == (None, None, "full")
 
 
-def test_a_registry_that_goes_away_leaves_policies_and_their_maps(
-    client: TestClient, put: PutPolicy, file_map: AddMap, database: Database
+def test_a_registry_that_goes_away_leaves_policies_and_their_maps_though_nobody_asked_for_them(
+    settings: Settings, models: FakeModels, put: PutPolicy, file_map: AddMap, database: Database
 ) -> None:
     file_map()
     held = file_map(promote=False)
     put(method="sparsemm", ratio=0.2, map=held)
-    wait_for(lambda: len(client.get("/v1/models").json()["data"]) == 2)
-    with database.write() as session:
-        session.execute(text("ALTER TABLE policies RENAME TO away"))
-        session.execute(text("ALTER TABLE maps RENAME TO away_too"))
-    wait_for(lambda: client.get("/health/ready").json()["status"] == "degraded")
-    answer = client.post(CHAT, json=PATHS[CHAT] | {"model": NAME})
-    assert (answer.json()["kv"]["policy"], answer.json()["kv"]["map_id"]) == ("documents", held)
-    unknown = client.post(CHAT, json=PATHS[CHAT] | {"model": f"{DEMO_MODEL}@other"})
-    assert (unknown.status_code, unknown.json()["error"]["code"]) == (503, "registry_unavailable")
+    for client in served_with(settings, models):
+        with database.write() as session:
+            session.execute(text("ALTER TABLE policies RENAME TO away"))
+            session.execute(text("ALTER TABLE maps RENAME TO away_too"))
+        wait_for(lambda client=client: client.get("/health/ready").json()["status"] == "degraded")
+        answer = client.post(CHAT, json=PATHS[CHAT] | {"model": NAME})
+        assert (answer.json()["kv"]["policy"], answer.json()["kv"]["map_id"]) == ("documents", held)
+        unknown = client.post(CHAT, json=PATHS[CHAT] | {"model": f"{DEMO_MODEL}@other"})
+        assert (unknown.status_code, unknown.json()["error"]["code"]) == (503, "registry_unavailable")
 
 
 def test_an_unknown_policy_is_404_with_the_near_name(client: TestClient, put: PutPolicy) -> None:
