@@ -24,8 +24,8 @@ def run(*, record: Recorder, pages: int = 8, map_pages: int = 8, repeats: int = 
     questions, exact, cases = lookups_of(pages), get_metric("exact"), make_cases(METHODS)
     record.begin("evaluation", {"model": loaded.info.revision, "questions": len(questions), "cases": len(cases)})
 
-    def ask(*chosen: Any) -> None:
-        evaluate_questions(loaded, questions, chosen, scores, exact, max_new_tokens=MAX_ANSWER_TOKENS)
+    def ask(*chosen: Any) -> object:
+        return evaluate_questions(loaded, questions, chosen, scores, exact, max_new_tokens=MAX_ANSWER_TOKENS)
 
     seconds = in_turn(
         {
