@@ -64,7 +64,8 @@ def hand_out(folder: Path, chosen: dict[str, str]) -> None:
     Raises OSError where a file cannot be written.
     """
     kept = folder / MADE
-    made = json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else {name: secrets.token_hex(24) for name in NAMES}
+    fresh = {name: secrets.token_hex(24) for name in NAMES}
+    made = json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else fresh
     postgres, redis = (chosen.get(name, made[name]) for name in NAMES)
     redis_url = f"redis://:{quote(redis, safe='')}@redis:6379"
     for name, owner, text in (
