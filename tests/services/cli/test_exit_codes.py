@@ -68,9 +68,10 @@ def test_ctrl_c_ends_with_130(tmp_path: Path) -> None:
         env={**os.environ, "PYTHONPATH": f"{ROOT / 'shared'}:{ROOT}"},
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # background jobs of a shell ignore it
     )
     wait_for(lambda: (tmp_path / "0000.png").exists(), 60)
     drawing.send_signal(signal.SIGINT)
-    _, told = drawing.communicate(timeout=120)
+    _, told = drawing.communicate(timeout=60)
     assert drawing.returncode == 130
     assert told.endswith("headmap: interrupted\n")
