@@ -36,6 +36,7 @@ NOT_RUN = {
     ("docs/datasets.md", "hf download"): "needs a data set from the Hub",
     ("docs/demo-model.md", "python -m headmap.demo."): _MINUTES,
     ("docs/command-line.md", "headmap evaluate"): _MINUTES,
+    ("docs/choosing-a-budget.md", "headmap evaluate"): _MINUTES,
     ("docs/evaluating.md", ".venv/bin/headmap evaluate"): _MINUTES,
     ("docs/evaluating.md", "for budget in full"): _OWN_ENVIRONMENT,
     ("docs/evaluating.md", "LMUData="): _OWN_ENVIRONMENT,
