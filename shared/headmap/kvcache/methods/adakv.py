@@ -1,4 +1,4 @@
-"""AdaKV (arXiv 2407.11550): a layer's tokens go to the heads with the highest attention, decided per prompt."""
+"""AdaKV (arXiv 2407.11550): each prompt's attention decides how a layer's tokens are divided over its heads."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ BETA = 20
 
 
 class PyramidKV(Method):
-    """Budgets fall linearly over the layers. Heads of a layer differ by one token at most, so that totals are exact."""
+    """Budgets fall linearly over the layers. Heads of a layer differ by at most one token, which makes totals exact."""
 
     name = "pyramidkv"
 
