@@ -50,7 +50,7 @@ class Recipe:
     )
 
     def stage_at(self, step: int) -> Stage:
-        """The stage that optimizer step `step` (from 0) belongs to."""
+        """The stage of optimizer step `step`, counted from 0."""
         for stage in self.stages:
             if step < stage.until * self.steps:
                 return stage
