@@ -51,7 +51,7 @@ def picture_then_turns(
     looks: list[Tensor],
     **_: Any,
 ) -> tuple[Tensor, None]:
-    """Causal attention inside the picture, masked attention (`turn_mask`, [B, 1, S - P, S]) for the turns after it.
+    """Use causal attention in the picture and masked attention (`turn_mask`, [B, 1, S - P, S]) in the turns after it.
 
     For each layer, the share of attention that the turns give to the picture is appended to `looks`: [B, heads, S - P].
     The picture is where `is_image`, [B, P], is 1.

@@ -63,8 +63,8 @@ def draw_page(
 
     Args:
         stream: name of the stream; `make_page` uses `page/SEED/INDEX`, so other names never give its pages.
-        min_lines: fewest lines of text; `max_lines` the most.
-        min_cells: fewest cells of 16 x 16 px on the page; `max_cells` the most.
+        min_lines: the minimum number of text lines; `max_lines` is the maximum.
+        min_cells: the minimum number of 16 x 16 px cells; `max_cells` is the maximum.
     """
     draw = Draw(stream)
     entries = _entries(draw, draw.integer(min_lines, max_lines))

@@ -1,4 +1,4 @@
-"""A decode backend writes one token of each sequence to the pool, and attends over all tokens of the sequence there."""
+"""A decode backend writes one token of each sequence to the pool and attends over all tokens of the sequence."""
 
 from __future__ import annotations
 

@@ -134,7 +134,7 @@ def attend(  # type: ignore[no-untyped-def]
             tail_page = tl.load(chunk_pages + chunk * tail_rows + column, mask=of_tail, other=0)
             page = (tl.load(part_at + index, mask=of_part, other=0) + tail_page).to(tl.int64)
             counts = offset < tl.where(of_part, part - index * PAGE, tail - in_tail * PAGE)
-            # Keys of free places are loaded too: loads stay wide. Their values are not: 0 x NaN is NaN.
+            # Keys of free places are loaded too, to keep loads wide. Values are not, because 0 x NaN is NaN.
             key = tl.load(
                 pool_keys + (page * (DIM * PAGE) + offset)[None, :] + channel[:, None] * PAGE,
                 mask=(channel[:, None] < DIM) & (index < pages)[None, :],

@@ -1,4 +1,4 @@
-"""PyramidKV (arXiv 2406.02069): early layers keep many tokens, late layers few, the same within a layer."""
+"""PyramidKV (arXiv 2406.02069): early layers keep more tokens than late layers; a layer's heads keep equally many."""
 
 from __future__ import annotations
 

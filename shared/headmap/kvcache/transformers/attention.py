@@ -68,7 +68,7 @@ CAUSAL = PromptMask()
 class LayerAttention(ABC):
     """Attention over one layer. A cache's `update` returns it instead of keys and values.
 
-    window: the layer's sliding window, None if it sees everything.
+    window: the layer's sliding window, or None if it sees everything.
     """
 
     window: int | None = None

@@ -1,7 +1,8 @@
 """A cache with a size per head for `model.generate` of transformers, without a server.
 
-use_headmap_attention(model) cache = GenerateCache(model, KVRequest("sparsemm", ratio=0.2), scores) output =
-model.generate(**inputs, **with_cache(model, cache))
+use_headmap_attention(model)
+cache = GenerateCache(model, KVRequest("sparsemm", ratio=0.2), scores)
+output = model.generate(**inputs, **with_cache(model, cache))
 """
 
 from __future__ import annotations
