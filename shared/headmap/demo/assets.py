@@ -20,7 +20,7 @@ IMAGE, VIDEO = "<|image_pad|>", "<|video_pad|>"
 SPECIAL_TOKENS = (PAD, UNKNOWN, START, END, VISION_START, VISION_END, IMAGE, VIDEO)
 ROLES = ("user", "assistant", "system")
 MAX_CELLS = 1024
-"""Most visual tokens the image processor makes of one picture; larger pictures are scaled down."""
+"""The maximum number of visual tokens per picture. Larger pictures are scaled down."""
 
 # Pictures always precede the text of their turn, in any order that a client sends. LLaVA's templates do the same.
 CHAT_TEMPLATE = (

@@ -39,9 +39,9 @@ class Batch:
     grid: Tensor
     """[B, 3] frames, rows and columns of each picture."""
     cells: Tensor
-    """[N, 1 + context] class of each cell and of the characters before it; IGNORE where there is none."""
+    """[N, 1 + context] class of each cell and of the characters before it, or IGNORE if there is none."""
     input_ids: Tensor
-    """[B, S]; the first P places hold the picture and what stands before it, padded on the right."""
+    """[B, S]; the first P places hold the picture and the tokens before it, padded on the right."""
     positions: Tensor
     """[3, B, S] M-RoPE positions."""
     image_at: Tensor
@@ -53,9 +53,9 @@ class Batch:
     mask: Tensor
     """[B, 1, S - P, S] added to attention scores: 0 where a turn's token may look, else -inf."""
     labels: Tensor
-    """[B, S] the next token where it belongs to an answer, else IGNORE."""
+    """[B, S] the next token if it belongs to an answer, else IGNORE."""
     is_lookup: Tensor
-    """[B, S] true where the label belongs to a lookup and not to the transcription."""
+    """[B, S] true if the label belongs to a lookup and not to the transcription."""
 
     def to(self, device: torch.device) -> Batch:
         """Move the batch to another device."""

@@ -29,7 +29,7 @@ from headmap.scoring.pages import TRANSCRIBE_PROMPT, Page, Question, make_page
 MODEL_FOLDER = Path(__file__).parent / "model"
 HELD_OUT_SEED = 9000
 LOOKUP_TOKENS = 16
-"""The most tokens of a value; the longest has far fewer."""
+"""The maximum number of tokens in a value. Actual values are much shorter."""
 
 
 @dataclass(frozen=True)

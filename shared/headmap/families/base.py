@@ -141,7 +141,7 @@ class Family(ABC):
 
     name: ClassVar[str]
     sees_both_ways: ClassVar[bool] = False
-    """Whether the tokens of a picture see each other in both directions; all others see what is before them."""
+    """Whether a picture's tokens see each other in both directions. All other tokens see only earlier tokens."""
 
     def image_token_id(self, config: PretrainedConfig) -> int:
         """The token whose embedding a picture's features replace."""

@@ -21,7 +21,7 @@ from headmap.errors import ImageTooLarge, InvalidImage
 from headmap.pictures.parts import too_many_parts, too_many_pixels_in_tiles
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
-"""A camera's MPO is a JPEG, with other pictures behind it that are not looked at."""
+"""A camera's MPO is a JPEG followed by other pictures, which are ignored."""
 
 TOO_MUCH_MEMORY = "decoding it takes more memory than is allowed"
 

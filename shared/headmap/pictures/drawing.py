@@ -18,7 +18,7 @@ MARK = "#d62728"
 
 _MAX_NAME = 48
 _NO_XML = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-"""Characters that no XML document may hold (XML 1.0, section 2.2)."""
+"""Characters that are invalid in XML (XML 1.0, section 2.2)."""
 
 
 def save(figure: Figure, form: PictureForm, dpi: int) -> bytes:

@@ -19,7 +19,7 @@ from headmap.pictures.drawing import INK, PictureForm, save, short
 _COLOURS = ("#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd", "#8c564b", "#e377c2", "#bcbd22", "#17becf")
 _ELSEWHERE = "#6e6e6e"
 _DIM = 0.3
-"""How far the page fades to white, so that what is drawn on it stands out."""
+"""How much the page fades to white, so that drawings on it are visible."""
 
 
 @dataclass(frozen=True)

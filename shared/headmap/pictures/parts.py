@@ -13,19 +13,19 @@ import struct
 from PIL.TiffImagePlugin import TiffImageFile
 
 MAX_SCANS = 32
-"""Of a JPEG. The usual progressive ones have 10, of four colours 18. 40 megapixels take 50 ms a scan."""
+"""Scans of a JPEG. Usual progressive files have 10, or 18 with four colours. A scan of 40 megapixels takes 50 ms."""
 
 MAX_SEGMENTS = 4096
-"""Of a JPEG: colour profiles and EXIF take up to 255 each."""
+"""Segments of a JPEG. Colour profiles and EXIF take up to 255 each."""
 
 MAX_CHUNKS = 65_536
-"""Of a PNG: 4 KiB in each at `max_image_bytes` would be 5,000."""
+"""Chunks of a PNG. A file of `max_image_bytes` with 4 KiB per chunk has 5,000."""
 
 MAX_BLOCKS = 131_072
-"""Of a GIF: of 255 bytes each where it is written well."""
+"""Blocks of a GIF. Well-written files use blocks of 255 bytes."""
 
 MAX_STRIPS = 131_072
-"""Of a TIFF, or tiles."""
+"""Strips or tiles of a TIFF."""
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _GIF = b"GIF8"

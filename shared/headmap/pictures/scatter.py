@@ -14,7 +14,7 @@ TOP_SHARE = 0.05
 _BOTH, _REST = "#1f77b4", "#9a9a9a"
 _MAX_NAMED = 6
 _MAX_SHAPES = 5000
-"""Dots that an SVG has one by one; more are one picture in it, which any browser can show."""
+"""The maximum number of separate dots in an SVG. More dots become one embedded picture, which any browser can show."""
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from typing import Literal
 
 Rule = Literal["aligned", "paper"]
 MIN_BLOCK = 3
-"""A run of equal characters counts from this length on, or when it is a whole word: shorter ones match by chance."""
+"""The minimum length of a matching run, unless it is a whole word. Shorter runs match by chance."""
 
 
 def match_paper(tokens: Sequence[str], words: Sequence[str]) -> list[int]:

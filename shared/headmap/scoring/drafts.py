@@ -9,16 +9,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 MIN_MATCH = 3
-"""The answer's last tokens must have been seen before, at least this many of them: fewer match by chance."""
+"""The minimum number of last tokens that must match earlier text. Fewer tokens match by chance."""
 
 MAX_MATCH = 8
-"""More of them are not compared: of places that match as well, the latest is taken."""
+"""The maximum number of tokens to compare. A tie goes to the latest match."""
 
 CAUTION = 16
-"""Tokens guessed at a time after a miss, for a processor about as dear as one."""
+"""The number of tokens guessed after a miss. On a processor they cost about as much as one token."""
 
 GROWTH = 4
-"""After a guess that held, the next may be this many times as long."""
+"""The maximum growth factor of the next guess after a correct guess."""
 
 
 class Draft:

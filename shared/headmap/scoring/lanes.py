@@ -19,7 +19,7 @@ S = TypeVar("S")
 T = TypeVar("T")
 
 Step = Callable[[], None]
-"""What a piece of work calls now and then; it raises to end the work."""
+"""A function that the work calls regularly. It raises to end the work."""
 
 _BEAT_SECONDS = 0.1
 

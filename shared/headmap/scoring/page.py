@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from PIL import Image
 
 _RIGHT_TO_LEFT = ("R", "AL")
-"""Unicode's classes of strong characters of scripts that are written so."""
+"""Unicode's bidirectional classes of strong right-to-left characters."""
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ MAX_LOGITS = 1 << 24
 """Attention logits held at a time: 64 MiB in float32."""
 
 ROOM = 256
-"""Tokens that a sequence gets room for when it grows, so that its keys are not copied with every token."""
+"""The number of tokens by which a sequence's room grows, so that not every token copies its keys."""
 
 
 @dataclass

@@ -21,12 +21,12 @@ from headmap.kvcache.pool.pool import Pool
 _FLOATS = (torch.float32, torch.float16, torch.bfloat16)
 _MOST_HEAD_DIM = 256
 _LEAST_SIDE = 16
-"""`tl.dot` takes no smaller side."""
+"""The smallest side that `tl.dot` accepts."""
 _MOST_TILE = 128
 _TILE_BYTES = 16 * 1024
 """Of keys, and as many of values: what a program has on the way while it works on the tile before."""
 _PROGRAM_BYTES = 44 * 1024
-"""Shared memory of one program: a tile of keys, one of values, and what the compiler adds."""
+"""Shared memory of one program: a tile of keys, a tile of values, and the compiler's overhead."""
 _MOST_PROGRAMS_PER_PROCESSOR = 3
 """So many fit by their registers; their tiles on the way cover the latency of the memory."""
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import torch
 
 SAFEGUARD = 0.2
-"""The share of the average budget that every head keeps whatever its attention (section 3.3)."""
+"""The share of the average budget that every head keeps independent of its attention (section 3.3)."""
 
 
 class AdaKV(Method):

@@ -10,7 +10,7 @@ from headmap.kvcache.methods.base import Method
 from headmap.kvcache.shape import CacheShape
 
 BETA = 20
-"""The last layer keeps 1/BETA of the average beside its window (section 4.2)."""
+"""The last layer keeps its window and 1/BETA of the average (section 4.2)."""
 
 
 class PyramidKV(Method):

@@ -20,7 +20,7 @@ from transformers import AttentionInterface, PreTrainedModel
 
 ATTENTION = "headmap"
 MASKED_ROWS = 1024
-"""Queries of a prompt that get their mask at a time: it never has n x n elements."""
+"""The number of queries that are masked at a time, so that a mask never has n x n elements."""
 
 
 @dataclass(frozen=True)
