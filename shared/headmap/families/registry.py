@@ -19,7 +19,7 @@ class RegisteredFamily:
     class_name: str
     model_type: str
     vision_type: str | None = None
-    """Needed of `vision_config` too, where `model_type` alone does not tell."""
+    """The required type in `vision_config`, if `model_type` alone does not identify the family."""
 
     def matches(self, config: Mapping[str, Any]) -> bool:
         if config.get("model_type") != self.model_type:

@@ -18,12 +18,12 @@ from headmap.pictures.drawing import INK, MARK, PictureForm, save, short
 
 TOP_SHARE = 0.05
 HeatmapView = Literal["heads", "kv_heads"]
-"""Query heads, or the KV heads that caches are made of, each with its query heads' scores added."""
+"""Query heads, or KV heads. The score of a KV head is the sum of its query heads' scores."""
 
 _COLOURS = "Blues"  # zero is white, which covers most of a map and prints well
 _MAX_NUMBERED = 12
 _LONGEST = 9.0
-"""Inches of the longer side of the grid; cells are square as long as they fit."""
+"""Inches of the longer side of the grid. Cells are square if they fit."""
 
 
 @dataclass(frozen=True)

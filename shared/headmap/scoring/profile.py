@@ -31,10 +31,10 @@ T = TypeVar("T")
 HEARTBEAT_SECONDS = 1.0
 
 LANE_PARAMETERS = 1 << 28
-"""A model of at most so many reads pages in lanes on a CPU; from half a billion on, torch's own threads are as fast."""
+"""A model of at most this size reads pages in lanes on a CPU. From half a billion on, torch's threads are as fast."""
 
 MAX_LANES = 16
-"""Each holds a page's keys and values."""
+"""The limit on lanes, because each lane holds a page's keys and values."""
 
 
 @dataclass(frozen=True)

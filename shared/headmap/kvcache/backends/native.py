@@ -27,10 +27,10 @@ from headmap.kvcache.pool.pool import Pool
 SOURCE = Path(__file__).with_suffix(".cc")
 FLAGS = ("-std=c++17", "-O3", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-fPIC")
 SECONDS = 60
-"""The compiler is stopped after this time."""
+"""The time limit of the compiler."""
 ELEMENTS = {torch.float32: "float", torch.bfloat16: "BFloat16", torch.float16: "Float16"}
 LANES = 16
-"""What the function takes at a time, at most: head dimensions and pages are multiples of it."""
+"""The maximum number of elements processed at once. Head dimensions and pages are multiples of it."""
 
 
 class NativeBackend(DecodeBackend):

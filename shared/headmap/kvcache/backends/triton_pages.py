@@ -24,11 +24,11 @@ _LEAST_SIDE = 16
 """The smallest side that `tl.dot` accepts."""
 _MOST_TILE = 128
 _TILE_BYTES = 16 * 1024
-"""Of keys, and as many of values: what a program has on the way while it works on the tile before."""
+"""The size of a key tile and of a value tile. A program loads one of each while it processes the previous tile."""
 _PROGRAM_BYTES = 44 * 1024
 """Shared memory of one program: a tile of keys, a tile of values, and the compiler's overhead."""
 _MOST_PROGRAMS_PER_PROCESSOR = 3
-"""So many fit by their registers; their tiles on the way cover the latency of the memory."""
+"""The registers suffice for this number. The tiles being loaded hide the memory latency."""
 
 
 @dataclass(frozen=True)
