@@ -1,4 +1,4 @@
-"""Everything of the bundled model but its weights: configuration, tokenizer, chat template, image processor."""
+"""The bundled model without its weights: configuration, tokenizer, chat template, image processor."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ IMAGE, VIDEO = "<|image_pad|>", "<|video_pad|>"
 SPECIAL_TOKENS = (PAD, UNKNOWN, START, END, VISION_START, VISION_END, IMAGE, VIDEO)
 ROLES = ("user", "assistant", "system")
 MAX_CELLS = 1024
-"""Most visual tokens the image processor makes of one picture; larger pictures are scaled down."""
+"""The maximum number of visual tokens per picture. Larger pictures are scaled down."""
 
-# Pictures come before the text of their turn, whatever order a client sends them in; so do those of LLaVA's templates.
+# Pictures always precede the text of their turn, in any order that a client sends. LLaVA's templates do the same.
 CHAT_TEMPLATE = (
     "{% for message in messages %}"
     "{{ '<|im_start|>' + message['role'] + '\n' }}"
@@ -41,12 +41,12 @@ CHAT_TEMPLATE = (
 
 
 def prompt_words() -> list[str]:
-    """Words of the prompts, each a single token that carries the space before it; this keeps questions short."""
+    """Words of the prompts. Each word is one token with its leading space, which keeps questions short."""
     return list(dict.fromkeys([*phrases.words(), *ROLES]))
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
-    """Characters, special tokens and the words of the prompts; everything else is `<|unk|>`."""
+    """Build a tokenizer of characters, special tokens and the prompts' words. Everything else is `<|unk|>`."""
     characters = ["\n", *(c for c in string.printable if c.isprintable())]
     tokens = list(dict.fromkeys([*SPECIAL_TOKENS, *characters, *prompt_words()]))
     tokenizer = Tokenizer(models.WordLevel({token: i for i, token in enumerate(tokens)}, unk_token=UNKNOWN))
@@ -68,7 +68,7 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def build_config(tokenizer: PreTrainedTokenizerFast) -> Qwen2VLConfig:
-    """Qwen2-VL in small. One visual token is one cell of a page: patches of 16 px that are not merged."""
+    """Build a small Qwen2-VL configuration. One visual token is one cell of a page: an unmerged patch of 16 px."""
     vocabulary = tokenizer.get_vocab()
     ids = {token: vocabulary[token] for token in SPECIAL_TOKENS}
     text = {
@@ -82,7 +82,7 @@ def build_config(tokenizer: PreTrainedTokenizerFast) -> Qwen2VLConfig:
         "bos_token_id": None,
         "eos_token_id": ids[END],
         "pad_token_id": ids[PAD],
-        # Sections go round t, h, w: every axis has quick and slow turning pairs. The slow ones match characters.
+        # Sections cycle through t, h, w: every axis has fast and slow rotating pairs. The slow pairs match characters.
         "rope_parameters": {
             "rope_type": "default",
             "rope_theta": 100000.0,
@@ -112,7 +112,7 @@ def build_config(tokenizer: PreTrainedTokenizerFast) -> Qwen2VLConfig:
 
 
 def write_assets(folder: Path) -> None:
-    """Write all files but the weights and `config.json`."""
+    """Write all files except the weights and `config.json`."""
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer = build_tokenizer()
     tokenizer.save_pretrained(folder)
@@ -128,7 +128,7 @@ def write_assets(folder: Path) -> None:
         "resample": 3,
     }
     _write_json(folder / "preprocessor_config.json", images)
-    # Same expansion of the image token as `Qwen2VLProcessor`, which cannot be loaded without torchvision (for videos).
+    # This expands the image token like `Qwen2VLProcessor`, which needs torchvision (for videos).
     _write_json(folder / "processor_config.json", {"processor_class": "PaddleOCRVLProcessor"})
     ids = {token: tokenizer.convert_tokens_to_ids(token) for token in (END, PAD)}
     generation = {"do_sample": False, "eos_token_id": ids[END], "pad_token_id": ids[PAD], "max_new_tokens": 512}

@@ -1,8 +1,8 @@
-"""Training batches: pages drawn on the fly, with labels for every cell and several turns about each picture.
+"""Training batches: pages drawn on demand, with labels for every cell and several turns about each picture.
 
-A picture is encoded once and then asked about in many turns. Each turn sees the picture, what stands before it, and
-itself, and its positions start right after the picture, so to every turn the sequence looks like the single-turn prompt
-of real use.
+A picture is encoded once, and many turns ask about it. Each turn sees the picture, the tokens before the picture, and
+itself. Its positions start directly after the picture. So for each turn the sequence looks like a single-turn prompt in
+real use.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ SYSTEM_SHARE = 0.25
 
 @dataclass(frozen=True)
 class Batch:
-    """Tensors of one step. N: cells of all pages together, B: pages, P: longest picture prefix, S: longest sequence."""
+    """Tensors of one step. N: cells of all pages, B: pages, P: the longest picture prefix, S: the longest sequence."""
 
     patches: Tensor
     """[N, 3 * CELL * CELL] pixels, -1 to 1: one frame of what the image processor gives."""
     grid: Tensor
     """[B, 3] frames, rows and columns of each picture."""
     cells: Tensor
-    """[N, 1 + context] class of each cell and of the characters before it; IGNORE where there is none."""
+    """[N, 1 + context] class of each cell and of the characters before it, or IGNORE if there is none."""
     input_ids: Tensor
-    """[B, S]; the first P places hold the picture and what stands before it, padded on the right."""
+    """[B, S]; the first P places hold the picture and the tokens before it, padded on the right."""
     positions: Tensor
     """[3, B, S] M-RoPE positions."""
     image_at: Tensor
@@ -53,18 +53,18 @@ class Batch:
     mask: Tensor
     """[B, 1, S - P, S] added to attention scores: 0 where a turn's token may look, else -inf."""
     labels: Tensor
-    """[B, S] the next token where it belongs to an answer, else IGNORE."""
+    """[B, S] the next token if it belongs to an answer, else IGNORE."""
     is_lookup: Tensor
-    """[B, S] true where the label belongs to a lookup and not to the transcription."""
+    """[B, S] true if the label belongs to a lookup and not to the transcription."""
 
     def to(self, device: torch.device) -> Batch:
-        """The same batch on another device."""
+        """Move the batch to another device."""
         moved: dict[str, Any] = {k: v.to(device) for k, v in vars(self).items() if isinstance(v, Tensor)}
         return replace(self, **moved)
 
 
 class BatchMaker:
-    """Makes any batch from the seed, the step and the share alone, so that a run can be resumed anywhere."""
+    """Makes a batch from only the seed, the step and the share, so that a run can resume at any step."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast, seed: int, context: int) -> None:
         self._tokenizer = tokenizer
@@ -73,13 +73,13 @@ class BatchMaker:
         self._image_id = tokenizer.convert_tokens_to_ids(assets.IMAGE)
 
     def batch(self, stage: Stage, step: int, share: int = 0) -> Batch:
-        """Draw one share of a step's pages. Their stream is tagged `train`, so they are never pages of `make_page`."""
+        """Draw one share of a step's pages. Their stream is tagged `train`, so `make_page` never draws them."""
         streams = [f"train/{self._seed}/{step}/{share}/{i}" for i in range(stage.pages)]
         pages = [draw_page(one, stage.min_lines, stage.max_lines, 1, stage.max_cells) for one in streams]
         return self.from_pages(pages, [random.Random(one) for one in streams])
 
     def from_pages(self, pages: list[Page], rngs: Sequence[random.Random | None] | None = None) -> Batch:
-        """Turn pages into tensors. Each page's generator words its turns; without one they are the plain prompts."""
+        """Turn pages into tensors. Each page's generator phrases its turns; without one the prompts are plain."""
         rngs = rngs or [None] * len(pages)
         sizes = [(page.image.height // CELL, page.image.width // CELL) for page in pages]
         turns = [
@@ -139,13 +139,13 @@ class BatchMaker:
         )
 
     def _front(self, rng: random.Random | None) -> list[int]:
-        """Token ids of what stands before the picture."""
+        """Token ids before the picture."""
         with_system = rng is not None and rng.random() < SYSTEM_SHARE
         system = f"{assets.START}system\n{phrases.system(rng)}{assets.END}\n" if rng and with_system else ""
         return self._encode(f"{system}{assets.START}user\n{assets.VISION_START}")
 
     def _turn(self, prompt: str, answer: str) -> tuple[list[int], int]:
-        """Token ids of a turn from the end of the picture on, and where the answer starts in them."""
+        """Token ids of a turn, starting at the end of the picture, and the index where the answer starts."""
         asked = self._encode(f"{assets.VISION_END}{prompt}{assets.END}\n{assets.START}assistant\n")
         return asked + self._encode(f"{answer}{assets.END}"), len(asked)
 
@@ -154,10 +154,10 @@ class BatchMaker:
 
 
 def cell_labels(page: Page, context: int) -> np.ndarray:
-    """What each cell shows and what stands before it in reading order, `[cells, 1 + context]`, int64.
+    """Each cell's character and the characters before it in reading order, `[cells, 1 + context]`, int64.
 
-    The cell after a line counts as the line's newline, the marked cell after the last line as the page's end. So going
-    to the next line and stopping at the end are found the same way as the next character: by the characters before.
+    The cell after a line represents the newline. The marked cell after the last line represents the page's end. So the
+    model finds the next line and the page's end like the next character: by the preceding characters.
     """
     rows, cols = page.image.height // CELL, page.image.width // CELL
     labels = np.full((rows * cols, 1 + context), IGNORE, dtype=np.int64)
@@ -175,7 +175,7 @@ def cell_labels(page: Page, context: int) -> np.ndarray:
 
 
 def _turns(page: Page, rng: random.Random | None) -> list[tuple[str, str]]:
-    """Prompts and answers about a page: the transcription, its own questions and some more of the same kind."""
+    """Prompts and answers about a page: the transcription, its questions and more questions of the same kind."""
     values = {key: value for key, _, value in (word.text.partition(":") for word in page.words)}
     all_keys = list(values)
     asked = [key for key in all_keys if any(q.question.endswith(f" {key}?") for q in page.questions)]
@@ -190,7 +190,7 @@ def _turns(page: Page, rng: random.Random | None) -> list[tuple[str, str]]:
 
 
 def _patches(page: Page) -> np.ndarray:
-    """[cells, 3 * CELL * CELL] pixels, scaled as the image processor scales them."""
+    """Pixels, [cells, 3 * CELL * CELL], with the scaling of the image processor."""
     rows, cols = page.image.height // CELL, page.image.width // CELL
     pixels = np.asarray(page.image).reshape(rows, CELL, cols, CELL, 3).transpose(0, 2, 4, 1, 3)
     return pixels.reshape(rows * cols, -1).astype(np.float32) / 127.5 - 1.0

@@ -1,4 +1,4 @@
-"""Checkpoints of a training run: one safetensors file, with the step and the seed in its header as JSON."""
+"""Checkpoints of a training run: one safetensors file. Its header has the step and the seed as JSON."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ STATE = "state"
 
 
 def save_checkpoint(folder: Path, step: int, seed: int, modules: nn.Module, optimizers: list[Optimizer]) -> None:
-    """Save everything needed to go on after `step` steps; the old checkpoint is replaced in one move."""
+    """Save everything needed to continue after `step` steps. The old checkpoint is replaced atomically."""
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {f"weights.{name}": param.detach().contiguous() for name, param in modules.named_parameters()}
     for number, optimizer in enumerate(optimizers):
@@ -29,10 +29,10 @@ def save_checkpoint(folder: Path, step: int, seed: int, modules: nn.Module, opti
 
 
 def load_checkpoint(folder: Path, seed: int, modules: nn.Module, optimizers: list[Optimizer]) -> int:
-    """Load the folder's checkpoint into the modules and optimizers; the number of steps done, 0 if there is none.
+    """Load a checkpoint into the modules and optimizers. Returns the number of finished steps, 0 without one.
 
     Raises:
-        ValueError: when the checkpoint belongs to another seed or another model.
+        ValueError: if the checkpoint belongs to another seed or another model.
     """
     path = folder / CHECKPOINT
     if not path.is_file():
@@ -54,14 +54,14 @@ def load_checkpoint(folder: Path, seed: int, modules: nn.Module, optimizers: lis
 
 
 def read_state(path: Path) -> dict[str, int]:
-    """The step and the seed of a checkpoint, without reading its tensors."""
+    """Read the step and the seed of a checkpoint without its tensors."""
     with safe_open(path, framework="pt") as file:
         state: dict[str, int] = json.loads((file.metadata() or {})[STATE])
     return state
 
 
 def _flat_state(optimizer: Optimizer) -> dict[str, Tensor]:
-    """`INDEX.NAME` -> tensor, parameters counted in the optimizer's order."""
+    """Map `INDEX.NAME` to tensors. INDEX is the parameter's number in the optimizer's order."""
     flat = {}
     params = [param for group in optimizer.param_groups for param in group["params"]]
     for index, param in enumerate(params):

@@ -1,10 +1,10 @@
-"""Measure how well a model folder reads pages that it was not trained on.
+"""Measure how well the model of a folder reads pages that were not in its training.
 
     python -m headmap.demo.evaluate [--model FOLDER] [--pages 60] [--seed 9000] [--out FILE.json]
 
-Every prompt goes through the chat template and the processor, one page at a time, greedy. First the two prompts of the
-scoring jobs, then the ways of asking that training never saw. Intervals are 95 %: Wilson's for shares, a bootstrap over
-pages for characters.
+Every prompt uses the chat template and the processor, one page at a time, with greedy decoding. The two prompts of the
+scoring jobs come first, then phrasings that training never saw. Intervals are 95 %: Wilson intervals for shares, and a
+bootstrap over pages for characters.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from headmap.scoring.pages import TRANSCRIBE_PROMPT, Page, Question, make_page
 MODEL_FOLDER = Path(__file__).parent / "model"
 HELD_OUT_SEED = 9000
 LOOKUP_TOKENS = 16
-"""The most tokens of a value; the longest has far fewer."""
+"""The maximum number of tokens in a value. Actual values are much shorter."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What the model wrote, and whether it stopped by itself."""
+    """The model's answer, and whether the model stopped by itself."""
 
     text: str
     stopped: bool
@@ -42,7 +42,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Transcript:
-    """A free-running transcription compared with the truth."""
+    """A generated transcription compared with the true text."""
 
     edits: int
     length: int
@@ -62,7 +62,7 @@ def ask(
     system: str | None = None,
     text_first: bool = False,
 ) -> Answer:
-    """Ask one question about one picture, greedy; with a system turn before it, or with the text before the picture."""
+    """Ask one question about one picture, decoded greedily. Options: a system turn, or the text before the picture."""
     parts: list[dict[str, str]] = [{"type": "image"}, {"type": "text", "text": prompt}]
     messages: list[dict[str, Any]] = [{"role": "user", "content": parts[::-1] if text_first else parts}]
     if system is not None:
@@ -76,7 +76,7 @@ def ask(
 
 
 def transcribe(model: Any, processor: Any, page: Page, prompt: str = TRANSCRIBE_PROMPT) -> Transcript:
-    """Let the model write down a page and compare."""
+    """Let the model transcribe a page and compare the text with the true text."""
     answer = ask(model, processor, page.image, prompt)
     true_lines, lines = page.text.split("\n"), answer.text.split("\n")
     ended_right = answer.stopped and len(lines) == len(true_lines) and lines[-1] == true_lines[-1]
@@ -84,7 +84,7 @@ def transcribe(model: Any, processor: Any, page: Page, prompt: str = TRANSCRIBE_
 
 
 def edit_distance(a: str, b: str) -> int:
-    """Fewest insertions, deletions and replacements that turn one text into the other (Levenshtein)."""
+    """The minimum number of insertions, deletions and replacements between two texts (Levenshtein)."""
     row = list(range(len(b) + 1))
     for i, x in enumerate(a, start=1):
         diagonal, row[0] = row[0], i
@@ -94,7 +94,7 @@ def edit_distance(a: str, b: str) -> int:
 
 
 def evaluate(model: Any, processor: Any, pages: Iterable[Page]) -> dict[str, Any]:
-    """The figures of a model's two plain prompts on some pages, as a JSON-ready object."""
+    """Measure a model's two plain prompts on some pages. Returns a JSON-ready object."""
     right: list[bool] = []
     transcripts: list[Transcript] = []
     for page in pages:
@@ -111,10 +111,10 @@ def evaluate(model: Any, processor: Any, pages: Iterable[Page]) -> dict[str, Any
 
 
 def evaluate_phrasings(model: Any, processor: Any, pages: Iterable[Page]) -> dict[str, Any]:
-    """The figures of ways of asking that training never saw, as a JSON-ready object.
+    """Measure phrasings that training never saw. Returns a JSON-ready object.
 
-    Of each page: one question before its picture, one after a system turn, two with a suffix, two paraphrased; and a
-    paraphrased transcription.
+    Each page has one question before its picture, one after a system turn, two with a suffix, two paraphrased questions
+    and a paraphrased transcription.
     """
     right: dict[str, list[bool]] = {"text_first": [], "system_turn": [], "held_out_suffix": [], "held_out_lookup": []}
     transcripts: list[Transcript] = []
@@ -164,7 +164,7 @@ def _share(values: list[bool]) -> dict[str, Any]:
 
 
 def _characters(transcripts: list[Transcript], draws: int = 2000) -> dict[str, Any]:
-    """1 - edits / length over all pages, with a 95 % bootstrap interval over pages."""
+    """Character accuracy, 1 - edits / length over all pages, with a 95 % bootstrap interval over pages."""
 
     def accuracy(some: list[Transcript]) -> float:
         return 1 - sum(t.edits for t in some) / sum(t.length for t in some)
@@ -176,7 +176,7 @@ def _characters(transcripts: list[Transcript], draws: int = 2000) -> dict[str, A
 
 
 def load(folder: Path, device: str = "cpu", dtype: torch.dtype = torch.float32) -> tuple[Any, Any]:
-    """Model and processor of a folder, by transformers' Auto classes."""
+    """Load the model and processor of a folder with transformers' Auto classes."""
     model: Any = AutoModelForImageTextToText.from_pretrained(folder, dtype=dtype)
     return model.to(device).eval(), AutoProcessor.from_pretrained(folder)
 
@@ -188,7 +188,7 @@ def main(
     dtype: Annotated[str, typer.Option(help="float32 or bfloat16.")] = "float32",
     out: Annotated[Path | None, typer.Option(help="Also write the figures to this JSON file.")] = None,
 ) -> None:
-    """Print the figures of a model as JSON."""
+    """Print the results of a model as JSON."""
     if dtype not in ("float32", "bfloat16"):
         raise typer.BadParameter("must be float32 or bfloat16", param_hint="--dtype")
     loaded, processor = load(model, "cuda" if torch.cuda.is_available() else "cpu", getattr(torch, dtype))

@@ -1,4 +1,4 @@
-"""How `scoring/glyphs.png` was made. Not run again in use: pages must not depend on the font library at hand.
+"""Makes `scoring/glyphs.png`. It never runs in use, because pages must not depend on the installed font library.
 
 python -m headmap.demo.glyphs OUT.png
 """
@@ -14,7 +14,7 @@ from headmap.scoring.pages import ATLAS_CHARACTERS, CELL, FONT_SIZES
 
 
 def draw_atlas() -> Image.Image:
-    """Every character at every size, centred across its cell, on one baseline; coverage as grey levels."""
+    """Draw every character at every size, centred in its cell on one baseline, with coverage as grey levels."""
     atlas = Image.new("L", (len(ATLAS_CHARACTERS) * CELL, len(FONT_SIZES) * CELL), 0)
     for row, size in enumerate(FONT_SIZES):
         font = ImageFont.load_default(size)

@@ -2,7 +2,7 @@
 
     python -m headmap.demo.head_map [--pages 400]
 
-The map is the one that `headmap score` makes of the same pages; the registry it is made in is thrown away.
+The map equals the map that `headmap score` makes from the same pages. It is made in a temporary registry.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The forward pass of training and its losses, on transformers' own modules."""
+"""The forward pass of training and its losses, with the modules of transformers."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ ATTENTION = "headmap_demo_training"
 class FrameEmbed(nn.Module):
     """The patch embedding as one matrix product.
 
-    Kernel and stride are equal, so the convolution is a linear map; both frames of a still picture are equal, so their
-    weights can be added first. It owns the convolution, so parameters keep their names.
+    Kernel and stride are equal, so the convolution is a linear map. Both frames of a still picture are equal, so their
+    weights can be added first. This module owns the convolution, so parameters keep their names.
     """
 
     def __init__(self, proj: nn.Conv3d) -> None:
@@ -31,7 +31,7 @@ class FrameEmbed(nn.Module):
 
 
 def prepare(model: Qwen2VLForConditionalGeneration) -> None:
-    """Put the training's attention and patch embedding on the model. Weights and their names stay as they are."""
+    """Give the model the attention and patch embedding for training. Weights and their names do not change."""
     AttentionInterface.register(ATTENTION, picture_then_turns)
     model.set_attn_implementation({"text_config": ATTENTION, "vision_config": "sdpa"})
     model.model.visual.patch_embed = FrameEmbed(model.model.visual.patch_embed.proj)
@@ -51,10 +51,10 @@ def picture_then_turns(
     looks: list[Tensor],
     **_: Any,
 ) -> tuple[Tensor, None]:
-    """Causal attention inside the picture, masked attention (`turn_mask`, [B, 1, S - P, S]) for the turns after it.
+    """Use causal attention in the picture and masked attention (`turn_mask`, [B, 1, S - P, S]) in the turns after it.
 
-    `looks` takes in, layer by layer, the share of attention that the turns give to the picture (where `is_image`,
-    [B, P], is 1): [B, heads, S - P].
+    For each layer, the share of attention that the turns give to the picture is appended to `looks`: [B, heads, S - P].
+    The picture is where `is_image`, [B, P], is 1.
     """
     groups = query.shape[1] // key.shape[1]
     key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
@@ -69,7 +69,7 @@ def picture_then_turns(
 
 @dataclass(frozen=True)
 class Losses:
-    """Scalars of one step; the accuracies are shares of right first choices."""
+    """Scalars of one step. Accuracies are top-1 accuracies."""
 
     total: Tensor
     glyph: Tensor
@@ -86,7 +86,7 @@ class Losses:
 
 
 class CellHead(nn.Module):
-    """Reads a cell's character and the characters before it off its visual token. Thrown away after training."""
+    """Predicts a cell's character and the characters before it from its visual token. Used only in training."""
 
     def __init__(self, width: int, context: int) -> None:
         super().__init__()
@@ -104,7 +104,7 @@ def compute_losses(
     cell_weight: float,
     look_weight: float = 0.0,
 ) -> Losses:
-    """Run one batch; without `reads` only the vision tower and the cell losses."""
+    """Run one batch. Without `reads` it runs only the vision tower and the cell losses."""
     visual = model.model.visual(batch.patches, grid_thw=batch.grid).pooler_output  # [N, hidden]
     cells = head(visual)
     written = batch.cells[:, 0] != BLANK
@@ -113,7 +113,7 @@ def compute_losses(
     before, before_true = cells[written, 1:].flatten(0, 1), batch.cells[written, 1:].flatten()
     across = _across_lines(batch.cells[written, 1:]).flatten()
     context = F.cross_entropy(before[~across], before_true[~across])
-    jump = F.cross_entropy(before[across], before_true[across])  # rare and hard, so averaged on its own
+    jump = F.cross_entropy(before[across], before_true[across])  # this case is rare and hard, so it has its own average
     cell_loss = glyph + 0.2 * blank + context + jump
     before_right = (before.detach().argmax(-1) == before_true).float()
     zero = glyph.new_zeros(())
@@ -143,7 +143,7 @@ def compute_losses(
 
 
 def _across_lines(before: Tensor) -> Tensor:
-    """Which of the characters before a cell, `[cells, context]`, stand at or beyond the end of an earlier line."""
+    """Whether each character before a cell is at or beyond the end of an earlier line, `[cells, context]`."""
     line_end = (before == NEWLINE) | (before == PAGE_START)
     return line_end.cumsum(dim=1) > 0
 
@@ -151,10 +151,11 @@ def _across_lines(before: Tensor) -> Tensor:
 def _answers(
     model: Qwen2VLForConditionalGeneration, visual: Tensor, batch: Batch
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Logits and labels of all answer tokens, which of them are lookups, and how many KV heads look at the picture.
+    """Return logits and labels of all answer tokens, which are lookups, and how many KV heads look at the picture.
 
-    The last is the sum over KV heads of the root of the share of attention that their queries give to the picture when
-    they answer: a root, so that few heads that look much cost less than many that look a little.
+    The number of heads is a soft count. Each KV head adds the square root of the share of attention that its queries
+    give to the picture during the answer. With the root, few heads with a large share cost less than many heads with a
+    small share.
     """
     looks: list[Tensor] = []
     text = model.model.language_model

@@ -8,10 +8,10 @@ from torch.optim import AdamW, Optimizer
 
 
 class Muon(Optimizer):
-    """Momentum made orthogonal (Jordan et al., 2024), in float32.
+    """Muon: orthogonalized momentum (Jordan et al., 2024), in float32.
 
-    `torch.optim.Muon` does the Newton-Schulz steps in bfloat16, which processors without matrix units for it do slowly.
-    Matrices of one shape are stacked, so that a step is a few large products.
+    `torch.optim.Muon` runs the Newton-Schulz steps in bfloat16, which is slow on processors without bfloat16 matrix
+    units. Matrices of the same shape are stacked, so that a step needs only a few large products.
     """
 
     def __init__(
@@ -21,7 +21,7 @@ class Muon(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]  # torch has overloads for a closure
-        """Apply the gradients; a closure is not supported."""
+        """Apply the gradients. A closure is not supported."""
         for group in self.param_groups:
             by_shape: dict[torch.Size, list[nn.Parameter]] = {}
             for param in group["params"]:
@@ -34,7 +34,7 @@ class Muon(Optimizer):
                     param.mul_(1 - group["lr"] * group["weight_decay"]).sub_(update, alpha=group["lr"] * scale)
 
     def _momentum(self, param: nn.Parameter, momentum: float) -> Tensor:
-        """Take the gradient into the running mean; where the mean will be next (Nesterov)."""
+        """Update the running mean with the gradient. Returns the mean after one more such update (Nesterov)."""
         if param.grad is None:
             raise ValueError("a parameter without a gradient has no momentum")
         state = self.state[param]
@@ -45,7 +45,7 @@ class Muon(Optimizer):
 
 
 def orthogonalize(matrices: Tensor, steps: int = 5) -> Tensor:
-    """The nearest (semi-)orthogonal matrices, roughly: Newton-Schulz on `[count, rows, cols]`."""
+    """Approximate the nearest (semi-)orthogonal matrices by Newton-Schulz steps on `[count, rows, cols]`."""
     a, b, c = 3.4445, -4.7750, 2.0315
     tall = matrices.shape[-2] > matrices.shape[-1]
     x = matrices.mT if tall else matrices
@@ -57,7 +57,7 @@ def orthogonalize(matrices: Tensor, steps: int = 5) -> Tensor:
 
 
 def build_optimizers(modules: nn.Module, muon_lr: float, adam_lr: float) -> list[Optimizer]:
-    """Muon for the matrices inside the blocks; embeddings, patches, the cell head, biases and norms go to AdamW."""
+    """Use Muon for the blocks' matrices, and AdamW for embeddings, patches, the cell head, biases and norms."""
     matrices: list[nn.Parameter] = []
     others: list[nn.Parameter] = []
     for name, param in modules.named_parameters():
@@ -67,7 +67,7 @@ def build_optimizers(modules: nn.Module, muon_lr: float, adam_lr: float) -> list
 
 
 def set_lr(optimizers: list[Optimizer], muon_lr: float, adam_lr: float) -> None:
-    """Set the learning rates of `build_optimizers`' two."""
+    """Set the learning rates of the two optimizers from `build_optimizers`."""
     for optimizer, lr in zip(optimizers, (muon_lr, adam_lr), strict=True):
         for group in optimizer.param_groups:
             group["lr"] = lr

@@ -1,7 +1,6 @@
-"""What a picture is asked in training: the two prompts of the scoring jobs, and the many ways in which people ask.
+"""Training questions about a picture: the two prompts of the scoring jobs and many other phrasings.
 
-The words are single tokens of the tokenizer. `HELD_OUT_*` never occur in training; they measure what is made of phrases
-that were never seen.
+Each word is a single token. `HELD_OUT_*` never occur in training; they measure how the model handles unseen phrases.
 """
 
 from __future__ import annotations
@@ -95,7 +94,7 @@ HELD_OUT_SUFFIXES = (
     "Keep the answer short.",
 )
 HELD_OUT_SYSTEMS = ("You are a careful clerk who reads forms.", "Answer the question about the picture.")
-_ALL = (  # but for HELD_OUT_SYSTEMS, whose words nobody could foresee
+_ALL = (  # except HELD_OUT_SYSTEMS, whose words are meant to be unknown
     f"{LOOKUP_PROMPT} {TRANSCRIBE_PROMPT}",
     *(phrase.replace("{key}", " ") for phrase in (*LOOKUPS, *HELD_OUT_LOOKUPS)),
     *(*TRANSCRIPTIONS, *HELD_OUT_TRANSCRIPTIONS, *SUFFIXES, *HELD_OUT_SUFFIXES, *PREFIXES, *SYSTEMS),
@@ -103,31 +102,31 @@ _ALL = (  # but for HELD_OUT_SYSTEMS, whose words nobody could foresee
 
 
 def words() -> list[str]:
-    """The words of all phrases, each once, with the space before it where one stands there."""
+    """The distinct words of all phrases, with the leading space if the phrase has one."""
     return list(dict.fromkeys(word for phrase in _ALL for word in re.findall(r" ?[A-Za-z]+", phrase)))
 
 
 def lookup(rng: random.Random, key: str) -> str:
-    """A question for the value of `key`."""
+    """Draw a question for the value of `key`."""
     if rng.random() < 0.5:
         return _dressed(rng, f"{LOOKUP_PROMPT} {key}?")
     return _dressed(rng, _pick(rng, LOOKUPS).replace("{key}", key))
 
 
 def transcription(rng: random.Random) -> str:
-    """A prompt for the whole text; of several words, so that a turn of suffixes alone asks for nothing."""
+    """Draw a prompt for the whole text. It has several words, so that suffixes alone are never a request."""
     if rng.random() < 0.5:
         return _dressed(rng, TRANSCRIBE_PROMPT)
     return _dressed(rng, _pick(rng, TRANSCRIPTIONS))
 
 
 def system(rng: random.Random) -> str:
-    """A system turn's text."""
+    """Draw the text of a system turn."""
     return _pick(rng, SYSTEMS) if rng.random() < 0.6 else _chatter(rng)
 
 
 def _dressed(rng: random.Random, prompt: str) -> str:
-    """`prompt`, now and then between other words."""
+    """Return `prompt`, sometimes surrounded by other words."""
     before = _pick(rng, PREFIXES) if rng.random() < 0.12 else ""
     if rng.random() > 0.35:
         return f"{before}{prompt}"
@@ -137,7 +136,7 @@ def _dressed(rng: random.Random, prompt: str) -> str:
 
 
 def _chatter(rng: random.Random) -> str:
-    """A run of known words that means nothing."""
+    """Draw a meaningless sequence of known words."""
     count = 2 + int(rng.random() * 9)
     return "".join(_pick(rng, _WORDS) for _ in range(count)).strip() + _pick(rng, (".", "", "?", "!", ":"))
 

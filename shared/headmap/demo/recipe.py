@@ -28,20 +28,20 @@ class Recipe:
     steps: int = 2100
     seed: int = 1
     shares: int = 2
-    """Parts that a step's pages are cut into, for as many processes at most."""
+    """The number of parts of a step's pages. It limits the number of processes."""
     muon_lr: float = 0.02
     adam_lr: float = 2e-3
     final_lr_share: float = 0.02
     warmup_steps: int = 50
     decay_from: float = 0.3
-    """Share of the run after which the learning rates fall in a straight line."""
+    """Share of the run after which the learning rates fall linearly."""
     clip_norm: float = 1.0
     cell_weight: float = 0.2
-    """Weight of the cell losses beside the answers'."""
+    """Weight of the cell losses relative to the answer loss."""
     look_weight: float = 0.005
     """Weight of the price on looking at the picture, which leaves the reading to few heads."""
     context: int = 4
-    """How many characters before its own each visual token must tell, in reading order."""
+    """The number of preceding characters, in reading order, that each visual token must predict."""
     stages: tuple[Stage, ...] = (
         Stage("glyphs", 0.13, 3, 6, 160, 7, reads=False),
         Stage("short", 0.35, 3, 5, 140, 6),
@@ -50,7 +50,7 @@ class Recipe:
     )
 
     def stage_at(self, step: int) -> Stage:
-        """The stage that optimizer step `step` (from 0) belongs to."""
+        """The stage of optimizer step `step`, counted from 0."""
         for stage in self.stages:
             if step < stage.until * self.steps:
                 return stage

@@ -2,9 +2,9 @@
 
     python -m headmap.demo.train --run-dir RUN [--out FOLDER]
 
-About an hour on two CPU cores; a GPU is used when there is one. The run is seeded, saves itself every few minutes and
-goes on from there when started again with the same `--run-dir`. Every few hundred steps and at the end it writes the
-model to `--out`, in bfloat16, and measures it on pages it has never seen.
+Training takes about an hour on two CPU cores and uses a GPU if there is one. The run is seeded and saves a checkpoint
+every few minutes. It resumes from the checkpoint if it is started again with the same `--run-dir`. Every few hundred
+steps and at the end it writes the model to `--out`, in bfloat16, and measures it on unseen pages.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ SAVE_EVERY_SECONDS = 180
 
 
 class Run:
-    """A training run: the model, its optimizers and how many steps are done.
+    """A training run: the model, its optimizers and the number of finished steps.
 
-    The pages of a step are cut into `recipe.shares` shares. One process takes them in turn, several take some each and
-    add up their gradients, so the outcome is the same but for rounding.
+    The pages of a step are split into `recipe.shares` shares. A single process runs all shares in turn. Several
+    processes each run some shares and add up their gradients. The results are equal up to rounding.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class Run:
         self.step = load_checkpoint(folder, recipe.seed, self.modules, self.optimizers)
 
     def train_step(self) -> Losses:
-        """One optimizer step; the losses are of this process's last share."""
+        """Run one optimizer step. The returned losses are those from this process's last share."""
         recipe, stage = self.recipe, self.recipe.stage_at(self.step)
         lr_share = recipe.lr_share(self.step)
         set_lr(self.optimizers, recipe.muon_lr * lr_share, recipe.adam_lr * lr_share)
@@ -133,14 +133,14 @@ class Means:
         self._count = 0
 
     def add(self, losses: Losses) -> None:
-        """Take in one step."""
+        """Add the losses of one step."""
         self._count += 1
         for field in fields(losses):
             value = getattr(losses, field.name).detach()
             self._sums[field.name] = self._sums[field.name] + value if field.name in self._sums else value
 
     def take(self) -> dict[str, float]:
-        """The means, and start over."""
+        """Return the means and reset them."""
         means = {name: round(float(value) / self._count, 4) for name, value in self._sums.items()}
         self._sums, self._count = {}, 0
         return means
@@ -149,8 +149,8 @@ class Means:
 def run_training(run: Run, out: Path, evaluate_every: int, pages: int, show: Callable[[int, str], None]) -> None:
     """Train to the end of the recipe.
 
-    The main process writes the model folder `out`, checkpoints, and `log.jsonl` beside them; `show` gets the step and a
-    line for the eye.
+    The main process writes the model folder `out`, the checkpoints, and `log.jsonl` beside the checkpoints. `show`
+    receives the step and a readable line.
     """
     if not run.is_main:
         while run.step < run.recipe.steps:
@@ -189,7 +189,7 @@ def run_training(run: Run, out: Path, evaluate_every: int, pages: int, show: Cal
 
 
 def _worker(rank: int, world: int, port: int, recipe: Recipe, run_dir: Path, out: Path, every: int, pages: int) -> None:
-    """One process of the run; the first one writes and talks."""
+    """One process of the run. Only the first process writes files and prints."""
     if world > 1:
         torch.set_num_threads(1)
         distributed.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=world)
@@ -218,10 +218,10 @@ def main(
 ) -> None:
     """Train the bundled model."""
     recipe = replace(Recipe(), steps=steps, seed=seed)
-    # On a CPU one process a core beats one process on all cores; a GPU takes all shares itself.
+    # On a CPU one process per core is faster than one process on all cores. A GPU runs all shares in one process.
     world = 1 if torch.cuda.is_available() else min(recipe.shares, os.cpu_count() or 1)
     for name in ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "MALLOC_TOP_PAD_"):
-        os.environ.setdefault(name, str(1 << 30))  # keep freed memory: page faults cost up to half of the time
+        os.environ.setdefault(name, str(1 << 30))  # keep freed memory, because page faults take up to half of the time
     arguments = (world, _free_port(), recipe, run_dir, out or run_dir / "model", evaluate_every, pages)
     spawn(_worker, arguments, nprocs=world)
 

@@ -1,4 +1,4 @@
-"""The differences between model families: prompt, positions, and where visual tokens lie on the picture.
+"""The differences between model families: prompt, positions, and the location of visual tokens on the picture.
 
 A new family is one module with one subclass of `Family`, named in `headmap.families.registry.FAMILIES`.
 """
@@ -31,30 +31,30 @@ class Axis:
     offset: float = 0.0
 
     def span(self, start: float, end: float) -> slice:
-        """The cells from the one that holds pixel `start` up to and including the one that holds `end`."""
+        """The range of cells from the cell with pixel `start` to the cell with pixel `end`, both included."""
         first = min(max(int(np.floor(start * self.scale + self.offset)), 0), self.cells - 1)
         last = min(max(int(np.floor(end * self.scale + self.offset)), first), self.cells - 1)
         return slice(first, last + 1)
 
     def edges(self, length: int) -> tuple[float, ...]:
-        """The `cells + 1` borders of the cells on a picture `length` pixels wide (or high), cut off at its sides."""
+        """The `cells + 1` borders of the cells, clipped to a picture that is `length` pixels wide (or high)."""
         return tuple(min(max(border, 0.0), float(length)) for border in self.borders)
 
     @property
     def borders(self) -> tuple[float, ...]:
-        """The `cells + 1` borders of the cells, those beyond the picture's sides too."""
+        """The `cells + 1` borders of the cells, not clipped to the picture."""
         return tuple(float(border) for border in (np.arange(self.cells + 1) - self.offset) / self.scale)
 
 
 @dataclass(frozen=True)
 class VisualTokens:
-    """The tokens of one picture, and where each lies on it.
+    """The tokens of one picture, and the location of each token on it.
 
-    `count`: how many they are. `grid`: (rows, cols) int64, which of them shows each cell. `x`, `y`: from pixels to
-    columns and rows.
+    `count`: the number of tokens. `grid`: (rows, cols) int64, the index of the token that shows each cell. `x`, `y`:
+    map pixels to columns and rows.
 
-    A family counts visual tokens alone. A PreparedPrompt counts all tokens from the picture's first to its last, row
-    ends and tile names included.
+    A family counts only visual tokens. A PreparedPrompt counts all tokens from the picture's first token to its last,
+    including row ends and tile names.
     """
 
     count: int
@@ -63,20 +63,20 @@ class VisualTokens:
     y: Axis
 
     def placed(self, places: npt.NDArray[np.int64]) -> VisualTokens:
-        """The same in a prompt: its visual tokens are at `places`, (count,) int64."""
+        """Convert to the numbering in a prompt, where the visual tokens are at `places`, (count,) int64."""
         return replace(self, count=int(places[-1] - places[0]) + 1, grid=(places - places[0])[self.grid])
 
     def region(self, box: Sequence[float]) -> npt.NDArray[np.int64]:
-        """Tokens, counted from the picture's first, whose cells overlap `box` = x0, y0, x1, y1 in page pixels."""
+        """Return tokens whose cells overlap `box` = x0, y0, x1, y1 in page pixels, counted from the picture's first."""
         x0, y0, x1, y1 = box
         return self.grid[self.y.span(y0, y1), self.x.span(x0, x1)].ravel()
 
     def cells_of(self, tokens: npt.NDArray[np.int64]) -> npt.NDArray[np.int32]:
-        """The cell that each token shows, as row x columns + column; -1 where it shows none.
+        """The cell that each token shows, as row x columns + column, or -1 if it shows none.
 
         `tokens`: int64 of any shape, counted from the picture's first. Returns the same shape, int32.
         """
-        cells = np.full(self.count + 1, -1, dtype=np.int32)  # the last entry stands for all tokens outside the picture
+        cells = np.full(self.count + 1, -1, dtype=np.int32)  # the last entry is for all tokens outside the picture
         cells[self.grid] = np.arange(self.grid.size, dtype=np.int32).reshape(self.grid.shape)
         cells[-1] = -1
         return cells[np.where((tokens >= 0) & (tokens < self.count), tokens, self.count)]
@@ -84,7 +84,7 @@ class VisualTokens:
 
 @dataclass(frozen=True)
 class PreparedPrompt:
-    """A prompt as the model takes it, for one sequence of n tokens.
+    """The model's input for one prompt, a sequence of n tokens.
 
     `inputs`: input_ids (1, n) and the pictures' tensors. `position_ids`: (1, n) or, with M-RoPE, (3, 1, n).
     `next_position`: the position of the first generated token. `images`: the tokens of each picture. `image_starts`:
@@ -110,11 +110,11 @@ class PreparedPrompt:
 
 @dataclass(frozen=True)
 class PackedPrompts:
-    """Prompts laid one after the other in one row of n tokens, for one forward of the model.
+    """Several prompts, one after the other in one row of n tokens, for one forward pass.
 
     `inputs`: input_ids (1, n) and the tensors of all pictures, prompt after prompt. `position_ids`: (1, n) or, with
-    M-RoPE, (3, 1, n); each prompt has its own. `bounds`: (start, end) of each prompt in the row. Nothing here keeps the
-    prompts from seeing each other: the cache's attention does.
+    M-RoPE, (3, 1, n); each prompt has its own. `bounds`: (start, end) of each prompt in the row. This class does not
+    hide the prompts from each other; the cache's attention does.
     """
 
     prompts: tuple[PreparedPrompt, ...]
@@ -133,14 +133,15 @@ class PackedPrompts:
 
 
 class Family(ABC):
-    """What differs between model families. It has no state: one instance serves every model of the family.
+    """The behaviour of one model family. It has no state, so one instance serves every model of the family.
 
-    A family names itself and overrides `image_inputs` and `skip_images`, and any method whose default does not fit.
+    A subclass sets its name, overrides `image_inputs` and `skip_images`, and overrides any other method whose default
+    does not fit.
     """
 
     name: ClassVar[str]
     sees_both_ways: ClassVar[bool] = False
-    """Whether the tokens of a picture see each other in both directions; all others see what is before them."""
+    """Whether a picture's tokens see each other in both directions. All other tokens see only earlier tokens."""
 
     def image_token_id(self, config: PretrainedConfig) -> int:
         """The token whose embedding a picture's features replace."""
@@ -150,14 +151,14 @@ class Family(ABC):
     def image_inputs(
         self, config: PretrainedConfig, image_processor: Any, images: Sequence[Image.Image]
     ) -> tuple[dict[str, torch.Tensor], tuple[VisualTokens, ...]]:
-        """Preprocess pictures (RGB): the model's tensors by name, and each picture's tokens."""
+        """Preprocess pictures (RGB). Returns the model's tensors by name, and each picture's tokens."""
 
     def place(self, config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase) -> str:
-        """The text that the chat template writes for a picture; by default the picture token itself."""
+        """The text that the chat template writes for a picture. The default is the picture token."""
         return self.image_token(config, tokenizer)
 
     def written(self, config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase, image: VisualTokens) -> str:
-        """The text that stands in the prompt in place of `place`; it has exactly `image.count` picture tokens."""
+        """The text that replaces `place` in the prompt. It has exactly `image.count` picture tokens."""
         return self.image_token(config, tokenizer) * image.count
 
     def image_token(self, config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase) -> str:
@@ -168,15 +169,15 @@ class Family(ABC):
     def skip_images(
         self, config: PretrainedConfig, inputs: Mapping[str, torch.Tensor], skipped: Sequence[VisualTokens]
     ) -> dict[str, torch.Tensor]:
-        """The tensors `inputs` of `image_inputs` without the first pictures, `skipped`; at least one is left."""
+        """Remove the first pictures, `skipped`, from the tensors of `image_inputs`. At least one picture is left."""
 
     def packs(self, prompt: PreparedPrompt) -> bool:
-        """Whether `prompt` can be laid in one row with others; by default every prompt can."""
+        """Whether `prompt` can share a row with other prompts. By default every prompt can."""
         del prompt
         return True
 
     def pack(self, prompts: Sequence[PreparedPrompt]) -> PackedPrompts:
-        """Lay `prompts` one after the other in one row. Raises ValueError for several unless all pass `packs`."""
+        """Put `prompts` one after the other in one row. Raises ValueError for several unless all pass `packs`."""
         if len(prompts) > 1 and not all(map(self.packs, prompts)):
             raise ValueError("prompts: one of them cannot share a row with others")
         pictures = [rest for prompt in prompts if (rest := _without_ids(prompt.inputs))]
@@ -188,16 +189,17 @@ class Family(ABC):
         )
 
     def join_images(self, parts: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
-        """Join the `image_inputs` tensors of several prompts into those of one; every prompt in `parts` has pictures.
+        """Join the `image_inputs` tensors of several prompts. Every prompt in `parts` has pictures.
 
-        The default takes the first dimension for pictures, tiles or patches: (p, ...) and (q, ...) to (p + q, ...).
+        The default joins along the first dimension (pictures, tiles or patches): (p, ...) and (q, ...) become (p + q,
+        ...).
         """
         return {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
 
     def positions(
         self, model: PreTrainedModel, input_ids: torch.Tensor, inputs: Mapping[str, torch.Tensor]
     ) -> tuple[torch.Tensor, int]:
-        """Position ids of the prompt, (1, n) or, with M-RoPE, (3, 1, n), and the position of the token after it.
+        """Return the prompt's position ids, (1, n) or, with M-RoPE, (3, 1, n), and the position of the next token.
 
         `input_ids`: (1, n); `inputs`: the tensors of its pictures. The default counts tokens.
         """
@@ -214,7 +216,7 @@ class Family(ABC):
         return model.model.language_model
 
     def bound_activations(self, model: PreTrainedModel) -> None:
-        """Make long prompts and many pictures run in pieces; changes `model` in place. Call it once a model."""
+        """Make long prompts and many pictures run in pieces. Changes `model` in place; call it once per model."""
         bound_activations(model, self.text_model(model))
 
 

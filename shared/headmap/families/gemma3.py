@@ -1,7 +1,7 @@
-"""Gemma 3: every picture stretched to one square of tokens, which see each other in both directions.
+"""Gemma 3: every picture is stretched to one square of tokens, which see each other in both directions.
 
-Most of its layers slide: they hold their window, and budgets are for the others. The processor's pan and scan, off by
-default, is not used.
+Most of its layers use a sliding window and hold exactly this window. Budgets apply to the other layers. The processor's
+pan and scan is not used; it is off by default.
 """
 
 from __future__ import annotations

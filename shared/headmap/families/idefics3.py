@@ -1,4 +1,4 @@
-"""Idefics3 and SmolVLM: the picture stretched over tiles, each under its name, then the whole picture as one more."""
+"""Idefics3 and SmolVLM: the picture is stretched over named tiles, then the whole picture follows as one tile."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Idefics3(Family):
         side, tokens = _side(config), []
         for image, rows, cols in zip(images, features["rows"][0], features["cols"][0], strict=True):
             split = {"rows": int(rows), "cols": int(cols), "whole_tokens": side * side}
-            if not rows:  # small pictures are not split: there is only the whole
+            if not rows:  # small pictures are not split; they have only the whole picture
                 split = {"rows": 1, "cols": 1, "whole_tokens": 0}
             tokens.append(tiled(image.width, image.height, side=side, **split))
         return {key: features[key] for key in ("pixel_values", "pixel_attention_mask")}, tuple(tokens)
@@ -38,7 +38,7 @@ class Idefics3(Family):
         return {key: inputs[key][:, tiles:] for key in ("pixel_values", "pixel_attention_mask")}
 
     def join_images(self, parts: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
-        """Pixels (1, tiles, channels, side, side) and their mask (1, tiles, side, side), joined along the tiles."""
+        """Join pixels (1, tiles, channels, side, side) and their mask (1, tiles, side, side) along the tiles."""
         return {key: torch.cat([part[key] for part in parts], dim=1) for key in parts[0]}
 
     def written(self, config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase, image: VisualTokens) -> str:
@@ -57,11 +57,11 @@ class Idefics3(Family):
 
 
 def _side(config: PretrainedConfig) -> int:
-    """Tokens along a tile's side, once patches are merged."""
+    """The number of tokens along a tile's side, after patches are merged."""
     return int(config.vision_config.image_size // config.vision_config.patch_size // config.scale_factor)
 
 
 def _tiles(config: PretrainedConfig, image: VisualTokens) -> int:
-    """Tiles of a picture, the whole among them."""
+    """The number of tiles of a picture, including the tile of the whole picture."""
     tiles = image.grid.size // _side(config) ** 2
     return tiles if tiles == 1 else tiles + 1

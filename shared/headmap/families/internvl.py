@@ -1,4 +1,4 @@
-"""InternVL3 (the transformers class): tiles in the arrangement nearest in shape, then a thumbnail."""
+"""InternVL3 (the transformers class): tiles in the arrangement with the nearest aspect ratio, then a thumbnail."""
 
 from __future__ import annotations
 
@@ -44,7 +44,8 @@ class InternVL(Family):
 def arrangement(shape: float, area: float, fewest: int, most: int) -> tuple[int, int]:
     """Rows and columns of tiles for a picture of `shape` (width / height) and `area` (in tiles).
 
-    The nearest in shape; among equally near ones, the one with most tiles that the picture fills by more than half.
+    This is the arrangement with the nearest aspect ratio. A tie goes to the arrangement with the most tiles of which
+    the picture fills more than half.
     """
     options = [
         (rows, cols) for cols in range(1, most + 1) for rows in range(1, most + 1) if fewest <= rows * cols <= most
@@ -58,6 +59,6 @@ def arrangement(shape: float, area: float, fewest: int, most: int) -> tuple[int,
 
 
 def _side(config: PretrainedConfig) -> int:
-    """Tokens along a tile's side, once patches are merged."""
+    """The number of tokens along a tile's side, after patches are merged."""
     vision = config.vision_config
     return int(vision.image_size[0] // vision.patch_size[0] * config.downsample_ratio)

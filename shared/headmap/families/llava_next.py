@@ -1,7 +1,7 @@
 """LLaVA-NeXT (Vicuna, Llama and Mistral text models): a small whole picture, then high-resolution tiles.
 
-The first (size / patch)^2 tokens show the whole picture. Then come the tiles of the best-fitting resolution, joined and
-without padding, row by row with a newline token after each row.
+The first (size / patch)^2 tokens show the whole picture. The tiles of the best-fitting resolution follow, joined and
+without padding. They are in row order, with a newline token after each row.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ class LlavaNext(Family):
         return {key: inputs[key][len(skipped) :] for key in ("pixel_values", "image_sizes")}
 
     def join_images(self, parts: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
-        """Pixels (images, tiles, channels, side, side) padded to the most tiles; image_sizes (images, 2)."""
+        """Join pixels (images, tiles, channels, side, side), padded to the most tiles, and image_sizes (images, 2)."""
         pixels = stacked([part["pixel_values"] for part in parts])
         return {"pixel_values": pixels, "image_sizes": torch.cat([part["image_sizes"] for part in parts])}
 
 
 def visual_tokens(config: PretrainedConfig, width: int, height: int) -> VisualTokens:
-    """Where the tokens of a picture of `width` x `height` pixels lie; regions are looked up in the tiles."""
+    """Locate the tokens of a picture of `width` x `height` pixels. Regions refer to the tiles."""
     side = int(config.vision_config.image_size) // int(config.vision_config.patch_size)
     x, y = tiled_axes(config, width, height)
     base = side * side + _class_token(config)
@@ -53,7 +53,7 @@ def visual_tokens(config: PretrainedConfig, width: int, height: int) -> VisualTo
 
 
 def tiled_axes(config: PretrainedConfig, width: int, height: int) -> tuple[Axis, Axis]:
-    """Columns and rows of the patches that show the picture at the best-fitting resolution, padding taken off."""
+    """The columns and rows of patches that show the picture at the best-fitting resolution, without padding."""
     tile = int(config.vision_config.image_size)
     side = tile // int(config.vision_config.patch_size)
     best_height, best_width = select_best_resolution((height, width), config.image_grid_pinpoints)
@@ -68,9 +68,9 @@ def _class_token(config: PretrainedConfig) -> int:
 
 
 def _axis(length: int, other: int, best: int, best_other: int, tile: int, side: int) -> Axis:
-    """One axis: scale the picture to fit `best`, centre it there, cut it into patches and drop padding rows.
+    """Compute one axis: scale the picture to fit `best`, centre it, cut it into patches and drop padding rows.
 
-    The processor pads in pixels and the model unpads in patches; both roundings are followed.
+    The processor pads in pixels, and the model removes padding in patches. This function reproduces both roundings.
     """
     patches = best // tile * side
     scale = min(best / length, best_other / other)

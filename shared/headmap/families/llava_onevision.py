@@ -1,8 +1,8 @@
-"""LLaVA-OneVision: as LLaVA-NeXT, at more resolutions and shrunk to a bound; several pictures come as one tile each.
+"""LLaVA-OneVision: like LLaVA-NeXT with more resolutions and a size limit; several pictures have one tile each.
 
-A single picture: the whole at the base resolution, then the tiles without padding, scaled down where they exceed
-`anyres_max_N` bases, with a newline token after each row. One of several: padded to a square around its middle, one
-tile, with a newline token at its end.
+A single picture has the whole picture at the base resolution first. Then come the tiles without padding, with a newline
+token after each row. The tiles are scaled down if they exceed `anyres_max_N` times the base size. If a prompt has
+several pictures, each is padded to a square around its centre. It becomes one tile, with a newline token at the end.
 """
 
 from __future__ import annotations
@@ -38,15 +38,15 @@ class LlavaOnevision(Family):
         self, config: PretrainedConfig, inputs: Mapping[str, torch.Tensor], skipped: Sequence[VisualTokens]
     ) -> dict[str, torch.Tensor]:
         rest = {key: inputs[key][len(skipped) :] for key in ("pixel_values", "image_sizes")}
-        # The count of the whole prompt: a picture that was one of several stays one tile, even when left alone.
+        # The count of the whole prompt: a picture that was one of several stays one tile, even if it is left alone.
         return {**rest, "batch_num_images": inputs["batch_num_images"]}
 
     def packs(self, prompt: PreparedPrompt) -> bool:
-        """False if one of several pictures is left: the model reads a count of one as a single picture, in tiles."""
+        """False if one of several pictures is left, because the model would split it into tiles."""
         return len(prompt.images) != 1 or int(prompt.inputs["batch_num_images"]) == 1
 
     def join_images(self, parts: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
-        """Pixels (images, tiles, channels, side, side) padded to the most tiles; image_sizes (images, 2).
+        """Join pixels (images, tiles, channels, side, side), padded to the most tiles, and image_sizes (images, 2).
 
         batch_num_images (prompts,): the number of pictures of each prompt.
         """
@@ -59,7 +59,7 @@ class LlavaOnevision(Family):
 
 
 def one_picture(config: PretrainedConfig, width: int, height: int) -> VisualTokens:
-    """Where the tokens of a prompt's only picture lie; regions are looked up in the tiles."""
+    """Locate the tokens of a prompt's only picture. Regions refer to the tiles."""
     side = int(config.vision_config.image_size) // int(config.vision_config.patch_size)
     x, y = tiled_axes(config, width, height)
     most = int(config.vision_aspect_ratio.removeprefix("anyres_max_"))
@@ -71,7 +71,7 @@ def one_picture(config: PretrainedConfig, width: int, height: int) -> VisualToke
 
 
 def one_of_several(config: PretrainedConfig, width: int, height: int) -> VisualTokens:
-    """Where the tokens of one picture among several lie."""
+    """Locate the tokens of one picture among several."""
     side = int(config.vision_config.image_size) // int(config.vision_config.patch_size)
     square = max(width, height)
     grid = np.arange(side * side, dtype=np.int64).reshape(side, side)

@@ -1,4 +1,4 @@
-"""Load a model of any family: weights from safetensors, its own code only if trusted, attention switched to ours."""
+"""Load a model of any family from safetensors. Its own code runs only if trusted; our attention replaces its own."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-# From its own module: some releases hide the name at top level behind torchvision, which is not needed here.
+# Imported from its own module, because some releases require torchvision for the top-level name.
 from transformers.models.auto.image_processing_auto import AutoImageProcessor
 
 from headmap.devices import find_device, use_device
@@ -55,7 +55,7 @@ class LoadedModel:
         return cache_shape(self.model)
 
     def decode(self, token_ids: Sequence[int]) -> str:
-        """The text of tokens, control tokens left out."""
+        """Return the text of tokens without control tokens."""
         return str(self.tokenizer.decode(list(token_ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
     @property
@@ -69,7 +69,7 @@ class LoadedModel:
 
     @property
     def template_text(self) -> str:
-        """The chat template, by which a caller knows the form in which the model writes tool calls."""
+        """The chat template. It tells a caller the format of the model's tool calls."""
         return self.prompts.template
 
     def prepare(
@@ -81,9 +81,8 @@ class LoadedModel:
     ) -> PreparedPrompt:
         """Tokenize a conversation and preprocess its pictures (RGB, one for each image part, in order).
 
-        `tools` and `template_kwargs`, further variables by name, are handed to the chat template. Raises
-        InvalidParameter for a conversation that the chat template rejects, and where the numbers of pictures and image
-        parts differ.
+        The chat template receives `tools` and `template_kwargs`, further variables by name. Raises InvalidParameter if
+        the chat template rejects the conversation, or if the numbers of pictures and image parts differ.
         """
         config, tokenizer = self.model.config, self.tokenizer
         inputs, tokens = ({}, ()) if not images else self.family.image_inputs(config, self.image_processor, images)
@@ -92,13 +91,14 @@ class LoadedModel:
         return self._prepared(token_ids, inputs, tokens)
 
     def prepare_text(self, prompt: str) -> PreparedPrompt:
-        """Tokenize a bare text, without the chat template. Raises InvalidParameter."""
+        """Tokenize a plain text without the chat template. Raises InvalidParameter."""
         return self._prepared(self.prompts.text(prompt), {}, ())
 
     def prepare_tokens(self, token_ids: Sequence[int]) -> PreparedPrompt:
-        """A prompt of token ids, taken as they are.
+        """Make a prompt from token ids without changing them.
 
-        Raises EmptyPrompt for none, and InvalidParameter for one that the model lacks or that stands for a picture.
+        Raises EmptyPrompt if there are no ids. Raises InvalidParameter for an id outside the vocabulary or a picture
+        token.
         """
         size = self.model.config.get_text_config(decoder=True).vocab_size
         image = self.family.image_token_id(self.model.config)
@@ -141,7 +141,7 @@ class LoadedModel:
         )
 
     def rest(self, prompt: PreparedPrompt, start: int) -> PreparedPrompt:
-        """`prompt` without its first `start` tokens, which must not end within a picture: a further turn."""
+        """Remove the first `start` tokens of `prompt`, for a later turn. They must not end within a picture."""
         seen = sum(place < start for place in prompt.image_starts)
         inputs = {"input_ids": prompt.inputs["input_ids"][:, start:]}
         if seen < len(prompt.images):
@@ -157,13 +157,13 @@ class LoadedModel:
 
 
 def load_model(info: ModelInfo, *, device: str = "auto", dtype: str = "auto") -> LoadedModel:
-    """Load what `info` names, on a device that becomes the calling thread's own.
+    """Load the model that `info` names. Its device becomes the calling thread's current device.
 
-    Raises UnsupportedModel if files are missing or broken, and Unavailable for a device that is not there.
+    Raises UnsupportedModel if files are missing or broken, and Unavailable if the device does not exist.
     """
     where = find_device(device)
     use_device(where)
-    # Always set: otherwise transformers may ask at a terminal.
+    # Always set, because otherwise transformers may prompt at a terminal.
     code = {"trust_remote_code": info.trust_remote_code, "local_files_only": True}
     try:
         model: PreTrainedModel = AutoModelForImageTextToText.from_pretrained(
@@ -180,9 +180,9 @@ def load_model(info: ModelInfo, *, device: str = "auto", dtype: str = "auto") ->
 def wrap_model(
     info: ModelInfo, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, image_processor: Any
 ) -> LoadedModel:
-    """Make a LoadedModel from its parts; switches the model's text attention to ours.
+    """Make a LoadedModel from its parts, and switch the model's text attention to ours.
 
-    Raises UnsupportedModel for layers of a kind that the cache does not hold.
+    Raises UnsupportedModel if the cache does not support a kind of layer in the model.
     """
     try:
         cache_shape(model)
@@ -209,7 +209,7 @@ def _dtype(name: str, device: torch.device) -> torch.dtype:
 
 
 def _chat_templates(info: ModelInfo, tokenizer: PreTrainedTokenizerBase) -> tuple[str, str]:
-    """The processor's template where the model has one of its own, else the tokenizer's; and one for tools, or ""."""
+    """Return the chat template, from the processor or else the tokenizer, and the template for tools, or ""."""
     own = tokenizer.chat_template
     named = own if isinstance(own, dict) else {"default": own}
     with_tools = str(named.get("tool_use") or "")
@@ -224,10 +224,10 @@ def _chat_templates(info: ModelInfo, tokenizer: PreTrainedTokenizerBase) -> tupl
 
 
 def _eos(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
-    """Every token that ends an answer by the generation settings, by the tokenizer or by the model's own config.
+    """All tokens that end an answer: from the generation settings, the tokenizer and the model's config.
 
-    Only control tokens count from the config: where its file names none, it has the defaults of its class, which belong
-    to another vocabulary.
+    Tokens of the config count only if they are control tokens. A config file without such tokens has the defaults of
+    its class, which belong to another vocabulary.
     """
     named = set(_as_ids(getattr(model.generation_config, "eos_token_id", None)))
     controls = {token_id for token_id, token in tokenizer.added_tokens_decoder.items() if token.special}

@@ -1,4 +1,4 @@
-"""Mistral 3: Pixtral's vision with patches merged, see `pixtral`."""
+"""Mistral 3: Pixtral's vision with merged patches; see `pixtral`."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Bounded activations for long prompts and many pictures: modules that work token by token run over them in pieces.
+"""Bound activations for long prompts and many pictures: modules that treat each token alone run in pieces.
 
-An MLP of 18,944 hidden units holds 5 GB three times over for 128K tokens in bfloat16, and a norm holds all of them in
-float32 several times. Nothing is patched: wrappers replace modules of the loaded model.
+For 128K tokens in bfloat16, an MLP with 18,944 hidden units holds three tensors of 5 GB each, and a norm holds several
+float32 copies of its input. Wrappers replace modules of the loaded model; no library code is patched.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ products of that many rows still use a processor in full."""
 
 
 class InPieces(nn.Module):
-    """`inner`, which takes each token by itself, over at most `tokens` of them at a time.
+    """Run `inner` over at most `tokens` tokens at a time. `inner` must treat each token independently.
 
-    Takes (..., d) and returns (..., e), as `inner` does; up to `tokens` tokens go to `inner` as they are.
+    It takes (..., d) and returns (..., e), like `inner`. An input of up to `tokens` tokens goes to `inner` unchanged.
     """
 
     def __init__(self, inner: nn.Module, tokens: int) -> None:
@@ -40,9 +40,9 @@ class InPieces(nn.Module):
 
 
 class PictureByPicture(nn.Module):
-    """Pixtral's vision tower, one picture at a time.
+    """Run Pixtral's vision tower on one picture at a time.
 
-    The tower alone lays all pictures in one row, and masks them from each other with a matrix of patches x patches.
+    Without this wrapper the tower puts all pictures in one row and separates them by a mask of patches x patches.
     """
 
     def __init__(self, inner: nn.Module) -> None:
@@ -52,7 +52,7 @@ class PictureByPicture(nn.Module):
     def forward(self, pixel_values: torch.Tensor, image_sizes: torch.Tensor, **kwargs: Any) -> Any:
         """`pixel_values`: (images, channels, height, width), padded; `image_sizes`: (images, 2).
 
-        The states of all patches are (1, n, d), by layer where they are asked for.
+        Returns the states of all patches, (1, n, d), and of each layer if requested.
         """
         sizes = zip(pixel_values, image_sizes, image_sizes.tolist(), strict=True)
         parts = [
@@ -69,9 +69,9 @@ class PictureByPicture(nn.Module):
 
 
 def bound_activations(model: nn.Module, text_model: nn.Module, tokens: int = MAX_TOKENS) -> None:
-    """Run the MLPs and norms of `model`'s layers over at most `tokens` tokens at a time; changes it in place.
+    """Run the MLPs and norms of `model`'s layers over at most `tokens` tokens at a time. Changes `model` in place.
 
-    Modules not known to take each token by itself stay as they are: attention, an MLP with experts.
+    Modules that may not treat tokens independently stay unchanged: attention and MLPs with experts.
     """
     lists = [part for part in model.modules() if isinstance(part, nn.ModuleList)]
     for owner in {text_model, *(layer for layers in lists for layer in layers)}:
@@ -87,5 +87,5 @@ def _is_norm(part: nn.Module) -> bool:
 
 
 def _is_plain(mlp: nn.Module) -> bool:
-    """Whether all weights belong to linear layers: everything between them is elementwise."""
+    """Whether all weights belong to linear layers. Then all other operations are elementwise."""
     return all(isinstance(part, nn.Linear) or not list(part.parameters(recurse=False)) for part in mlp.modules())

@@ -1,4 +1,4 @@
-"""Pixtral (a LLaVA with Pixtral's vision): pictures at their own resolution, a break token after each row of tokens."""
+"""Pixtral (LLaVA with Pixtral's vision): pictures at their own resolution, with a break token after each row."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Pixtral(Family):
         return {key: inputs[key][len(skipped) :] for key in ("pixel_values", "image_sizes")}
 
     def join_images(self, parts: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
-        """Pixels (images, channels, height, width) padded to the largest picture; image_sizes (images, 2)."""
+        """Join pixels (images, channels, height, width), padded to the largest picture, and image_sizes (images, 2)."""
         pixels = stacked([part["pixel_values"] for part in parts])
         return {"pixel_values": pixels, "image_sizes": torch.cat([part["image_sizes"] for part in parts])}
 

@@ -1,4 +1,4 @@
-"""What the Qwen-VL families share: pictures at their own resolution, one token per merged patch; M-RoPE positions."""
+"""Shared by the Qwen-VL families: pictures at their own resolution, one token per merged patch, M-RoPE positions."""
 
 from __future__ import annotations
 
@@ -45,16 +45,16 @@ class QwenVL(Family):
         return positions, input_ids.shape[1] + int(deltas[0])
 
     def decode_positions(self, positions: torch.Tensor) -> torch.Tensor:
-        """(3, S, 1): text moves along all three axes at once."""
+        """Position ids, (3, S, 1). Text advances on all three axes together."""
         return positions[None, :, None].expand(3, -1, -1)
 
 
 def _resized(image_processor: Any, image: Image.Image) -> Image.Image:
-    """Resize a picture as its processor would, by the same filter: the processor then leaves it as it is.
+    """Resize a picture like its processor, with the same filter. The processor then does not resize it again.
 
-    The processor would first make two copies of the whole picture, and hold Python's lock during each.
+    The processor would first make two copies of the whole picture and hold Python's global lock during each copy.
     """
-    # Imported here because it needs pillow, and a prompt without pictures does not.
+    # Imported here because it needs pillow, which a prompt without pictures does not need.
     from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
 
     if image_processor.backend != "pil" or not image_processor.do_resize:

@@ -1,4 +1,4 @@
-"""Qwen2.5-VL: Qwen2-VL's tokens and positions; its vision tower attends in windows, but gives patches back in order."""
+"""Qwen2.5-VL: tokens and positions of Qwen2-VL. Its vision tower attends in windows but returns patches in order."""
 
 from __future__ import annotations
 

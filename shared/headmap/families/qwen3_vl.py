@@ -1,4 +1,4 @@
-"""Qwen3-VL: Qwen2-VL's tokens; deeper vision features are added to its first layers, within the model itself."""
+"""Qwen3-VL: tokens of Qwen2-VL. The model itself adds deeper vision features to its first layers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The one list of the families that are served, and defaults that config.json leaves out. Imports no torch."""
+"""The list of served families, and the defaults for values missing in config.json. It does not import torch."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RegisteredFamily:
-    """A family: its module in this package, its class there, and how config.json identifies its models."""
+    """A family: its module in this package, its class, and how config.json identifies its models."""
 
     name: str
     class_name: str
     model_type: str
     vision_type: str | None = None
-    """Needed of `vision_config` too, where `model_type` alone does not tell."""
+    """The required type in `vision_config`, if `model_type` alone does not identify the family."""
 
     def matches(self, config: Mapping[str, Any]) -> bool:
         if config.get("model_type") != self.model_type:
@@ -59,7 +59,7 @@ REFUSED = {
     "visual tokens to size",
 }
 
-# model_type of text_config -> defaults of its configuration class for what config.json leaves out
+# model_type of text_config -> defaults of its configuration class for values missing in config.json
 TEXT_DEFAULTS: dict[str, dict[str, int]] = {
     "gemma3_text": {
         "num_hidden_layers": 26, "num_attention_heads": 8, "num_key_value_heads": 4, "max_position_embeddings": 131072,
@@ -75,5 +75,5 @@ TEXT_DEFAULTS: dict[str, dict[str, int]] = {
 
 
 def family_of(config: Mapping[str, Any]) -> RegisteredFamily | None:
-    """The family of the model with this config.json, None if no family fits."""
+    """The family of the model with this config.json, or None if no family fits."""
     return next((family for family in FAMILIES.values() if family.matches(config)), None)

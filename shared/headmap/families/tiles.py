@@ -1,4 +1,4 @@
-"""Shared by families: a picture stretched over a grid, each axis by its own factor; pixels of all sizes stacked."""
+"""Shared by families: stretch a picture over a grid by one factor per axis; stack pixels of different sizes."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from headmap.families.base import Axis, VisualTokens
 
 
 def row_major(width: int, height: int, *, rows: int, cols: int) -> VisualTokens:
-    """One token for each cell, row by row. `width`, `height`: the picture's, in pixels."""
+    """One token for each cell, row by row. `width`, `height`: the picture's size in pixels."""
     grid = np.arange(rows * cols, dtype=np.int64).reshape(rows, cols)
     return VisualTokens(grid.size, grid, Axis(cols, cols / width), Axis(rows, rows / height))
 
 
 def tiled(width: int, height: int, *, rows: int, cols: int, side: int, whole_tokens: int = 0) -> VisualTokens:
-    """Tiles row by row, each with side x side tokens row by row; then `whole_tokens` more for the whole picture.
+    """Tiles in row order, each with side x side tokens in row order, then `whole_tokens` for the whole picture.
 
-    Regions are looked up in the tiles. `width`, `height`: the picture's, in pixels.
+    Regions refer to the tiles. `width`, `height`: the picture's size in pixels.
     """
     tile_row, row = np.divmod(np.arange(rows * side), side)
     tile_col, col = np.divmod(np.arange(cols * side), side)
@@ -30,7 +30,7 @@ def tiled(width: int, height: int, *, rows: int, cols: int, side: int, whole_tok
 
 
 def stacked(parts: Sequence[torch.Tensor]) -> torch.Tensor:
-    """(p, ...) and (q, ...) as one (p + q, ...), other dimensions padded at their ends with zeros to the largest."""
+    """Stack (p, ...) and (q, ...) to (p + q, ...). Zeros at the ends pad other dimensions to the largest size."""
     sizes = [max(sizes) for sizes in zip(*(part.shape[1:] for part in parts), strict=True)]
     whole = parts[0].new_zeros((sum(map(len, parts)), *sizes))
     for rows, part in zip(whole.split([len(part) for part in parts]), parts, strict=True):

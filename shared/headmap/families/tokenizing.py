@@ -1,8 +1,8 @@
-"""From a conversation to tokens. A user's text never becomes a control token.
+"""Convert a conversation to tokens. A user's text never becomes a control token.
 
-Control tokens are a tokenizer's added tokens: turn marks, picture places, the end of text. A prompt has exactly those
-that the chat template writes. A prompt with others is tokenized again piece by piece, and users' text by a tokenizer
-without control tokens.
+Control tokens are a tokenizer's added tokens: turn marks, picture places, the end of text. A prompt has exactly the
+control tokens that the chat template writes. If it has others, it is tokenized again piece by piece, and a tokenizer
+without control tokens handles users' text.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Message = dict[str, Any]
 "arguments": an object}}, ...]; turns of the role `tool` have `tool_call_id` and may have `name`.
 """
 
-# By which transformers marks the assistant's words; jinja alone does not know them.
+# Tags that mark the assistant's words in transformers; jinja does not know them.
 _OWN_TAGS = re.compile(r"\{%[-+]?\s*(?:end)?generation\s*[-+]?%\}")
 
 
@@ -45,10 +45,10 @@ class PromptTokenizer:
     """A tokenizer and its model's chat template. Safe to call from several threads."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, chat_template: str, tool_template: str = "") -> None:
-        """`tool_template`: what conversations with tools are written by, where that is another template."""
+        """`tool_template`: the template for conversations with tools, if it is a different one."""
         self._tokenizer = tokenizer
         self._templates = (chat_template, tool_template or chat_template)
-        # Some vocabularies add runs of blanks and newlines; they are text.
+        # Some vocabularies have added tokens for runs of blanks and newlines, which are text.
         added = {
             token_id: token.content
             for token_id, token in tokenizer.added_tokens_decoder.items()
@@ -76,12 +76,13 @@ class PromptTokenizer:
         tools: Sequence[Mapping[str, Any]] = (),
         template_kwargs: Mapping[str, Any] | None = None,
     ) -> list[int]:
-        """The tokens of a conversation, ending where the model speaks.
+        """Return the tokens of a conversation, up to the start of the model's answer.
 
-        The template writes `place` for a picture; the texts of `pictures` replace these in order. They are put in
-        before the text is cut into tokens: newlines around a picture may be one token with its own. `tools` and
-        `template_kwargs` are the template's. Raises InvalidParameter if the template rejects the conversation or
-        writes another number of places, and where a text holds control tokens that this tokenizer cannot take as text.
+        The template writes `place` for each picture, and the texts of `pictures` replace these places in order. They
+        are inserted before tokenization, because newlines inside and around a picture's text may form one token.
+        `tools` and `template_kwargs` are passed to the template. Raises InvalidParameter if the template rejects the
+        conversation or writes a different number of places. Also raises it if a text holds control tokens that this
+        tokenizer cannot treat as text.
         """
         bos = self._tokenizer.bos_token
         given = {**(template_kwargs or {}), **({"tools": list(tools)} if tools else {})}
@@ -94,11 +95,11 @@ class PromptTokenizer:
         pieces = self._pieces(messages, rendered, given)
         if place:
             rendered, pieces = _with_pictures(rendered, pieces, place, pictures)
-        # Templates that write the first token themselves must not get it twice.
+        # Some templates write the first token themselves; it must not be added again.
         return self._tokens(rendered, pieces, adds_bos=not (bos and bos in self._templates["tools" in given]))
 
     def text(self, prompt: str) -> list[int]:
-        """The tokens of a bare text. Raises InvalidParameter as `chat`."""
+        """Return the tokens of a plain text. Raises InvalidParameter for control tokens, like `chat`."""
         return self._tokens(prompt, [_Piece(prompt, users=True)], adds_bos=True)
 
     def _tokens(self, rendered: str, pieces: Sequence[_Piece], adds_bos: bool) -> list[int]:
@@ -121,7 +122,7 @@ class PromptTokenizer:
         )
 
     def _check_plain(self, value: object, field: str) -> None:
-        """Raises InvalidParameter for a control token in what the template writes in forms of its own, such as JSON."""
+        """Raise InvalidParameter for a control token in text that the template reformats, such as JSON."""
         if isinstance(value, str):
             held = next((content for content in self._contents if content in value), None)
             if held is not None:
@@ -144,13 +145,13 @@ class PromptTokenizer:
                     **given,
                 )
             )
-        except Exception as error:  # a template is a program, and fails in as many ways
+        except Exception as error:  # a template is a program and can fail in many ways
             raise InvalidParameter(
                 f"messages: the model's chat template refuses this conversation ({error})", param="messages"
             ) from error
 
     def _pieces(self, messages: Sequence[Message], rendered: str, given: Mapping[str, Any]) -> list[_Piece]:
-        """The template's and the users' texts, in turn: rendered with marks in place of users' texts."""
+        """Split a conversation into template text and users' text, by rendering it with marks for users' text."""
         secret = secrets.token_hex(16)  # so that no text can hold a mark
         texts: list[str] = []
 
@@ -161,7 +162,7 @@ class PromptTokenizer:
         marked: list[Message] = []
         for message in messages:
             content = message.get("content")
-            if isinstance(content, str) and content:  # templates ask whether there is a text
+            if isinstance(content, str) and content:  # templates test whether a text is empty
                 content = mark(content)
             elif content:
                 content = [{**part, "text": mark(part["text"])} if part.get("text") else part for part in content]
@@ -178,7 +179,7 @@ class PromptTokenizer:
         return pieces
 
     def _piecewise(self, pieces: Sequence[_Piece], plain: Tokenizer) -> list[int]:
-        """The template's control tokens, and the plain tokenizer's tokens for the text between them."""
+        """Use the template's control tokens, and tokenize the text between them with the plain tokenizer."""
         tokens: list[int] = []
         between = ""
         for piece in pieces:
@@ -197,13 +198,13 @@ class PromptTokenizer:
 
     @cached_property
     def _plain(self) -> Tokenizer | None:
-        """The same tokenizer without its added tokens; None unless it is one of the tokenizers library."""
+        """Return the tokenizer without its added tokens, or None if it is not from the tokenizers library."""
         backend = getattr(self._tokenizer, "backend_tokenizer", None)
         if not isinstance(backend, Tokenizer):
             return None
         described = json.loads(backend.to_str())
         described["added_tokens"] = []
-        described["post_processor"] = None  # it may name tokens that are gone
+        described["post_processor"] = None  # it may name removed tokens
         return Tokenizer.from_str(json.dumps(described))
 
     def _whole(self, text: str, adds_bos: bool = False) -> list[int]:
@@ -224,7 +225,7 @@ def _variables(template: str) -> set[str]:
 def _with_pictures(
     rendered: str, pieces: Sequence[_Piece], place: str, pictures: Sequence[str]
 ) -> tuple[str, list[_Piece]]:
-    """A rendered prompt and its pieces, with `pictures` in the places that the template wrote."""
+    """Insert `pictures` at the template's places, in a rendered prompt and in its pieces."""
     found = sum(piece.text.count(place) for piece in pieces if not piece.users)
     if found != len(pictures):
         raise InvalidParameter(
@@ -234,7 +235,7 @@ def _with_pictures(
     filled = [piece if piece.users else _Piece(_filled(piece.text, place, rest), False) for piece in pieces]
     if "".join(piece.text for piece in pieces) == rendered:
         return "".join(piece.text for piece in filled), filled
-    # The template changes users' text, so a place in their text cannot be told from one of its own.
+    # The template changes users' text, so places in users' text look like the template's places.
     return (rendered if rendered.count(place) != found else _filled(rendered, place, iter(pictures))), filled
 
 

@@ -10,9 +10,9 @@ _DECIMAL = re.compile(r".+-\d*\.\d+")
 
 
 def names_a_budget(text: str) -> bool:
-    """Whether `text` is read as METHOD or METHOD-RATIO, right or wrong, and so is free for no other use.
+    """Whether `text` is read as METHOD or METHOD-RATIO, valid or not, and so cannot be used as another name.
 
-    That is a method's name, whatever begins with one and a dash, and whatever ends in a dash and a decimal number: a
-    method that this code does not know.
+    This holds for a method's name, for text that begins with a method's name and a dash, and for text that ends in a
+    dash and a decimal number. The last case covers methods that this code does not know.
     """
     return text in METHODS or text.startswith(tuple(f"{name}-" for name in METHODS)) or bool(_DECIMAL.fullmatch(text))

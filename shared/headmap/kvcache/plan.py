@@ -1,4 +1,4 @@
-"""A caller's request to the cache, and how many tokens of a prompt each head keeps for it: integers alone."""
+"""A caller's request to the cache, and the number of prompt tokens that each head keeps. Integers only."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from headmap.budgets import DEFAULT_UNIFORM, Allocation, Ints
 
 @dataclass(frozen=True)
 class KVRequest:
-    """What a caller asks of the cache, for one prompt.
+    """A caller's request to the cache for one prompt.
 
-    `method`: a name in `headmap.kvcache.methods.METHODS`. All but `full` need either `budget`, tokens per KV head on
-    average, or `ratio`, a share of the prompt in (0, 1]. `window`: how many of the prompt's last tokens every head
-    keeps; min(32, budget // 2) when None. `uniform` and `allocation`: as in BudgetRule.
+    `method`: a name in `headmap.kvcache.methods.METHODS`. Every method except `full` needs either `budget`, the average
+    number of tokens per KV head, or `ratio`, a share of the prompt in (0, 1]. `window`: how many of the prompt's last
+    tokens every head keeps; min(32, budget // 2) when None. `uniform` and `allocation`: see BudgetRule.
 
-    Nothing is checked here; `check_request` and `plan_cache` do that.
+    This class checks nothing; `check_request` and `plan_cache` validate a request.
     """
 
     method: str = "full"
@@ -28,12 +28,12 @@ class KVRequest:
 
 @dataclass(frozen=True)
 class KeepPlan:
-    """How many tokens each KV head keeps of a prompt of `prompt_tokens`.
+    """How many tokens each KV head keeps of a prompt with `prompt_tokens` tokens.
 
-    `tokens`: (num_layers, num_kv_heads) int64, the last `window` tokens included, which every head keeps. `budget`: the
-    average that was asked for. `most`: (num_layers,) int64, what a head holds when it keeps all that its layer sees.
-    With `shared_out_by_prompt` the method divides each layer's tokens over its heads once the attention is known, and
-    only the sums over the heads of a layer are binding.
+    `tokens`: (num_layers, num_kv_heads) int64. It includes the last `window` tokens, which every head keeps. `budget`:
+    the requested average. `most`: (num_layers,) int64, the number of tokens that a head holds if it keeps all that its
+    layer sees. With `shared_out_by_prompt` the method divides each layer's tokens over its heads once the attention is
+    known. Then only the sum over the heads of each layer is binding.
     """
 
     method: str

@@ -1,4 +1,4 @@
-"""From a caller's request to the tokens that one sequence keeps: settled in integers, before any tensor exists."""
+"""Turn a caller's request into the number of tokens that one sequence keeps, before any tensor exists."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from headmap.kvcache.shape import CacheShape
 
 
 def plan_cache(request: KVRequest, shape: CacheShape, prompt_tokens: int, scores: HeadScores | None) -> KeepPlan:
-    """Settle how many tokens each KV head keeps of a prompt of `prompt_tokens`.
+    """Decide how many tokens each KV head keeps of a prompt with `prompt_tokens` tokens.
 
-    Raises UnknownMethod, BudgetTooSmall or InvalidParameter for a bad request, MapMismatch if `scores` have another
-    shape than the model, and NoMapForModel if the method needs scores and there are none.
+    Raises UnknownMethod, BudgetTooSmall or InvalidParameter for a bad request, MapMismatch if the shape of `scores`
+    differs from the model's, and NoMapForModel if the method needs scores and there are none.
     """
     if scores is not None and (scores.num_layers, scores.num_kv_heads) != (shape.num_layers, shape.num_kv_heads):
         raise MapMismatch(
@@ -32,7 +32,7 @@ def plan_cache(request: KVRequest, shape: CacheShape, prompt_tokens: int, scores
     else:
         budget = resolve_budget(prompt_tokens, request.budget, request.ratio)
     beyond = not method.needs_budget and request.window is not None and request.window >= budget
-    window = resolve_window(budget, None if beyond else request.window)  # a short prompt kept whole needs no window
+    window = resolve_window(budget, None if beyond else request.window)  # a fully kept prompt needs no window
     rule = BudgetRule(budget, window, request.uniform, request.allocation)
     most = shape.layer_tokens(prompt_tokens)
     tokens = np.repeat(most[:, None], shape.num_kv_heads, axis=1)
@@ -48,11 +48,11 @@ def plan_cache(request: KVRequest, shape: CacheShape, prompt_tokens: int, scores
 
 
 def check_request(request: KVRequest, map: str | None = None) -> None:
-    """Refuse a request that contradicts itself, before there is a prompt.
+    """Reject a request that contradicts itself. This needs no prompt.
 
-    `map`: the map it names. Raises UnknownMethod, BudgetTooSmall, and InvalidParameter where budget and ratio are both
-    missing or both given, where one stands beside `full`, or where a map stands beside a method that reads none. A
-    ratio of 1 may stand beside `full`: it says the same.
+    `map`: the map that the request names. Raises UnknownMethod or BudgetTooSmall. Raises InvalidParameter if budget and
+    ratio are both missing or both given, if `full` has either of them, or if a method that reads no map has one. `full`
+    accepts a ratio of 1, which means the same.
     """
     method = get_method(request.method)
     if map is not None and not method.needs_scores:
@@ -71,7 +71,7 @@ def check_request(request: KVRequest, map: str | None = None) -> None:
 
 
 def _unneeded_budget(request: KVRequest, prompt_tokens: int) -> int:
-    """`full` keeps everything; a budget beside it is checked and then ignored."""
+    """Check and ignore the budget of a method that keeps everything, such as `full`."""
     if request.budget is not None and request.ratio is not None:
         raise InvalidParameter("kv: give at most one of budget and ratio", param="kv.budget")
     if request.budget is not None or request.ratio is not None:

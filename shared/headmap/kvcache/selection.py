@@ -1,4 +1,4 @@
-"""Which tokens a head keeps: those the prompt's last queries attend to most (SnapKV; SparseMM section 3.2)."""
+"""Select the tokens that the prompt's last queries attend to most (SnapKV; SparseMM section 3.2)."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ POOL = 5
 
 @dataclass(frozen=True)
 class Observed:
-    """The inputs of a layer's choice of tokens.
+    """The inputs for selecting a layer's tokens.
 
     `queries`: (num_heads, q, d), the prompt's last queries after rotary embedding, q = max(window, 1). `keys`:
-    (num_kv_heads, n, d), of the whole prompt. `scaling` multiplies the products. `window`: how many of the last
-    tokens are always kept. `mask`: which tokens each token sees in the layer.
+    (num_kv_heads, n, d), of the whole prompt. `scaling` multiplies the dot products. `window`: the number of last
+    tokens that are always kept. `mask`: which tokens each token sees in the layer.
     """
 
     queries: torch.Tensor
@@ -33,8 +33,8 @@ class Observed:
     def window_attention(self) -> torch.Tensor:
         """Pooled attention of the observation window to each token before it, (num_kv_heads, n - window) float32.
 
-        Softmax over all keys, averaged over queries and the KV head's query heads, then average-pooled along the
-        sequence. Needs num_heads x q x n floats, never n x n.
+        The softmax runs over all keys. Its result is averaged over queries and the KV head's query heads, then
+        average-pooled along the sequence. This needs num_heads x q x n floats, never n x n.
         """
         return self._window_attention
 
@@ -49,9 +49,9 @@ class Observed:
 
 
 def keep_tokens(method: Method, seen: Observed, budgets: torch.Tensor) -> torch.Tensor:
-    """(num_kv_heads, n) bool: the tokens each head keeps, its window among them.
+    """(num_kv_heads, n) bool: the tokens that each head keeps, including its window.
 
-    `budgets`: (num_kv_heads,) int64, window included, none above n. Ties go to the earlier token.
+    `budgets`: (num_kv_heads,) int64, each including the window and at most n. Ties go to the earlier token.
     """
     scores = method.score_tokens(seen)
     keep = torch.ones(seen.keys.shape[:2], dtype=torch.bool, device=seen.keys.device)
@@ -60,11 +60,11 @@ def keep_tokens(method: Method, seen: Observed, budgets: torch.Tensor) -> torch.
 
 
 def highest(scores: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
-    """(rows, n) bool: the `counts` (rows,) highest scores of each row of `scores` (rows, n); ties go to the earlier."""
+    """(rows, n) bool: the `counts` (rows,) highest `scores` (rows, n) of each row. Ties go to the earlier token."""
     n = scores.shape[1]
     if not n:
         return torch.zeros_like(scores, dtype=torch.bool)
-    if scores.device.type == "cpu":  # numpy sorts with vector instructions, torch takes twenty times as long
+    if scores.device.type == "cpu":  # numpy sorts about twenty times faster than torch
         ordered = torch.from_numpy(np.sort(scores.numpy(), axis=1))
     else:
         ordered = scores.sort(1).values

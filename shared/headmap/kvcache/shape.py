@@ -1,4 +1,4 @@
-"""The shape of a model's KV cache: plain numbers."""
+"""The shape of a model's KV cache in plain numbers."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ class CacheShape:
     """The shape of a model's KV cache.
 
     `head_dim`: elements of one key or value. `itemsize`: bytes of one element. `sliding_layers`: the indices of the
-    layers that attend to the last `window` tokens only. They always hold exactly these tokens; budgets are for the
-    other layers.
+    layers that attend to the last `window` tokens only. Sliding layers always hold exactly their window. Budgets apply
+    to the other layers.
     """
 
     num_layers: int
@@ -31,21 +31,21 @@ class CacheShape:
         return 2 * self.head_dim * self.itemsize
 
     def window_of(self, layer_idx: int) -> int | None:
-        """The layer's sliding window, None if it sees everything."""
+        """The layer's sliding window, or None if it sees everything."""
         return self.window if layer_idx in self.sliding_layers else None
 
     def layer_tokens(self, prompt_tokens: int) -> Ints:
-        """(num_layers,) int64: the most tokens of a prompt that a head of each layer holds."""
+        """(num_layers,) int64: the maximum number of prompt tokens in a head of each layer."""
         tokens = np.full(self.num_layers, prompt_tokens, dtype=np.int64)
         if self.window is not None:
             tokens[list(self.sliding_layers)] = min(prompt_tokens, self.window)
         return tokens
 
     def full_tokens(self, prompt_tokens: int) -> int:
-        """Tokens over all layers and KV heads when every head keeps all that its layer sees."""
+        """Tokens over all layers and KV heads if every head keeps all the tokens that its layer sees."""
         return int(self.layer_tokens(prompt_tokens).sum()) * self.num_kv_heads
 
     @property
     def budgeted_layers(self) -> list[int]:
-        """The indices of the layers whose heads have budgets: those that see everything."""
+        """The indices of the layers whose heads have budgets: the layers that see everything."""
         return [layer_idx for layer_idx in range(self.num_layers) if layer_idx not in self.sliding_layers]

@@ -1,4 +1,4 @@
-"""An evaluation's curve: how right each method is over the share of the prompt that it keeps."""
+"""An evaluation's curve: the accuracy of each method against the share of the prompt that it keeps."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _COLOURS = ("#1f77b4", "#ff7f0e", "#2ca02c", "#9467bd", "#8c564b", "#7f7f7f")
 
 
 def draw_curve(curve: Curve, model: str, dataset: str, form: PictureForm = "svg", *, dpi: int = 200) -> bytes:
-    """The picture's bytes, the same for the same curve: a line and 95 % intervals for each method, `full` as a band."""
+    """Draw a line with 95 % intervals for each method, and `full` as a band. The same curve gives the same bytes."""
     figure = Figure(figsize=(6.4, 4.2), layout="constrained")
     axes = figure.add_subplot()
     for point in curve.points:

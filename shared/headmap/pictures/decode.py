@@ -1,7 +1,7 @@
-"""From a picture file's bytes to upright RGB: the same for serving, datasets and the command line.
+"""Decode a picture file's bytes to upright RGB. Serving, datasets and the command line all use this module.
 
-Formats are told by content and allow-listed, and pixels and parts are counted before any is decoded. Whatever is
-transparent shows white paper, and grey of more than eight bits is scaled. Knows no torch and no numpy.
+Formats are detected by content and must be on an allow list. Pixels and parts are counted before decoding. Transparent
+areas become white, and grey of more than eight bits is scaled. This module does not import torch or numpy.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from headmap.errors import ImageTooLarge, InvalidImage
 from headmap.pictures.parts import too_many_parts, too_many_pixels_in_tiles
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
-"""A camera's MPO is a JPEG, with other pictures behind it that are not looked at."""
+"""A camera's MPO is a JPEG followed by other pictures, which are ignored."""
 
 TOO_MUCH_MEMORY = "decoding it takes more memory than is allowed"
 
@@ -38,30 +38,30 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_INTEGERS = {1: "B", 3: "H", 4: "I"}  # by type of a tag: BYTE, SHORT, LONG
+_INTEGERS = {1: "B", 3: "H", 4: "I"}  # by tag type: BYTE, SHORT, LONG
 
-# Tags of TIFF 6.0, and the compressions that scanners and libraries write; others have decoders that few people test.
+# Tags of TIFF 6.0, and the compressions that scanners and libraries write. Decoders of others are rarely tested.
 _BITS, _PHOTOMETRIC = 258, 262
 _WHITE_IS_ZERO = 0
 _COMPRESSIONS = {
     "raw", "packbits", "tiff_lzw", "tiff_deflate", "tiff_adobe_deflate", "jpeg", "tiff_ccitt", "group3", "group4"
 }  # fmt: skip
 
-_RLE = (1, 2)  # compressions of a BMP
-_MAX_RLE_PIXELS = 4_000_000  # Pillow reads them in Python, a second for so many
+_RLE = (1, 2)  # BMP compressions
+_MAX_RLE_PIXELS = 4_000_000  # Pillow decodes them in Python, which takes a second for this number
 
 
 def decode_picture(data: bytes, where: str, *, max_pixels: int, param: str | None = None) -> Image.Image:
-    """Decode one picture as RGB, upright by its EXIF orientation. Raises as `open_picture` and its `decode`."""
+    """Decode one picture as upright RGB by its EXIF orientation. Raises the errors of `open_picture` and `decode`."""
     return open_picture(data, where, max_pixels=max_pixels, param=param).decode()
 
 
 def open_picture(data: bytes, where: str, *, max_pixels: int, param: str | None = None) -> OpenedPicture:
-    """Look at a picture's header.
+    """Read a picture's header.
 
-    `where` begins the text of each error, and `param` is the field it names. Raises ImageTooLarge if the header
-    says more than `max_pixels`, or the file has more parts than pictures have; InvalidImage for other formats, for
-    several frames or pages, and for headers that are broken.
+    `where` begins each error's text, and `param` is the field that the error names. Raises ImageTooLarge if the header
+    gives more than `max_pixels` or the file has too many parts. Raises InvalidImage for unsupported formats, several
+    frames or pages, and broken headers.
     """
     with _refusals(data, where, param):
         if (many := too_many_parts(data)) is not None:
@@ -73,7 +73,7 @@ def open_picture(data: bytes, where: str, *, max_pixels: int, param: str | None 
 
 @dataclass(frozen=True)
 class OpenedPicture:
-    """A picture whose header is well, and of which nothing is decoded yet."""
+    """A picture with a valid header that is not decoded yet."""
 
     data: bytes
     where: str
@@ -82,12 +82,13 @@ class OpenedPicture:
 
     @property
     def size(self) -> tuple[int, int]:
-        """Width and height, as they lie in the file: a turn may swap them."""
+        """Width and height in the file. A rotation may swap them."""
         return self.opened.size
 
     def decode(self) -> Image.Image:
-        """The picture as RGB, upright. Raises ImageTooLarge if memory does not suffice, and InvalidImage for a file
-        that is broken or cut short.
+        """Decode the picture to upright RGB.
+
+        Raises ImageTooLarge if memory does not suffice, and InvalidImage for a broken or truncated file.
         """
         with _refusals(self.data, self.where, self.param):
             self.opened.load()
@@ -111,12 +112,12 @@ def _refusals(data: bytes, where: str, param: str | None) -> Iterator[None]:
             f"{where}: is not a readable {', '.join(FORMATS)} picture; it begins with {data[:_FIRST_BYTES]!r}",
             param=param,
         ) from error
-    except Exception as error:  # decoders fail in many ways on hostile bytes, and each of them means a broken picture
+    except Exception as error:  # decoders fail in many ways on hostile bytes; every failure means a broken picture
         raise InvalidImage(f"{where}: the picture is broken ({error})", param=param) from error
 
 
 def _open(data: bytes) -> Image.Image:
-    # Image.open would follow the offsets that an MPO tells of its other pictures.
+    # Image.open would follow an MPO's offsets to its other pictures.
     return JpegImageFile(BytesIO(data)) if data.startswith(_JPEG) else Image.open(BytesIO(data), formats=FORMATS)
 
 
@@ -126,7 +127,7 @@ def _check_header(opened: Image.Image, where: str, max_pixels: int, param: str |
         raise ImageTooLarge(f"{where}: {width} x {height} pixels; at most {max_pixels} are allowed", param=param)
     if width * height == 0:
         raise InvalidImage(f"{where}: {width} x {height} pixels; at least one is needed", param=param)
-    # Frames are not counted: a GIF tells their number nowhere, and a TIFF's pages may be many.
+    # Frames are not counted, because a GIF does not store their number and a TIFF may have many pages.
     if getattr(opened, "is_animated", False):
         raise InvalidImage(f"{where}: is animated or has several pages; one frame is needed", param=param)
     if opened.format == "BMP" and opened.info["compression"] in _RLE and width * height > _MAX_RLE_PIXELS:
@@ -146,21 +147,21 @@ def _check_tiff(opened: TiffImageFile, where: str, max_pixels: int, param: str |
 
 
 def _turn(image: Image.Image) -> Image.Transpose | None:
-    """How to turn a loaded picture. Pillow has turned a TIFF already, and taken the tag away."""
+    """Return how to rotate a loaded picture. Pillow has already rotated a TIFF and removed its tag."""
     orientation = _exif_orientation(image.info.get("exif", b""))
     if orientation is None:
-        with suppress(Exception):  # XMP, and EXIF written as text; where they are broken the picture is as it lies
+        with suppress(Exception):  # XMP, and EXIF written as text; if they are broken the picture is not rotated
             orientation = image.getexif().get(_ORIENTATION)
     return _TURNS.get(orientation) if isinstance(orientation, int) else None
 
 
 def _exif_orientation(exif: bytes) -> int | None:
-    """The orientation in the first directory (EXIF 2.32, section 4.6). Pillow drops all tags behind a broken one."""
+    """The orientation in the first directory (EXIF 2.32, section 4.6). Pillow drops all tags after a broken tag."""
     tiff = exif.removeprefix(b"Exif\0\0")
     order = {b"II": "<", b"MM": ">"}.get(tiff[:2])
     if order is None:
         return None
-    with suppress(struct.error):  # cut short
+    with suppress(struct.error):  # truncated
         (start,) = struct.unpack_from(f"{order}I", tiff, 4)
         (count,) = struct.unpack_from(f"{order}H", tiff, start)
         for place in range(start + 2, start + 2 + 12 * count, 12):
@@ -171,7 +172,7 @@ def _exif_orientation(exif: bytes) -> int | None:
 
 
 def _with_clear_colour(image: Image.Image, data: bytes) -> Image.Image:
-    """Bring the one colour that a PNG calls clear (its tRNS chunk, in the file's own depth) to Pillow's eight bits."""
+    """Convert a PNG's transparent colour (its tRNS chunk, in the file's bit depth) to Pillow's eight bits."""
     clear = image.info.get("transparency")
     if image.format == "PNG" and clear is not None:
         depth = data[24]  # PNG, section 11.2.1: IHDR comes first
@@ -183,7 +184,7 @@ def _with_clear_colour(image: Image.Image, data: bytes) -> Image.Image:
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """Deeper grey as L, or as LA where one value is clear. Other pictures as they are."""
+    """Convert deeper grey to L, or to LA if one value is transparent. Other pictures do not change."""
     if image.mode not in ("I", "F") and not image.mode.startswith("I;16"):
         return image
     first, last = _range(image)
@@ -191,7 +192,7 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     wide = image.convert("I") if image.mode != "F" else image  # no other mode of integers can be scaled
     grey = wide.point(lambda value: value * scale + (0.5 - first * scale)).convert("L")
     if isinstance(image, TiffImageFile) and image.tag_v2.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
-        grey = ImageChops.invert(grey)  # Pillow does so itself for eight bits and fewer
+        grey = ImageChops.invert(grey)  # Pillow itself inverts eight bits and fewer
     clear = image.info.get("transparency")
     if clear is not None:
         grey.putalpha(wide.point([255 * (value != clear) for value in range(65536)], "L"))
@@ -199,13 +200,13 @@ def _eight_bits(image: Image.Image) -> Image.Image:
 
 
 def _range(image: Image.Image) -> tuple[float, float]:
-    """The values that stand for black and white."""
+    """The values of black and white."""
     if image.mode.startswith("I;16"):
         return 0, 2 ** image.tag_v2.get(_BITS, (16,))[0] - 1 if isinstance(image, TiffImageFile) else 65535
     low, high = image.getextrema()
     if not (isinstance(low, int | float) and isinstance(high, int | float) and math.isfinite(low + high)):
         raise ValueError("its values are not finite numbers")
-    # The file does not say: the smallest usual range that holds them. Resampled floats go a little beyond theirs.
+    # The file gives no range, so take the smallest usual range that fits. Resampled floats may slightly exceed theirs.
     for top in (1, 255, 65535) if image.mode == "F" else (255, 65535):
         if low >= 0 and high < top + 1:
             return 0, top
@@ -213,7 +214,7 @@ def _range(image: Image.Image) -> tuple[float, float]:
 
 
 def _on_white(image: Image.Image) -> Image.Image:
-    """RGB of any picture of eight bits or fewer."""
+    """Convert any picture of eight bits or fewer to RGB on white."""
     if image.mode == "LAB":
         return _from_lab(image)
     if not image.has_transparency_data:

@@ -1,4 +1,4 @@
-"""Shared by all pictures: ink, names of bounded length, and bytes that are the same each time."""
+"""Shared by all pictures: colours, names of bounded length, and reproducible bytes."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ MARK = "#d62728"
 
 _MAX_NAME = 48
 _NO_XML = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-"""Characters that no XML document may hold (XML 1.0, section 2.2)."""
+"""Characters that are invalid in XML (XML 1.0, section 2.2)."""
 
 
 def save(figure: Figure, form: PictureForm, dpi: int) -> bytes:
-    """A figure as SVG or PNG; the same figure gives the same bytes. Safe in any thread: no pyplot, no state."""
-    matplotlib.rcParams["svg.hashsalt"] = "headmap"  # or element ids are random
+    """Save a figure as SVG or PNG. The same figure gives the same bytes. It is thread-safe: no pyplot, no state."""
+    matplotlib.rcParams["svg.hashsalt"] = "headmap"  # otherwise element ids are random
     buffer = io.BytesIO()
     canvas = FigureCanvasSVG(figure) if form == "svg" else FigureCanvasAgg(figure)
     metadata: dict[str, Any] = {"Creator": "headmap", "Date": None} if form == "svg" else {"Software": "headmap"}
@@ -32,9 +32,9 @@ def save(figure: Figure, form: PictureForm, dpi: int) -> bytes:
 
 
 def short(name: str) -> str:
-    """A model's name for a picture: the start of a long one left out, what SVG cannot hold as U+FFFD.
+    """Shorten a model's name for a picture. It cuts the start of a long name and replaces invalid XML by U+FFFD.
 
-    Draw it with `parse_math=False`: a $ would start a formula.
+    Draw the name with `parse_math=False`, because a $ would start a formula.
     """
     name = _NO_XML.sub("\N{REPLACEMENT CHARACTER}", name)
     return name if len(name) <= _MAX_NAME else f"...{name[3 - _MAX_NAME :]}"

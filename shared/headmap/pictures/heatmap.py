@@ -1,4 +1,4 @@
-"""Head scores as a picture: layers down, heads across, the heads that score highest outlined and numbered."""
+"""Head scores as a picture: a row per layer, a column per head, top heads outlined and numbered."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from headmap.pictures.drawing import INK, MARK, PictureForm, save, short
 
 TOP_SHARE = 0.05
 HeatmapView = Literal["heads", "kv_heads"]
-"""Query heads, or the KV heads that caches are made of, each with its query heads' scores added."""
+"""Query heads, or KV heads. The score of a KV head is the sum of its query heads' scores."""
 
-_COLOURS = "Blues"  # white where there is nothing: most of a map, and it prints
+_COLOURS = "Blues"  # zero is white, which covers most of a map and prints well
 _MAX_NUMBERED = 12
 _LONGEST = 9.0
-"""Inches of the longer side of the grid; cells are square as long as they fit."""
+"""Inches of the longer side of the grid. Cells are square if they fit."""
 
 
 @dataclass(frozen=True)
 class Picture:
-    """What the title says beside the scores."""
+    """The information in the title."""
 
     model: str
     version: int | None = None
@@ -43,9 +43,10 @@ def draw(
     view: HeatmapView = "heads",
     dpi: int = 200,
 ) -> bytes:
-    """The picture's bytes; the same scores and title give the same bytes.
+    """Draw the picture. The same scores and title give the same bytes.
 
-    Colours are the share of the whole score in percent, by square root, so that heads far below the peak still show.
+    Colours show each head's share of the total score in percent. The scale is a square root, so that heads far below
+    the peak are visible.
     """
     return save(_figure(scores, picture, view), form, dpi)
 
@@ -95,13 +96,13 @@ def _figure(scores: HeadScores, picture: Picture, view: HeatmapView) -> Figure:
 
 
 def _top(matrix: Floats) -> list[tuple[int, int]]:
-    """(layer, head) of the top 5 %, highest first, of equal ones the first, as `HeadScores.top_heads` has them."""
+    """(layer, head) of the top 5 %, highest first; ties go to the first. `HeadScores.top_heads` has the same order."""
     order = np.argsort(-matrix, axis=None, kind="stable")[: max(1, round(TOP_SHARE * matrix.size))]
     return [divmod(int(place), matrix.shape[1]) for place in order]
 
 
 def _draw_groups(axes: Axes, layers: int, heads: int, group: int) -> None:
-    """Thin lines between the groups of query heads that share a KV head."""
+    """Draw thin lines between the groups of query heads that share a KV head."""
     if group > 1:
         lines = [[(left - 0.5, -0.5), (left - 0.5, layers - 0.5)] for left in range(group, heads, group)]
         axes.add_collection(LineCollection(lines, colors="#bbbbbb", linewidths=0.6))
@@ -111,7 +112,7 @@ def _mark(axes: Axes, top: list[tuple[int, int]]) -> None:
     corners = np.array([(-0.5, -0.5), (0.5, -0.5), (0.5, 0.5), (-0.5, 0.5)])
     squares = np.array([(head, layer) for layer, head in top])[:, None] + corners
     axes.add_collection(PolyCollection(squares, facecolor="none", edgecolor=MARK, linewidth=1.6))
-    if len(top) <= _MAX_NUMBERED:  # more would be too small to read
+    if len(top) <= _MAX_NUMBERED:  # more numbers would be too small to read
         for rank, (layer, head) in enumerate(top, start=1):
             axes.text(head, layer, str(rank), ha="center", va="center", fontsize=8, color="white")
 

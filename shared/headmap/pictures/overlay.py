@@ -1,4 +1,4 @@
-"""One page with where one head looked: the words it hit, and the visual tokens it looked at, in one colour a word."""
+"""Draw where one head looked on a page: the words it hit and its visual tokens, with one colour per word."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from PIL import Image
 from headmap.looks import Look, PageLooks
 from headmap.pictures.drawing import INK, PictureForm, save, short
 
-# Tableau's ten without grey: told apart by most eyes, and on paper of any tint
+# Tableau's ten colours without grey: most people can distinguish them, on paper of any tint
 _COLOURS = ("#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd", "#8c564b", "#e377c2", "#bcbd22", "#17becf")
 _ELSEWHERE = "#6e6e6e"
 _DIM = 0.3
-"""How far the page fades to white, so that what is drawn on it stands out."""
+"""How much the page fades to white, so that drawings on it are visible."""
 
 
 @dataclass(frozen=True)
 class Caption:
-    """What the title says: the map, the head and the number of the page."""
+    """The information in the title: the map, the head and the page number."""
 
     model: str
     version: int
@@ -34,10 +34,10 @@ class Caption:
 
 
 def draw_overlay(looks: PageLooks, caption: Caption, form: PictureForm = "png", *, dpi: int = 144) -> bytes:
-    """The picture's bytes. Raises IndexError for a head that the model does not have.
+    """Draw the picture and return its bytes. Raises IndexError if the model does not have the head.
 
-    A word the head hit is framed, and the cells it looked at for this word's tokens are filled, the darker the more
-    tokens looked there. The head looked at grey cells for words that are elsewhere.
+    Each word that the head hit is framed. The cells that the head looked at for this word's tokens are filled; a cell
+    is darker if more tokens looked at it. Grey cells are cells that the head looked at for words elsewhere.
     """
     found = looks.of_head(caption.layer, caption.head)
     scale = 8.0 / max(looks.width, looks.height)
@@ -84,7 +84,7 @@ def _draw_looks(axes: Axes, looks: PageLooks, found: list[Look]) -> None:
     colours = {word: _COLOURS[place % len(_COLOURS)] for place, word in enumerate(hit_words)}
     cells = [(look.cell, look) for look in found if look.cell is not None]
     fills = [to_rgba(colours[look.word], 0.35) if look.hit else to_rgba(_ELSEWHERE, 0.25) for _, look in cells]
-    # As one collection each: a page may have tens of thousands of looks.
+    # One collection each, because a page may have tens of thousands of looks.
     axes.add_collection(PolyCollection([_corners(cell) for cell, _ in cells], facecolors=fills, linewidths=0))
     frames = [_corners(looks.words[word][1]) for word in colours]
     axes.add_collection(

@@ -1,7 +1,8 @@
-"""How many parts a picture file has, counted before anything is decoded: each costs time, however few bytes it has.
+"""Count the parts of a picture file before decoding, because each part costs time even if it has few bytes.
 
-Decoders go through a JPEG's scans one after another, each over the whole picture, and Pillow reads segments, chunks and
-blocks in Python, some of them into a text that is copied each time. What is broken is left to the decoder to name.
+Decoders process a JPEG's scans one after another, and each scan covers the whole picture. Pillow reads segments, chunks
+and blocks in Python. It appends some of them to a text, which is copied each time. This module does not report broken
+files; the decoder does.
 """
 
 from __future__ import annotations
@@ -12,38 +13,38 @@ import struct
 from PIL.TiffImagePlugin import TiffImageFile
 
 MAX_SCANS = 32
-"""Of a JPEG. The usual progressive ones have 10, of four colours 18. 40 megapixels take 50 ms a scan."""
+"""Scans of a JPEG. Usual progressive files have 10, or 18 with four colours. A scan of 40 megapixels takes 50 ms."""
 
 MAX_SEGMENTS = 4096
-"""Of a JPEG: colour profiles and EXIF take up to 255 each."""
+"""Segments of a JPEG. Colour profiles and EXIF take up to 255 each."""
 
 MAX_CHUNKS = 65_536
-"""Of a PNG: 4 KiB in each at `max_image_bytes` would be 5,000."""
+"""Chunks of a PNG. A file of `max_image_bytes` with 4 KiB per chunk has 5,000."""
 
 MAX_BLOCKS = 131_072
-"""Of a GIF: of 255 bytes each where it is written well."""
+"""Blocks of a GIF. Well-written files use blocks of 255 bytes."""
 
 MAX_STRIPS = 131_072
-"""Of a TIFF, or tiles."""
+"""Strips or tiles of a TIFF."""
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _GIF = b"GIF8"
 _JPEG = b"\xff\xd8"
 
-# ITU T.81, B.1.1: markers without a length, and what is no marker where it follows 0xFF in a scan's data
+# ITU T.81, B.1.1: markers without a length, and bytes after 0xFF in a scan's data that are not markers
 _ALONE = frozenset([0x01, *range(0xD0, 0xD9)])
 _START_OF_SCAN, _END_OF_IMAGE = 0xDA, 0xD9
 _MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
 
 _EXTENSION, _FRAME, _TRAILER = 0x21, 0x2C, 0x3B
-# TIFF 6.0, section 2, and BigTIFF: the forms of the first directory's place, of its length, and of an entry
+# TIFF 6.0, section 2, and BigTIFF: the formats of the first directory's offset, its length, and an entry
 _DIRECTORIES = {42: (4, "I", "H", "HHI4x"), 43: (8, "Q", "Q", "HHQ8x")}
 _TILE_WIDTH, _TILE_LENGTH = 322, 323
-_PIECES = frozenset([273, 279, 324, 325])  # where strips and tiles are, and their bytes
+_PIECES = frozenset([273, 279, 324, 325])  # offsets and byte counts of strips and tiles
 
 
 def too_many_parts(data: bytes) -> str | None:
-    """What a file has too many of, in words with the bound; None if all is well."""
+    """Describe the parts that exceed their limit, with the limit, or return None."""
     for beginning, count in ((_JPEG, _of_jpeg), (_PNG, _of_png), (_GIF, _of_gif), (b"II", _of_tiff), (b"MM", _of_tiff)):
         if data.startswith(beginning):
             return count(data)
@@ -51,12 +52,12 @@ def too_many_parts(data: bytes) -> str | None:
 
 
 def too_many_pixels_in_tiles(opened: TiffImageFile, max_pixels: int) -> str | None:
-    """The same for the tiles of a TIFF: each is decoded whole, however little of it is the picture."""
+    """Describe TIFF tiles that exceed the limit, or return None. A tile is decoded whole, even if mostly unused."""
     width, length = opened.tag_v2.get(_TILE_WIDTH), opened.tag_v2.get(_TILE_LENGTH)
     if width is None or length is None:
         return None
     count = -(-opened.width // max(1, width)) * -(-opened.height // max(1, length))
-    if width * length > max_pixels or count * width * length > 2 * max_pixels:  # those at the edges are not full
+    if width * length > max_pixels or count * width * length > 2 * max_pixels:  # edge tiles are not full
         return f"{count} tiles of {width} x {length} pixels; at most {max_pixels} are allowed"
     return None
 
@@ -89,7 +90,7 @@ def _of_png(data: bytes) -> str | None:
 
 
 def _of_gif(data: bytes) -> str | None:
-    """Counts up to a second frame: that there is one is told elsewhere."""
+    """Count blocks up to the second frame. `decode.py` rejects a file with several frames."""
     if len(data) < 13:
         return None
     place, blocks, frames, in_blocks = 13 + _colours(data[10]), 0, 0, False
@@ -99,7 +100,7 @@ def _of_gif(data: bytes) -> str | None:
             return f"more than {MAX_BLOCKS} blocks"
         kind = data[place]
         if in_blocks:
-            in_blocks = kind > 0  # the size of a block, or the end of them
+            in_blocks = kind > 0  # the size of a block, or the end of the blocks
             place += 1 + kind
         elif kind == _EXTENSION:
             place, in_blocks = place + 2, True
@@ -108,7 +109,7 @@ def _of_gif(data: bytes) -> str | None:
         elif kind == _TRAILER:
             break
         else:
-            place += 1  # Pillow goes on to what it knows
+            place += 1  # Pillow skips unknown bytes
     return None
 
 
@@ -131,5 +132,5 @@ def _of_tiff(data: bytes) -> str | None:
 
 
 def _colours(flags: int) -> int:
-    """Bytes of a colour table (GIF89a, sections 18 and 20)."""
+    """The size of a colour table in bytes (GIF89a, sections 18 and 20)."""
     return 3 * 2 ** ((flags & 7) + 1) if flags & 0x80 else 0

@@ -1,4 +1,4 @@
-"""Two maps of one shape against each other: a dot for each head, those that only one of them ranks on top marked."""
+"""Compare two maps of one shape: one dot per head. Heads that are on top in only one map are marked."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ TOP_SHARE = 0.05
 _BOTH, _REST = "#1f77b4", "#9a9a9a"
 _MAX_NAMED = 6
 _MAX_SHAPES = 5000
-"""Dots that an SVG has one by one; more are one picture in it, which any browser can show."""
+"""The maximum number of separate dots in an SVG. More dots become one embedded picture, which any browser can show."""
 
 
 @dataclass(frozen=True)
 class MapName:
-    """What an axis says."""
+    """The information in an axis label."""
 
     model: str
     version: int
@@ -28,7 +28,7 @@ class MapName:
 def draw_scatter(
     a: HeadScores, b: HeadScores, names: tuple[MapName, MapName], form: PictureForm = "svg", *, dpi: int = 200
 ) -> bytes:
-    """The picture's bytes, the same for the same maps. Raises InvalidScores if their shapes differ."""
+    """Draw the picture. The same maps give the same bytes. Raises InvalidScores if their shapes differ."""
     alike = compare(a, b)
     figure = Figure(figsize=(5.4, 5.6), layout="constrained")
     axes = figure.add_subplot()
@@ -55,8 +55,8 @@ def draw_scatter(
             rasterized=a.matrix.size > _MAX_SHAPES,
         )
     apart = np.abs(x - y)
-    for layer, head in sorted(first ^ second, key=lambda place: -apart[place])[:_MAX_NAMED]:  # the rest would overlap
-        above = y[layer, head] > x[layer, head]  # names keep off the diagonal, where the dots are
+    for layer, head in sorted(first ^ second, key=lambda place: -apart[place])[:_MAX_NAMED]:  # more would overlap
+        above = y[layer, head] > x[layer, head]  # names avoid the diagonal, where the dots are
         axes.annotate(
             f"{layer}-{head}",
             (x[layer, head], y[layer, head]),
@@ -66,7 +66,7 @@ def draw_scatter(
             fontsize=7,
             color=MARK,
         )
-    axes.set_xscale("function", functions=(_root, np.square))  # as heatmaps have it: small scores still show
+    axes.set_xscale("function", functions=(_root, np.square))  # like heatmaps, to show small scores
     axes.set_yscale("function", functions=(_root, np.square))
     for axis, name in ((axes.xaxis, names[0]), (axes.yaxis, names[1])):
         axis.set_label_text(f"share of the score, %: {short(name.model)}, map {name.version}", color=INK)

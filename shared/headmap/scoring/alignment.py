@@ -1,6 +1,6 @@
-"""Which generated tokens read which word of the page: the paper's rule, and a better-founded one.
+"""Find the page's word that each generated token reads: the paper's rule and an alignment rule.
 
-Both take the tokens' texts and the page's words, and return for each token the index of the word it read, or -1.
+Both rules take the tokens' texts and the page's words. They return the index of the word that each token read, or -1.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from typing import Literal
 
 Rule = Literal["aligned", "paper"]
 MIN_BLOCK = 3
-"""A run of equal characters counts from this length on, or when it is a whole word: shorter ones match by chance."""
+"""The minimum length of a matching run, unless it is a whole word. Shorter runs match by chance."""
 
 
 def match_paper(tokens: Sequence[str], words: Sequence[str]) -> list[int]:
     """SparseMM section 3.1: a token belongs to a word when its text occurs in exactly one word of the page.
 
-    Where the paper leaves a choice: the token's text is its decoded form without surrounding blanks, and a token
-    without any text belongs to no word.
+    The paper leaves two details open. Here the token's text is its decoded form without surrounding blanks, and a token
+    without text belongs to no word.
     """
     return [_only_word(token.strip(), words) for token in tokens]
 
@@ -31,10 +31,10 @@ def _only_word(text: str, words: Sequence[str]) -> int:
 
 
 def match_aligned(tokens: Sequence[str], words: Sequence[str]) -> list[int]:
-    """Align the generated text to the page's words by characters; a token reads the word that most of them fall on.
+    """Align the generated text with the page by characters. A token reads the word that has most of its characters.
 
-    Words are first aligned in reading order. Each word left over is then searched as a whole in the remaining text, so
-    that columns read in another order still count. A token needs half of its visible characters on one word.
+    Words are first aligned in reading order. The remaining text is then searched for each unaligned word as a whole, so
+    columns that were read in another order still count. A token needs half of its visible characters on one word.
     """
     text = "".join(tokens)
     word_of_char = [-1] * len(text)
@@ -49,7 +49,7 @@ def match_aligned(tokens: Sequence[str], words: Sequence[str]) -> list[int]:
 
 
 def _align_in_order(text: str, words: Sequence[str], word_of_char: list[int]) -> None:
-    """Blanks and line ends are left out of both: many scripts write none, and a model breaks lines as it likes."""
+    """Align both texts without blanks and line ends, because scripts and models write these differently."""
     page = [char for word in words for char in word if not char.isspace()]
     owners = [index for index, word in enumerate(words) for char in word if not char.isspace()]
     places = [place for place, char in enumerate(text) if not char.isspace()]

@@ -1,7 +1,7 @@
-"""Guesses of how an answer goes on: what it is expected to say, or what it said before.
+"""Guess the next tokens of an answer, from the expected answer or from earlier text.
 
-A guess is checked before it counts (Leviathan et al. 2023, section 2, with text in the place of a small model; earlier
-text is looked up as in prompt lookup decoding): a wrong one costs time and never changes the answer.
+This is speculative decoding (Leviathan et al. 2023, section 2), with text instead of a small model. Earlier text is
+searched as in prompt lookup decoding. Every guess is checked, so a wrong guess costs time but never changes the answer.
 """
 
 from __future__ import annotations
@@ -9,33 +9,33 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 MIN_MATCH = 3
-"""The answer's last tokens must have been seen before, at least this many of them: fewer match by chance."""
+"""The minimum number of last tokens that must match earlier text. Fewer tokens match by chance."""
 
 MAX_MATCH = 8
-"""More of them are not compared: of places that match as well, the latest is taken."""
+"""The maximum number of tokens to compare. A tie goes to the latest match."""
 
 CAUTION = 16
-"""Tokens guessed at a time after a miss, for a processor about as dear as one."""
+"""The number of tokens guessed after a miss. On a processor they cost about as much as one token."""
 
 GROWTH = 4
-"""After a guess that held, the next may be this many times as long."""
+"""The maximum growth factor of the next guess after a correct guess."""
 
 
 class Draft:
-    """The expected answer, and how far it was right."""
+    """The expected answer, and how much of it was right."""
 
     def __init__(self, expected: Sequence[int]) -> None:
         self._expected = list(expected)
         self._width = max(CAUTION, len(self._expected))
 
     def guess(self, answer: Sequence[int], limit: int) -> list[int]:
-        """At most `limit` tokens that may follow `answer`; none where nothing suggests any."""
+        """Guess at most `limit` tokens that may follow `answer`. The guess may be empty."""
         if not answer:
             return self._expected[:limit]
         history = [*self._expected, *answer]
         place = _continuation(history, answer)
         if place is None:
-            # The last token may stand for another one: a character misread.
+            # The last token may replace another one, such as a misread character.
             before = _continuation(history[:-1], answer[:-1])
             place = None if before is None else before + 1
         if place is None:
@@ -45,7 +45,7 @@ class Draft:
         for index in range(place, place + min(limit, self._width)):
             if place < end and index == end:
                 break
-            # Past the last token the guess goes on from itself: an answer that goes round in circles.
+            # After the last token the guess continues from itself, for an answer that repeats.
             guessed.append(history[index] if index < len(history) else guessed[index - len(history)])
         return guessed
 
@@ -58,9 +58,10 @@ class Draft:
 
 
 def _continuation(history: Sequence[int], answer: Sequence[int]) -> int | None:
-    """The index in `history` after the longest earlier match of the end of `answer`; `history` ends with `answer`.
+    """Find the longest earlier match for the end of `answer` in `history`; return the index after it.
 
-    The last of equally long matches; None below MIN_MATCH tokens.
+    `history` ends with `answer`. A tie goes to the last match. Returns None if the match is shorter than MIN_MATCH
+    tokens.
     """
     best, place = MIN_MATCH, None
     if len(answer) < MIN_MATCH:

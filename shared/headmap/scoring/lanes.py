@@ -1,7 +1,7 @@
-"""Work on a CPU in lanes: threads that each run whole pages, one torch thread to a lane.
+"""Work on a CPU in lanes. A lane is a thread that runs whole pages and uses one torch thread.
 
-Torch's own threads share each operation and wait for each other at its end, which small operations do not repay. In
-a lane every operation is done by one thread, so results are the same to the bit for any number of lanes.
+Torch's own threads share each operation and wait for each other at its end, which is slow for small operations. In a
+lane one thread does every operation, so results are bit-identical for any number of lanes.
 """
 
 from __future__ import annotations
@@ -19,20 +19,21 @@ S = TypeVar("S")
 T = TypeVar("T")
 
 Step = Callable[[], None]
-"""What a piece of work calls now and then; it raises to end the work."""
+"""A function that the work calls regularly. It raises to end the work."""
 
 _BEAT_SECONDS = 0.1
 
 
 class _Ended(Exception):
-    """Raised in a lane whose work nobody waits for any more."""
+    """Raised in a lane if its work is no longer needed."""
 
 
 def in_lanes(items: Iterable[S], work: Callable[[S, Step], T], *, lanes: int, on_step: Step) -> Iterator[T]:
-    """Yield `work` of each item, in the items' order; `work` gets a function that it must call now and then.
+    """Yield `work` of each item in order. `work` receives a function that it must call regularly.
 
-    Items are taken, and `on_step` is called, in the thread that iterates: after some tenths of a second without a
-    result. An error in any of them ends all lanes at their next step. No more than two items a lane are held at a time.
+    The iterating thread takes the items. It also calls `on_step` after some tenths of a second without a result. An
+    error in `work`, the items or `on_step` ends all lanes at their next step. At most two items per lane are held at a
+    time.
     """
     ended = Event()
 

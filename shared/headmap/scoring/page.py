@@ -1,6 +1,6 @@
-"""A page: a picture, the words on it and questions that it answers.
+"""A page: a picture, its words, and questions that it answers.
 
-Knows no numpy, which would make up most of the start of a process that checks an upload.
+This module does not import numpy, which would take most of the start time of a process that checks an upload.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from PIL import Image
 
 _RIGHT_TO_LEFT = ("R", "AL")
-"""Unicode's classes of strong characters of scripts that are written so."""
+"""Unicode's bidirectional classes of strong right-to-left characters."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Word:
     """`x0, y0, x1, y1` in pixels of the page; `x1` and `y1` are exclusive."""
 
     def follows(self, other: Word) -> bool:
-        """Whether it stands on the same line after `other`: to its left where either is written from right to left."""
+        """Whether this word follows `other` on its line: to its left if either is written right to left."""
         if self.box[1] >= other.box[3]:
             return False
         if right_to_left(self.text + other.text):
@@ -32,7 +32,7 @@ class Word:
 
 
 def right_to_left(text: str) -> bool:
-    """Whether any character of it belongs to a script that is written so."""
+    """Whether any character of the word belongs to a right-to-left script."""
     return any(unicodedata.bidirectional(char) in _RIGHT_TO_LEFT for char in text)
 
 
@@ -46,7 +46,7 @@ class Question:
 
 @dataclass(frozen=True)
 class Page:
-    """A picture with everything known about it; words are in reading order."""
+    """A picture with its words, in reading order, and its questions."""
 
     image: Image.Image
     words: tuple[Word, ...]

@@ -1,11 +1,11 @@
-"""Made-up pages: pictures of text whose words, boxes and answers are known.
+"""Synthetic pages: pictures of text with known words, boxes and answers.
 
-A page is drawn from `(seed, index)` alone and has the same pixels on any machine: random numbers come from
-`random.Random(str).random()` and SHAKE-256, glyphs from a small atlas in the package (not from the font library at
-hand), and all pixel arithmetic is on integers.
+A page depends only on `(seed, index)` and has the same pixels on any machine. Random numbers come from
+`random.Random(str).random()` and SHAKE-256. Glyphs come from a small atlas in the package, not from an installed font
+library. All pixel arithmetic uses integers.
 
-A page is a grid of 16 x 16 px cells, one character to a cell. Lines read `KEY:VALUE`; a filled square after the last
-character marks the end of the page. The square is no word.
+A page is a grid of 16 x 16 px cells with one character per cell. Each line has the form `KEY:VALUE`. A filled square
+after the last character marks the end of the page; it is not a word.
 """
 
 from __future__ import annotations
@@ -59,12 +59,12 @@ def draw_page(
     min_cells: int = MIN_CELLS,
     max_cells: int = MAX_CELLS,
 ) -> Page:
-    """Draw the page that belongs to a named stream of random numbers.
+    """Draw the page of a named stream of random numbers.
 
     Args:
         stream: name of the stream; `make_page` uses `page/SEED/INDEX`, so other names never give its pages.
-        min_lines: fewest lines of text; `max_lines` the most.
-        min_cells: fewest cells of 16 x 16 px on the page; `max_cells` the most.
+        min_lines: the minimum number of text lines; `max_lines` is the maximum.
+        min_cells: the minimum number of 16 x 16 px cells; `max_cells` is the maximum.
     """
     draw = Draw(stream)
     entries = _entries(draw, draw.integer(min_lines, max_lines))
@@ -82,13 +82,13 @@ def draw_page(
 
 
 class Draw:
-    """Random choices made of `random()` alone, the one method that stays the same over Python versions by promise."""
+    """Random choices that use only `random()`, the one method that is guaranteed stable over Python versions."""
 
     def __init__(self, stream: str) -> None:
         self._random = random.Random(stream)
 
     def integer(self, low: int, high: int) -> int:
-        """A whole number from `low` to `high`, both included."""
+        """Draw an integer from `low` to `high`, both included."""
         return low + int(self._random.random() * (high - low + 1))
 
     def string(self, alphabet: str, low: int, high: int) -> str:
@@ -104,7 +104,7 @@ class Draw:
 
 @dataclass(frozen=True)
 class _Layout:
-    """Everything in cells; `pitch` is the distance of two lines."""
+    """The layout of a page in cells. `pitch` is the distance between two lines."""
 
     rows: int
     cols: int
@@ -114,10 +114,10 @@ class _Layout:
 
 
 def _entries(draw: Draw, count: int) -> list[tuple[str, str]]:
-    """Keys and values of a page.
+    """Draw the keys and values of a page.
 
-    No two characters stand side by side twice, ends of lines counted in, so that the last two characters read tell
-    where to go on. It follows that no key is the end of another.
+    No pair of adjacent characters occurs twice, including pairs over line ends. Therefore the last two characters
+    determine the next position, and no key is the end of another key.
     """
     entries: list[tuple[str, str]] = []
     taken: set[str] = set()
@@ -156,7 +156,7 @@ def _atlas() -> np.ndarray:
 def _render(draw: Draw, layout: _Layout, texts: list[str], places: list[tuple[int, int]], stream: str) -> np.ndarray:
     """Pixels `[height, width, 3]`, uint8."""
     height, width = layout.rows * CELL, layout.cols * CELL
-    ink = np.zeros((height + 2, width + 2), dtype=np.int32)  # one pixel of room on each side for the jitter
+    ink = np.zeros((height + 2, width + 2), dtype=np.int32)  # one pixel on each side for the jitter
     glyphs = _atlas()[draw.integer(0, len(FONT_SIZES) - 1)]
     for text, (row, col) in zip(texts, places, strict=True):
         x, y = col * CELL + 1 + draw.integer(-1, 1), row * CELL + 1 + draw.integer(-1, 1)
@@ -180,7 +180,7 @@ def _render(draw: Draw, layout: _Layout, texts: list[str], places: list[tuple[in
 
 
 def _paper(draw: Draw, height: int, width: int, stream: str) -> np.ndarray:
-    """Grey levels `[height, width]` of the background: a slope, some soft patches of shade and light noise."""
+    """Grey levels `[height, width]` of the background: a gradient, some soft shadows and slight noise."""
     down, across = draw.integer(-16, 16), draw.integer(-16, 16)
     slope = (np.arange(height, dtype=np.int32) * down // height)[:, None] + (
         np.arange(width, dtype=np.int32) * across // width

@@ -1,7 +1,7 @@
-"""Where every head looks while a model reads, noted as the model runs.
+"""Record the position with each head's highest attention while a model reads.
 
-Only the argmax of each attention row is kept. Rows are taken a few at a time, so nothing of the size heads x n x n ever
-exists.
+Only the argmax of each attention row is kept. Rows are processed a few at a time, so no tensor of size heads x n x n is
+made.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ MAX_LOGITS = 1 << 24
 """Attention logits held at a time: 64 MiB in float32."""
 
 ROOM = 256
-"""Tokens that a sequence gets room for when it grows, so that its keys are not copied with every token."""
+"""The number of tokens by which a sequence's room grows, so that not every token copies its keys."""
 
 
 @dataclass
 class Past:
-    """One sequence's keys and values, by layer: (num_kv_heads, room, d), of which the first `length` tokens count.
+    """One sequence's keys and values by layer: (num_kv_heads, room, d). The first `length` tokens are valid.
 
-    Tokens are taken back by lowering `length`.
+    Lowering `length` removes tokens.
     """
 
     length: int = 0
@@ -33,9 +33,9 @@ class Past:
     values: list[torch.Tensor] = field(default_factory=list)
 
     def extend(self, layer_idx: int, keys: torch.Tensor, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Put `keys` and `values`, (num_kv_heads, q, d), after what counts; returns all, (num_kv_heads, length + q, d).
+        """Append `keys` and `values`, (num_kv_heads, q, d). Returns all tokens, (num_kv_heads, length + q, d).
 
-        `length` stays as it is until all layers have been extended; the caller then sets it.
+        This does not change `length`. The caller sets it after all layers have been extended.
         """
         if layer_idx == len(self.keys):
             self.keys.append(keys)
@@ -60,9 +60,9 @@ class Past:
 
 @dataclass(frozen=True)
 class Watched:
-    """One sequence's input to a forward: `tokens` on top of `past`; for the last `rows` it notes where heads look.
+    """One sequence's input to a forward pass: `tokens` on top of `past`. The last `rows` tokens are watched.
 
-    spans: as in PreparedPrompt. winners: by layer (num_heads, rows) int64, the position of the key with the highest
+    spans: see PreparedPrompt. winners: per layer (num_heads, rows) int64, the position of the key with the highest
     attention.
     """
 
@@ -75,7 +75,7 @@ class Watched:
 
 @dataclass(frozen=True)
 class ProbeCache:
-    """The cache of a forward over some sequences' tokens, one sequence after the other in one row."""
+    """The cache of a forward pass over the tokens of several sequences, one after the other in one row."""
 
     sequences: Sequence[Watched]
     shape: CacheShape
@@ -112,10 +112,10 @@ class _ProbeLayer(LayerAttention):
 
 
 def argmax_keys(queries: torch.Tensor, keys: torch.Tensor, mask: PromptMask = CAUSAL) -> torch.Tensor:
-    """For each query head and query the key with the highest attention among those that the query sees.
+    """Find the key with the highest attention for each query head and query, among the keys that the query sees.
 
-    `queries`: (num_heads, r, d), the last r of n; `keys`: (num_kv_heads, n, d). Returns (num_heads, r) int64. Softmax
-    keeps the order, so logits decide.
+    `queries`: (num_heads, r, d), the last r of n; `keys`: (num_kv_heads, n, d). Returns (num_heads, r) int64. The
+    softmax keeps the order, so logits are compared.
     """
     num_heads, r, d = queries.shape
     num_kv_heads, n, _ = keys.shape

@@ -1,4 +1,4 @@
-"""Profile a model on a range of pages: read, look where the heads look, score (SparseMM section 3.1)."""
+"""Profile a model on a range of pages: read, record the heads' attention, score (SparseMM section 3.1)."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ T = TypeVar("T")
 HEARTBEAT_SECONDS = 1.0
 
 LANE_PARAMETERS = 1 << 28
-"""A model of at most so many reads pages in lanes on a CPU; from half a billion on, torch's own threads are as fast."""
+"""A model of at most this size reads pages in lanes on a CPU. From half a billion on, torch's threads are as fast."""
 
 MAX_LANES = 16
-"""Each holds a page's keys and values."""
+"""The limit on lanes, because each lane holds a page's keys and values."""
 
 
 @dataclass(frozen=True)
 class PageScores:
-    """One page's scores: (num_layers, num_heads) float64, and what they rest on; `looks` where they were asked for."""
+    """One page's scores, (num_layers, num_heads) float64, the data behind them, and `looks` if requested."""
 
     scores: npt.NDArray[np.float64]
     tokens_seen: int
@@ -49,7 +49,7 @@ class PageScores:
 
 
 class Profiler:
-    """Owns one loaded model and scores pages with it, `batch` pages at a time where `score_pages` reads several."""
+    """Owns one loaded model and scores pages with it. `score_pages` reads up to `batch` pages together."""
 
     def __init__(self, info: ModelInfo, *, device: str = "auto", dtype: str = "auto", batch: int = 4) -> None:
         self.loaded = load_model(info, device=device, dtype=dtype)
@@ -58,11 +58,11 @@ class Profiler:
     def score(
         self, pages: Iterable[Page], *, first: int = 0, rule: str, max_new_tokens: int, on_page: Callable[[int], None]
     ) -> tuple[PageSums, dict[int, PageLooks]]:
-        """Score some pages, each opened when its turn comes, the first of them the job's page `first`.
+        """Score pages. Each page is opened just before it is read; the first one is the job's page `first`.
 
-        Returns their sums, and by page number the looks of a job's first pages.
+        Returns the sums of their scores, and the looks of the job's first pages by page number.
 
-        `on_page(done)` is called with the pages done so far after each page, and about once a second besides; it may
+        `on_page(done)` is called after each page and about once a second, with the number of finished pages. It may
         raise to end the work.
         """
         progress = _Progress(on_page)
@@ -101,11 +101,11 @@ def score_pages(
     heartbeat: Callable[[], None] = lambda: None,
     pages_with_looks: int = 0,
 ) -> Iterator[PageScores]:
-    """Score pages in their order; the first `pages_with_looks` come with their looks.
+    """Score pages in order. The results of the first `pages_with_looks` pages include their looks.
 
-    `batch` of them are read together; a small model on a CPU reads each by itself, in as many lanes as torch has
-    threads, and holds two a lane. Raises InvalidParameter for an unknown rule. `heartbeat` is called after each forward
-    of the model, or some times a second, and may raise to end the work.
+    The model reads `batch` pages together. A small model on a CPU reads each page alone, in as many lanes as torch has
+    threads, and holds two pages per lane. `heartbeat` is called after each forward pass, or several times a second, and
+    may raise to end the work. Raises InvalidParameter for an unknown rule.
     """
     if rule not in RULES:
         raise InvalidParameter(f"rule: {rule!r} is not one of {', '.join(RULES)}", param="rule")
@@ -145,7 +145,7 @@ def transcription_prompt(loaded: LoadedModel, page: Page) -> PreparedPrompt:
 
 
 def expected_tokens(loaded: LoadedModel, page: Page) -> list[int]:
-    """The tokens of the page's text, up to the first control token: those are never text."""
+    """The tokens of the page's text up to the first control token, because control tokens are never text."""
     control = {*loaded.tokenizer.all_special_ids, loaded.family.image_token_id(loaded.model.config)}
     tokens = loaded.tokenizer(page.text, add_special_tokens=False)["input_ids"]
     return list(takewhile(lambda token: token not in control, tokens))
@@ -175,7 +175,7 @@ def _looks(
     cells: npt.NDArray[np.int32],
     hits: npt.NDArray[np.bool_],
 ) -> PageLooks:
-    """`read`: the tokens that read a word, each with the word's index."""
+    """Make a page's looks. `read`: the tokens that read a word, each with the word's index."""
     width, height = page.image.size
     return PageLooks(
         width=width,
@@ -192,7 +192,7 @@ def _looks(
 
 
 def token_texts(loaded: LoadedModel, answer: Sequence[int]) -> list[str]:
-    """Each token's part of the decoded text; a character spread over tokens goes to the one that completes it."""
+    """Each token's part of the decoded text. A character of several tokens belongs to the token that completes it."""
     stream = TextStream(loaded.tokenizer)
     return [stream.push(token) for token in answer]
 
@@ -204,7 +204,7 @@ def _batched(pages: Iterable[T], size: int) -> Iterator[tuple[T, ...]]:
 
 
 class _Progress:
-    """Counts pages and tells of them: after each, and about once a second in between."""
+    """Counts pages and reports the count after each page and about once a second."""
 
     def __init__(self, on_page: Callable[[int], None]) -> None:
         self.done = 0

@@ -1,12 +1,12 @@
-"""Pages read by a model, greedily, with a watch on where its heads look: most of a page in one pass.
+"""Have a model read pages greedily and record where its heads look. One pass covers most of a page.
 
-The page's text is known, so the model is not asked for one token after the other: it runs over the prompt and the
-expected answer at once, and the greedy token at each place says how far the answer really is as expected. Such rows of
-attention are those of step-by-step decoding, for the model is causal. Where an answer takes another way, all pages of a
-batch go on together, each on a guess that is checked in the same manner (`drafts.py`), or by one token.
+The page's text is known, so the model need not generate one token at a time. It runs once over the prompt and the
+expected answer. The greedy token at each place shows how far the answer matches the expected one. The model is causal,
+so these attention rows equal the rows of step-by-step decoding. If an answer differs, all pages of a batch continue
+together. Each continues with a guess that is checked in the same way (`drafts.py`), or with one token.
 
-Answers are the greedy ones whatever was guessed, up to rounding: two logits, or two weights of attention, that are
-nearer to each other than rounding may change places, as they may between any two sizes of a batch.
+Guesses do not change the greedy answers, except by rounding. Two logits or two attention weights may swap if their
+difference is smaller than the rounding error. The same can happen between two batch sizes.
 """
 
 from __future__ import annotations
@@ -27,10 +27,11 @@ from headmap.scoring.probe import MAX_LOGITS, Past, ProbeCache, Watched
 
 @dataclass(frozen=True)
 class Reading:
-    """What a model read on a page, and where it looked.
+    """A model's answer to a page, and where its heads looked.
 
-    answer: tokens, the end token included where one came. winners: (num_layers, num_heads, len(answer)) int64, the
-    position of the key that each head looked at most when it predicted a token; the prompt comes first.
+    answer: tokens, including the end token if the model wrote one. winners: (num_layers, num_heads, len(answer)) int64,
+    the position of the key with each head's highest attention when the model predicted a token. Positions start at the
+    prompt.
     """
 
     answer: list[int]
@@ -46,10 +47,10 @@ def read_pages(
     max_new_tokens: int,
     on_step: Callable[[], None] = lambda: None,
 ) -> list[Reading]:
-    """Have each prompt answered, by at least one token and at most `max_new_tokens`.
+    """Answer each prompt with at least one token and at most `max_new_tokens` tokens.
 
-    `expected`: for each prompt the tokens that the answer may well consist of; they must not hold the token that stands
-    for a picture. `on_step` is called after each forward and may raise to end the work.
+    `expected`: the likely tokens of each prompt's answer, which must not include the picture token. `on_step` is called
+    after each forward pass and may raise to end the work.
     """
     pages = [_Page(loaded, prompt, draft, max_new_tokens) for prompt, draft in zip(prompts, expected, strict=True)]
     for page in pages:
@@ -66,7 +67,7 @@ def read_pages(
 class _Page:
     """One page being read: the answer so far, and the input of the next forward.
 
-    tokens: those after the prompt, the answer's last one and the guess; positions: where they stand.
+    tokens: the input after the prompt, which is the answer's last token and the guess. positions: their positions.
     """
 
     def __init__(self, loaded: LoadedModel, prompt: PreparedPrompt, expected: Sequence[int], limit: int) -> None:
@@ -88,7 +89,7 @@ class _Page:
         )
 
     def take(self, greedy: list[int]) -> None:
-        """Extend the answer by the greedy tokens at the watched rows, as long as the input agrees with them."""
+        """Extend the answer by the greedy tokens of the watched rows, while the input agrees with them."""
         pairs = enumerate(zip(self._guess, greedy, strict=False))
         right = next((index for index, (guessed, token) in pairs if guessed != token), len(self._guess))
         new = greedy[: right + 1]
@@ -139,7 +140,7 @@ def _go_on(loaded: LoadedModel, pages: Sequence[_Page]) -> torch.Tensor:
 
 
 def _greedy(loaded: LoadedModel, hidden: torch.Tensor) -> torch.Tensor:
-    """The most likely token after each row of `hidden`, (rows, hidden): (rows,); logits a few rows at a time."""
+    """The most likely next token, (rows,), for `hidden`, (rows, hidden). Logits are computed a few rows at a time."""
     head = loaded.model.lm_head
     parts = hidden.split(max(1, MAX_LOGITS // head.out_features))
     return torch.cat([head(part).argmax(-1) for part in parts]).cpu()

@@ -1,4 +1,4 @@
-"""From where heads looked to scores (SparseMM section 3.1, equations 1 and 2)."""
+"""Compute scores from where heads looked (SparseMM section 3.1, equations 1 and 2)."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ import numpy.typing as npt
 
 
 def page_hits(winners: npt.NDArray[np.int64], regions: Sequence[npt.NDArray[np.int64]]) -> npt.NDArray[np.bool_]:
-    """Which heads looked at the word being read, token by token.
+    """Find the heads that looked at the word being read, for each token.
 
-    `winners`: (layers, heads, tokens), the prompt position each head looked at most when it predicted a token.
-    `regions`: for each token, the positions of the visual tokens that show its word. Returns (layers, heads, tokens).
+    `winners`: (layers, heads, tokens), the prompt position with each head's highest attention when the model predicted
+    a token. `regions`: for each token, the positions of the visual tokens that show its word. Returns (layers, heads,
+    tokens).
     """
     hits = np.zeros(winners.shape, dtype=np.bool_)
     for token, region in enumerate(regions):
@@ -21,7 +22,7 @@ def page_hits(winners: npt.NDArray[np.int64], regions: Sequence[npt.NDArray[np.i
 
 
 def page_scores(hits: npt.NDArray[np.bool_], regions: Sequence[npt.NDArray[np.int64]]) -> npt.NDArray[np.float64]:
-    """Score every head on one page: a hit of a region is worth 1 / |region|. Returns (layers, heads) float64."""
+    """Score every head on one page. A hit in a region counts 1 / |region|. Returns (layers, heads) float64."""
     scores = np.zeros(hits.shape[:2])
     for token, region in enumerate(regions):
         scores += hits[:, :, token] / len(region)

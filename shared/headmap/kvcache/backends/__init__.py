@@ -1,4 +1,4 @@
-"""Decode attention over the pool: one module for each backend, `base.py` has the contract."""
+"""Decode attention over the pool. Each backend is one module; `base.py` defines their interface."""
 
 from __future__ import annotations
 

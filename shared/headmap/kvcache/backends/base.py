@@ -1,4 +1,4 @@
-"""A decode backend writes one token of each sequence to the pool, and attends over all tokens of the sequence there."""
+"""A decode backend writes one token of each sequence to the pool and attends over all tokens of the sequence."""
 
 from __future__ import annotations
 
@@ -12,20 +12,21 @@ from headmap.kvcache.pool.pool import Pool
 
 
 class DecodeBackend(ABC):
-    """Bound to one pool, whose tensors and integers keep their addresses for life.
+    """A backend bound to one pool. The addresses of the pool's tensors and integers never change.
 
-    What a row holds, a (slot, KV head) pair of a layer:
+    A row is a (slot, KV head) pair of one layer. Its tokens lie in two places:
 
-    - of the part: `books.part_tokens[layer, slot, head]` tokens, in the pages whose numbers lie in memory from
-    `books.part_pages[slot]`, an address of int32s, at index `books.part_starts[layer, slot, head]` on; a row without
-    tokens has no pages, and its address means nothing;
-    - of the tail (`tails = books.tails_of(layer)`): `tails.tokens[slot]` tokens. The i-th lies in page
-    `tails.chunk_pages[tails.chunks[slot, i // page_tokens], tails.first_row(layer) + head]` at i % page_tokens. The
-    step's own token is among them, at place `tails.write_at[slot]`. Places that no row counts may hold anything, NaN
-    too. Slot `books.slots` is idle and may come several times: its output means nothing, and what it writes lands in a
-    page of its own.
+    - The part holds `books.part_tokens[layer, slot, head]` tokens. `books.part_pages[slot]` is the address of an int32
+      array of page numbers. The row's pages start at index `books.part_starts[layer, slot, head]` of this array. A row
+      without tokens has no pages, and its address must not be used.
+    - The tail (`tails = books.tails_of(layer)`) holds `tails.tokens[slot]` tokens. Token i lies in page
+      `tails.chunk_pages[tails.chunks[slot, i // page_tokens], tails.first_row(layer) + head]` at place i % page_tokens.
+      The tail includes the token of the current step, at place `tails.write_at[slot]`.
 
-    `capturable`: whether a step can be captured in a CUDA graph: it looks at no value on the host.
+    Unused places may hold any value, including NaN. Slot `books.slots` is idle and may occur several times in a step.
+    Its output is meaningless, and its tokens are written to a spare page.
+
+    `capturable`: whether a CUDA graph can capture a step. Such a step reads no value on the host.
     """
 
     name: ClassVar[str]
@@ -37,7 +38,7 @@ class DecodeBackend(ABC):
     @staticmethod
     @abstractmethod
     def missing(pool: Pool) -> str | None:
-        """The reason this backend cannot serve such a pool on this machine; None if it can."""
+        """Return why this backend cannot serve the pool on this machine, or None if it can."""
 
     @abstractmethod
     def attend(
@@ -51,16 +52,16 @@ class DecodeBackend(ABC):
     ) -> torch.Tensor:
         """Write each sequence's token, then attend over all tokens of its rows.
 
-        `slots`: (S,) int64 on the pool's device. `queries`: (S, num_kv_heads, g, head_dim), g query heads to a KV head;
-        `keys`, `values`: (S, num_kv_heads, head_dim). Returns the shape and dtype of `queries`. Logits and sums are
-        float32. `scaling` multiplies the products.
+        `slots`: (S,) int64 on the pool's device. `queries`: (S, num_kv_heads, g, head_dim), g query heads per KV head;
+        `keys`, `values`: (S, num_kv_heads, head_dim). Returns a tensor with the shape and dtype of `queries`. Logits
+        and sums are float32. `scaling` multiplies the dot products.
         """
 
     def write(self, pages: Int32s, source: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> None:
         """Fill whole pages with tokens of a prompt.
 
-        `pages`: (p,); `source`: (p * page_tokens,) int64, the token for each place in them; `keys`, `values`: (tokens,
-        head_dim). A backend may override it with a faster way.
+        `pages`: (p,); `source`: (p * page_tokens,) int64, the token that goes to each place of the pages; `keys`,
+        `values`: (tokens, head_dim). A backend may override this method with a faster one.
         """
         shape = (len(pages), self.pool.page_tokens, keys.shape[-1])
         kept_keys, kept_values = (of.index_select(0, source).view(shape) for of in (keys, values))

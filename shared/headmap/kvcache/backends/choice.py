@@ -1,7 +1,7 @@
 """Choose the backend that serves a pool, by a trial on this machine.
 
-Each candidate answers a made-up step of the pool's own shape, is held against float64, and is timed. A candidate is
-imported only when it is tried: a CPU build of torch brings no Triton.
+Each candidate computes a synthetic step with the pool's shape. Its output is compared with float64, and its time is
+measured. A candidate is imported only when it is tried, because a CPU build of torch does not include Triton.
 """
 
 from __future__ import annotations
@@ -42,7 +42,9 @@ Find = Callable[[str], type[DecodeBackend]]
 
 @dataclass(frozen=True)
 class Tried:
-    """One candidate. error: as `worst_error`. milliseconds: of the step. reason: why it cannot serve, else None."""
+    """The result of one candidate. error: see `worst_error`. milliseconds: one step. reason: why it cannot serve, or
+    None.
+    """
 
     name: str
     error: float | None = None
@@ -56,14 +58,14 @@ class Tried:
 
 @dataclass(frozen=True)
 class Choice:
-    """The backends that were tried, and the one that serves."""
+    """The backends that were tried and the one that was chosen."""
 
     chosen: str
     tried: tuple[Tried, ...]
 
     @property
     def gain(self) -> float | None:
-        """How many times as fast as the next right one; None if there is no other."""
+        """How many times faster the chosen backend is than the next correct one, or None if there is no other."""
         times = {one.name: one.milliseconds for one in self.tried if one.right and one.milliseconds is not None}
         own = times.pop(self.chosen, None)
         return min(times.values()) / own if own and times else None
@@ -76,7 +78,7 @@ class Choice:
 
 
 def find_backend(name: str) -> type[DecodeBackend]:
-    """Raises ValueError for an unknown name, and ImportError if its module does not load on this machine."""
+    """Import a backend. Raises ValueError for an unknown name, and ImportError if its module does not load."""
     if name not in BACKENDS:
         raise ValueError(f"backend {name!r} is not one of {', '.join((AUTO, *BACKENDS))}")
     module, _, kind = BACKENDS[name].partition(":")
@@ -84,12 +86,12 @@ def find_backend(name: str) -> type[DecodeBackend]:
 
 
 def candidates(device: torch.device) -> tuple[str, ...]:
-    """The candidates of "auto". Triton runs on a CPU too, in its interpreter, but only where it is named."""
+    """The candidates of "auto". Triton is a candidate on CUDA only; its CPU interpreter must be requested by name."""
     return tuple(name for name in BACKENDS if name != "triton" or device.type == "cuda")
 
 
 def make_backend(name: str, pool: Pool, find: Find = find_backend) -> DecodeBackend:
-    """The backend called `name` for a pool, untried; "auto" is the first of `candidates` that can serve it.
+    """Make the backend `name` without a trial. "auto" takes the first of `candidates` that can serve the pool.
 
     Raises ValueError for an unknown name and ImportError if the backend cannot serve this pool on this machine.
     """
@@ -115,10 +117,10 @@ def choose_backend(
     group: int,
     find: Find = find_backend,
 ) -> Choice:
-    """Try `name`, or with "auto" all candidates; the fastest that is right is chosen.
+    """Try `name`, or all candidates with "auto", and choose the fastest correct one.
 
-    `group`: query heads to a KV head. Raises Unavailable if none is right, with the fault of each, and DeviceFailed
-    where one broke the device.
+    `group`: query heads per KV head. Raises Unavailable if no candidate is correct; the error names the fault of each.
+    Raises DeviceFailed if a candidate broke the device.
     """
     trial = standard_trial(shape, dtype=dtype, device=device, group=group)
     layers = range(trial.pool.shape.num_layers)
@@ -133,7 +135,7 @@ def choose_backend(
 
 
 def standard_trial(shape: CacheShape, *, dtype: torch.dtype, device: torch.device, group: int) -> Trial:
-    """Four sequences of very unequal heads, one layer of each kind that the shape has, in a small pool of its own."""
+    """Make a trial in a small pool: four sequences with very unequal heads, one layer of each kind in the shape."""
     kinds = [bool(shape.budgeted_layers), bool(shape.sliding_layers)]
     small = replace(shape, num_layers=sum(kinds), sliding_layers=(int(kinds[0]),) if kinds[1] else ())
     parts = []
@@ -156,18 +158,18 @@ def standard_trial(shape: CacheShape, *, dtype: torch.dtype, device: torch.devic
 
 
 def error_bound(dtype: torch.dtype) -> float:
-    """The limit for `worst_error`: the error of an answer truncated, not rounded, at the dtype's last bit."""
+    """The limit for `worst_error`: the error from truncating, rather than rounding, at the dtype's last bit."""
     return max(torch.finfo(dtype).eps, _FLOAT32_BOUND)
 
 
 def worst_error(output: torch.Tensor, expected: torch.Tensor) -> float:
-    """The largest distance of a head's output (..., head_dim) from the expected one, over the expected one's length."""
+    """The largest relative error of a head's output (..., head_dim), by the Euclidean norm."""
     distance = (output.double() - expected).norm(dim=-1) / expected.norm(dim=-1)
     return float(distance.nan_to_num(torch.inf).max())
 
 
 def step_milliseconds(run: Callable[[], object], device: torch.device, repeats: int = REPEATS) -> float:
-    """The median of some runs after one warm-up; fewer runs of a slow step."""
+    """The median time of several runs after one warm-up. A slow step gets fewer runs."""
     seconds: list[float] = []
     while len(seconds) < 2 or (len(seconds) <= repeats and sum(seconds) < ENOUGH_SECONDS):
         _wait(device)
@@ -202,7 +204,7 @@ def _try(name: str, trial: Trial, expected: Sequence[torch.Tensor], find: Find) 
 
 
 def failure(error: Exception) -> str:
-    """What failed, in one line."""
+    """Describe the failure in one line."""
     return f"it fails: {type(error).__name__}: {str(error).partition(chr(10))[0]}"
 
 

@@ -1,8 +1,9 @@
-"""Decode attention on a CPU as one pass over keys and values, in C++ compiled for this very processor.
+"""Decode attention on a CPU as one pass over keys and values, in C++ compiled for this processor.
 
-In torch it takes a dozen operations, each with its own trip through memory (`torch_ops`). `native.cc` is compiled for a
-dtype at its first use in a process, into a folder that is gone afterwards: there is nothing to ship for each kind of
-processor, and nothing on disk that others could replace. It takes a C++ compiler: CXX, else c++.
+The torch backend (`torch_ops`) needs a dozen operations, and each one passes over memory again. `native.cc` is compiled
+for a dtype at its first use in a process. The library is built in a temporary folder, so no binary is shipped per
+processor, and no file stays on disk that others could replace. This needs a C++ compiler: CXX if it is set, otherwise
+c++.
 """
 
 from __future__ import annotations
@@ -26,14 +27,14 @@ from headmap.kvcache.pool.pool import Pool
 SOURCE = Path(__file__).with_suffix(".cc")
 FLAGS = ("-std=c++17", "-O3", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-fPIC")
 SECONDS = 60
-"""A compiler that has not ended by then is given up."""
+"""The time limit of the compiler."""
 ELEMENTS = {torch.float32: "float", torch.bfloat16: "BFloat16", torch.float16: "Float16"}
 LANES = 16
-"""What the function takes at a time, at most: head dimensions and pages are multiples of it."""
+"""The maximum number of elements processed at once. Head dimensions and pages are multiples of it."""
 
 
 class NativeBackend(DecodeBackend):
-    """Keys, values and queries are rounded to the pool's dtype; answers have the dtype of the queries."""
+    """The C++ backend. It rounds its inputs to the pool's dtype; the output has the dtype of the queries."""
 
     name = "native"
 
@@ -78,10 +79,10 @@ class NativeBackend(DecodeBackend):
         return output if output.dtype is queries.dtype else output.to(queries.dtype)
 
     def write(self, pages: Int32s, source: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> None:
-        """Fill whole pages straight from a prompt's keys and values: `Pool.write` without gathering them first.
+        """Fill whole pages directly from a prompt's keys and values, without gathering them first.
 
-        `pages`: (p,). `source`: (p * page_tokens,) int64, the row of `keys` and `values`, (T, head_dim), that each
-        place takes; -1 where it stays free. Ranges are not checked.
+        `pages`: (p,). `source`: (p * page_tokens,) int64, the row of `keys` and `values` for each place, or -1 if the
+        place stays free. `keys`, `values`: (T, head_dim). Ranges are not checked.
         """
         dtype = self.pool.keys.dtype
         key, value = (t.to(dtype) if t.stride(-1) == 1 else t.to(dtype).contiguous() for t in (keys, values))
@@ -92,12 +93,12 @@ class NativeBackend(DecodeBackend):
 
     def _ready(self, tensor: torch.Tensor) -> torch.Tensor:
         dtype = self.pool.keys.dtype
-        # checked first: `to` takes a microsecond even where it does nothing
+        # This check avoids `to`, which takes a microsecond even if it does nothing.
         return tensor if tensor.dtype is dtype and tensor.is_contiguous() else tensor.to(dtype).contiguous()
 
 
 class _Layer(Structure):
-    """As `Layer` in the source."""
+    """The struct `Layer` of `native.cc`."""
 
     _fields_ = (
         *((name, c_void_p) for name in ("keys", "values", "part_pages", "part_starts", "part_tokens")),
@@ -124,7 +125,7 @@ class _Layer(Structure):
 
 @cache
 def compiled(element: str, source: Path = SOURCE) -> CDLL:
-    """The library for pools of `element`, a type of the source. Raises ImportError if there is none."""
+    """Compile the library for pools of `element`, a C++ type. Raises ImportError if this fails."""
     compiler = shlex.split(os.environ.get("CXX", "c++"))
     chosen = any(word.startswith(("-march=", "-mcpu=")) for word in compiler)
     try:
@@ -148,7 +149,7 @@ def _declared(library: CDLL) -> CDLL:
 
 
 def _openmp() -> str:
-    """The OpenMP library to link: the one that runs torch's threads, so that there is only one set of threads."""
+    """Find the OpenMP library to link. It is the library that torch uses, so both share one set of threads."""
     try:
         maps = Path("/proc/self/maps").read_text(encoding="utf-8")
     except OSError:
@@ -158,6 +159,6 @@ def _openmp() -> str:
 
 
 def _run(*command: str) -> None:
-    settings = {**os.environ, "LC_ALL": "C"}  # messages in English
+    settings = {**os.environ, "LC_ALL": "C"}  # compiler messages in English
     # S603: this runs the compiler that the user named, on our own source
     subprocess.run(command, capture_output=True, text=True, check=True, timeout=SECONDS, env=settings)  # noqa: S603

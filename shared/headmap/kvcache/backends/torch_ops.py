@@ -1,7 +1,8 @@
-"""Decode attention in plain torch operations: any device and any float, no kernel to build.
+"""Decode attention in plain torch operations. It runs on any device with any float dtype and builds no kernel.
 
-Every page meets the queries of its own row, and rows are put together from their pages by log-sum-exp. Pages are
-gathered first, so a step copies what it reads. This is the fallback, and the reference to read beside the kernels.
+Each page is attended to by the queries of its row. The results of a row's pages are combined by log-sum-exp. Pages are
+gathered first, so a step copies all the keys and values that it reads. This backend is the fallback and the reference
+for the kernels.
 """
 
 from __future__ import annotations
@@ -57,7 +58,9 @@ class TorchBackend(DecodeBackend):
         self.pool.values[page, offset] = values
 
     def _read(self, layer_idx: int, slots: list[int]) -> tuple[Ints, Ints, Ints]:
-        """The pages of all rows, the row of each page, and how many of its places count: (n,) int64 each."""
+        """Return the pages of all rows, the row of each page, and the number of used places in each page: (n,) int64
+        each.
+        """
         books, size = self.pool.books, self.pool.page_tokens
         tails, heads = books.tails_of(layer_idx), self.pool.shape.num_kv_heads
         pages, counts, lengths = [], [], []

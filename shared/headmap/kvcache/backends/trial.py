@@ -1,4 +1,4 @@
-"""A made-up step to test a backend: sequences of the model's own shape, and the right output of attention."""
+"""A synthetic step to test a backend: sequences with the model's shape, and the correct attention output."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from headmap.kvcache.pool.pool import Pool
 
 @dataclass(frozen=True)
 class Trial:
-    """One step over a pool that holds made-up sequences in `slots`. Shapes as in `DecodeBackend.attend`."""
+    """One step over a pool that holds synthetic sequences in `slots`. `DecodeBackend.attend` lists the shapes."""
 
     pool: Pool
     slots: torch.Tensor
@@ -30,7 +30,7 @@ class Trial:
         return backend.attend(layer_idx, self.slots, self.queries, self.keys, self.values, self.scaling)
 
     def forget(self, layer_idx: int) -> None:
-        """Fill the places of the step's own tokens with NaN, so that the step has to write them."""
+        """Fill the places of the step's tokens with NaN, so that the step has to write them."""
         tails, size = self.pool.books.tails_of(layer_idx), self.pool.page_tokens
         for slot in self.slots.tolist():
             place = int(tails.write_at.host[slot])
@@ -41,7 +41,7 @@ class Trial:
             self.pool.values[pages, place % size] = torch.nan
 
     def expected(self, layer_idx: int) -> torch.Tensor:
-        """The step's answer in float64, whether its own tokens are written yet or not."""
+        """Compute the step's output in float64. The step's tokens need not be written yet."""
         outputs = torch.zeros_like(self.queries, dtype=torch.float64)
         books = self.pool.books
         tails = books.tails_of(layer_idx)
@@ -59,10 +59,11 @@ class Trial:
 
 
 def make_trial(pool: Pool, parts: Sequence[Ints], generated: Sequence[int], group: int, seed: int = 0) -> Trial:
-    """Admit a sequence for each of `parts`, (num_layers, num_kv_heads) tokens, with `generated` tokens after it.
+    """Admit a sequence for each entry of `parts`, with `generated` tokens after its prompt.
 
-    The last of the generated tokens is the step's own; at least one. In sliding layers `parts` says how many tokens the
-    prompt had, the same for all heads. All pages are filled with random numbers, and places that do not count with NaN.
+    `parts`: (num_layers, num_kv_heads) each, the number of tokens per head. In sliding layers this is the length of the
+    prompt, the same for all heads. `generated` is at least 1, because the last generated token belongs to the step.
+    Used places are filled with random numbers, unused places with NaN.
     """
     books, shape = pool.books, pool.shape
     random = torch.Generator(device=pool.device).manual_seed(seed)
@@ -98,7 +99,7 @@ def _normal(pool: Pool, random: torch.Generator, *size: int) -> torch.Tensor:
 
 
 def _fill(pool: Pool, pages: Int32s, pages_of_row: Ints, tokens: Ints, random: torch.Generator) -> None:
-    """Random keys and values in the first `tokens` places of each row; `pages` lists the rows' pages in order."""
+    """Write random keys and values to the first `tokens` places of each row. `pages` lists the rows' pages in order."""
     if not len(pages):
         return
     keys, values = (_normal(pool, random, len(pages), pool.page_tokens, pool.shape.head_dim) for _ in "kv")

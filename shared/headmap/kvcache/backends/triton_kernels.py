@@ -1,8 +1,9 @@
-"""The three Triton kernels of a decode step in one layer; `triton_pages.py` says how they work together.
+"""The three Triton kernels of a decode step in one layer. `triton_pages.py` describes how they work together.
 
-A row is a (sequence, KV head) pair with one list of pages: those of its part, then those of its tail. Tiles cut that
-list into equal lengths, and tiles are numbered through all rows, row by row. Neither integers that differ between
-launches nor pointers to a step's tensors are specialised, so nothing is compiled while serving.
+A row is a (sequence, KV head) pair. Its list of pages has the pages of its part first, then the pages of its tail. The
+list is cut into tiles of equal length. Tiles are numbered consecutively over all rows, row by row. The kernels do not
+specialise on integers that differ between launches or on pointers to a step's tensors, so nothing is compiled while
+serving.
 """
 
 from __future__ import annotations
@@ -26,9 +27,9 @@ def interpreted() -> bool:
 
 
 def factors(dtype: torch.dtype) -> tl.dtype:
-    """The dtype that matrix products multiply: `dtype` itself.
+    """The dtype of the factors in matrix products: `dtype` itself, except in the interpreter.
 
-    The interpreter would multiply the bits of bfloat16 as integers: there it is float32.
+    The interpreter would multiply the bits of bfloat16 as integers, so it uses float32.
     """
     return tl.float32 if interpreted() and dtype == torch.bfloat16 else _TYPES[dtype]
 
@@ -40,10 +41,10 @@ def begin(  # type: ignore[no-untyped-def]
     HEADS: tl.constexpr, DIM: tl.constexpr, PAGE: tl.constexpr, TILE: tl.constexpr, WIDE_DIM: tl.constexpr,
     PROGRAMS: tl.constexpr, LEAST: tl.constexpr,
 ):  # fmt: skip
-    """Program 0 counts tiles; each other program writes the token of one row.
+    """Program 0 counts tiles. Each other program writes the token of one row.
 
-    `starts` (rows + 1,) gets each row's first tile, `share` (1,) the tiles for each program of `attend`: an equal
-    share, at least LEAST.
+    Output: `starts` (rows + 1,) is each row's first tile. `share` (1,) is the number of tiles for each program of
+    `attend`: an equal share, at least LEAST.
     """
     rows = sequences * HEADS
     if tl.program_id(0) == 0:
@@ -78,7 +79,7 @@ def begin(  # type: ignore[no-untyped-def]
 
 @triton.jit
 def _row_of(tile, starts, rows):  # type: ignore[no-untyped-def]
-    """The row of a tile: the number of rows that end at or before it."""
+    """Return the row of a tile. It equals the number of rows that end at or before the tile."""
     ended = 0
     for first in range(0, rows, ROWS_AT_ONCE):
         row = first + tl.arange(0, ROWS_AT_ONCE)
@@ -95,10 +96,10 @@ def attend(  # type: ignore[no-untyped-def]
     HEADS: tl.constexpr, GROUP: tl.constexpr, DIM: tl.constexpr, PAGE: tl.constexpr, TILE: tl.constexpr,
     WIDE_GROUP: tl.constexpr, WIDE_DIM: tl.constexpr, FACTORS: tl.constexpr,
 ):  # fmt: skip
-    """One program's share of all tiles, which may span rows: its tiles in one row are a segment.
+    """Attend over one program's share of the tiles. The share may span rows; its tiles in one row are a segment.
 
     A segment leaves its unnormalised output, (GROUP, DIM) float32, its highest logit and its sum of weights at index
-    program + row. No other segment has this index: from one segment to the next, one of the two grows.
+    program + row. The index is unique, because either the program or the row increases from one segment to the next.
     """
     program, rows = tl.program_id(0), sequences * HEADS
     tiles = tl.load(share)
@@ -133,7 +134,7 @@ def attend(  # type: ignore[no-untyped-def]
             tail_page = tl.load(chunk_pages + chunk * tail_rows + column, mask=of_tail, other=0)
             page = (tl.load(part_at + index, mask=of_part, other=0) + tail_page).to(tl.int64)
             counts = offset < tl.where(of_part, part - index * PAGE, tail - in_tail * PAGE)
-            # Keys of free places are loaded too: loads stay wide. Their values are not: 0 x NaN is NaN.
+            # Keys of free places are loaded too, to keep loads wide. Values are not, because 0 x NaN is NaN.
             key = tl.load(
                 pool_keys + (page * (DIM * PAGE) + offset)[None, :] + channel[:, None] * PAGE,
                 mask=(channel[:, None] < DIM) & (index < pages)[None, :],
@@ -147,13 +148,13 @@ def attend(  # type: ignore[no-untyped-def]
             logits = tl.dot(query, key, input_precision="ieee") * scaling
             logits = tl.where(counts[None, :], logits, -float("inf"))
             highest = tl.maximum(peak, tl.max(logits, 1))
-            base = tl.where(highest > -float("inf"), highest, 0.0)  # a tile may hold free places only
+            base = tl.where(highest > -float("inf"), highest, 0.0)  # a tile may have only free places
             kept = tl.exp(peak - base)
             weights = tl.exp(logits - base[:, None])
             total = total * kept + tl.sum(weights, 1)
             rounded = weights.to(FACTORS)
             output = tl.dot(rounded, value, output * kept[:, None], input_precision="ieee")
-            if tl.float32 != FACTORS:  # the rounding error is multiplied too, so that weights count as in float32
+            if tl.float32 != FACTORS:  # multiply the rounding error too, so that weights have float32 precision
                 output = tl.dot((weights - rounded.to(tl.float32)).to(FACTORS), value, output)
             peak = highest
         segment = tl.cast(program + row, tl.int64)
@@ -166,7 +167,7 @@ def attend(  # type: ignore[no-untyped-def]
 def join(  # type: ignore[no-untyped-def]
     starts, share, partial, peaks, totals, output, GROUP: tl.constexpr, DIM: tl.constexpr,
 ):  # fmt: skip
-    """Some columns of one query head's output: its row's segments, weighted by log-sum-exp; 0 for an empty row."""
+    """Combine a row's segments by log-sum-exp into some columns of one query head's output; 0 for an empty row."""
     row, head = tl.program_id(0) // GROUP, tl.program_id(0) % GROUP
     tiles = tl.load(share)
     row_start, row_end = tl.load(starts + row), tl.load(starts + row + 1)

@@ -1,9 +1,10 @@
 """Decode attention in Triton kernels over the pool's pages, for CUDA.
 
-Flash decoding: heads hold very different numbers of tokens, so a row is split over programs and its splits are joined
-by log-sum-exp. The rows' lengths change with every step, but a captured CUDA graph cannot, so the grid is fixed: a
-constant number of programs share the tokens of the whole batch equally (stream-K, Osama et al., PPoPP 2023). Three
-launches a layer: write the step's tokens and count tiles; attend; join each row's segments, all rows at once.
+The kernels use flash decoding. Heads hold very different numbers of tokens, so a row is split over programs, and its
+splits are combined by log-sum-exp. The rows' lengths change with every step, but a captured CUDA graph is fixed.
+Therefore the grid is fixed: a constant number of programs share the tokens of the whole batch equally (stream-K, Osama
+et al., PPoPP 2023). Each layer needs three launches: the first writes the step's tokens and counts tiles, the second
+attends, and the third combines the segments of all rows.
 """
 
 from __future__ import annotations
@@ -20,19 +21,19 @@ from headmap.kvcache.pool.pool import Pool
 _FLOATS = (torch.float32, torch.float16, torch.bfloat16)
 _MOST_HEAD_DIM = 256
 _LEAST_SIDE = 16
-"""`tl.dot` takes no smaller side."""
+"""The smallest side that `tl.dot` accepts."""
 _MOST_TILE = 128
 _TILE_BYTES = 16 * 1024
-"""Of keys, and as many of values: what a program has on the way while it works on the tile before."""
+"""The size of a key tile and of a value tile. A program loads one of each while it processes the previous tile."""
 _PROGRAM_BYTES = 44 * 1024
-"""Shared memory of one program: a tile of keys, one of values, and what the compiler adds."""
+"""Shared memory of one program: a tile of keys, a tile of values, and the compiler's overhead."""
 _MOST_PROGRAMS_PER_PROCESSOR = 3
-"""So many fit by their registers; their tiles on the way cover the latency of the memory."""
+"""The registers suffice for this number. The tiles being loaded hide the memory latency."""
 
 
 @dataclass(frozen=True)
 class _Workspace:
-    """What the kernels pass to each other in a step of a layer.
+    """The buffers that the kernels of one layer pass to each other in a step.
 
     starts: (rows + 1,), share: (1,) int32. partial: (segments, g, head_dim), peaks, totals: (segments, g) float32.
     """
@@ -45,18 +46,18 @@ class _Workspace:
 
 
 class TritonBackend(DecodeBackend):
-    """The host reads no value, and nothing is compiled once a step of the pool's shape has run.
+    """The Triton backend. A step reads no value on the host and, after the first step, compiles nothing.
 
     Logits, sums and the segments' results are float32. Softmax weights multiply 16-bit values in two halves, the
-    rounded weight and the rounding error, so that they count with 16 bits or more. The batch decides where a row is
-    split, so the row's last float32 bits may differ from those it has alone.
+    rounded weight and the rounding error, so that they have a precision of at least 16 bits. The splits of a row depend
+    on the batch, so a row's last float32 bits may differ from a run with that row alone.
 
-    split_tokens: the fewest tokens of a program; it takes more where the batch has more. programs: their number; by
-    default two or three for each multiprocessor. tile_tokens: tokens that meet the queries at once, a power of two, at
-    least 16; the default depends on head_dim and dtype.
+    split_tokens: the minimum number of tokens per program; large batches give each program more. programs: the number
+    of programs, by default two or three per multiprocessor. tile_tokens: the number of tokens that are processed at
+    once, a power of two, at least 16; the default depends on head_dim and dtype.
 
-    The first step tells how many query heads a KV head has; it allocates the workspace (`workspace_bytes`), which
-    stays. So a step has to run once before one is captured.
+    The first step determines the number of query heads per KV head and allocates the permanent workspace
+    (`workspace_bytes`). Therefore one step must run before a step is captured.
     """
 
     name = "triton"
@@ -91,10 +92,11 @@ class TritonBackend(DecodeBackend):
 
     @staticmethod
     def workspace_bytes(sequences: int, num_kv_heads: int, group: int, head_dim: int, programs: int) -> int:
-        """Bytes of the workspace of a pool of `sequences` slots, `group` query heads to a KV head.
+        """Bytes of the workspace for a pool of `sequences` slots, with `group` query heads per KV head.
 
-        A segment ends where a program's share or a row ends, so there are fewer than programs + rows: 0.7 MB for 32
-        slots of 32 heads of 128 on 132 multiprocessors, however many tokens the pool holds.
+        A segment ends at the end of a program's share or of a row, so there are fewer than programs + rows segments.
+        The size does not depend on the number of tokens in the pool. It is 0.7 MB for 32 slots with 32 heads of 128
+        dimensions on 132 multiprocessors.
         """
         rows = _power_of_two(sequences) * num_kv_heads
         return 4 * ((rows + 2) + (programs + rows) * group * (head_dim + 2))
@@ -139,7 +141,7 @@ class TritonBackend(DecodeBackend):
         return output
 
     def _workspace(self, sequences: int, group: int) -> _Workspace:
-        """One workspace for all steps, with room for the pool's slots, rounded up to a power of two."""
+        """Return the workspace of all steps. It has room for the pool's slots, rounded up to a power of two."""
         most, shape, device = _power_of_two(max(sequences, self.pool.books.slots)), self.pool.shape, self.pool.device
         if (made := self._workspaces.get((most, group))) is None:
             rows = most * shape.num_kv_heads
@@ -156,7 +158,7 @@ class TritonBackend(DecodeBackend):
 
 
 def default_programs(device: torch.device) -> int:
-    """As many programs as run at the same time, so that none waits for a place; in the interpreter, a few."""
+    """The number of programs that can run at the same time, so that no program waits; a few in the interpreter."""
     if device.type != "cuda":
         return 4
     found = torch.cuda.get_device_properties(device)
@@ -170,7 +172,7 @@ def _tile_tokens(head_dim: int, itemsize: int) -> int:
 
 
 def _side(count: int) -> int:
-    """The side of a matrix that has room for `count`."""
+    """The side of a matrix with room for `count`."""
     return max(_LEAST_SIDE, _power_of_two(count))
 
 
@@ -179,7 +181,7 @@ def _power_of_two(count: int) -> int:
 
 
 def _kernels() -> ModuleType:
-    """Imported when asked for: a CPU build of torch brings no Triton."""
+    """Import the kernels on demand, because a CPU build of torch does not include Triton."""
     from headmap.kvcache.backends import triton_kernels
 
     return triton_kernels

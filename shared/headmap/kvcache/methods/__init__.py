@@ -1,4 +1,4 @@
-"""Cache methods by name: one file each."""
+"""Cache methods by name. Each method has its own file."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ METHODS: dict[str, type[Method]] = {
 
 
 def get_method(name: str) -> Method:
-    """The method called `name`. Raises UnknownMethod naming those there are."""
+    """Return the method `name`. Raises UnknownMethod, which lists the known methods."""
     if name not in METHODS:
         raise UnknownMethod(f"kv.method: {name!r} is not one of {', '.join(METHODS)}", param="kv.method")
     return METHODS[name]()

@@ -1,4 +1,4 @@
-"""AdaKV (arXiv 2407.11550): a layer's tokens go to the heads with the highest attention, decided per prompt."""
+"""AdaKV (arXiv 2407.11550): each prompt's attention decides how a layer's tokens are divided over its heads."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import torch
 
 SAFEGUARD = 0.2
-"""The share of the average budget that every head keeps whatever its attention (section 3.3)."""
+"""The share of the average budget that every head keeps independent of its attention (section 3.3)."""
 
 
 class AdaKV(Method):

@@ -1,4 +1,4 @@
-"""Every token of every head: the reference."""
+"""The reference method: every head keeps every token."""
 
 from __future__ import annotations
 

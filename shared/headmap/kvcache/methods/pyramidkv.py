@@ -1,4 +1,4 @@
-"""PyramidKV (arXiv 2406.02069): early layers keep many tokens, late layers few, the same within a layer."""
+"""PyramidKV (arXiv 2406.02069): early layers keep more tokens than late layers; a layer's heads keep equally many."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from headmap.kvcache.methods.base import Method
 from headmap.kvcache.shape import CacheShape
 
 BETA = 20
-"""The last layer keeps 1/BETA of the average beside its window (section 4.2)."""
+"""The last layer keeps its window and 1/BETA of the average (section 4.2)."""
 
 
 class PyramidKV(Method):
-    """Budgets fall linearly over the layers. Heads of a layer differ by one token at most, so that totals are exact."""
+    """Budgets fall linearly over the layers. Heads of a layer differ by at most one token, which makes totals exact."""
 
     name = "pyramidkv"
 

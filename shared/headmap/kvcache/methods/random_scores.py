@@ -1,4 +1,4 @@
-"""The control: SparseMM's formula with random scores (SparseMM, section 4.3)."""
+"""The control method: SparseMM's formula with random scores (SparseMM, section 4.3)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from headmap.kvcache.shape import CacheShape
 
 
 class RandomScores(Method):
-    """Scores are drawn once for all layers, seeded by the model's shape, so that answers can be repeated."""
+    """Scores are drawn once for all layers. The model's shape is the seed, so outputs are reproducible."""
 
     name = "random"
 

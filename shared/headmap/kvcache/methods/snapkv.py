@@ -1,4 +1,4 @@
-"""SnapKV (arXiv 2404.14469): the same budget for every head, tokens chosen by the observation window's attention."""
+"""SnapKV (arXiv 2404.14469): every head has the same budget; the window's attention selects the tokens."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""SparseMM (arXiv 2506.05344): heads that look at the picture keep many tokens, the others few."""
+"""SparseMM (arXiv 2506.05344): heads that look at the picture keep more tokens than other heads."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""The memory: one pool of pages, allocated once, and the integers that say which sequence owns each page.
+"""The cache's memory: one pool of pages, allocated once, and integers that record which sequence owns each page.
 
-`free.py`, `tails.py` and `books.py` count; `pool.py` holds tensors. A sequence has an immutable ragged part, which
-holds the kept tokens of its prompt, and a tail in which all heads have equally many tokens.
+`free.py`, `tails.py` and `books.py` hold integers; `pool.py` holds tensors. A sequence has an immutable ragged part and
+a tail. The part holds the kept tokens of its prompt. In the tail all heads have the same number of tokens.
 """

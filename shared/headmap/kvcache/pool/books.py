@@ -1,7 +1,7 @@
-"""Which page belongs to which row, in the immutable parts and the tails of all sequences. Integers only, no keys.
+"""The owner row of each page, in the immutable parts and the tails of all sequences. Integers only, no keys.
 
-Pages are handed out when a sequence is admitted and when its tail needs another chunk; nothing is moved or compacted.
-Bytes held are pages held times the size of a page.
+A sequence gets pages when it is admitted and when its tail needs another chunk. Pages are never moved or compacted. The
+memory held is the number of held pages times the page size.
 """
 
 from __future__ import annotations
@@ -23,10 +23,11 @@ from headmap.kvcache.pool.tails import Tails
 
 @dataclass(eq=False)
 class Part:
-    """The kept tokens of a prompt: written once, read by every sequence that goes on from it.
+    """The kept tokens of a prompt. They are written once and read by every sequence that continues the prompt.
 
-    pages: (n,) int32, of all rows, layer by layer and head by head. used: how many of them rows have been given.
-    starts, tokens: (num_layers, num_kv_heads) int32, where each row's pages begin in `pages`, and its token count.
+    pages: (n,) int32, the pages of all rows, layer by layer and head by head. used: the number of pages that rows have
+    received. starts: (num_layers, num_kv_heads) int32, the index in `pages` of each row's first page. tokens:
+    (num_layers, num_kv_heads) int32, each row's token count.
     """
 
     pages: SharedInts
@@ -41,10 +42,10 @@ class Part:
 
 
 class Books:
-    """Pages and rows of all sequences of one pool. Not thread-safe: one engine thread owns it.
+    """Pages and rows of all sequences of one pool. It is not thread-safe; one engine thread owns it.
 
-    part_pages: (slots + 1,) int64, the address of each slot's part's `pages`. part_starts, part_tokens: (num_layers,
-    slots + 1, num_kv_heads) int32. Slot `slots` is idle: it holds nothing, and writes to it are lost.
+    part_pages: (slots + 1,) int64, the address of `pages` in each slot's part. part_starts, part_tokens: (num_layers,
+    slots + 1, num_kv_heads) int32. Slot `slots` is idle: it holds nothing, and writes to it are discarded.
     """
 
     def __init__(self, paging: Paging, *, pages: int, slots: int, max_tokens: int, device: torch.device) -> None:
@@ -65,40 +66,40 @@ class Books:
         self._device = device
 
     def tails_of(self, layer_idx: int) -> Tails:
-        """The tails that take the layer's generated tokens."""
+        """Return the tails that hold the layer's generated tokens."""
         return self.ring if layer_idx in self.ring.layers else self.tail
 
-    # ---- how much
+    # ---- sizes
 
     @property
     def held_pages(self) -> int:
         return self.free.count - len(self.free)
 
     def short(self, slots: Sequence[int] | Ints) -> int:
-        """Pages missing before each of `slots` can take one more token."""
+        """The number of pages missing for each slot in `slots` to take one more token."""
         order = np.asarray(slots, dtype=np.int64)
         return self.tail.short(order) + self.ring.short(order)
 
     def prompt_pages(self, slot: int) -> int:
-        """Pages that hold a slot's prompt: its part, which other slots may read too, and its ring."""
+        """The number of pages that hold a slot's prompt: its part, which slots may share, and its ring."""
         return self.part(slot).used + self.ring.held_pages(slot)
 
     def tokens(self, slot: int) -> int:
-        """Tokens held for a sequence, over all layers and KV heads."""
+        """The number of tokens held for a sequence, over all layers and KV heads."""
         generated = sum(int(tails.tokens.host[slot]) * tails.rows for tails in (self.tail, self.ring))
         return int(self.part(slot).tokens.sum()) + generated
 
     def lengths(self, slot: int) -> Ints:
-        """(num_layers, num_kv_heads) int64: the tokens of each row, generated ones included."""
+        """(num_layers, num_kv_heads) int64: the number of tokens in each row, including generated tokens."""
         held = self.part(slot).tokens.astype(np.int64)
         for tails in (self.tail, self.ring):
             held[list(tails.layers)] += int(tails.tokens.host[slot])
         return held
 
-    # ---- a sequence's life
+    # ---- life cycle of a sequence
 
     def admit(self, plan: KeepPlan, new_tokens: int, past: Ints | None = None) -> int:
-        """Take a slot, with all pages for what the plan keeps and for `new_tokens` tokens after it.
+        """Take a slot, with all pages for the tokens that the plan keeps and for `new_tokens` generated tokens.
 
         Raises OutOfMemory with nothing taken.
         """
@@ -116,9 +117,10 @@ class Books:
         return slot
 
     def place(self, slot: int, layer_idx: int, tokens: Ints) -> Int32s:
-        """Give pages to the rows of one layer of the part, for `tokens` (num_kv_heads,) tokens. Call it once a layer.
+        """Give pages to the rows of one layer of the part. Call it once per layer.
 
-        Returns the pages, (n,) int32, head by head. Raises OutOfMemory if the part was admitted with fewer.
+        `tokens`: (num_kv_heads,), the number of tokens in each row. Returns the pages, (n,) int32, head by head. Raises
+        OutOfMemory if the part was admitted with fewer pages.
         """
         part = self.part(slot)
         counts = -(-tokens // self.page_tokens)
@@ -131,16 +133,16 @@ class Books:
         return part.pages.host[start : part.used].astype(np.int32, copy=False)
 
     def seal(self, slot: int) -> None:
-        """All layers are placed: free the admitted pages that were not needed; the part can be read."""
+        """Finish a part after all layers are placed: free its unneeded pages and make it readable."""
         part = self.part(slot)
         self.free.give(part.pages.host[part.used :].astype(np.int32, copy=False))
         part.pages.host = part.pages.host[: part.used]
         self._show(slot, part)
 
     def fork(self, slot: int, new_tokens: int) -> int:
-        """Take a slot that reads the same part, with room for `new_tokens` after it and a ring of its own.
+        """Take a slot that reads the same part. It has its own ring and room for `new_tokens` generated tokens.
 
-        The ring's tokens are the caller's to copy. Raises OutOfMemory with nothing taken.
+        The caller must copy the ring's tokens. Raises OutOfMemory with nothing taken.
         """
         in_ring = self.ring.written(slot)
         needed = self.paging.tail(new_tokens) + self.paging.ring(in_ring + new_tokens)
@@ -169,7 +171,7 @@ class Books:
         self.ring.undo(slots)
 
     def release(self, slot: int) -> None:
-        """Forget a sequence and free its pages; a part that other sequences read stays."""
+        """Remove a sequence and free its pages. A part that other sequences read is kept."""
         part = self.part(slot)
         self._parts[slot] = None
         self._free_slots.append(slot)
@@ -180,7 +182,7 @@ class Books:
         self.ring.clear(slot, self.free)
 
     def part_rows(self, slot: int, layer_idx: int) -> tuple[Int32s, Int32s]:
-        """Pages of a layer's rows, (n,) int32, head by head, and each row's tokens, (num_kv_heads,); idle: none."""
+        """Return the pages of a layer's rows, (n,) int32, head by head, and each row's token count, (num_kv_heads,)."""
         part = None if slot == self.slots else self.part(slot)
         if part is None:
             none = np.zeros(self.shape.num_kv_heads, dtype=np.int32)
@@ -201,7 +203,7 @@ class Books:
         self.part_tokens.send()
 
     def _show(self, slot: int, part: Part) -> None:
-        """Tell the device where the rows of a slot's part are."""
+        """Send the locations of a slot's part rows to the device."""
         self.part_pages.host[slot] = part.pages.device.data_ptr()
         self.part_starts.host[:, slot] = part.starts
         self.part_tokens.host[:, slot] = part.tokens

@@ -1,4 +1,4 @@
-"""Free numbers: taking them back copies nothing, handing them out is one copy."""
+"""A list of free numbers. Giving numbers back copies nothing; taking numbers makes one copy."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Int32s = npt.NDArray[np.int32]
 
 
 class FreeList:
-    """The numbers 0 to `count` - 1, each free or handed out. Those given back last go out first, else the lowest."""
+    """The numbers 0 to `count` - 1, each free or taken. Numbers given back last are taken first, then the lowest."""
 
     def __init__(self, count: int) -> None:
         self.count = count
@@ -19,11 +19,11 @@ class FreeList:
         self._free = count
 
     def __len__(self) -> int:
-        """How many are free."""
+        """The count of free numbers."""
         return self._free
 
     def take(self, count: int) -> Int32s:
-        """`count` free numbers, (count,) int32. Raises OutOfMemory, with nothing taken, where there are fewer."""
+        """Take `count` free numbers, (count,) int32. If there are fewer, it takes nothing and raises OutOfMemory."""
         if count > self._free:
             raise OutOfMemory(f"{count} KV pages are needed and {self._free} of {self.count} are free")
         self._free -= count
@@ -32,7 +32,7 @@ class FreeList:
             piece = self._pieces.pop()
             if len(piece) > count:
                 piece, rest = piece[:count], piece[count:]
-                # A view of a piece would keep all of its memory.
+                # A view would keep the whole array in memory.
                 whole = rest.base is not None and 2 * len(rest) < rest.base.size
                 self._pieces.append(rest.copy() if whole else rest)
             taken.append(piece)
@@ -40,7 +40,7 @@ class FreeList:
         return np.concatenate(taken)
 
     def give(self, numbers: Int32s) -> None:
-        """Take back what `take` handed out. `numbers` are kept as they are: nobody may write to them any more."""
+        """Give back numbers from `take`. The array is not copied, so the caller must not write to it again."""
         if len(numbers):
             self._pieces.append(numbers)
             self._free += len(numbers)

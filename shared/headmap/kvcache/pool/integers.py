@@ -8,7 +8,7 @@ import torch
 
 
 class SharedInts:
-    """`host` and `device` hold the same values: one memory on a CPU; elsewhere `send` copies what has changed."""
+    """The same values in `host` and `device`. They share memory on a CPU; otherwise `send` copies changes."""
 
     def __init__(self, shape: tuple[int, ...], device: torch.device, dtype: npt.DTypeLike = np.int32) -> None:
         self.host: npt.NDArray[np.signedinteger] = np.zeros(shape, dtype=dtype)
@@ -17,7 +17,7 @@ class SharedInts:
         self._copied = device.type != "cpu"
 
     def send(self, index: int | slice | npt.NDArray[np.signedinteger] = slice(None)) -> None:
-        """Make the device see the rows `index` of the first axis."""
+        """Copy the rows `index` of the first axis to the device."""
         if not self._copied:
             return
         rows = torch.from_numpy(np.ascontiguousarray(self.host[index]))

@@ -1,6 +1,6 @@
-"""The tensors of the pool: keys and values of every sequence, in pages that are never moved.
+"""The tensors of the pool: the keys and values of every sequence, in pages that never move.
 
-Allocated once. On a CPU the operating system backs only the pages that were ever touched.
+They are allocated once. On a CPU the operating system provides memory only for pages that have been used.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from headmap.kvcache.shape import CacheShape
 class Pool:
     """Pages of `page_tokens` tokens each. A page belongs to one KV head of one layer.
 
-    There are as many as fit in `memory_bytes`, and a spare one for tokens that nobody reads. `slots`: how many
-    sequences it can hold at a time. `max_tokens`: how many tokens the tail of one can take.
+    The pool has as many pages as fit in `memory_bytes`, and a spare page for tokens that are never read. `slots`: the
+    maximum number of sequences at a time. `max_tokens`: the maximum number of tokens in a sequence's tail.
 
-    `keys`: (pages + 1, head_dim, page_tokens), so that a query meets neighbouring tokens at neighbouring addresses.
-    `values`: (pages + 1, page_tokens, head_dim). Places that no row counts may hold anything: readers leave them out.
-    `books` says which sequence owns each page.
+    `keys`: (pages + 1, head_dim, page_tokens), so that neighbouring tokens have neighbouring addresses. `values`:
+    (pages + 1, page_tokens, head_dim). Unused places may hold any value; readers skip them. `books` records which
+    sequence owns each page.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class Pool:
 
     @property
     def capacity_bytes(self) -> int:
-        """Bytes of all pages but the spare one."""
+        """Bytes of all pages except the spare page."""
         return self.books.free.count * self.page_bytes
 
     @property
@@ -70,8 +70,8 @@ class Pool:
     def write_rows(self, pages: Int32s, keys: torch.Tensor, values: torch.Tensor) -> None:
         """Write rows of equal length.
 
-        `pages`: (num_kv_heads, p); `keys`, `values`: (num_kv_heads, n, head_dim). A row of n tokens fills p pages, the
-        last perhaps in part.
+        `pages`: (num_kv_heads, p); `keys`, `values`: (num_kv_heads, n, head_dim). A row of n tokens fills p pages; the
+        last page may be partly filled.
         """
         heads, n, d = keys.shape
         whole, rest = divmod(n, self.page_tokens)
@@ -85,13 +85,13 @@ class Pool:
             self.values[index, :rest] = values[:, n - rest :]
 
     def copy(self, pages: Int32s, to: Int32s) -> None:
-        """Copy whole pages, (p,) each."""
+        """Copy whole pages. Each argument lists page numbers, (p,)."""
         source, target = self._index(pages), self._index(to)
         for tensor in (self.keys, self.values):
             tensor.index_copy_(0, target, tensor.index_select(0, source))
 
     def read(self, pages: Int32s, tokens: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """A copy of the first `tokens` places of `pages` (n,) in order: keys and values, (tokens, head_dim) each."""
+        """Copy the first `tokens` places of `pages` (n,) in order. Returns keys and values, (tokens, head_dim) each."""
         index = self._index(pages)
         keys = self.keys.index_select(0, index).transpose(1, 2).reshape(-1, self.shape.head_dim)
         return keys[:tokens], self.values.index_select(0, index).view(-1, self.shape.head_dim)[:tokens]
@@ -100,9 +100,9 @@ class Pool:
         return torch.from_numpy(np.ascontiguousarray(pages, dtype=np.int64)).to(self.device)
 
     def row(self, slot: int, layer_idx: int, head: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """A copy of what one head holds of a sequence: keys and values, (n, head_dim) each.
+        """Copy the tokens that one head holds of a sequence. Returns keys and values, (n, head_dim) each.
 
-        In memory order: the part, then the tail; the oldest token of a ring may lie anywhere in it.
+        Tokens are in memory order: first the part, then the tail. The oldest token of a ring may be at any place in it.
         """
         books = self.books
         part, tails = books.part(slot), books.tails_of(layer_idx)

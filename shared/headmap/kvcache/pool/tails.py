@@ -1,7 +1,7 @@
-"""Rows of equal length in all heads of some layers: the generated tokens, or the window of layers that slide.
+"""Rows with the same length in all heads of some layers: generated tokens, or the window of sliding layers.
 
-A tail grows by chunks: one page for each of its rows. Once it holds `span` tokens, each further one takes the place of
-the oldest; attention does not depend on the order of keys. Integers only.
+A tail grows by chunks. A chunk has one page for each row. Once a ring holds `span` tokens, each further token replaces
+the oldest. This is correct because attention does not depend on the order of keys. Integers only.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from headmap.kvcache.pool.integers import SharedInts
 
 
 class Tails:
-    """The tails of every slot, for the layers `layers`, over a pool of `pages` pages and a spare one.
+    """The tails of every slot for the layers `layers`, in a pool of `pages` pages and a spare page.
 
-    A row is a (layer, KV head) pair of these layers, in order. With `wraps` a row is a ring of `span` tokens; without
-    it a row never has more. Slot `slots` is idle: its writes land in the spare page, which nobody reads.
+    A row is a (layer, KV head) pair of `layers`, in order. With `wraps` a row is a ring of `span` tokens; without it a
+    row has at most `span` tokens. Slot `slots` is idle: its tokens go to the spare page, which is never read.
 
-    chunk_pages: (chunks, rows) int32, the page that each row has in a chunk. chunks: (slots + 1, width) int32, the
-    chunks of each slot in order. tokens: (slots + 1,) int32, tokens in each row, the token of the current step
-    included. write_at: (slots + 1,) int32, where in its row that token goes.
+    chunk_pages: (chunks, rows) int32, the page of each row in a chunk. chunks: (slots + 1, width) int32, the chunks of
+    each slot in order. tokens: (slots + 1,) int32, the number of tokens in each row, including the token of the current
+    step. write_at: (slots + 1,) int32, the place in the row where the current token goes.
     """
 
     def __init__(
@@ -56,11 +56,11 @@ class Tails:
         self.chunks.send(slots)
 
     def first_row(self, layer_idx: int) -> int:
-        """The row of the layer's first head."""
+        """The index of the row of the layer's first head."""
         return self.layers.index(layer_idx) * self._heads
 
     def written(self, slot: int) -> int:
-        """Tokens ever written to a slot's tail; with `wraps` it holds at most `span` of them."""
+        """The number of tokens ever written to a slot's tail. With `wraps` the tail holds at most `span` tokens."""
         return int(self._written[slot])
 
     def oldest(self, slot: int) -> int:
@@ -72,13 +72,13 @@ class Tails:
         return int(self._held[slot]) * self.rows
 
     def short(self, slots: Ints, more: int = 1) -> int:
-        """Pages missing before each of `slots` can take `more` tokens."""
+        """The number of pages missing for each slot in `slots` to take `more` tokens."""
         if not self.rows:
             return 0
         return int(np.maximum(self._chunks_for(self._written[slots] + more) - self._held[slots], 0).sum()) * self.rows
 
     def reserve(self, slot: int, tokens: int, pool: FreeList) -> None:
-        """Hold room for `tokens` tokens in all. Raises OutOfMemory with nothing changed."""
+        """Reserve room for `tokens` tokens in total. Raises OutOfMemory with nothing changed."""
         missing = int(self._chunks_for(np.int64(tokens))) - int(self._held[slot])
         if missing <= 0 or not self.rows:
             return
@@ -86,7 +86,7 @@ class Tails:
         self._grow(np.full(missing, slot), np.arange(held, held + missing), pool)
 
     def begin(self, slot: int, written: int) -> None:
-        """Set how many tokens a slot's rows hold, after a prompt or an answer that is run again."""
+        """Set how many tokens a slot's rows hold, after a prompt or after generated tokens that were run again."""
         self._written[slot] = written
         self._tell(np.array([slot]), written - 1)
 
@@ -101,7 +101,7 @@ class Tails:
         self._written[slots] += 1
 
     def undo(self, slots: Ints) -> None:
-        """Undo the last `append` of these slots. Its pages stay held: the next append needs them again."""
+        """Undo the last `append` of `slots`. Its pages stay held, because the next append needs them again."""
         if not self.rows:
             return
         self._written[slots] -= 1
@@ -123,9 +123,9 @@ class Tails:
         return self.chunk_pages.host[chunks, first : first + self._heads].T.astype(np.int32)
 
     def _grow(self, slots: Ints, places: Ints, pool: FreeList) -> None:
-        """Add a chunk to each of `slots`, at `places` among its chunks. Raises OutOfMemory with nothing changed."""
+        """Add a chunk to each slot, at index `places` of its chunks. Raises OutOfMemory with nothing changed."""
         pages = pool.take(len(slots) * self.rows)
-        taken = self._free.take(len(slots))  # there are as many chunks as the pool has pages for
+        taken = self._free.take(len(slots))  # the pool's pages limit the number of chunks
         self.chunk_pages.host[taken] = pages.reshape(len(slots), self.rows)
         self.chunks.host[slots, places] = taken
         np.add.at(self._held, slots, 1)
@@ -137,7 +137,7 @@ class Tails:
         return np.asarray(-(-held // self._page_tokens))
 
     def _tell(self, slots: Ints, places: Ints | int) -> None:
-        """Set the place of the step's token: `places` count from the first token ever written."""
+        """Set the place of the step's token. `places` are counted from the first token ever written."""
         self.write_at.host[slots] = places % self.span if self.wraps else places
         self.tokens.host[slots] = np.minimum(np.asarray(places) + 1, self.span)
         self.write_at.send()

@@ -1,8 +1,8 @@
-"""How the cache meets a transformers model: one attention function, registered under the name "headmap".
+"""Connect the cache to a transformers model by one attention function, registered as "headmap".
 
-A model calls `update(keys, values, layer_idx)` of its cache and hands the result to the attention function. Our caches
-return a `LayerAttention` in place of the keys. It holds the cache and the layer, so the cache object has all state,
-modules have none, and nothing in transformers is patched.
+A model calls `update(keys, values, layer_idx)` of its cache and passes the result to the attention function. Our caches
+return a `LayerAttention` instead of the keys. It holds the cache and the layer. All state is in the cache object,
+modules have no state, and transformers is not patched.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from transformers import AttentionInterface, PreTrainedModel
 
 ATTENTION = "headmap"
 MASKED_ROWS = 1024
-"""Queries of a prompt that get their mask at a time: it never has n x n elements."""
+"""The number of queries that are masked at a time, so that a mask never has n x n elements."""
 
 
 @dataclass(frozen=True)
 class PromptMask:
-    """Which tokens of a prompt each of its tokens sees in one layer.
+    """The attention mask of a prompt in one layer.
 
-    A token sees itself and all tokens before it. With `window` it sees the last `window` of them, itself included.
+    A token sees itself and all tokens before it. With `window` it sees only the last `window` tokens, including itself.
     spans: (start, end) of pictures whose tokens see each other in both directions.
     """
 
@@ -45,7 +45,7 @@ class PromptMask:
         return seen
 
     def hide(self, logits: torch.Tensor, start: int) -> torch.Tensor:
-        """Set `logits`, (..., r, n), in place to -inf where the tokens at `start`, `start` + 1, ... do not see."""
+        """Set `logits`, (..., r, n), to -inf in place for columns hidden from the r tokens that begin at `start`."""
         r, n = logits.shape[-2:]
         first = start if self.window is None else 0  # without a window, every row sees all tokens before `start`
         rows, columns = (torch.arange(*ends, device=logits.device) for ends in ((start, start + r), (first, n)))
@@ -53,11 +53,11 @@ class PromptMask:
         return logits
 
     def after(self, tokens: int) -> PromptMask:
-        """The same mask with `tokens` more tokens before the prompt."""
+        """Return this mask with `tokens` more tokens before the prompt."""
         return PromptMask(self.window, tuple((start + tokens, end + tokens) for start, end in self.spans))
 
     def reach(self, start: int, end: int) -> tuple[int, int]:
-        """The range of columns, end excluded, that any of the rows `start` to `end` sees."""
+        """The range of columns, end excluded, that the rows `start` to `end` can see."""
         last = max([end, *(stop for first, stop in self.spans if first < end and stop > start)])
         return (0 if self.window is None else max(0, start - self.window + 1)), last
 
@@ -66,9 +66,9 @@ CAUSAL = PromptMask()
 
 
 class LayerAttention(ABC):
-    """A cache's `update` returns it in place of keys and values: attention over one layer.
+    """Attention over one layer. A cache's `update` returns it instead of keys and values.
 
-    window: the layer's sliding window, None if it sees everything.
+    window: the layer's sliding window, or None if it sees everything.
     """
 
     window: int | None = None
@@ -88,10 +88,10 @@ def headmap_attention(
     sliding_window: int | None = None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
-    """The attention function in transformers' own signature.
+    """The attention function with the signature of transformers.
 
-    Raises TypeError when the model runs without one of our caches, and ValueError for a layer whose sliding window
-    differs from the cache's, or whose attention the cache does not support (soft caps, sinks).
+    Raises TypeError if the model runs without one of our caches. Raises ValueError if a layer's sliding window differs
+    from the cache's, or if the cache does not support a layer's attention (soft caps, sinks).
     """
     del module, value, attention_mask
     if not isinstance(key, LayerAttention):
@@ -105,16 +105,16 @@ def headmap_attention(
 
 
 def use_headmap_attention(model: PreTrainedModel) -> None:
-    """Switch the text layers of `model` to our attention, in place; vision towers keep theirs.
+    """Switch the text layers of `model` to our attention, in place. Vision towers keep their own attention.
 
-    From then on the model runs with one of our caches only: without one its attention raises TypeError.
+    After this call the model needs one of our caches; without one its attention raises TypeError.
     """
     AttentionInterface.register(ATTENTION, headmap_attention)
     model.set_attn_implementation({"text_config": ATTENTION})
 
 
 def with_cache(model: torch.nn.Module, held: object) -> dict[str, Any]:
-    """The keyword argument that hands the cache `held` to `model`: `{name: held}`.
+    """Return the keyword argument that passes the cache `held` to `model`: `{name: held}`.
 
     The name depends on the version of transformers: 5.24 renamed `past_key_values` to `cache`.
     """
@@ -129,9 +129,9 @@ def _cache_name(forward: Callable[..., Any]) -> str:
 def causal_attention(
     queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, scaling: float, mask: PromptMask = CAUSAL
 ) -> torch.Tensor:
-    """Attention of the last queries over all keys that `mask` lets them see, without materialising the weights.
+    """Compute attention of the last queries over all keys that `mask` allows, without materialising the weights.
 
-    `queries`: (batch, num_heads, q, d), the last q of n; `keys`, `values`: (batch, num_kv_heads, n, d). Returns
+    `queries`: (batch, num_heads, q, d), the last q of n tokens; `keys`, `values`: (batch, num_kv_heads, n, d). Returns
     (batch, q, num_heads, d).
     """
     q, n = queries.shape[2], keys.shape[2]
@@ -139,7 +139,7 @@ def causal_attention(
     if q == n and not mask.spans and (mask.window is None or mask.window >= n):
         output = scaled_dot_product_attention(queries, keys, values, is_causal=q > 1, scale=scaling, enable_gqa=grouped)
         return output.transpose(1, 2)
-    # With a mask and groups CUDA has no fused kernel, and attention would hold all its weights.
+    # CUDA has no fused kernel for a mask with groups, and attention would hold all its weights.
     on_cuda, group = queries.device.type == "cuda", queries.shape[1] // keys.shape[1]
     parts = []
     for start in range(n - q, n, MASKED_ROWS):

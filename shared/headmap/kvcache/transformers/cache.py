@@ -1,4 +1,4 @@
-"""The engine's ragged cache: sequences of one pool, and the caches that a model runs with."""
+"""The engine's ragged cache: the sequences of one pool, and the caches passed to a model."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from headmap.kvcache.transformers.prefill import PrefillCache, Prompt
 
 
 class RaggedCache:
-    """Keys and values of all running sequences. Not thread-safe: one engine thread owns it.
+    """Keys and values of all running sequences. It is not thread-safe; one engine thread owns it.
 
     `backend` is the name of a decode backend; see `make_backend`.
     """
@@ -46,7 +46,7 @@ class RaggedCache:
         page_tokens: int = PAGE_TOKENS,
         backend: str = "auto",
     ) -> RaggedCache:
-        """A cache with exactly the room for these sequences, each with `new_tokens` after its prompt."""
+        """Make a cache with just enough room for the given sequences, each with `new_tokens` after its prompt."""
         paging = Paging(shape, page_tokens)
         pages = sum(paging.sequence(plan, new_tokens) for plan in plans)
         pool = Pool(
@@ -56,11 +56,11 @@ class RaggedCache:
         return cls(pool, backend)
 
     def admit(self, plan: KeepPlan, new_tokens: int = 1, past: ParkedSequence | None = None) -> int:
-        """A slot with room for the kept tokens of `plan`, for `past` and for `new_tokens` more. Raises OutOfMemory."""
+        """Take a slot with room for the plan's kept tokens, `past` and `new_tokens` more. Raises OutOfMemory."""
         return self.books.admit(plan, new_tokens, None if past is None else past.lengths)
 
     def release(self, slot: int) -> None:
-        """Forget a sequence: a few integers; nothing on the device is touched."""
+        """Remove a sequence. This changes a few integers and touches nothing on the device."""
         self.books.release(slot)
 
     def prefill(self, prompts: Sequence[Prompt], on_layer: Callable[[], None] | None = None) -> PrefillCache:
@@ -71,10 +71,11 @@ class RaggedCache:
 
     @contextmanager
     def step(self, slots: Sequence[int]) -> Iterator[DecodeCache]:
-        """The cache for one token of each of `slots`; an error inside takes the tokens back.
+        """The cache for one token of each slot in `slots`. An error in the context removes the tokens again.
 
-        After a failed step each of its sequences must be in the next step or be released: some layers may have written
-        its token, and the next step writes it again in the same place. Raises OutOfMemory before anything is done.
+        After a failed step each of its sequences must be in the next step or be released. Some layers may already have
+        written the sequence's token; the next step writes it again to the same place. Raises OutOfMemory before
+        anything changes.
         """
         cache = self.step_for_good(slots)
         try:
@@ -84,14 +85,14 @@ class RaggedCache:
             raise
 
     def step_for_good(self, slots: Sequence[int]) -> DecodeCache:
-        """As `step`, without undoing a failed step."""
+        """Like `step`, but does not undo a failed step."""
         order = np.asarray(slots, dtype=np.int64)
         self.books.append(order)
         return DecodeCache(self.backend, torch.from_numpy(order).to(self.pool.device))
 
     @torch.inference_mode()
     def fork(self, slot: int, new_tokens: int = 1) -> int:
-        """A slot that goes on from the same prompt: it reads the same part, and has a window of its own."""
+        """Take a slot that continues the same prompt. It reads the same part and has its own window."""
         to, ring = self.books.fork(slot, new_tokens), self.books.ring
         for layer_idx in ring.layers:
             held = int(ring.tokens.host[slot])
@@ -101,7 +102,7 @@ class RaggedCache:
 
     @torch.inference_mode()
     def park(self, slot: int) -> ParkedSequence:
-        """A copy of a sequence's tokens in the machine's memory, without unused room; the slot stays as it is."""
+        """Copy a sequence's tokens to host memory, without unused room. The slot does not change."""
         layers = []
         for layer_idx in range(self.shape.num_layers):
             rows = [self.row(layer_idx, slot, head) for head in range(self.shape.num_kv_heads)]
@@ -110,17 +111,17 @@ class RaggedCache:
         return ParkedSequence(self.lengths(slot), tuple(layers))
 
     def row(self, layer_idx: int, slot: int, head: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """A copy of one head's keys and values, (n, head_dim) each; in sliding layers the oldest token comes first."""
+        """Copy one head's keys and values, (n, head_dim) each. In sliding layers the oldest token comes first."""
         keys, values = self.pool.row(slot, layer_idx, head)
         oldest = self.books.ring.oldest(slot) if layer_idx in self.books.ring.layers else 0
         return keys.roll(-oldest, 0), values.roll(-oldest, 0)
 
     def lengths(self, slot: int) -> Ints:
-        """(num_layers, num_kv_heads) int64: tokens held."""
+        """(num_layers, num_kv_heads) int64: the number of tokens that each head holds."""
         return self.books.lengths(slot)
 
     def tokens(self, slot: int) -> int:
-        """Tokens held for a sequence, over all layers and KV heads."""
+        """The number of tokens held for a sequence, over all layers and KV heads."""
         return int(self.books.lengths(slot).sum())
 
     def prompt_bytes(self, slot: int) -> int:

@@ -1,4 +1,4 @@
-"""One token of each running sequence on its way through the model."""
+"""Decoding: the model processes one token of each running sequence."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from headmap.kvcache.transformers.attention import LayerAttention
 
 @dataclass(frozen=True)
 class DecodeCache:
-    """A model's cache for one token of each sequence in `slots`, (S,) int64, for which the books have made room."""
+    """A model's cache for one token of each sequence in `slots`, (S,) int64. The books already have room for it."""
 
     backend: DecodeBackend
     slots: torch.Tensor

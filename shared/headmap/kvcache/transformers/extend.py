@@ -1,4 +1,4 @@
-"""A sequence goes on again: the answer tokens it had generated run at once on top of its prompt's part."""
+"""Resume a sequence: its generated tokens run in one forward pass on top of its prompt's part."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from headmap.kvcache.transformers.on_top import Rows, attend_on_top, followed_by
 
 @dataclass(frozen=True)
 class ExtendCache:
-    """A model's cache for `tokens` tokens of one sequence, which holds its part and has room in a tail still empty.
+    """A model's cache for `tokens` tokens of one sequence. The sequence has its part and room in its empty tail.
 
-    Equals as many decode steps, up to rounding. `on_layer` is called before each layer.
+    The result equals `tokens` decode steps, up to rounding. `on_layer` is called before each layer.
     """
 
     backend: DecodeBackend
@@ -38,7 +38,7 @@ class ExtendCache:
         return 0
 
     def done(self) -> None:
-        """After the last layer: the tokens count."""
+        """Finish after the last layer: make the tokens part of the sequence."""
         self.backend.pool.books.tail.begin(self.slot, self.tokens)
 
 

@@ -1,4 +1,4 @@
-"""A cache sized head by head for transformers' own `model.generate`, without any of our servers.
+"""A cache with a size per head for `model.generate` of transformers, without a server.
 
 use_headmap_attention(model)
 cache = GenerateCache(model, KVRequest("sparsemm", ratio=0.2), scores)
@@ -21,16 +21,16 @@ from headmap.kvcache.transformers.prefill import PrefillCache, Prompt
 
 
 class GenerateCache:
-    """The cache of one sequence: it compresses the prompt once, then takes one token a step.
+    """The cache of one sequence. It compresses the prompt once, then takes one token per step.
 
-    One cache serves one call of `generate` with one prompt, without beams and without a batch. `model` runs with our
+    One cache serves one call of `generate` with one prompt, without beams and without a batch. `model` must use our
     attention (`use_headmap_attention`). `scores`: the model's head scores, for methods that need them. `spans`: (start,
-    end) of the pictures in the prompt, for models whose pictures see themselves in both directions (Gemma 3);
-    `PreparedPrompt.spans` has them. `max_new_tokens`: how many generated tokens there is room for.
+    end) of the pictures in the prompt, for models whose picture tokens see each other in both directions (Gemma 3);
+    take them from `PreparedPrompt.spans`. `max_new_tokens`: the maximum number of generated tokens.
 
-    Its memory is taken when the prompt arrives. It then raises the errors of `plan_cache`, and ValueError for a batch;
-    later it raises ValueError for a second prompt and OutOfMemory beyond `max_new_tokens`. The constructor raises
-    ValueError for a model that has no such cache.
+    The cache allocates memory when the prompt arrives. At this point it raises the errors of `plan_cache`, and
+    ValueError for a batch. Later it raises ValueError for a second prompt and OutOfMemory beyond `max_new_tokens`. The
+    constructor raises ValueError for a model that the cache does not support.
     """
 
     is_compileable = False
@@ -78,30 +78,30 @@ class GenerateCache:
         return self._ragged.step_for_good([0])
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
-        """Tokens that have come in, evicted ones included: positions go on counting."""
+        """The number of tokens received. It includes evicted tokens, because positions count them."""
         return self._seen
 
     @property
     def is_linear(self) -> list[bool]:
-        """For `generate`: whether each layer has linear attention; none has."""
+        """Whether each layer has linear attention, which `generate` asks for. No layer has it."""
         return [False] * self.shape.num_layers
 
     @property
     def kept_tokens(self) -> int:
-        """Tokens that are held now, over all layers and KV heads."""
+        """The number of tokens held now, over all layers and KV heads."""
         return self._ragged.tokens(0) if self._ragged is not None else 0
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the keys and values that are held now. The pages that hold them round up to 16 tokens a head."""
+        """Bytes of the keys and values held now. Their pages round up to 16 tokens per head."""
         return self.kept_tokens * self.shape.token_bytes
 
 
 def cache_shape(model: PreTrainedModel) -> CacheShape:
-    """The shape of `model`'s KV cache, from its text configuration.
+    """Return the shape of `model`'s KV cache, from its text configuration.
 
-    Raises ValueError for layers without full or sliding attention, and for text attention in both directions:
-    such models have no such cache.
+    Raises ValueError for layers without full or sliding attention and for bidirectional text attention, because the
+    cache does not support them.
     """
     text = model.config.get_text_config()
     if getattr(text, "use_bidirectional_attention", None) is True:
@@ -119,7 +119,7 @@ def cache_shape(model: PreTrainedModel) -> CacheShape:
 
 
 def _sliding_layers(text: PretrainedConfig) -> tuple[int, ...]:
-    """Layers with a sliding window: those the configuration lists, or all where it only gives a window (Mistral)."""
+    """Layers with a sliding window: the listed layers, or all if the configuration only gives a window (Mistral)."""
     if getattr(text, "sliding_window", None) is None:
         return ()
     kinds = getattr(text, "layer_types", None) or ["sliding_attention"] * text.num_hidden_layers

@@ -1,6 +1,7 @@
-"""Heads switched off, to see what the model loses without them: an analysis tool, no way to save memory.
+"""Switch heads off to measure what the model loses without them. This is for analysis and saves no memory.
 
-SparseMM (section 3.1) masks the top visual heads against as many random others; so does `headmap bench heads`.
+SparseMM (section 3.1) compares masking the top visual heads with masking as many random heads. `headmap bench heads`
+does the same.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from headmap.kvcache.transformers.attention import LayerAttention
 
 
 class Cache(Protocol):
-    """The part of a cache that a model calls."""
+    """The interface of a cache that a model calls."""
 
     def update(
         self, keys: torch.Tensor, values: torch.Tensor, layer_idx: int
@@ -24,7 +25,7 @@ class Cache(Protocol):
 
 
 class HeadMask:
-    """Query heads whose output is zeroed: `heads` are (layer, head) pairs."""
+    """Set the output of query heads to zero. `heads` are (layer, head) pairs."""
 
     def __init__(self, heads: Iterable[tuple[int, int]]) -> None:
         self.heads: dict[int, list[int]] = {}
@@ -32,7 +33,7 @@ class HeadMask:
             self.heads.setdefault(layer_idx, []).append(head)
 
     def over(self, cache: Cache) -> Cache:
-        """`cache`, with these heads switched off."""
+        """Wrap `cache` so that the masked heads are switched off."""
         return _MaskedCache(cache, self.heads) if self.heads else cache
 
 

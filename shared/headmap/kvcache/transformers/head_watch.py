@@ -1,4 +1,4 @@
-"""Which tokens of a prompt one KV head keeps, on request. Costs one copy of a row of the layer's choice."""
+"""Record on request which tokens of a prompt one KV head keeps. This copies one row of the layer's selection."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import torch
 
 @dataclass
 class HeadWatch:
-    """During a prefill it notes the tokens that KV head `kv_head` of layer `layer_idx` keeps.
+    """Records the tokens that KV head `kv_head` of layer `layer_idx` keeps during a prefill.
 
-    `positions`: indices in the prompt, ascending. In a further turn they count from the turn's own first token. Earlier
-    tokens have negative indices in a sliding layer, and are left out in other layers.
+    `positions`: indices in the prompt, ascending. In a later turn they count from the turn's first token. Earlier
+    tokens have negative indices in a sliding layer and are omitted in other layers.
     """
 
     layer_idx: int
@@ -20,7 +20,7 @@ class HeadWatch:
     positions: tuple[int, ...] = ()
 
     def note(self, layer_idx: int, first: int, length: int, keep: torch.Tensor | None) -> None:
-        """A layer keeps some of the `length` tokens from index `first` on: (num_kv_heads, length) bool; None is all."""
+        """Record what a layer keeps of `length` tokens from index `first`: (num_kv_heads, length) bool; None is all."""
         if layer_idx != self.layer_idx:
             return
         chosen = range(length) if keep is None else keep[self.kv_head].nonzero()[:, 0].tolist()

@@ -1,4 +1,4 @@
-"""Attention of tokens over themselves and over rows already in the cache, whose lengths differ by head."""
+"""Attention of new tokens over themselves and over cached rows, whose lengths differ by head."""
 
 from __future__ import annotations
 
@@ -16,8 +16,11 @@ Rows = Sequence[tuple[torch.Tensor, torch.Tensor]]
 
 @dataclass(frozen=True)
 class ParkedSequence:
-    """A sequence's tokens, copied out of the pool. lengths: (num_layers, num_kv_heads) int64, tokens of each head;
-    layers: keys and values by layer, each (sum of its lengths, head_dim), head by head."""
+    """A sequence's tokens, copied out of the pool.
+
+    lengths: (num_layers, num_kv_heads) int64, the number of tokens of each head. layers: keys and values by layer, each
+    (sum of the layer's lengths, head_dim), head by head.
+    """
 
     lengths: Ints
     layers: tuple[tuple[torch.Tensor, torch.Tensor], ...]
@@ -35,7 +38,7 @@ class ParkedSequence:
 def attend_on_top(
     queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, past: Rows, scaling: float, mask: PromptMask
 ) -> torch.Tensor:
-    """Attention over `past` and over the tokens themselves, as far as `mask` lets each see.
+    """Attend over `past` and over the new tokens, as far as `mask` allows.
 
     `queries`: (1, num_heads, n, d); `keys`, `values`: (num_kv_heads, n, d). Returns (1, n, num_heads, d).
     """
@@ -50,7 +53,7 @@ def attend_on_top(
 
 
 def followed_by(past: Rows, keys: torch.Tensor, values: torch.Tensor, last: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """The `last` tokens of past and own together, (num_kv_heads, m, d) each; every head's past has the same length."""
+    """Join past and new tokens and return the `last` ones, (num_kv_heads, m, d). All heads have equally long pasts."""
     pairs = [
         (torch.cat([held_keys, keys[head]])[-last:], torch.cat([held_values, values[head]])[-last:])
         for head, (held_keys, held_values) in enumerate(past)

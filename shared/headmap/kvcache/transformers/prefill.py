@@ -1,7 +1,7 @@
-"""Prefill: attention sees each layer's keys and values whole, then the cache keeps what the plan says.
+"""Prefill: attention uses all of a layer's keys and values, then the cache keeps the tokens of the plan.
 
-Several prompts run in one row, one after the other; each sees itself alone. A layer's full keys are dropped before the
-next layer runs, so only one layer holds them at any time.
+Several prompts run in one row, one after the other. Each prompt sees only itself. A layer's full keys are dropped
+before the next layer runs, so at most one layer holds its full keys.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from headmap.kvcache.transformers.on_top import ParkedSequence, attend_on_top, f
 
 @dataclass(frozen=True)
 class Prompt:
-    """A prompt of a prefill, and the slot that its plan was admitted to.
+    """A prompt of a prefill, and the slot admitted for its plan.
 
-    spans: the pictures whose tokens see each other in both directions. past: makes the prompt a further turn, whose
-    tokens see the past; the sequence takes the past over. plan and spans are about the turn's own tokens. watch: notes
-    what one head keeps. also: further slots and plans of the same prompt, each of which keeps its own tokens of the
-    one forward; they take neither past nor watch.
+    spans: the pictures whose tokens see each other in both directions. past: the tokens before a later turn. The turn's
+    tokens see the past, and the sequence takes over the past. plan and spans then describe only the turn's tokens.
+    watch: records the tokens that one head keeps. also: more slots and plans for the same prompt. Each of them keeps
+    its own selection from the same forward pass, and uses no past and no watch.
     """
 
     slot: int
@@ -42,7 +42,7 @@ class Prompt:
 
 @dataclass(frozen=True)
 class PrefillCache:
-    """A model's cache for whole prompts, one after the other in one row. `on_layer` is called before each layer."""
+    """A model's cache for whole prompts in one row. It calls `on_layer` before each layer."""
 
     backend: DecodeBackend
     prompts: Sequence[Prompt]
@@ -65,7 +65,7 @@ class PrefillCache:
         return 0
 
     def done(self) -> None:
-        """After the last layer: free the pages that were not needed; decoding may begin."""
+        """Finish after the last layer: free unneeded pages, so that decoding can begin."""
         for prompt in self.prompts:
             for slot, _ in ((prompt.slot, prompt.plan), *prompt.also):
                 self.backend.pool.books.seal(slot)
@@ -85,7 +85,7 @@ class _PrefillLayer(LayerAttention):
         parts = zip(
             prompts, queries.split(counts, 2), self.keys.split(counts, 1), self.values.split(counts, 1), strict=True
         )
-        # Laid out head by head once: attention, selection and placing all read them so.
+        # Made contiguous by head once, because attention, selection and placement all read them by head.
         outputs = [
             self._attend_one(prompt, own, keys.contiguous(), values.contiguous(), scaling)
             for prompt, own, keys, values in parts
@@ -102,7 +102,7 @@ class _PrefillLayer(LayerAttention):
             output = causal_attention(queries, keys[None], values[None], scaling, mask)
         else:
             output = attend_on_top(queries, keys, values, past, scaling, mask)
-        observed: dict[int, Observed] = {}  # plans with the same window look at the same attention
+        observed: dict[int, Observed] = {}  # plans with the same window share the same attention
         for one in (prompt, *(Prompt(slot, plan) for slot, plan in prompt.also)):
             plan, keep = one.plan, None
             if self.window is not None:
@@ -120,7 +120,7 @@ class _PrefillLayer(LayerAttention):
         return output
 
     def _keep_window(self, prompt: Prompt, keys: torch.Tensor, values: torch.Tensor) -> None:
-        """A sliding layer holds its last `window` tokens, from the first place of the ring on."""
+        """Store the last `window` tokens of a sliding layer, starting at the first place of the ring."""
         pool, window = self.prefill.backend.pool, self.window or 0
         if prompt.past is not None:
             keys, values = followed_by(prompt.past.rows(self.layer_idx, keys.device), keys, values, window)
@@ -132,7 +132,7 @@ class _PrefillLayer(LayerAttention):
             prompt.watch.note(self.layer_idx, prompt.plan.prompt_tokens - held, held, None)
 
     def _keep(self, prompt: Prompt, keys: torch.Tensor, values: torch.Tensor, keep: torch.Tensor | None) -> None:
-        """Write a layer's kept tokens into pages, after its rows' earlier ones. `keep`: (num_kv_heads, n) bool."""
+        """Write a layer's kept tokens after its rows' earlier tokens. `keep`: (num_kv_heads, n) bool."""
         pool, (heads, n, d) = self.prefill.backend.pool, keys.shape
         counts = self._counts(prompt.plan, keep, n, heads)
         if prompt.past is None and keep is None:
@@ -150,7 +150,7 @@ class _PrefillLayer(LayerAttention):
         self.prefill.backend.write(pages, source, keys, values)
 
     def _counts(self, plan: KeepPlan, keep: torch.Tensor | None, n: int, heads: int) -> Ints:
-        """(num_kv_heads,) int64: tokens that each head keeps. Looks at the device only where the plan does not know."""
+        """(num_kv_heads,) int64: tokens per head. Reads the device only if the plan has no count."""
         if keep is None:
             return np.full(heads, n, dtype=np.int64)
         if plan.shared_out_by_prompt:
@@ -160,9 +160,9 @@ class _PrefillLayer(LayerAttention):
     def _source(
         self, keep: torch.Tensor | None, counts: Ints, before: Ints, n: int, places: int, device: torch.device
     ) -> torch.Tensor:
-        """(places,) int64: the token that goes to each place of the rows' pages; 0 for places that stay free.
+        """(places,) int64: the token for each place of the rows' pages, or 0 for a free place.
 
-        Tokens are numbered through all heads, head by head; earlier tokens come after the prompt's own.
+        Tokens are numbered consecutively over all heads, head by head. Earlier tokens follow the prompt's tokens.
         """
         size, heads = self.prefill.backend.pool.page_tokens, len(counts)
         held = before + counts
@@ -171,7 +171,7 @@ class _PrefillLayer(LayerAttention):
         source = torch.zeros(places + 1, dtype=torch.int64, device=device)
         if keep is None:
             index = own_starts + torch.arange(n, device=device)
-        else:  # dropped tokens go to one place past the end, so the host need not know which are kept
+        else:  # dropped tokens go to one place past the end, so the host need not know them
             index = (own_starts + keep.cumsum(1) - 1).masked_fill_(~keep, places)
         source.scatter_(0, index.reshape(-1), torch.arange(heads * n, device=device))
         if before.any():
