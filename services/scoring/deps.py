@@ -59,7 +59,7 @@ def scoring_state(request: Request) -> ScoringState:
 
 
 def key_name(request: Request) -> str | None:
-    """Of the caller's API key; None if none is asked for."""
+    """Return the name of the caller's API key; None if calls need no key."""
     name: str | None = request.scope.get(KEY_NAME)
     return name
 

@@ -1,6 +1,6 @@
-"""Jobs that clients follow: one poller a process asks the registry for all of them, and hands each follower its job.
+"""Jobs that clients follow: one poller per process reads all of them, and gives each follower its job.
 
-A hundred clients that follow cost the registry one query each time, and hold none of the threads that other calls need.
+A hundred followers cost the registry one query per poll, and hold no threads that other calls need.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class _Follower:
 
 
 class Followers:
-    """Those of one process, on one event loop. The poller runs while there are any."""
+    """The followers of one process, on one event loop. The poller runs while there are followers."""
 
     def __init__(self, database: Database, *, most: int) -> None:
         """`most`: how many may follow at a time."""
@@ -70,7 +70,7 @@ class Followers:
 
     async def _poll(self) -> None:
         while self._all:
-            # Of those who join during the look none is told: what they know may be newer.
+            # Followers who join during the query get nothing: their own data may be newer.
             asked = list(self._all)
             try:
                 found = await run_in_threadpool(self._read, {follower.job_id for follower in asked})

@@ -55,7 +55,7 @@ class ScoreList(Sequence[Any]):
 
 
 def read_map(body: bytearray, costs: Costs) -> Any:
-    """What `body` holds, its lists of numbers as ScoreLists; `body` is empty afterwards.
+    """Parse `body`, with its lists of numbers as ScoreLists. This empties `body`.
 
     Raises ValueError where it is no JSON, and PayloadTooLarge where a list, or all but the lists, is too long.
     """

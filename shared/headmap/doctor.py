@@ -49,7 +49,7 @@ class Tries:
 
 
 def examine(shape: CacheShape = STANDARD, group: int = STANDARD_GROUP) -> dict[str, Any]:
-    """All of it, as JSON has it. `serves`: whether some backend is right on some device."""
+    """Examine the machine and return JSON data. `serves`: whether some backend gives right results on some device."""
     devices = [torch.device("cpu"), *(torch.device("cuda", index) for index in range(torch.cuda.device_count()))]
     tries = [try_device(device, dtype, shape, group) for device in devices for dtype in DTYPES]
     return {

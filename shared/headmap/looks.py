@@ -74,7 +74,7 @@ class PageLooks:
         return self.x_edges[col], self.y_edges[row], self.x_edges[col + 1], self.y_edges[row + 1]
 
     def about(self) -> str:
-        """All but picture and arrays, as JSON."""
+        """Return all fields except the picture and the arrays, as JSON."""
         names = ("width", "height", "words", "tokens", "token_words", "x_edges", "y_edges")
         return json.dumps({name: getattr(self, name) for name in names})
 
@@ -86,7 +86,7 @@ class PageLooks:
 
     @classmethod
     def unpack(cls, picture: bytes, about: str, packed: bytes) -> Self:
-        """What `about` and `packed` wrote."""
+        """Rebuild the looks from the picture and the results of `about` and `packed`."""
         told = json.loads(about)
         with np.load(io.BytesIO(packed), allow_pickle=False) as arrays:
             cells, hits = arrays["cells"].astype(np.int32), arrays["hits"]

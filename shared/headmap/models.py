@@ -1,4 +1,4 @@
-"""Which models are here, and what their config.json says: names to folders, without torch.
+"""Find the models on this machine by name, and read their config.json, without torch.
 
 A model is the bundled one, a local folder, or a Hub id that lies in the local Hub cache. Folders named in requests are
 taken only where the settings list them; `headmap score FOLDER` and `headmap up --model FOLDER` list theirs.
@@ -130,7 +130,7 @@ def fingerprint(folder: Path) -> str:
 
 
 def _suggestion(name: str, settings: Settings) -> str:
-    """Which models are here instead, and the one whose name is near."""
+    """List the models that are here, and suggest the one with the most similar name."""
     here = sorted(known for known in _names(settings) if _folder(known, settings, None) is not None)
     near = get_close_matches(name, here, n=1)
     return (f"did you mean {near[0]!r}? " if near else "") + f"here are {', '.join(here)}"

@@ -1,4 +1,4 @@
-"""Processes that look at what strangers sent: they have a bound on memory and on time, and hold no secret.
+"""Processes that read untrusted data. They have limits on memory and time, and no secrets.
 
 Both ends talk over a socket, which the process has as its standard input. A message is a head in JSON and a body of
 bytes. Knows no torch, no SQL and no HTTP.
@@ -121,7 +121,7 @@ def _environment() -> dict[str, str]:
 
 
 def confine(*, memory_bytes: int, seconds: float) -> Channel:
-    """Give up what a process that looks at foreign bytes must not have, and return its end of the socket.
+    """Drop the rights that a process with untrusted data must not have, and return its end of the socket.
 
     `memory_bytes`: of address space. `seconds`: of processor time, after which the kernel kills it; that also ends a
     process whose parent was killed.

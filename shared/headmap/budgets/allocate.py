@@ -1,4 +1,4 @@
-"""The allocations by name, and the one that a rule asks for."""
+"""The allocations by name, and a function that runs the allocation of a rule."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pages to profile on, by the dataset's name: made-up ones, a public set, a user's own. `sources` opens them all.
+"""Pages to profile on, by dataset name: generated pages, a public set, or uploads. `sources` opens them all.
 
 Nothing here imports torch.
 """

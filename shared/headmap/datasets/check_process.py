@@ -1,7 +1,7 @@
 """Uploaded archives are checked in a process of their own (`headmap.sandbox`), which hands back checked pages.
 
-Whatever an archive does to whoever reads it, it does to that process. The server never looks into the archive: it
-gets records and picture files one page at a time, and files them.
+A malicious archive can harm only that process. The server never reads the archive: it gets records and picture files
+one page at a time, and files them.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class ArchiveCheck:
         self._sandbox.end()
 
     def upload(self) -> Upload:
-        """What check_archive finds. Blocks. Raises as it does, and Unavailable if the process ended."""
+        """Return the result of check_archive. Blocks. Raises as that does, and Unavailable if the process ended."""
         head, _ = self._receive()
         return Upload(**head, rows=self._rows)
 
@@ -113,7 +113,7 @@ def main(arguments: list[str]) -> None:
 
 
 def _serve(server: Channel, file: BinaryIO, limits: UploadLimits) -> None:
-    """Tell what was found, then the pages each time they are asked for."""
+    """Send the result of the check, then the pages at each request for them."""
     with check_archive(file, limits) as upload:
         server.send({name: value for name, value in vars(upload).items() if name != "rows"})
         while True:

@@ -21,7 +21,7 @@ MAX_PIXELS_IN_ALL = 20_000_000_000
 
 
 class UploadLimits(Protocol):
-    """What an upload may take; the settings have these."""
+    """The limits of an upload. The settings have these fields."""
 
     @property
     def max_dataset_bytes(self) -> int: ...
@@ -57,7 +57,7 @@ def check_archive(file: BinaryIO, limits: UploadLimits) -> Iterator[Upload]:
 
 
 def check_folder(folder: Path, limits: UploadLimits) -> Upload:
-    """The same for a folder on this machine, in which other files may lie."""
+    """Check a folder on this machine like an archive. The folder may contain other files."""
     index = folder / INDEX_FILE
     if not index.is_file():
         raise InvalidDataset(f"{index}: no such file")

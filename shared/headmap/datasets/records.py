@@ -50,7 +50,7 @@ class PageRecord:
 
 
 def read_records(file: BinaryIO, name: str) -> Iterator[tuple[str, PageRecord]]:
-    """Each record of an index and where it stands; `name` begins that. Blank lines count for nothing but lines.
+    """Yield each record of an index and its place, which begins with `name`. Blank lines count only as lines.
 
     Raises InvalidDataset as parse_record does, and for more than MAX_PAGES pages, twice as many lines, a line of more
     than MAX_LINE_BYTES and bytes that are not UTF-8.

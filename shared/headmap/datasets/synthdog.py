@@ -24,7 +24,7 @@ _FIRST_FILE = "data/train-00000-of-*.parquet"
 
 
 def open_synthdog(place: str, *, max_pixels: int) -> ParquetPages:
-    """The set from a local folder of parquet files, all of them by name; or by a Hub id, the first file of it.
+    """Open the set from a local folder (all its parquet files, by name) or by a Hub id (its first file).
 
     The first of the Hub's ten files has about 5,000 pages in 432 MB, five times what the paper uses; it is fetched
     unless the local Hub cache has it. Raises DatasetUnavailable if there are no files and none can be fetched, and

@@ -1,1 +1,1 @@
-"""How small the cache may be: questions with known answers, asked at several methods and budgets."""
+"""Measure how small the cache may be: ask questions with known answers at several methods and budgets."""

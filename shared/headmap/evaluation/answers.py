@@ -1,4 +1,4 @@
-"""What an evaluation keeps for ever: one row for each question in each case."""
+"""The permanent results of an evaluation: one row for each question in each case."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class AnswerRow:
         return Case(self.method, self.ratio)
 
     def to_json(self) -> dict[str, Any]:
-        """The row as plain data; `from_json` reads it back."""
+        """Return the row as plain data. `from_json` reads it back."""
         return asdict(self)
 
     @classmethod

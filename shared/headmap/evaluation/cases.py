@@ -1,4 +1,4 @@
-"""What an evaluation compares: cache methods, each at several shares of the prompt."""
+"""The cases that an evaluation compares: cache methods, each at several shares of the prompt."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ class Case:
 
 
 def make_cases(methods: Sequence[str] = DEFAULT_METHODS, ratios: Sequence[float] = DEFAULT_RATIOS) -> tuple[Case, ...]:
-    """Every method at every ratio, `full` once and first: it is what the others are compared with, named or not.
+    """Combine every method with every ratio. `full` is always the first case, once, as the reference for the others.
 
-    Raises UnknownMethod, and InvalidParameter for a ratio outside (0, 1], for a method or ratio that is named twice,
-    and for none.
+    Raises UnknownMethod, and InvalidParameter for a ratio outside (0, 1], for a repeated method or ratio, and for
+    empty lists.
     """
     for method in methods:
         if method not in METHODS:

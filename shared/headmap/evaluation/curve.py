@@ -1,4 +1,4 @@
-"""From answers to the curve: how right each method is at each budget, and the smallest budget that holds."""
+"""Compute the curve from answers: each method's accuracy at each budget, and the smallest sufficient budget."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Curve:
-    """The points, `full` first; and the recommended one, or None: see `recommend`."""
+    """The points, `full` first, and the case that `recommend` returns."""
 
     points: tuple[Point, ...]
     recommended: Case | None
@@ -74,10 +74,10 @@ class Curve:
 
 
 def make_curve(rows: Iterable[AnswerRow], metric: Metric, margin: float = DEFAULT_MARGIN) -> Curve:
-    """The curve of all rows, the same whatever their order.
+    """Compute the curve of all rows. Their order does not matter.
 
-    Raises InvalidParameter for a margin outside 0 to 1 (0 is never reached, so it is outside too), and ValueError where
-    a question is answered twice in a case, or not in every case, or never in `full`.
+    Raises InvalidParameter for a margin outside 0 to 1 (0 is excluded, since no loss is ever below it), and ValueError
+    if a question is answered twice in a case, not in every case, or not in `full`.
     """
     check_margin(margin)
     marks = _by_case(rows)
@@ -95,11 +95,10 @@ def make_curve(rows: Iterable[AnswerRow], metric: Metric, margin: float = DEFAUL
 
 
 def recommend(points: Sequence[Point], margin: float) -> Case | None:
-    """The smallest ratio whose loss against `full` is below `margin` with 95 % confidence; None where none is.
+    """Find the case with the smallest ratio whose loss against `full` is below `margin` with 95 % confidence, or None.
 
-    A method is followed from its largest ratio down, as far as each one holds: by that order a method's many tests
-    together have the confidence of one (Maurer, Hothorn, Lehmacher 1995). At the same ratio the method that is right
-    more often comes first.
+    Each method's ratios are tested from the largest down, until one fails. In this order a method's tests together
+    have the confidence of one test (Maurer, Hothorn, Lehmacher 1995). At equal ratios, the more accurate method wins.
     """
     holding: list[Point] = []
     for method in sorted({point.method for point in points} - {FULL}):
@@ -112,13 +111,13 @@ def recommend(points: Sequence[Point], margin: float) -> Case | None:
 
 
 def check_margin(margin: float) -> None:
-    """Raises InvalidParameter."""
+    """Check a margin. Raises InvalidParameter."""
     if not 0 < margin <= 1:
         raise InvalidParameter(f"margin: must be above 0 and at most 1, got {margin:g}", param="margin")
 
 
 def _by_case(rows: Iterable[AnswerRow]) -> dict[Case, dict[str, AnswerRow]]:
-    """Rows by case and question."""
+    """Group rows by case and question."""
     found: dict[Case, dict[str, AnswerRow]] = {}
     for row in rows:
         own = found.setdefault(row.case, {})

@@ -34,14 +34,14 @@ def mean_interval(scores: Sequence[float], z: float = Z95) -> Interval:
 def paired_shares_interval(gained: int, lost: int, total: int, z: float = Z95) -> Interval:
     """The score interval of (gained - lost) / total, a difference of paired shares (Tango 1998, equation 10).
 
-    Of `total` pairs `gained` are right with the second only, `lost` with the first only. With no such pair it is still
-    as wide as Wilson's interval of 0 in `total`.
+    Of `total` pairs, `gained` are right only with the second case and `lost` only with the first. If both are 0, the
+    interval is still as wide as Wilson's interval of 0 in `total`.
     """
     if total == 0:
         return -1.0, 1.0
 
     def statistic(difference: float) -> float:
-        """How many standard errors the pairs lie above `difference`; falls as that grows."""
+        """Return the pairs' distance above `difference` in standard errors. It falls as `difference` grows."""
         linear = (2 * total - gained + lost) * difference - gained - lost
         root = math.sqrt(max(0.0, linear * linear + 8 * total * lost * difference * (1 - difference)))
         share_lost = (root - linear) / (4 * total)
@@ -70,13 +70,13 @@ def paired_means_interval(differences: Sequence[float], z: float = Z95) -> Inter
 
 
 def mcnemar(gained: int, lost: int) -> float:
-    """The exact two-sided p of as uneven a split of `gained` + `lost` pairs by chance (McNemar 1947); 1 for none."""
+    """The exact two-sided p-value of the split of `gained` + `lost` pairs (McNemar 1947); 1 without pairs."""
     pairs, fewer = gained + lost, min(gained, lost)
     return min(1.0, 2 * sum(math.comb(pairs, k) for k in range(fewer + 1)) / 2**pairs)
 
 
 def _crossing(passed: Callable[[float], bool], low: float, high: float) -> float:
-    """Where in `low` to `high` a condition begins to hold, to 1e-12; `high` where it never does."""
+    """Find the point in `low` to `high` from which a condition holds, to 1e-12; `high` if it never holds."""
     while high - low > 1e-12:
         middle = (low + high) / 2
         low, high = (low, middle) if passed(middle) else (middle, high)

@@ -1,7 +1,7 @@
 """Public question sets in the parquet form that lmms-eval reads: DocVQA, ChartQA, TextVQA and OCRBench.
 
-The columns tell which set it is. As in lmms-eval a text is added that asks for a short answer, so that figures can be
-compared with its own. `image` is a struct of `bytes` and `path`, or the bytes themselves.
+The columns identify the set. As in lmms-eval, each question gets a suffix that asks for a short answer, so that results
+are comparable with lmms-eval's. `image` is a struct of `bytes` and `path`, or the bytes themselves.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ SCHEMAS = (
 
 
 def find_public_files(place: str) -> list[Path] | None:
-    """The parquet files at `place`, by name; None where there are none and `place` is no set's.
+    """Find the parquet files at `place`, sorted by name; None if there are none and `place` names no set.
 
     `place`: a file, a folder, or OWNER/NAME[/PART] of the local Hub cache, PART being the start of the files' paths:
     `lmms-lab/DocVQA/DocVQA/validation`.
@@ -83,7 +83,7 @@ def find_public_files(place: str) -> list[Path] | None:
 def open_public_set(place: str, files: Sequence[Path], *, max_pixels: int) -> PublicSet:
     """The set in these files.
 
-    Raises InvalidParameter for the files of several splits, InvalidDataset for files of none of the schemas, and
+    Raises InvalidParameter if the files belong to several splits, InvalidDataset if they match no schema, and
     DatasetUnavailable without pyarrow.
     """
     splits = sorted({str(file.parent / _PART.sub("", file.stem)) for file in files})
@@ -94,7 +94,7 @@ def open_public_set(place: str, files: Sequence[Path], *, max_pixels: int) -> Pu
 
 
 class PublicSet:
-    """The questions in rows of parquet files of one schema. Holds one row group, the one of the last question."""
+    """The questions in parquet files of one schema. Keeps the row group of the last question in memory."""
 
     def __init__(self, files: Sequence[Path], *, max_pixels: int) -> None:
         readers = [(file, _reader(file)) for file in files]
@@ -171,7 +171,7 @@ def _reader(file: Path) -> Any:
 
 
 def _cached(repo: str) -> Path:
-    """The newest snapshot of a dataset in the local Hub cache; nothing is fetched."""
+    """Find the newest snapshot of a dataset in the local Hub cache. Fetches nothing."""
     try:
         from huggingface_hub import snapshot_download
 

@@ -37,7 +37,7 @@ class QuestionSet(Protocol):
 
     @property
     def size(self) -> int | None:
-        """How many questions there are; None where that is not known before they are opened."""
+        """The number of questions; None if it is unknown before they are opened."""
         ...
 
     def questions(self, seed: int, first: int, count: int) -> Iterator[Question]:
@@ -68,7 +68,7 @@ class PageQuestions:
         return islice(self._all(seed), first, first + count)
 
     def _all(self, seed: int) -> Iterator[Question]:
-        """Without end for pages that are made on request."""
+        """Yield all questions, without end for pages that are made on request."""
         for number in numbers() if self._pages.size is None else range(self._pages.size):
             for page in self._pages.pages(seed, number, 1):
                 yield from self._of(number, page)

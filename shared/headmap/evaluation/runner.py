@@ -45,18 +45,18 @@ def evaluate_questions(
     batch: int = BATCH,
     memory_bytes: int | None = None,
 ) -> list[AnswerRow]:
-    """Every question answered in every case, greedily: a row for each, question by question.
+    """Answer every question in every case with greedy decoding. Returns one row for each, question by question.
 
-    A slice of a question set gives the rows that the whole set has for it, in any process. Questions are opened when
-    their turn comes, `batch` at a time. `scores`: the model's, for methods that need them. `memory_bytes`: of keys and
-    values at a time, by default what the machine can spare; where a batch's cases do not fit together, its prompts run
-    again for the rest.
+    A slice of a question set gives the same rows as the whole set, in any process. Questions are opened when they are
+    needed, `batch` at a time. `scores`: the model's scores, for methods that need them. `memory_bytes`: the limit for
+    keys and values, by default the machine's free memory. If a batch's cases do not fit together, its prompts run again
+    for the remaining cases.
 
-    In the first batch each case decodes by itself, so that its time is known; afterwards all decode together.
+    In the first batch each case decodes alone, to measure its time. In later batches all cases decode together.
 
-    `on_progress(done)` is called with the questions done so far, after each step and before each layer of a prefill;
-    it may raise to end the work. Raises as `plan_cache` and `Metric.check` do, InvalidParameter for an answer of no
-    token, PromptTooLong for a question beyond the model's context, and OutOfMemory.
+    `on_progress(done)` gets the number of questions done, after each step and before each layer of a prefill. It may
+    raise to end the work. Raises as `plan_cache` and `Metric.check` do, InvalidParameter for an answer without tokens,
+    PromptTooLong for a question beyond the model's context, and OutOfMemory.
     """
     if max_new_tokens < 1:
         raise InvalidParameter(f"max_new_tokens: must be at least 1, got {max_new_tokens}", param="max_new_tokens")
@@ -80,7 +80,7 @@ class _Prepared:
 
 
 def question_prompt(loaded: LoadedModel, question: Question) -> PreparedPrompt:
-    """The pictures of the question, then its text, as one user's turn."""
+    """Build the prompt: the question's pictures, then its text, as one user turn."""
     content = [*({"type": "image"} for _ in question.pictures), {"type": "text", "text": question.text}]
     return loaded.prepare([{"role": "user", "content": content}], question.pictures)
 
@@ -88,7 +88,7 @@ def question_prompt(loaded: LoadedModel, question: Question) -> PreparedPrompt:
 def _batches(
     loaded: LoadedModel, questions: Iterable[Question], metric: Metric, max_new_tokens: int, size: int
 ) -> Iterator[list[_Prepared]]:
-    """Checked and prepared questions, `size` at a time."""
+    """Check and prepare the questions, `size` at a time."""
     group: list[_Prepared] = []
     for question in questions:
         metric.check(question.answers, question.id)
@@ -112,7 +112,7 @@ _Place = tuple[int, int]
 
 
 class _Asked:
-    """A batch of questions on their way through all cases."""
+    """A batch of questions that is being answered in all cases."""
 
     def __init__(
         self,
@@ -135,7 +135,7 @@ class _Asked:
         self._rows: dict[_Place, AnswerRow] = {}
 
     def parts(self, memory_bytes: int) -> Iterator[list[_Place]]:
-        """The batch's sequences, question by question, as many at a time as fit; one that alone does not is alone."""
+        """Split the batch's sequences into parts that fit into memory. A sequence too large to fit is its own part."""
         paging = Paging(self._loaded.cache_shape)
         part: list[_Place] = []
         held = 0
@@ -180,11 +180,11 @@ class _Asked:
                 self._rows[place] = self._row(place, begun[place], steps.median_ms if self._timed else None)
 
     def rows(self) -> list[AnswerRow]:
-        """All rows, question by question."""
+        """Return all rows, question by question."""
         return [self._rows[place] for place in self._plans]
 
     def _packed(self, numbers: Sequence[int]) -> Iterator[list[int]]:
-        """Questions whose prompts are prefilled in one row."""
+        """Group questions whose prompts are prefilled in one row."""
         row: list[int] = []
         tokens = 0
         for number in numbers:
@@ -217,7 +217,7 @@ class _Asked:
 
 
 class _StepTimes:
-    """Called after each step, it notes how long the step took, and passes the call on."""
+    """A callback after each step. It notes the step's duration, and passes the call on."""
 
     def __init__(self, on_step: Callable[[], None]) -> None:
         self._on_step = on_step

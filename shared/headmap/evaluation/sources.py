@@ -1,4 +1,4 @@
-"""Question sets by name, and how many of their questions an evaluation asks."""
+"""Open question sets by name, and choose how many of their questions an evaluation asks."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ DEFAULT_QUESTIONS = 200
 def open_questions(
     dataset: str, metric: Metric | None, open_pages: Callable[[str], PageSource], *, max_pixels: int
 ) -> QuestionSet:
-    """The questions of a dataset by its name: a public set's folder or Hub id, or else what `open_pages` opens.
+    """Open the questions of a dataset by name: a public set's folder or Hub id, or else a name for `open_pages`.
 
-    Raises as `open_public_set` and `open_pages` do, and InvalidParameter for pages that are known to have none.
+    Raises as `open_public_set` and `open_pages` do, and InvalidParameter for pages known to have no questions.
     """
     if (files := find_public_files(dataset)) is not None:
         return open_public_set(dataset, files, max_pixels=max_pixels)
@@ -39,10 +39,10 @@ def take_questions(
     count: int | None,
     seed: int = 0,
 ) -> int:
-    """How many questions an evaluation asks: `count`, else DEFAULT_QUESTIONS or all of a smaller set.
+    """Return the number of questions to ask: `count`, else DEFAULT_QUESTIONS or all of a smaller set.
 
-    Opens the first question only. Raises InvalidParameter for a set without questions, for more of them than there are
-    where that is known, and where the metric does not fit the first one's answers.
+    Opens only the first question. Raises InvalidParameter for a set without questions, for a `count` above the set's
+    known size, and if the metric does not fit the first question's answers.
     """
     first = next(questions.questions(seed, 0, 1), None)
     if first is None:

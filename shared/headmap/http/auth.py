@@ -1,4 +1,4 @@
-"""ASGI middleware that lets callers in by key, within the key's limits. Health needs no key."""
+"""ASGI middleware that admits callers by API key and applies the key's limits. Health routes need no key."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ KEY_NAME = "headmap_key"
 
 
 class AuthMiddleware:
-    """Answers 401, 429 or 503 instead of the application to callers who may not call, or not yet."""
+    """Answers 401, 429 or 503 instead of the application if the caller may not call, or must wait."""
 
     def __init__(self, app: ASGIApp, keys: KeyRing, limits: KeyLimits) -> None:
         self._app, self._keys, self._limits = app, keys, limits
@@ -44,9 +44,9 @@ class AuthMiddleware:
 
 
 def bearer_key(values: Sequence[str]) -> str | None:
-    """The key in a request's Authorization headers, each decoded as Latin-1; None if there is not exactly one.
+    """Return the key in a request's Authorization headers (decoded as Latin-1), or None unless there is exactly one.
 
-    If there are two, a proxy in front may have checked the other one. Clients send a key's non-ASCII letters as
+    With two headers, a proxy may have checked one and we the other. Clients encode non-ASCII letters of a key as
     UTF-8 or as Latin-1.
     """
     scheme, _, key = values[0].partition(" ") if len(values) == 1 else ("", "", "")

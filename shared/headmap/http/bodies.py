@@ -1,4 +1,4 @@
-"""Routes whose JSON is measured while it arrives, and parsed in a thread in steps that are short."""
+"""Routes that measure their JSON body while it arrives, and parse a large one in a thread, in short steps."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ Parse = Callable[[bytearray, Sequence[tuple[int, int]], Costs], Any]
 
 
 class JsonReader:
-    """What an application's routes read JSON by: the bounds, and one parser at a time.
+    """How an application's routes read JSON: the bounds, and a limit of one parser at a time.
 
-    A parser holds Python's lock in each of its steps; many at once would keep it from the event loop.
+    A parser holds the GIL during each step. Many parsers at once would block the event loop.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -50,7 +50,7 @@ class _MeasuredRequest(Request):
         self.refusal: HeadmapError | None = None
 
     async def body(self) -> bytes:
-        """Grows as chunks come: joining a large body at the end would block for tens of milliseconds."""
+        """Append each chunk as it arrives. Joining a large body at the end would block for tens of milliseconds."""
         if self._whole is None:
             self._whole = bytearray()
             async for chunk in self.stream():
@@ -78,16 +78,16 @@ class _MeasuredRequest(Request):
             raise self._refused(error) from error
 
     def _refused(self, error: HeadmapError) -> HTTPException:
-        """FastAPI lets no other exception through where it reads a body."""
+        """Wrap `error` in an HTTPException, the only exception that FastAPI passes on while it reads a body."""
         self.refusal = error
         return HTTPException(error.status)
 
 
 def parse_json(body: bytearray, long_texts: Sequence[tuple[int, int]], costs: Costs) -> Any:
-    """Strict: UTF-8, with or without its mark, no half of a surrogate pair, at most 200 levels.
+    """Parse strictly: UTF-8 with or without a byte order mark, no lone surrogates, at most 200 levels.
 
-    `body` is empty afterwards: while an answer is made, its pictures need not lie in memory twice. Raises ValueError,
-    and PayloadTooLarge for long texts that are not ASCII and more than `costs` allow.
+    This empties `body`, so that its pictures are not in memory twice while the server makes the answer. Raises
+    ValueError, and PayloadTooLarge if the long texts that are not ASCII exceed `costs`.
     """
     if body.startswith(BOM_UTF8):
         body[:3] = b"   "
@@ -96,12 +96,12 @@ def parse_json(body: bytearray, long_texts: Sequence[tuple[int, int]], costs: Co
         value = from_json(body)
         body.clear()
         return value
-    mark = secrets.token_hex(8)  # so that no text of the body can stand for another
+    mark = secrets.token_hex(8)  # random, so that no text of the body can imitate it
     texts: list[str] = []
     wide = Allowance(costs.plain_bytes, "bytes in long texts that are not ASCII")
     for first, end in reversed(spans):
         parts = _read_text(body, first, end, wide)
-        body[first:end] = f"{mark}{len(texts)}".encode()  # before they are joined: none is held three times
+        body[first:end] = f"{mark}{len(texts)}".encode()  # before the join: at most two copies
         texts.append("".join(parts))
     value = from_json(body)
     body.clear()
@@ -109,7 +109,7 @@ def parse_json(body: bytearray, long_texts: Sequence[tuple[int, int]], costs: Co
 
 
 def _read_text(body: bytearray, first: int, end: int, wide: Allowance) -> list[str]:
-    """The text at [first, end) of `body` in parts of a few MiB. Raises ValueError and PayloadTooLarge."""
+    """Read the text at [first, end) of `body` in parts of a few MiB. Raises ValueError and PayloadTooLarge."""
     parts: list[str] = []
     length, narrow = end - first, True
     while first < end:
@@ -126,21 +126,21 @@ def _read_text(body: bytearray, first: int, end: int, wide: Allowance) -> list[s
 
 
 def _cut(body: bytearray, first: int, place: int) -> int:
-    """The last index up to `place` that is within no character of UTF-8, no escape and no pair of surrogates."""
+    """Return the last index up to `place` that does not split a UTF-8 character, an escape or a surrogate pair."""
     while (escape := body.rfind(b"\\", place - len(r"\ud83d\ude00"), place)) >= 0:
         before = body[first : escape + 1]
-        if (len(before) - len(before.rstrip(b"\\"))) % 2 == 0:  # it is itself escaped
+        if (len(before) - len(before.rstrip(b"\\"))) % 2 == 0:  # the backslash is itself escaped
             break
         place = escape
         if body[escape + 1 : escape + 3].lower() != b"ud" or body[escape + 3] not in b"cdefCDEF":
-            return place  # but a second surrogate belongs to what is before
+            return place  # go on for a low surrogate: it belongs to the escape before it
     while body[place] & 0xC0 == 0x80:
         place -= 1
     return place
 
 
 def _put_back(value: Any, mark: str, texts: Sequence[str]) -> Any:
-    """`value` with each mark in it replaced by its text, in place."""
+    """Replace each mark in `value` by its text, in place, and return the value."""
     if isinstance(value, str):
         return texts[int(value[len(mark) :])] if value.startswith(mark) else value
     if isinstance(value, list):
@@ -159,13 +159,13 @@ def _put_back(value: Any, mark: str, texts: Sequence[str]) -> Any:
 class MeasuredRoute(APIRoute):
     """`APIRouter(route_class=MeasuredRoute)`, on an application with `install_reader`.
 
-    costs: bounds of its own; the application's where it has none.
+    costs: the route's own bounds; if None, the application's bounds apply.
     """
 
     costs: ClassVar[Costs | None] = None
 
     def parse(self, body: bytearray, long_texts: Sequence[tuple[int, int]], costs: Costs) -> Any:
-        """What `body` holds; runs in a thread where it is large. Raises ValueError and PayloadTooLarge."""
+        """Parse `body`; a large one is parsed in a thread. Raises ValueError and PayloadTooLarge."""
         return parse_json(body, long_texts, costs)
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
@@ -184,6 +184,6 @@ class MeasuredRoute(APIRoute):
 
 
 class SmallRoute(MeasuredRoute):
-    """For bodies of a few fields."""
+    """A route for bodies of a few fields."""
 
     costs = SMALL

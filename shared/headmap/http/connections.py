@@ -1,7 +1,7 @@
-"""The connections of a server: bounded in number, in how long they may stay without a request, and in what they parse.
+"""Limits on a server's connections: their number, their idle time, and how much they parse.
 
-An idle connection is one without a request at work: it has sent nothing, a part of a request's head, or what is left
-of a body whose request was answered.
+An idle connection has no request in progress. It has sent nothing, or only part of a request's head, or it still sends
+the body of a request that was already answered.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ _MOST_FILES = 1 << 16
 _OTHER_FILES = 128
 _MOST_HEADERS = 128
 _HEAD_BYTES = 1 << 14
-_READ_BYTES = 1 << 16  # what one read brings is parsed at one go
+_READ_BYTES = 1 << 16  # the server parses the bytes of one read in one step
 _FREE_CHUNKS = 512
 _CHUNK_BYTES = 256
-_ENDED_A_TICK = 50  # an answer to each takes a third of a millisecond
+_ENDED_A_TICK = 50  # each answer takes a third of a millisecond
 
 
 def raise_file_limit() -> int:
-    """Let this process open as many files as it may, 65,536 at most. Returns how many it can."""
+    """Raise this process's limit of open files as far as allowed, to 65,536 at most. Returns the limit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     unlimited = resource.RLIM_INFINITY
     wanted = _MOST_FILES if hard == unlimited else min(hard, _MOST_FILES)
@@ -44,15 +44,15 @@ def raise_file_limit() -> int:
 
 
 def most_connections(settings: Settings, files: int) -> int:
-    """`settings.max_connections`, or fewer: a request of the dashboard's takes two of the process's `files`."""
+    """Return `settings.max_connections`, or fewer if `files` is low: a dashboard request takes two files."""
     return max(1, min(settings.max_connections, (files - _OTHER_FILES) // 2))
 
 
 class Connections:
-    """All connections of one server. Used on its event loop.
+    """All connections of one server. Use it on the server's event loop.
 
-    Beyond `most`, the connection that has been idle longest makes room; where none is idle, the one that comes is
-    refused.
+    At `most` connections, a new one replaces the connection that has been idle longest. If none is idle, the server
+    refuses the new connection.
     """
 
     def __init__(self, settings: Settings, most: int) -> None:
@@ -60,14 +60,14 @@ class Connections:
         self.file_shortages = 0
         self._settings = settings
         self._all: set[HttpProtocol] = set()
-        self._idle: dict[HttpProtocol, float] = {}  # since when, the oldest first
+        self._idle: dict[HttpProtocol, float] = {}  # the time each became idle, oldest first
         self._evicted = self._refused = 0
 
     def __len__(self) -> int:
         return len(self._all)
 
     def admit(self, connection: HttpProtocol) -> bool:
-        """Whether there is room for `connection`."""
+        """Add `connection` and return True, or return False if there is no room."""
         if len(self._all) >= self.most:
             oldest = next(iter(self._idle), None)
             if oldest is None:
@@ -81,7 +81,7 @@ class Connections:
         return True
 
     def idle(self, connection: HttpProtocol) -> None:
-        """`connection` is idle from here on."""
+        """Mark `connection` as idle from now on."""
         self._idle.pop(connection, None)
         if connection in self._all:
             self._idle[connection] = connection.loop.time()
@@ -94,14 +94,14 @@ class Connections:
         self._idle.pop(connection, None)
 
     def expire(self, now: float) -> None:
-        """Close some of those that have been idle too long; `now` is the event loop's time. Call it every tick."""
+        """Close some connections that have been idle too long. `now` is the event loop's time. Call it every tick."""
         due = now - self._settings.header_seconds
         for connection, _ in list(takewhile(lambda entry: entry[1] <= due, islice(self._idle.items(), _ENDED_A_TICK))):
             self.busy(connection)
             connection.expire(self._settings.header_seconds)
 
     def look(self, now: float) -> None:
-        """Abort what is not read from, and say in one line what had to be turned away. Call it every second."""
+        """Abort connections whose client does not read, and log how many were refused. Call it every second."""
         for connection in list(self._all):
             connection.look(now, self._settings.reader_seconds)
         if self._evicted or self._refused or self.file_shortages:
@@ -114,7 +114,7 @@ class Connections:
 
 
 class _Parser(h11.Connection):
-    """h11's, with bounds on the number of headers and of small chunks: each costs some 10 us of the event loop."""
+    """h11's parser with limits on the number of headers and small chunks: each costs about 10 us of the event loop."""
 
     def __init__(self) -> None:
         super().__init__(h11.SERVER, _HEAD_BYTES)
@@ -144,7 +144,7 @@ class _Parser(h11.Connection):
 
 
 class HttpProtocol(H11Protocol):
-    """uvicorn's HTTP/1.1 within the bounds of `connections`; what it refuses is answered as everything else is."""
+    """uvicorn's HTTP/1.1 protocol within the limits of `connections`. Refusals get the same error documents."""
 
     def __init__(self, *, connections: Connections, **given: Any) -> None:
         super().__init__(**given)
@@ -177,14 +177,14 @@ class HttpProtocol(H11Protocol):
         self._note()
 
     def expire(self, seconds: float) -> None:
-        """End it for having been idle, with an answer where there is a request to answer."""
+        """End the connection because it was idle. If it has sent part of a request, answer first."""
         if self._heard and self.conn.our_state is h11.IDLE:
             self._refuse(RequestTimeout(f"no whole request head within {seconds:g} seconds"))
         else:
             self.transport.close()
 
     def look(self, now: float, reader_seconds: float) -> None:
-        """Abort it where what is to be sent has not become less for `reader_seconds`."""
+        """Abort the connection if the client has read none of the waiting bytes for `reader_seconds`."""
         unsent = self.transport.get_write_buffer_size()
         if unsent == 0 or self._unsent == 0 or unsent < self._unsent:
             self._read_at = now
@@ -205,7 +205,7 @@ class HttpProtocol(H11Protocol):
             self._connections.busy(self)
 
     def _refuse(self, error: HeadmapError) -> None:
-        """Answer instead of the application, unless it has begun to, and close."""
+        """Answer instead of the application, unless the application has begun its answer, and close."""
         path = ""
         if self._at_work:
             path = self.scope["path"]

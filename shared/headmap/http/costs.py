@@ -1,8 +1,8 @@
-"""What a request may cost, decided before any of the work is done. Every stage asks here.
+"""Limits on the cost of a request. Every stage checks them before it does any work.
 
-Bytes on the wire, pictures' bytes and pixels, and prompt tokens are settings. What follows from them, and what no
-deployment needs to choose, stands in `Costs`. The bounds hold each uninterrupted step below some 50 ms of one core, and
-memory near the size of the body.
+Bytes on the wire, bytes and pixels of pictures, and prompt tokens are settings. `Costs` has the limits that follow from
+these settings or that no deployment needs to choose. They keep each uninterrupted step below about 50 ms of one core,
+and memory near the size of the body.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ _TO_ZERO = bytes.maketrans(b"123456789", b"0" * 9)
 
 @dataclass(frozen=True)
 class Costs:
-    """Bounds of one JSON body.
+    """The bounds of one JSON body.
 
-    values: JSON values in it. members: of these the texts, objects and lists, and beside them the names of members:
-    each takes an object of its own, and a check. plain_bytes: all but long texts; and of long texts those that are not
-    ASCII, as pictures are. text_bytes: of one text.
+    values: the number of JSON values. members: the number of texts, objects, lists and member names, each of which
+    takes a Python object and a check. plain_bytes: the bytes outside long texts, and separately the bytes of long texts
+    that are not ASCII (base64 pictures are ASCII). text_bytes: the bytes of one text.
     """
 
     values: int
@@ -52,7 +52,7 @@ class Costs:
 
     @classmethod
     def of(cls, settings: Settings) -> Costs:
-        """Enough for 4096 messages, a prompt as long as it may be, in token ids or as text, and pictures in base64."""
+        """Bounds that allow 4096 messages, the longest prompt as token ids or text, and pictures in base64."""
         tokens = settings.max_prompt_tokens
         text = max(4 * 2**20, 16 * tokens)
         picture = settings.max_image_bytes * 3 // 2
@@ -64,10 +64,10 @@ SMALL = Costs(values=1000, members=1000, plain_bytes=1 << 16, text_bytes=1 << 16
 
 
 class JsonMeter:
-    """Counts what a JSON body holds while it arrives, and notes where its long texts stand.
+    """Counts the values of a JSON body while it arrives, and notes the positions of its long texts.
 
-    `long_texts`: (first, end) of each, the index of its first character and of the quote that ends it. Some texts of
-    less than LONG_TEXT bytes are among them.
+    `long_texts`: for each text (first, end), the index of its first character and of its closing quote. The list may
+    include texts shorter than LONG_TEXT bytes.
     """
 
     def __init__(self, costs: Costs) -> None:
@@ -76,11 +76,11 @@ class JsonMeter:
         self._values = self._lists = self._quotes = 0
         self._seen = 0
         self._long_bytes = 0
-        self._quote = 0  # where the last one stands
+        self._quote = 0  # the index of the last quote
         self._in_text = self._is_long = self._escapes = False
 
     def feed(self, whole: bytearray, *, ended: bool) -> None:
-        """Read on in `whole`, the body so far. Raises PayloadTooLarge and InvalidParameter."""
+        """Read the new part of `whole`, the body so far. Raises PayloadTooLarge and InvalidParameter."""
         while len(whole) - self._seen >= _PIECE or (ended and self._seen < len(whole)):
             piece = whole[self._seen : self._seen + _PIECE]
             self._read(piece, self._seen)
@@ -130,20 +130,20 @@ class JsonMeter:
 
 
 class Allowance:
-    """What one request may still spend of something that adds up over its parts."""
+    """The amount that one request may still spend of a cost that its parts share."""
 
     def __init__(self, most: int, what: str) -> None:
         self._most, self._left, self._what = most, most, what
 
     def spend(self, amount: int, field: str) -> None:
-        """Raises PayloadTooLarge naming `field`, where the request's share is used up."""
+        """Spend `amount`. Raises PayloadTooLarge, which names `field`, if that exceeds the request's allowance."""
         self._left -= amount
         if self._left < 0:
             raise PayloadTooLarge(f"{field}: more than {self._most} {self._what}", param=field)
 
 
 def characters(value: object, most: int = MAX_NESTED_JSON) -> int:
-    """About how long a JSON value is when it is written. Stops counting above `most`."""
+    """Estimate the length of a JSON value when written, in characters. Stops counting above `most`."""
     found, waiting = 0, [value]
     while waiting and found <= most:
         one = waiting.pop()
@@ -159,7 +159,7 @@ def characters(value: object, most: int = MAX_NESTED_JSON) -> int:
 
 
 def shown(value: object) -> str:
-    """`value` as an error shows it: as Python writes it, MAX_SHOWN characters at most, and no more work than that."""
+    """Write `value` for an error message: its Python form, cut at MAX_SHOWN characters, without extra work."""
     text = _written(value, MAX_SHOWN + 1, 4)
     return text if len(text) <= MAX_SHOWN else f"{text[: MAX_SHOWN - 3]}..."
 

@@ -1,4 +1,4 @@
-"""/docs without a CDN: a page for Swagger UI, whose files the package fastapi-offline brings along."""
+"""/docs without a CDN: a page for Swagger UI. The package fastapi-offline contains its files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pydantic's errors about a request, as one error in the words of the API: its fields, the values sent."""
+"""Turn pydantic's errors about a request into one API error that names the fields and the values sent."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ _PLACES = ("body", "query", "path", "header", "cookie")
 
 
 def invalid_parameter(errors: Iterable[Mapping[str, Any]], body: object) -> InvalidParameter:
-    """One error for all of `errors` (pydantic's, as FastAPI hands them on); its `param` is the first field.
+    """Make one error from all pydantic `errors` that FastAPI reports. Its `param` is the first field.
 
-    `body` is what was sent. A field that may be one of several types has an error for each; these become one.
+    `body` is the body sent. Pydantic reports one error per type for a field of several types; they become one.
     """
     found: dict[str, tuple[list[str], object]] = {}
     for error in errors:
@@ -23,7 +23,7 @@ def invalid_parameter(errors: Iterable[Mapping[str, Any]], body: object) -> Inva
             break
         reason = _reason(error, field)
         value = error.get("input")
-        if error["type"].startswith("unknown_") and isinstance(value, Mapping):  # which of several kinds of objects
+        if error["type"].startswith("unknown_") and isinstance(value, Mapping):  # the object fits none of several kinds
             member = error["type"].removeprefix("unknown_")
             field = f"{field}.{member}"
             reason, value = (reason, value[member]) if member in value else ("missing", None)
@@ -51,12 +51,12 @@ def _reason(error: Mapping[str, Any], field: str) -> str:
 
 
 def _got(reasons: Sequence[str], value: object) -> str:
-    """The value at fault, where the reasons do not speak for themselves."""
+    """Describe the wrong value, unless the reasons are clear without it."""
     return "" if set(reasons) <= {*_TOLD.values(), _NO_BODY} else f", got {shown(value)}"
 
 
 def _field(error: Mapping[str, Any], body: object) -> str:
-    """The path to a field in the body sent; pydantic's own path holds branches of unions, which no client knows."""
+    """Return the path of a field in the body sent. Pydantic's own path also has union branches, unknown to clients."""
     place, *path = error["loc"] or ("body",)
     if place not in _PLACES:
         place, path = "body", [place, *path]
@@ -79,7 +79,7 @@ def _name(part: object) -> str:
 
 
 def _member(value: object, part: object) -> object:
-    """The value under a key or at an index. Raises LookupError."""
+    """Return the value under a key or at an index. Raises LookupError."""
     if isinstance(value, Mapping):
         return value[part]
     if isinstance(value, list) and isinstance(part, int):

@@ -1,4 +1,4 @@
-"""The valid API keys, from the settings and from the registry, which is read again every few seconds."""
+"""The valid API keys, from the settings and the registry. The registry is read again every few seconds."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ StoredKeys = Callable[[], Sequence[ApiKey]]
 """All keys of the registry, revoked ones too. Blocks; raises RegistryUnavailable."""
 
 _PATIENCE_SECONDS = 1.0
-_FIRST_PATIENCE_SECONDS = 5.0  # nobody can be let in by what was read before
+_FIRST_PATIENCE_SECONDS = 5.0  # longer, because no earlier reading can admit anybody
 
 
 class KeyRing:
-    """Tells callers apart by their keys. Used on the event loop; the registry is read in a thread.
+    """Identifies callers by their keys. Use it on the event loop; a thread reads the registry.
 
-    A key that is made or revoked counts after `settings.key_refresh_seconds`. While the registry is away, the last
-    reading counts, its keys for `settings.key_max_age_seconds`. Calls wait a second at most for it, until it is known
-    to be away.
+    A new or revoked key takes effect after `settings.key_refresh_seconds`. While the registry is unavailable, the keys
+    read last stay valid for `settings.key_max_age_seconds`. A call waits at most one second for the registry, and not
+    at all once it is known to be unavailable.
     """
 
     def __init__(self, settings: Settings, stored: StoredKeys, clock: Callable[[], float] = time.monotonic) -> None:
@@ -43,19 +43,19 @@ class KeyRing:
 
     @property
     def asks(self) -> bool:
-        """Whether a call needs a key, as far as is known."""
+        """Whether a call needs a key, according to the settings and the last reading of the registry."""
         if self._settings.access == "open":
             return False
         return bool(self._own) or bool(self._read) or self._settings.access == "keys"
 
     async def admit(self, key: str | None) -> ApiKey | None:
-        """Whose key this is; None if none is needed.
+        """Return the stored entry of this key, or None if calls need no key.
 
-        Raises Unauthorized, and RegistryUnavailable if only the registry could tell and it does not answer.
+        Raises Unauthorized, and RegistryUnavailable if the answer needs the registry and it does not answer.
         """
         if self._settings.access == "open":
             return None
-        key = key or None  # an empty one is none, whatever is stored
+        key = key or None  # an empty key counts as no key, whatever is stored
         digest = digest_of(key or "")
         own = find_key(self._own, digest)
         if own is not None and key is not None:
@@ -78,7 +78,7 @@ class KeyRing:
         return found
 
     async def _refresh(self) -> None:
-        """Read the registry when it is due, and wait for it unless it is known to be away."""
+        """Read the registry if a reading is due, and wait for it unless it is known to be unavailable."""
         look = self._look
         if (look is None or look.done()) and self._clock() >= self._look_at:
             look = self._look = self._pool.submit(self._load)

@@ -1,4 +1,4 @@
-"""How much each API key may ask for: requests a minute, by a moving window, and requests at a time."""
+"""The limits of each API key: requests per minute in a moving window, and concurrent requests."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ _REDIS_AWAY_SECONDS = 10.0
 
 
 class KeyLimits:
-    """Counts in Redis for all processes together, or in memory; in memory also while Redis is away."""
+    """Counts requests in Redis for all processes together, or in memory if Redis is not set or not available."""
 
     def __init__(self, settings: Settings, clock: Callable[[], float] = time.monotonic) -> None:
         self._settings, self._clock = settings, clock
-        self._passed: dict[str, deque[float]] = {}  # when, by key, over the last minute
+        self._passed: dict[str, deque[float]] = {}  # by key: the times of its requests in the last minute
         self._shared = None if settings.rate_limit_url is None else _in_redis(settings.rate_limit_url)
         self._shared_from = float("-inf")
         self._at_work: Counter[str] = Counter()
 
     async def enter(self, key: ApiKey) -> None:
-        """Take up a request; `leave` when it has ended. Raises RateLimited, and then there is nothing to leave."""
+        """Admit a request; call `leave` when it has ended. If this raises RateLimited, do not call `leave`."""
         await self._count(key)
         limit = key.concurrent_requests or self._settings.key_concurrent_requests
         if limit is not None and self._at_work[key.id] >= limit:
@@ -56,7 +56,7 @@ class KeyLimits:
                 return
             except RateLimited:
                 raise
-            except Exception as error:  # any error of the client: an absent Redis must not keep anybody out
+            except Exception as error:  # any error of the client: a missing Redis must not lock callers out
                 logger.warning("rate limits: Redis does not answer (%s); counting here", type(error).__name__)
                 self._shared_from = self._clock() + _REDIS_AWAY_SECONDS
         self._count_here(limit, key)
@@ -90,6 +90,6 @@ async def _hit(limiter: MovingWindowRateLimiter, item: RateLimitItemPerMinute, k
 
 
 def _rate_limited(key: ApiKey, limit: int, seconds: float) -> RateLimited:
-    # Redis counts in the time of day, which may have been set back meanwhile.
+    # Redis uses the wall clock, and somebody may have set it back meanwhile.
     retry_after = min(_WINDOW_SECONDS, max(1, math.ceil(seconds)))
     return RateLimited(f"API key {key.name!r}: more than {limit} requests in a minute", retry_after=retry_after)

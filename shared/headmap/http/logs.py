@@ -1,6 +1,6 @@
-"""Logs as one JSON object a line, with the request's id and whatever a call puts into `extra`.
+"""Logs with one JSON object per line, which has the request's id and the fields of `extra`.
 
-A warning or an error that repeats is told so often and then once a second, so that no caller can fill a disk with it.
+Repeated warnings and errors are limited to a burst and then one per second, so that no caller can fill the disk.
 """
 
 from __future__ import annotations
@@ -42,16 +42,16 @@ class JsonFormatter(logging.Formatter):
 
 
 class RepeatFilter(logging.Filter):
-    """Lets `burst` warnings or errors of a kind through, and then one more each second; INFO and below pass.
+    """Passes `burst` warnings or errors of each kind, then one more per second. INFO and below always pass.
 
-    A kind is a line of code, what it says before its values go in, and the exception's type. The next line that passes
-    has in `not_shown` how many of its kind did not.
+    A kind is a line of code, its message without values, and the exception's type. The next record that passes has
+    the number of dropped records of its kind in `not_shown`.
     """
 
     def __init__(self, burst: int = 20, most_kinds: int = 1000, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__()
         self._burst, self._most_kinds, self._clock = burst, most_kinds, clock
-        self._kinds: OrderedDict[tuple[object, ...], list[float]] = OrderedDict()  # -> lines left, looked at, not shown
+        self._kinds: OrderedDict[tuple[object, ...], list[float]] = OrderedDict()  # -> left, last seen, dropped
         self._lock = threading.Lock()
 
     def filter(self, record: logging.LogRecord) -> bool:
@@ -83,4 +83,4 @@ def setup_logging(settings: Settings, service: str) -> None:
         logger = logging.getLogger(name)
         logger.handlers[:] = []
         logger.propagate = True
-    logging.getLogger("uvicorn.access").setLevel("WARNING")  # the access log is ours, with ids and times
+    logging.getLogger("uvicorn.access").setLevel("WARNING")  # our own access log has ids and times

@@ -38,11 +38,11 @@ class Metrics(Collector):
         self._seconds.labels(known, route).observe(seconds)
 
     def alias(self, aliases: Aliases) -> None:
-        """Tell families under further names as well."""
+        """Expose metric families under further names as well."""
         self._aliases.append(aliases)
 
     def collect(self) -> Iterator[Metric]:
-        """What the registry holds, without the series of creation times, then the aliases of each family."""
+        """Yield each metric family of the registry without its creation times, then the family's aliases."""
         for family in self.registry.collect():
             if family.type != "gauge":
                 family.samples = [one for one in family.samples if one.name != f"{family.name}_created"]
@@ -51,5 +51,5 @@ class Metrics(Collector):
                 yield from aliases(family)
 
     def expose(self) -> bytes:
-        """The text format, version 0.0.4."""
+        """Return the metrics in the text format, version 0.0.4."""
         return generate_latest(self)

@@ -1,4 +1,4 @@
-"""ASGI middleware: request ids, access log and metrics, headers. Streams pass untouched."""
+"""ASGI middleware for request ids, access log, metrics and headers. It does not buffer streams."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from headmap.http.problems import SECURITY_HEADERS
 
 logger = logging.getLogger("headmap.access")
 
-# For data, heatmaps in SVG included: shown as a page, it can load and run nothing.
+# For data, including SVG heatmaps: if a browser shows it as a page, it can load and run nothing.
 NO_PAGE_POLICY = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
 class RequestMiddleware:
-    """Gives each request an id (the client's X-Request-ID where it is a plain one), logs and counts it."""
+    """Gives each request an id (the client's X-Request-ID if that is a plain text), logs it and counts it."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self._app, self._metrics = app, metrics
@@ -60,7 +60,7 @@ class RequestMiddleware:
 
 
 class SecurityHeadersMiddleware:
-    """Sets SECURITY_HEADERS on every answer that does not set them itself, and a policy on answers that are no page."""
+    """Sets missing SECURITY_HEADERS on every answer, and a content policy on answers that are not pages."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -79,7 +79,7 @@ class SecurityHeadersMiddleware:
 
 
 class SlashMiddleware:
-    """Lets a path that ends in slashes name what it names without them, in place: a redirected POST loses its body."""
+    """Removes trailing slashes from the path before routing. A redirect would lose the body of a POST."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -87,7 +87,7 @@ class SlashMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             raw: bytes = scope.get("raw_path") or scope["path"].encode()
-            slashes = len(raw) - len(raw.rstrip(b"/"))  # a parameter's own is %2F there
+            slashes = len(raw) - len(raw.rstrip(b"/"))  # a slash within a parameter is %2F there
             if slashes and len(raw) > 1:
                 scope["path"] = scope["path"][:-slashes] or "/"
                 scope["raw_path"] = raw[:-slashes] or b"/"
@@ -95,7 +95,7 @@ class SlashMiddleware:
 
 
 class HeadMiddleware:
-    """Answers HEAD with the headers of GET. A stream is left once they are there; other answers run to their end."""
+    """Answers HEAD with the headers of GET. A stream ends after its headers; other answers run to their end."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

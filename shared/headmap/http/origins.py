@@ -1,8 +1,8 @@
-"""Posts that a browser makes for another site's page without asking first: refused, whatever the route reads.
+"""Refuse cross-site posts that a browser sends without a preflight request, on every route.
 
-A page may post forms, plain text and nameless bytes to any address its visitor can reach, with no question in advance
-(Fetch standard, "CORS-safelisted request-header"). Browsers say in Sec-Fetch-Site and Origin whose page it is, and no
-page can set these. Programs that are no browser send neither.
+A page may post forms, plain text and untyped bytes to any address that its visitor can reach, without a preflight
+(Fetch standard, "CORS-safelisted request-header"). Browsers name the page's site in Sec-Fetch-Site and Origin, and no
+page can set these headers. Other programs send neither.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _UNASKED = frozenset({"", "text/plain", "application/x-www-form-urlencoded", "mu
 
 
 class OriginMiddleware:
-    """Answers 403 to such posts, unless they come from our pages or from `origins`."""
+    """Answers 403 to cross-site posts, unless they come from our pages or from `origins`."""
 
     def __init__(self, app: ASGIApp, origins: Collection[str]) -> None:
         self._app, self._origins = app, origins
@@ -43,7 +43,7 @@ class OriginMiddleware:
             return True
         if site is not None:
             return False
-        return origin is None or _host(origin) == headers.get("host", "").lower()  # browsers before Sec-Fetch-Site
+        return origin is None or _host(origin) == headers.get("host", "").lower()  # for browsers without Sec-Fetch-Site
 
 
 def _media_type(headers: Headers) -> str:
@@ -51,7 +51,7 @@ def _media_type(headers: Headers) -> str:
 
 
 def _host(origin: str) -> str | None:
-    """None for an origin that has none, as `null`."""
+    """Return the host of an origin, or None if it has no host, such as `null`."""
     try:
         return urlsplit(origin).netloc.lower() or None
     except ValueError:

@@ -1,4 +1,4 @@
-"""Put the shared plumbing on a FastAPI application, and describe it truthfully in its OpenAPI document."""
+"""Add the shared plumbing to a FastAPI application, and describe it in the application's OpenAPI document."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _EXPOSED = ("Location", "Retry-After", "X-Request-ID", "X-Headmap-Ignored", "X-H
 
 @dataclass(frozen=True)
 class Check:
-    """What a readiness check found. A service that is not `ready` answers 503; a degraded one still serves."""
+    """The result of a readiness check. A service that is not `ready` answers 503; a degraded one still serves."""
 
     status: Literal["ok", "degraded", "unavailable"]
     detail: str = ""
@@ -69,20 +69,20 @@ def install(
     stored_keys: StoredKeys,
     body_limits: Mapping[str, int] | None = None,
 ) -> Metrics:
-    """Errors, keys, limits, headers, request ids, /health*, /metrics, /docs and a truthful /openapi.json for `app`.
+    """Add errors, keys, limits, headers, request ids, /health*, /metrics, /docs and a complete /openapi.json to `app`.
 
-    GET paths take HEAD as well, and a path's trailing slashes say nothing.
+    GET paths also accept HEAD, and trailing slashes of a path are ignored.
 
-    Call it once per application, made with `docs_url=None` and `redoc_url=None`, after its routes or before. `checks`
-    is asked at each readiness call, `stored_keys` for the registry's keys from the first call on. `body_limits`: bytes
-    that a body of a path may have, where it is not `settings.max_body_bytes`.
+    Make `app` with `docs_url=None` and `redoc_url=None`. Call this once per application, before or after its routes.
+    Each readiness call runs `checks`. From the first request on, `stored_keys` reads the registry's keys.
+    `body_limits`: the bytes that a body may have, for paths that do not use `settings.max_body_bytes`.
     """
     metrics = Metrics()
     install_handlers(app)
     install_reader(app, settings)
     keys = KeyRing(settings, stored_keys)
     app.router.redirect_slashes = False
-    # The last added is the outermost: count and name every request, ask whose page it is, then for the key, then look
+    # The last added is the outermost: count and name every request, check its origin, then its key, then look
     # at the body.
     app.add_middleware(HeadMiddleware)
     app.add_middleware(
@@ -95,11 +95,11 @@ def install(
     app.add_middleware(OriginMiddleware, origins=settings.cors_origins)
     if settings.cors_origins:
         app.add_middleware(
-            CORSMiddleware,  # before the key, which a browser's preflight request does not carry
+            CORSMiddleware,  # before the key check: a browser's preflight request has no key
             allow_origins=settings.cors_origins,
             allow_methods=[method.upper() for method in (*_METHODS, "head")],
-            allow_headers=["*"],  # as the browser asks: clients send headers of their own
-            expose_headers=["*", *_EXPOSED],  # the names for browsers that do not know the star
+            allow_headers=["*"],  # all that the browser asks for: clients send their own headers
+            expose_headers=["*", *_EXPOSED],  # also by name, for browsers that do not know the star
         )
     app.add_middleware(SecurityHeadersMiddleware)
     app.add_middleware(RequestMiddleware, metrics=metrics)
@@ -114,12 +114,12 @@ def install(
 
 
 def log_start(settings: Settings, service: str) -> None:
-    """Say at start whether calls need a key."""
+    """Log at start whether calls need a key."""
     logger.info("%s starts; %s", service, describe_access(settings))
 
 
 def describe_access(settings: Settings) -> str:
-    """Who may call, as far as the settings tell."""
+    """Describe who may call, according to the settings."""
     if settings.access == "open":
         return "open: HEADMAP_ACCESS says so, anyone may call"
     if settings.api_keys:
@@ -169,7 +169,7 @@ def _severity(status: str) -> int:
 
 
 def _openapi(app: FastAPI, keys: bool, documents: dict[bool, dict[str, Any]]) -> dict[str, Any]:
-    """FastAPI's document with the errors as sent, and with the key where one is needed; each form is made once."""
+    """Return FastAPI's document with our errors, and with the key if one is needed. Each form is made once."""
     if keys in documents:
         return documents[keys]
     document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)

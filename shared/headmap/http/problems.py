@@ -1,6 +1,6 @@
-"""Errors as documents: RFC 9457 problems, and OpenAI's shape under /v1, where bad input is 400.
+"""Errors as documents: RFC 9457 problems, and OpenAI's form under /v1, which answers bad input with 400.
 
-Nothing else sets a status.
+No other module sets an error status.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class ProblemResponse(JSONResponse):
 
 
 def error_response(error: HeadmapError, path: str) -> JSONResponse:
-    """The document of an error: OpenAI's where `path` is under /v1, else a problem."""
+    """Return the document of an error: OpenAI's form if `path` is under /v1, else a problem document."""
     headers: dict[str, str] = {}
     if isinstance(error, TooManyRequests):
         headers["Retry-After"] = str(error.retry_after)
@@ -108,7 +108,7 @@ def install_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def http_error(request: Request, error: HTTPException) -> JSONResponse:
-        if isinstance(error.__cause__, HeadmapError):  # FastAPI lets nothing else out of reading a body
+        if isinstance(error.__cause__, HeadmapError):  # FastAPI passes on only an HTTPException while it reads a body
             return error_response(error.__cause__, request.url.path)
         document = {
             "type": "about:blank",
@@ -128,7 +128,7 @@ def install_handlers(app: FastAPI) -> None:
         response = error_response(
             HeadmapError(f"internal error; request {request.scope.get('headmap_request_id')}"), request.url.path
         )
-        response.headers.update(SECURITY_HEADERS)  # this answer goes out past our middleware
+        response.headers.update(SECURITY_HEADERS)  # this answer bypasses our middleware
         return response
 
 
@@ -146,7 +146,7 @@ def _allowed(request: Request) -> list[str]:
 
 
 def generation_problem(document: Mapping[str, Any]) -> dict[str, Any]:
-    """A problem with the two members that text-generation-inference's clients read beside ours."""
+    """Return a problem document with the two extra members that text-generation-inference's clients read."""
     kinds = {413: "validation", 422: "validation", 429: "overloaded"}
     return {**document, "error": document["detail"], "error_type": kinds.get(document["status"], "generation")}
 
@@ -157,7 +157,7 @@ def too_large(limit: int) -> PayloadTooLarge:
 
 def _respond(document: Mapping[str, Any], status: int, path: str, headers: Mapping[str, str]) -> JSONResponse:
     if path == "/v1" or path.startswith("/v1/"):
-        status = 400 if status == 422 else status  # as OpenAI answers bad input; its clients know no 422
+        status = 400 if status == 422 else status  # OpenAI's status for bad input; its clients do not know 422
         fallback = "server_error" if status >= 500 else "invalid_request_error"
         error = {
             "message": _printable(document["detail"]),
@@ -173,7 +173,7 @@ def _respond(document: Mapping[str, Any], status: int, path: str, headers: Mappi
 
 
 def _printable(text: str) -> str:
-    """The start of `text` without lone surrogates, which JSON accepts and UTF-8 cannot encode."""
+    """Return the start of `text` without lone surrogates: JSON accepts them, but UTF-8 cannot encode them."""
     start = text if len(text) <= MAX_DETAIL else f"{text[: MAX_DETAIL - 3]}..."
     return start.encode("utf-8", "replace").decode("utf-8")
 

@@ -1,4 +1,4 @@
-"""How request bodies may arrive: how many bytes, how fast, and how much of the server each caller may hold."""
+"""Limits on arriving request bodies: their size, their speed, and each caller's share of the server's memory."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ _HELD = "headmap_held_bytes"
 
 
 class SharedBytes:
-    """`total` bytes for all callers. Each holds at most as many as are left free: one alone half of them, n together
-    the n-th part of n / (n + 1), and there is always a share for the next.
+    """`total` bytes shared by all callers. Each caller holds at most as many bytes as remain free.
+
+    One caller alone gets half of the bytes. n callers get 1 / (n + 1) each, which leaves a share for the next one.
 
     Choudhury and Hahne, Dynamic queue length thresholds for shared-memory packet switches (1998), with alpha 1.
     """
@@ -32,7 +33,7 @@ class SharedBytes:
         self._by_caller: Counter[str] = Counter()
 
     def take(self, caller: str, size: int, field: str = "body") -> None:
-        """Raises BodiesTooLarge naming `field`; what was taken stays taken."""
+        """Take bytes for `caller`. Raises BodiesTooLarge, which names `field`; the bytes stay taken even then."""
         self._held += size
         self._by_caller[caller] += size
         if size and self._by_caller[caller] > self._total - self._held:
@@ -50,38 +51,38 @@ class SharedBytes:
 
 
 class RequestBytes:
-    """What one request of `caller` holds of the bytes for all: its body, and what it names by URL or packs tightly."""
+    """The shared bytes that one request of `caller` holds: its body, its pictures by URL, and decompressed data."""
 
     def __init__(self, shared: SharedBytes, caller: str) -> None:
         self._shared, self.caller = shared, caller
         self._held = 0
 
     def take(self, size: int, field: str = "body") -> None:
-        """Call it before the memory is taken. Raises BodiesTooLarge, and what was taken stays taken."""
+        """Take bytes before allocating the memory. Raises BodiesTooLarge; the bytes stay taken even then."""
         self._held += size
         self._shared.take(self.caller, size, field)
 
     def give_back(self) -> None:
-        """All of it."""
+        """Give all bytes of this request back."""
         self._shared.give_back(self.caller, self._held)
         self._held = 0
 
     def part(self) -> RequestBytes:
-        """For what is given back before the request ends."""
+        """Return a part for bytes that are given back before the request ends."""
         return RequestBytes(self._shared, self.caller)
 
 
 def request_bytes(scope: Scope) -> RequestBytes:
-    """What this request holds. It has passed `BodyLimitMiddleware`."""
+    """Return the bytes that this request holds. `BodyLimitMiddleware` must have run before."""
     held: RequestBytes = scope[_HELD]
     return held
 
 
 class Pace:
-    """How long a body may still let the server wait: a bucket of seconds, which waiting empties and bytes fill.
+    """How long the server still waits for a body: a bucket of seconds, emptied by waiting and filled by bytes.
 
-    It starts full. So a body may fall behind `rate` (bytes per second) by `grace` seconds, and neither a fast start nor
-    one byte now and then buys a long pause. All of it must have come within `seconds` of waiting.
+    The bucket starts full, so a body may fall behind `rate` (bytes per second) by `grace` seconds. Neither a fast start
+    nor an occasional byte allows a longer pause. The whole body must arrive within `seconds` of waiting.
     """
 
     def __init__(self, rate: int, grace: float, seconds: float) -> None:
@@ -90,11 +91,11 @@ class Pace:
 
     @property
     def patience(self) -> float:
-        """Seconds to wait for what comes next."""
+        """The seconds to wait for the next bytes."""
         return max(0.0, min(self._bucket, self._left))
 
     def note(self, waited: float, size: int) -> None:
-        """`size` bytes came after `waited` seconds."""
+        """Note that `size` bytes arrived after `waited` seconds."""
         self._left -= waited
         self._bucket = min(self._grace, self._bucket - waited + size / self._rate)
 
@@ -102,10 +103,10 @@ class Pace:
 class BodyLimitMiddleware:
     """Refuses bodies that are too large (413), arrive too slowly (408), or take more than a caller's share (429).
 
-    A body is too large by its Content-Length, or once more has arrived. A caller is a key or, without one, an address.
-    Only bytes that have arrived count for its share, until the request ends, so senders who announce much and send
-    little take nothing from others. `limits`: paths with limits of their own. `to_disk`: paths whose bodies are written
-    to disk as they come; they share that, and not the memory.
+    A body is too large if its Content-Length or the bytes that arrived exceed the limit. A caller is a key or, without
+    a key, an address. Only bytes that have arrived count for a caller's share, until the request ends, so a sender who
+    announces much and sends little takes nothing from others. `limits`: paths with their own limits. `to_disk`: paths
+    that write bodies to disk as they arrive; these bodies share the disk and not the memory.
     """
 
     def __init__(self, app: ASGIApp, settings: Settings, limits: Mapping[str, int], to_disk: frozenset[str]) -> None:
@@ -172,7 +173,7 @@ class BodyLimitMiddleware:
 
 
 def caller_of(scope: Scope) -> str:
-    """Who a request's bytes are counted for: its key, else its address; an IPv6 network of 64 bits is one caller."""
+    """Return the caller whose share a request uses: its key, else its address. An IPv6 /64 network is one caller."""
     if KEY_NAME in scope:
         return f"key {scope[KEY_NAME]}"
     host = (scope.get("client") or ("",))[0]

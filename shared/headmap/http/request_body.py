@@ -1,4 +1,4 @@
-"""The base of request bodies that clients of other servers send, too. It knows pydantic alone."""
+"""The base class of request bodies. Clients of other servers send such bodies too. It imports only pydantic."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MAX_TOKENS = 1_000_000
 
 
 def whole(value: object) -> object:
-    """JSON knows one kind of number: 17.0 is the integer 17. Strings and booleans are none."""
+    """Accept 17.0 as the integer 17, because JSON has one number type. Strings and booleans are not numbers."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
@@ -42,7 +42,7 @@ class Body(BaseModel):
         given = {
             name: whole(one) if known[name] else one for name, one in value.items() if name in known and one is not None
         }
-        # Some of many that are wrong are enough for an error.
+        # A few of many wrong fields are enough for an error.
         return given | dict(islice((item for item in value.items() if item[0] not in known), MAX_ERRORS))
 
     @classmethod
@@ -61,7 +61,7 @@ def _is_integer(field: FieldInfo) -> bool:
 
 
 def _nullable(schema: dict[str, Any]) -> dict[str, Any]:
-    """`schema` and null."""
+    """Let `schema` also accept null."""
     if not schema.keys() & {"type", "$ref", "anyOf", "oneOf", "allOf", "enum", "const"}:
         return schema
     if schema.get("type") == "null" or {"type": "null"} in schema.get("anyOf", ()):

@@ -1,5 +1,4 @@
-"""Run an application with uvicorn: within bounds on its connections, and drained before it ends, by a signal or by a
-failure of its own."""
+"""Run an application with uvicorn. Limits its connections, and drains it before it ends on a signal or a failure."""
 
 from __future__ import annotations
 
@@ -24,9 +23,9 @@ logger = logging.getLogger(__name__)
 
 _LAST_ANSWERS_SECONDS = 5
 _END_SECONDS = 30
-_KEEP_ALIVE_SECONDS = 5  # the gateway gives idle connections up before
-_ACCEPTED_A_TURN = 256  # of the event loop, before any of them is counted
-_TICKS_BETWEEN_LOOKS = 5  # of uvicorn's, a tenth of a second each
+_KEEP_ALIVE_SECONDS = 5  # the gateway closes idle connections before that
+_ACCEPTED_A_TURN = 256  # connections that one turn of the event loop accepts before it counts them
+_TICKS_BETWEEN_LOOKS = 5  # uvicorn's ticks, a tenth of a second each
 _TICKS_A_SECOND = 10
 _FILE_SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
@@ -34,9 +33,9 @@ _FILE_SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 class Server(uvicorn.Server):
     """Every process that answers HTTP runs one; `serve` runs it on the main thread.
 
-    The application may have two functions on its `state`. `failure()` is called twice a second and must not block; it
-    returns why the process can no longer serve, which ends it as a signal does. Running requests have
-    `settings.drain_seconds` to finish; then `give_up()` is awaited, so that open requests get an answer.
+    The application may have two functions on its `state`. The server calls `failure()` twice a second; it must not
+    block. If it returns a reason why the process can no longer serve, the process ends as after a signal. Running
+    requests have `settings.drain_seconds` to finish. Then the server awaits `give_up()`, which answers open requests.
     """
 
     def __init__(self, app: FastAPI, settings: Settings, *, host: str = "127.0.0.1", port: int = 8000) -> None:
@@ -73,7 +72,7 @@ class Server(uvicorn.Server):
             if failure is not None:
                 logger.critical("%s; this process ends, to be started again", failure)
                 self.failed = self.should_exit = True
-                # What touches a broken device may hang.
+                # Code that uses a broken device may hang.
                 end = threading.Timer(self._drain_seconds + _LAST_ANSWERS_SECONDS + _END_SECONDS, os._exit, (1,))
                 end.daemon = True
                 end.start()
@@ -96,7 +95,7 @@ class Server(uvicorn.Server):
 
     def _handle(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         error = context.get("exception")
-        if isinstance(error, OSError) and error.errno in _FILE_SHORTAGES:  # told as often as accepting is tried again
+        if isinstance(error, OSError) and error.errno in _FILE_SHORTAGES:  # each retry would log it
             self.connections.file_shortages += 1
         else:
             loop.default_exception_handler(context)
@@ -117,7 +116,7 @@ def serve(
     port: int = 8000,
     bound: socket.socket | None = None,
 ) -> bool:
-    """Serve until a signal, on `bound` where it is given. Returns whether it went well: started, and did not fail.
+    """Serve until a signal, on `bound` if given. Returns True if the server started and did not fail.
 
     Call it on the main thread.
     """

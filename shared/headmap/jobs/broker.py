@@ -1,4 +1,4 @@
-"""The broker as jobs see it: a hint that there is work. SQL holds the truth."""
+"""The interface of the broker. Its messages only hint at work; the state of jobs is in SQL."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ class Broker(Protocol):
     """Raises OSError if the broker cannot be reached; the caller goes on, and the sweeper enqueues later."""
 
     def enqueue(self, shards: Iterable[tuple[str, int]]) -> None:
-        """Tell some worker of each shard, given as (job id, number)."""
+        """Send one message for each shard, given as (job id, number), to some worker."""
         ...
 
     def waiting(self) -> int:
-        """Messages that no worker has taken yet."""
+        """Return the number of messages that no worker has taken yet."""
         ...

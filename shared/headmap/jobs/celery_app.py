@@ -39,7 +39,7 @@ ScorerFactory = Callable[[Settings], ShardScorer]
 
 
 class WorkerRuntime:
-    """What a worker process holds: the registry and the scorer, opened on first use and again in a forked child."""
+    """The registry and the scorer of a worker process, opened on first use and again in each forked child."""
 
     def __init__(self, settings: Settings, scorer_factory: ScorerFactory, observe: Observe, broker: Broker) -> None:
         self.settings = settings
@@ -54,7 +54,7 @@ class WorkerRuntime:
         self._opened: tuple[int, Database, ShardScorer | None] | None = None
 
     def take_slot(self) -> Slot:
-        """The slot of this worker and all its children; it is taken once, before the worker forks."""
+        """Take the slot of this worker and all its children. Call it once, before the worker forks."""
         if self._slot is None:
             self._slot = take_slot(self.settings)
         return self._slot
@@ -71,7 +71,7 @@ class WorkerRuntime:
 
     def score_shard(self, job_id: str, number: int) -> str:
         if self.stopping.is_set():
-            return "stopping"  # a solo worker takes one more message; a sweeper sends it to another
+            return "stopping"  # a solo worker takes one more message; a sweeper sends it to another worker later
         owner = f"{self.take_slot().name}/{os.getpid()}"
         with self._hard_limit():
             try:
@@ -85,7 +85,7 @@ class WorkerRuntime:
         return outcome
 
     def _announce_round(self, job_id: str) -> None:
-        """After the last shard of a round, enqueue the job's next round: it need not wait for a sweeper."""
+        """Enqueue the job's next round after the last shard of a round, so that it does not wait for a sweeper."""
         try:
             with self.database().read() as session:
                 begun = has_unannounced(session, job_id)
@@ -95,7 +95,7 @@ class WorkerRuntime:
             logger.warning("a round of pages waits for the sweeper: %s", error)
 
     def release(self) -> None:
-        """Hand back what this worker and its children lease; they notice within a second and stop."""
+        """Hand back the leases of this worker and its children. They notice within a second and stop."""
         database = open_database(self.settings)
         try:
             with database.write() as session:
@@ -108,7 +108,7 @@ class WorkerRuntime:
 
     @contextmanager
     def _hard_limit(self) -> Iterator[None]:
-        """In the solo pool no parent enforces it: the process ends, and its starter starts another."""
+        """Enforce the hard limit in the solo pool, which has no parent: end the process, so that another one starts."""
         if os.getpid() != self._made_in:
             yield
             return
@@ -122,7 +122,7 @@ class WorkerRuntime:
             timer.cancel()
 
     def _end_at_once(self, reason: str) -> NoReturn:
-        """The pool, the supervisor or the container runtime that started the process starts another."""
+        """End this process at once. The pool, supervisor or container runtime that started it starts another one."""
         logger.critical("%s: this worker process ends", reason)
         os._exit(1)
 
@@ -152,7 +152,7 @@ class CeleryBroker:
             with self._app.connection_for_write() as connection:
                 return int(connection.default_channel.queue_declare(QUEUE, passive=True).message_count)
         except ChannelError:
-            return 0  # Redis has no list where there is no message
+            return 0  # Redis has no list if there is no message
         except self._errors() as error:
             raise OSError(f"the broker does not answer: {error}") from error
 
@@ -162,12 +162,12 @@ class CeleryBroker:
 
 
 class WorkerSteps(bootsteps.StartStopStep):  # type: ignore[misc]  # celery is untyped
-    """Sweeps while the worker runs, and hands its leases back when it is told to stop."""
+    """Sweeps while the worker runs, and hands its leases back when the worker is told to stop."""
 
     requires = ("celery.worker.components:Pool",)
 
     def create(self, parent: Any) -> None:
-        """Before the pool forks and before any message is taken."""
+        """Celery calls this before the pool forks and before the worker takes any message."""
         self._runtime: WorkerRuntime = parent.app.headmap_runtime
         slot = self._runtime.take_slot()
         database = open_database(self._runtime.settings)
@@ -190,7 +190,7 @@ class WorkerSteps(bootsteps.StartStopStep):  # type: ignore[misc]  # celery is u
 
     def _shutting_down(self, **_: Any) -> None:
         self._runtime.stopping.set()
-        # This signal handler may have interrupted one of our transactions: work in another thread.
+        # This signal handler may interrupt one of our transactions, so release the leases in another thread.
         threading.Thread(target=self._runtime.release, name="release", daemon=True).start()
 
 
@@ -199,9 +199,9 @@ def create_celery(
     scorer_factory: ScorerFactory | None = None,
     observe: Observe = unobserved,
 ) -> Celery:
-    """The Celery application of one process; a worker's needs `scorer_factory`, a sender's does not.
+    """Make the Celery application of one process. A worker needs `scorer_factory`, a sender does not.
 
-    `observe` is told of every attempt at a shard, in the process that made it.
+    The process that attempts a shard calls `observe` after the attempt.
     """
     embedded = settings.broker_url is None
     broker = "filesystem://localhost" if embedded else settings.celery_broker_url
@@ -211,7 +211,7 @@ def create_celery(
         options = transport_options(settings)
     else:
         options = {
-            # above the hard limit: Redis must not redeliver a message still being worked on
+            # above the hard limit: Redis must not redeliver the message of a running shard
             "visibility_timeout": hard + 600,
             "socket_timeout": 10,
             "socket_connect_timeout": 5,
@@ -233,7 +233,7 @@ def create_celery(
         task_reject_on_worker_lost=False,  # the lease decides, not the broker
         task_publish_retry=False,
         task_time_limit=hard,
-        # A scorer that goes on past `shard_seconds` is interrupted, then killed.
+        # Celery interrupts and then kills a scorer that runs longer than `shard_seconds`.
         task_soft_time_limit=0.95 * hard,
         worker_prefetch_multiplier=1,
         worker_hijack_root_logger=False,
@@ -254,7 +254,7 @@ def create_celery(
 
 
 def worker_arguments(*, pool: str = "solo", concurrency: int = 1, log_level: str = "INFO") -> list[str]:
-    """The arguments of `Celery.worker_main`: `solo` on one machine, `prefork` in a cluster (hard limits need it)."""
+    """Return arguments for `Celery.worker_main`: `solo` on one machine, `prefork` in a cluster (for hard limits)."""
     return [
         "--quiet",
         "worker",

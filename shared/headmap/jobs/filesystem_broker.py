@@ -1,9 +1,9 @@
-"""The embedded broker: kombu's `filesystem` transport with writes that readers cannot see half done.
+"""The embedded broker: kombu's `filesystem` transport with atomic writes.
 
-kombu's own transport writes into the queue's folder, where a consumer may pick up an empty file, and moves messages
-that it reads through the system's temporary folder. Here a message is written aside and renamed in, and everything
-stays in the data directory. A message taken by a worker that dies is gone; the sweeper of `sweeper.py` sends another.
-What lies in the queue and is no message of ours is set aside, and the rest goes on.
+kombu's own transport writes directly into the queue's folder, so a consumer may read an empty file. It also moves
+messages through the system's temporary folder. This transport writes a message to another folder and renames it into
+the queue, and keeps everything in the data directory. If a worker dies, its message is lost and the sweeper in
+`sweeper.py` sends another one. Files in the queue that are not our messages are moved away.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _LARGEST_MESSAGE = 2**16
 
 
 def transport_options(settings: Settings) -> dict[str, Any]:
-    """Options of the transport, and its folders made, under the settings' data directory."""
+    """Make the transport's folders in the settings' data directory, and return its options."""
     root = settings.data_dir / "broker"
     folders = {name: root / name for name in ("queue", "taken", "control", "refused")}
     for folder in folders.values():
@@ -55,7 +55,7 @@ class Channel(filesystem.Channel):
         try:
             names = sorted(os.listdir(self.data_folder_in))
         except OSError as error:
-            raise Empty from error  # the data directory is away, which readiness tells; it may come back
+            raise Empty from error  # the data directory is missing, which readiness reports; it may come back
         for name in names:
             if name.partition(".")[2] != f"{queue}.msg":
                 continue
@@ -63,7 +63,7 @@ class Channel(filesystem.Channel):
             try:
                 (Path(self.data_folder_in) / name).rename(taken)
             except OSError:
-                continue  # another worker was faster, or may take what this one may not
+                continue  # another worker took it first, or this one has no permission
             try:
                 message = _read(taken)
             except (OSError, ValueError, RecursionError) as error:
@@ -76,17 +76,17 @@ class Channel(filesystem.Channel):
         raise Empty
 
     def get_table(self, exchange: str) -> list[Any]:
-        """Whom an exchange sends to. Ours is the default one, which needs no table."""
+        """Return no routes: the default exchange, which we use, needs no table."""
         return []
 
     def _queue_bind(self, *_: Any) -> None:
-        """Writes no table: a broken one would keep every worker from starting."""
+        """Write no table: a broken table would keep every worker from starting."""
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """The message in a file, made anew from what we put in: the task, its id and its arguments.
+    """Rebuild the message in a file from the fields that we write: the task, its id and its arguments.
 
-    Raises OSError, and ValueError for all that is not a job's id and a shard's number for a task by name.
+    Raises OSError, and ValueError unless the message is a named task with a job's id and a shard's number.
     """
     about = path.lstat()
     if not stat.S_ISREG(about.st_mode):

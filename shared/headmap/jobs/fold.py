@@ -1,7 +1,7 @@
-"""When every shard of a job is done, adds them up in shard order into its map, or goes on with more pages.
+"""Once all shards of a job are done, add their sums in shard order and make the map, or add more pages.
 
-The shards' sums alone decide, in the transaction of the last shard's result. So a worker that is killed before the
-commit has decided nothing, and the next worker of that shard decides the same.
+The decision depends only on the shards' sums, and happens in the transaction of the last shard's result. If a worker is
+killed before the commit, the next worker of that shard decides the same.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from headmap.registry.tables import Job, JobState, Shard
 
 
 def settle(session: Session, job: Job) -> None:
-    """End a locked, running job all of whose shards are done with its map, or give it its next round of pages.
+    """End a locked, running job whose shards are all done with its map, or give it the next round of pages.
 
-    Runs in the transaction of the last shard's result. The job's lock and state, and the unique `job_id` of maps, let
-    it happen once. A job without a single hit fails: a map of zeros says nothing.
+    Runs in the transaction of the last shard's result. The job's lock and state and the unique `job_id` of maps ensure
+    that this happens once. A job without any hit fails, because a map of zeros has no information.
     """
     total = _add_up(session, job)
     if not total.sound():
@@ -72,7 +72,7 @@ def settle(session: Session, job: Job) -> None:
 
 
 def wants_more(job: Job, total: PageSums) -> bool:
-    """Whether a job of `pages: "auto"` goes on: its halves agree less than it asks for, and there may be more pages."""
+    """Whether a job with `pages: "auto"` goes on: its halves agree too little, and it may read more pages."""
     if job.stable_overlap is None or job.max_pages is None or job.pages >= job.max_pages:
         return False
     stability = total.stability(job.num_kv_heads)
@@ -80,7 +80,7 @@ def wants_more(job: Job, total: PageSums) -> bool:
 
 
 def next_pages(job: Job, shard_pages: int) -> int:
-    """The pages of a job with its next round in it: half as many again, at least a shard, at most its maximum."""
+    """Return a job's pages including its next round, which adds half as many, at least a shard, up to its maximum."""
     more = job.pages + max(job.pages // 2, shard_pages)
     return more if job.max_pages is None else min(more, job.max_pages)
 

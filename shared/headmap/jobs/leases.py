@@ -1,8 +1,8 @@
-"""Leases on shards: which worker has which shard, for how long, and whose results count.
+"""Leases on shards: which worker has which shard, for how long, and whose results are accepted.
 
-A lease is an owner, an attempt number and an expiry. Only the newest attempt of a running shard may renew it, write its
-result or fail it: results of a worker thought dead are refused. All changes of a shard's state hold the lock on its
-job's row (`headmap.registry.jobs.lock_job`), so the last shard is the last for everyone.
+A lease has an owner, an attempt number and an expiry. Only the newest attempt of a running shard may renew the lease,
+write the result or fail the shard, so late results of a worker thought dead are refused. Every change of a shard's
+state holds the lock on its job's row (`headmap.registry.jobs.lock_job`), so all workers agree which shard is the last.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _CLOCK_SLACK = 60.0
 
 @dataclass(frozen=True)
 class Lease:
-    """The right to work on a shard, until it is not renewed in time."""
+    """The right to work on a shard. It ends if it is not renewed in time."""
 
     spec: ShardSpec
     owner: str
@@ -44,10 +44,10 @@ class Lease:
 def acquire(
     session: Session, job_id: str, number: int, *, owner: str, seconds: float, max_attempts: int | None = None
 ) -> Lease | None:
-    """Lease a shard that is due, or whose lease ran out; None when there is nothing to do for it.
+    """Lease a shard that is due or whose lease has expired. Returns None if the shard needs no work.
 
-    The first lease of a job makes it `running`. A lease that ran out is a failed attempt, and the `max_attempts`-th of
-    those fails the job.
+    The first lease of a job sets the job to `running`. An expired lease is a failed attempt, and the `max_attempts`-th
+    failed attempt fails the job.
     """
     job = lock_job(session, job_id)
     if job is None or JobState(job.state).ended:
@@ -91,16 +91,16 @@ def acquire(
 
 
 def renew(session: Session, lease: Lease, *, seconds: float, pages_done: int) -> bool:
-    """Prolong a lease and write its progress; False when it is lost: taken over, cancelled or handed back."""
+    """Extend a lease and write its progress. False if the lease was taken over, cancelled or handed back."""
     values = {"lease_until": utc_now(session) + timedelta(seconds=seconds), "pages_done": pages_done}
     return bool(changed(session, update(Shard).where(*_held(lease)).values(**values)))
 
 
 def complete(session: Session, lease: Lease, result: ShardResult) -> bool:
-    """Write a shard's result, and settle the job when it was the last; False when the lease is lost.
+    """Write a shard's result, and settle the job if this was its last shard. False if the lease is lost.
 
-    Writing it a second time, after a commit whose answer was lost, changes nothing and is True. Raises
-    UnsupportedModel for a result that is not of the job's layers and heads.
+    A second write, after a commit whose answer was lost, changes nothing and returns True. Raises UnsupportedModel if
+    the result does not have the job's numbers of layers and heads.
     """
     job = lock_job(session, lease.spec.job_id)
     if job is None:
@@ -138,9 +138,9 @@ def complete(session: Session, lease: Lease, result: ShardResult) -> bool:
 def fail(
     session: Session, lease: Lease, reason: str, *, permanent: bool, max_attempts: int, back_off: float
 ) -> ShardState | None:
-    """End an attempt badly: its shard is `queued` again after a back-off, or `failed`, and with it its job.
+    """Fail an attempt: queue its shard again after a back-off, or set the shard and its job to `failed`.
 
-    None when the lease is lost.
+    Returns None if the lease is lost.
     """
     job = lock_job(session, lease.spec.job_id)
     shard = session.get(Shard, (lease.spec.job_id, lease.spec.number), populate_existing=True)
@@ -151,7 +151,7 @@ def fail(
 
 
 def expire(session: Session, job_id: str, number: int, *, max_attempts: int, back_off: float) -> bool:
-    """Take back a shard whose lease ran out; False when it did not (any more)."""
+    """Take back a shard whose lease has expired. Returns False if it has not expired, or no longer."""
     job = lock_job(session, job_id)
     shard = session.get(Shard, (job_id, number), populate_existing=True)
     if job is None or shard is None or shard.state != ShardState.RUNNING or shard.lease_until is None:
@@ -163,7 +163,7 @@ def expire(session: Session, job_id: str, number: int, *, max_attempts: int, bac
 
 
 def abandon(session: Session, job_id: str, number: int, owner: str, *, max_attempts: int, back_off: float) -> bool:
-    """End the attempt of an owner whose process has ended; False if the shard is no longer its."""
+    """End the attempt of an owner whose process has ended. Returns False if the owner no longer has the shard."""
     job = lock_job(session, job_id)
     shard = session.get(Shard, (job_id, number), populate_existing=True)
     if job is None or shard is None or shard.state != ShardState.RUNNING or shard.owner != owner:
@@ -174,7 +174,7 @@ def abandon(session: Session, job_id: str, number: int, owner: str, *, max_attem
 
 
 def leased_by(session: Session, owner_prefix: str) -> list[tuple[str, int, str]]:
-    """Running shards of owners with this prefix, as (job id, number, owner)."""
+    """Return the running shards of owners with this prefix, as (job id, number, owner)."""
     query = select(Shard.job_id, Shard.number, Shard.owner).where(
         Shard.state == ShardState.RUNNING, Shard.owner.startswith(owner_prefix, autoescape=True)
     )
@@ -182,7 +182,7 @@ def leased_by(session: Session, owner_prefix: str) -> list[tuple[str, int, str]]
 
 
 def release(session: Session, owner_prefix: str) -> int:
-    """Hand back shards of owners with this prefix, when a worker stops; returns how many. None counts as a failure."""
+    """Hand back the shards of owners with this prefix when a worker stops. Returns how many; no failure is counted."""
     now = utc_now(session)
     mine = (Shard.state == ShardState.RUNNING, Shard.owner.startswith(owner_prefix, autoescape=True))
     queued = {"state": ShardState.QUEUED, "owner": None, "lease_until": None, "pages_done": 0}
@@ -217,9 +217,9 @@ def _failed(
 
 
 def shorten_waits(session: Session, *, lease_seconds: float) -> int:
-    """Bring near what lies further ahead than it was ever set; returns how many shards.
+    """Shorten leases and waits that end later than anybody could have set them. Returns how many shards.
 
-    That happens where the clock went back: leases of the dead would stand, and shards wait, for as long as it jumped.
+    This happens after the clock was set back. Otherwise leases of dead workers and waits would last that much longer.
     """
     now = utc_now(session)
     lease_ends, due = now + timedelta(seconds=lease_seconds), now + timedelta(seconds=MAX_BACK_OFF)
@@ -232,7 +232,7 @@ def shorten_waits(session: Session, *, lease_seconds: float) -> int:
 
 
 def due_leases(session: Session, limit: int) -> list[tuple[str, int]]:
-    """Shards whose lease ran out, as (job id, number)."""
+    """Return shards whose lease has expired, as (job id, number)."""
     query = select(Shard.job_id, Shard.number).where(
         Shard.state == ShardState.RUNNING, Shard.lease_until < utc_now(session)
     )
@@ -240,10 +240,10 @@ def due_leases(session: Session, limit: int) -> list[tuple[str, int]]:
 
 
 def claim_unannounced(session: Session, *, wait: float, limit: int, waiting: int) -> list[tuple[str, int]]:
-    """Due shards that no worker took within `wait` seconds of being enqueued, or that never were: enqueue them.
+    """Return due shards to enqueue: never enqueued, or not taken within `wait` seconds of being enqueued.
 
-    `waiting`: messages the broker still holds; that many shards are only waiting their turn. Marks what it returns,
-    so that another sweeper leaves it alone.
+    `waiting`: the number of messages that the broker still holds; as many shards just wait for their turn. This marks
+    the returned shards, so that another sweeper does not return them too.
     """
     now = utc_now(session)
     query = (
@@ -255,7 +255,7 @@ def claim_unannounced(session: Session, *, wait: float, limit: int, waiting: int
             or_(
                 Shard.enqueued_at.is_(None),
                 Shard.enqueued_at < now - timedelta(seconds=wait),
-                Shard.enqueued_at > now + timedelta(seconds=_CLOCK_SLACK),  # the clock went back
+                Shard.enqueued_at > now + timedelta(seconds=_CLOCK_SLACK),  # the clock was set back
             ),
             Job.state.in_((JobState.QUEUED, JobState.RUNNING)),
         )
@@ -267,7 +267,7 @@ def claim_unannounced(session: Session, *, wait: float, limit: int, waiting: int
     before: list[Shard] = []
     for shard in session.scalars(query):
         (never if shard.enqueued_at is None else before).append(shard)
-    # Of the shards enqueued before, as many as messages are left are still in the queue.
+    # As many of the shards enqueued before are still in the queue as the broker has messages.
     chosen = never + before[: max(0, len(before) - waiting)]
     for shard in chosen:
         shard.enqueued_at = now
@@ -290,5 +290,5 @@ def _held(lease: Lease) -> tuple[Any, ...]:
 
 
 def _dump(values: Floats) -> str:
-    """JSON with Python's shortest exact floats: they read back bit for bit."""
+    """Write JSON with Python's shortest exact floats, which read back bit for bit."""
     return json.dumps(np.asarray(values, dtype=np.float64).tolist())

@@ -1,4 +1,4 @@
-"""Do a job in this process, without a broker: the same rows, leases and sums as in a cluster, so the same map."""
+"""Run a job in this process without a broker. Rows, leases and sums are as in a cluster, so the map is the same."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ def profile_here(
 ) -> JobRecord:
     """Run a job to its end and return it. Raises as `write_job` and `run_shard` do.
 
-    An equal job that has succeeded is returned as it is, unless `force`; one that was interrupted goes on where it
-    stopped, a killed one too. Workers on the same registry may take shards of it as well.
-    `on_progress` is called with the pages done and those planned, about once a second or after each page.
+    If an equal job has succeeded, this returns it unchanged, unless `force` is set. An interrupted or killed job goes
+    on where it stopped. Workers on the same registry may take some of its shards.
+    `on_progress` gets the pages done and the pages planned, about once a second or after each page.
     """
     job_id = write_job(database, settings, info, params, force=force)[0].id
     slot = take_slot(settings)

@@ -1,4 +1,4 @@
-"""The scorer that does the real work: a model of this machine, loaded once per worker process."""
+"""The scorer that runs a model of this machine, loaded once per worker process."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class ProfilerScorer:
                 on_page=on_page,
             )
         except RuntimeError as error:
-            from headmap.device_errors import is_broken_device  # torch: as below
+            from headmap.device_errors import is_broken_device  # imports torch, as below
 
             if is_broken_device(error):
                 raise DeviceFailed(f"the worker's device failed: {str(error).partition(chr(10))[0]}") from error
@@ -49,7 +49,7 @@ class ProfilerScorer:
     def _profiler(self, spec: ShardSpec) -> Any:
         key = (spec.model, spec.revision)
         if self._loaded is None or self._loaded[0] != key:
-            from headmap.scoring.profile import Profiler  # torch: only in a worker, after its fork
+            from headmap.scoring.profile import Profiler  # imports torch: only in a worker, after its fork
 
             self._loaded = None  # frees the former model first
             info = find_model(spec.model, self._settings, spec.revision)

@@ -31,9 +31,9 @@ def unobserved(outcome: str, pages: int, seconds: float) -> None:
 
 
 class Heartbeat:
-    """Renews a lease once a second, with the progress, while the work goes on in the thread that made it.
+    """Renews a lease and writes the progress once a second, while the thread that made it does the work.
 
-    Past `settings.shard_seconds` it fails the attempt, and the work is aborted at its next page.
+    After `settings.shard_seconds` it fails the attempt, and the work stops at its next page.
     """
 
     def __init__(self, database: Database, lease: Lease, settings: Settings) -> None:
@@ -76,7 +76,7 @@ class Heartbeat:
                 with self._database.write() as session:
                     renewed = renew(session, self._lease, seconds=self._seconds, pages_done=self._pages_done)
             except RegistryUnavailable as error:
-                # Nobody can take the lease over either while the registry is away: keep working, keep asking.
+                # While the registry is unavailable, nobody can take the lease over: keep working and keep asking.
                 logger.warning("lease not renewed: %s", error)
                 continue
             except Exception:
@@ -99,11 +99,11 @@ def run_shard(
 ) -> str:
     """Do one shard if it is open, and return the outcome.
 
-    `scorer` gives the process's scorer; it is asked under the lease, so a scorer that cannot be made fails the attempt.
-    Log lines meanwhile carry the id of the request that made the job. Outcomes: `skipped` (nothing to do, or another
-    has it), `done`, `lost` (someone else has it now, or the job was cancelled), `retry` (again after a back-off) or
-    `failed`. A registry that goes away is waited for, then RegistryUnavailable is raised: the lease runs out and
-    another attempt follows. DeviceFailed is raised once the shard has been given back: this process can score no other.
+    `scorer` returns the process's scorer. It is called under the lease, so the attempt fails if no scorer can be made.
+    Log lines have the id of the request that made the job. Outcomes: `skipped` (no work, or another worker has the
+    shard), `done`, `lost` (another worker has the shard now, or the job was cancelled), `retry` (after a back-off) or
+    `failed`. Waits for an unavailable registry, then raises RegistryUnavailable: the lease expires and another attempt
+    follows. Raises DeviceFailed after giving the shard back: this process cannot score any other shard.
     """
     with database.write() as session:
         lease = acquire(

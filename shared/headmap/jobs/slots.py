@@ -1,7 +1,7 @@
-"""A worker's slot: which of its host's workers it is, so that it knows the leases of its own former self.
+"""A worker's slot: its number among the workers of its host. It identifies the leases of the slot's former worker.
 
-A worker that was killed cannot hand its leases back, and they would run out minutes later. Its successor on the host
-takes the same slot, which only a process that has ended can have left, and ends them at once.
+A killed worker cannot hand its leases back, and they would expire only minutes later. Its successor on the host takes
+the same slot and ends these leases at once. A slot becomes free only when its process has ended or left it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _MOST = 256
 
 @dataclass(frozen=True)
 class Slot:
-    """The process and its forked children hold it until it is left, or until they all have ended."""
+    """A slot that the process and its forked children hold until they leave it or all have ended."""
 
     place: str | None
     """`host:number:`; None where no lock can be had, so that nobody's former self is known."""
@@ -50,13 +50,13 @@ class Slot:
                 logger.warning("%d shards of this worker's former self are due again", ended)
 
     def leave(self) -> None:
-        """Call it once, when no lease is held any more."""
+        """Leave the slot. Call it once, after all leases have ended."""
         if self.lock is not None:
             os.close(self.lock)
 
 
 def take_slot(settings: Settings) -> Slot:
-    """The lowest slot that is free among this host's workers of the registry."""
+    """Take the lowest free slot among the registry's workers on this host."""
     host, mine = socket.gethostname(), uuid.uuid4().hex[:8]
     registry = hashlib.sha256(settings.sql_url.render_as_string(hide_password=True).encode()).hexdigest()[:16]
     for number in range(_MOST):
@@ -69,7 +69,7 @@ def take_slot(settings: Settings) -> Slot:
 
 
 def _locked(path: Path) -> int | None:
-    """The open file, locked; None if another process has it, or another user."""
+    """Open and lock the file; None if another process holds the lock or another user owns the file."""
     try:
         file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     except OSError:

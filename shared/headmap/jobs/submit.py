@@ -1,4 +1,4 @@
-"""Start a job: rows first, messages after the commit."""
+"""Start a job: write its rows first, and send its messages after the commit."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def submit(
     force: bool = False,
     idempotency_key: str | None = None,
 ) -> tuple[JobRecord, bool]:
-    """The job for a request, written and announced, and whether it is new. Raises as `write_job` does."""
+    """Write and announce the job for a request; also returns whether it is new. Raises as `write_job` does."""
     record, shards, created = write_job(database, settings, info, params, force=force, idempotency_key=idempotency_key)
     announce(broker, shards)
     return record, created
@@ -49,9 +49,9 @@ def write_job(
     key_name: str | None = None,
     limits: OpenLimits | None = None,
 ) -> tuple[JobRecord, list[tuple[str, int]], bool]:
-    """Commit the job for a request: the job, the shards to announce now, and whether it is new.
+    """Commit the job for a request. Returns the job, the shards to announce now, and whether the job is new.
 
-    Equal requests at one moment get one job. Raises IdempotencyConflict, RegistryUnavailable, and TooManyJobs for a new
+    Simultaneous equal requests get one job. Raises IdempotencyConflict, RegistryUnavailable, and TooManyJobs for a new
     job beyond `limits`.
     """
     for _ in range(_TRIES):
@@ -71,14 +71,14 @@ def write_job(
                 )
                 found = get_job(session, job_id), [(job_id, number) for number in numbers], created
         except IntegrityError:
-            continue  # an equal request was first; look again
+            continue  # an equal request came first; look again
         logger.info("job submitted" if created else "job found", extra={"job_id": job_id})
         return found
     raise Unavailable("too many identical requests at once; try again")
 
 
 def announce(broker: Broker, shards: list[tuple[str, int]]) -> None:
-    """Tell the broker of committed shards. One that does not answer fails nothing: the sweeper sends them later."""
+    """Send committed shards to the broker. If the broker does not answer, the sweeper sends them later."""
     try:
         broker.enqueue(shards)
     except OSError as error:

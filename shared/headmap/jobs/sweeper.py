@@ -21,7 +21,7 @@ _BATCH = 100
 
 
 def sweep(database: Database, broker: Broker, settings: Settings) -> int:
-    """Take back shards whose lease ran out, enqueue due shards that are not in the queue; returns how many.
+    """Take back shards whose lease expired, and enqueue due shards missing in the queue. Returns how many.
 
     Each step is a conditional change under a row lock, so several sweepers do the work of one. Raises
     RegistryUnavailable, and OSError when the broker does not answer.
@@ -31,7 +31,7 @@ def sweep(database: Database, broker: Broker, settings: Settings) -> int:
 
 
 def take_back(database: Database, settings: Settings) -> int:
-    """End the attempts whose leases ran out; returns how many. Raises RegistryUnavailable."""
+    """End the attempts whose leases expired. Returns how many. Raises RegistryUnavailable."""
     with database.read() as session:
         late = due_leases(session, _BATCH)
     taken = 0
@@ -47,8 +47,9 @@ def take_back(database: Database, settings: Settings) -> int:
 
 
 def take_back_from(database: Database, settings: Settings, owner_prefix: str, *, but: str) -> int:
-    """End the attempts of owners with this prefix, whose processes have ended, `but` those with another; returns how
-    many. Raises RegistryUnavailable.
+    """End the attempts of owners with `owner_prefix`, whose processes have ended, except owners with prefix `but`.
+
+    Returns how many. Raises RegistryUnavailable.
     """
     with database.read() as session:
         held = [one for one in leased_by(session, owner_prefix) if not one[2].startswith(but)]
@@ -62,7 +63,7 @@ def take_back_from(database: Database, settings: Settings, owner_prefix: str, *,
 
 
 def announce_due(database: Database, broker: Broker, settings: Settings) -> int:
-    """Enqueue shards that are due and not on their way; returns how many. Raises as `sweep`."""
+    """Enqueue due shards that are not in the queue. Returns how many. Raises as `sweep` does."""
     waiting = broker.waiting()
     with database.write() as session:
         forget_idempotency_keys(session)
@@ -75,7 +76,7 @@ def announce_due(database: Database, broker: Broker, settings: Settings) -> int:
 
 
 class SweeperThread:
-    """Sweeps every `settings.sweep_seconds` until stopped; outlives an absent registry or broker."""
+    """Sweeps every `settings.sweep_seconds` until stopped, even while the registry or broker is unavailable."""
 
     def __init__(self, database: Database, broker: Broker, settings: Settings) -> None:
         self._database, self._broker, self._settings = database, broker, settings
@@ -93,7 +94,7 @@ class SweeperThread:
         self._thread.join(timeout=5)
 
     def sweep(self) -> None:
-        """Once, as the function of this name, but for leases that only seem to have run out."""
+        """Sweep once, like the function `sweep`, but spare leases that only seem to have expired."""
         if not self._clock_leapt():
             self.leases_taken_back += take_back(self._database, self._settings)
         announce_due(self._database, self._broker, self._settings)
@@ -109,8 +110,9 @@ class SweeperThread:
             self._stop.wait(self._settings.sweep_seconds)
 
     def _clock_leapt(self) -> bool:
-        """Whether the registry's clock went ahead by itself since the last sweep, so that leases only seem to have run
-        out. Live workers have renewed theirs by the next one.
+        """Whether the registry's clock jumped ahead since the last sweep, so that leases only seem to have expired.
+
+        Live workers renew their leases before the next sweep.
         """
         with self._database.read() as session:
             now, registry = time.monotonic(), utc_now(session)

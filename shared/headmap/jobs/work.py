@@ -1,4 +1,4 @@
-"""A shard's work: the interface between jobs, which know no model, and the profiler, which knows no job."""
+"""The interface of a shard's work. Jobs know nothing about models, and the profiler knows nothing about jobs."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from headmap.page_sums import PageSums
 
 
 class ShardAborted(Exception):
-    """Raised by `on_page`: the lease is lost, the job cancelled or the worker going; what was done is dropped."""
+    """`on_page` raises this if the lease is lost, the job cancelled or the worker stopping. The work is dropped."""
 
 
 @dataclass(frozen=True)
 class ShardSpec:
-    """Pages `first` to `first + count - 1` of a job, and everything that decides their scores."""
+    """Pages `first` to `first + count - 1` of a job, and everything that determines their scores."""
 
     job_id: str
     number: int
@@ -33,7 +33,7 @@ class ShardSpec:
 
 @dataclass(frozen=True, eq=False)
 class ShardResult:
-    """The sums of a shard's pages, and by page number the looks of a job's first pages."""
+    """The sums of a shard's pages, and the looks of the job's first pages by page number."""
 
     sums: PageSums
     looks: Mapping[int, PageLooks] = field(default_factory=dict)
@@ -44,9 +44,9 @@ OnPage = Callable[[int], None]
 
 
 class ShardScorer(Protocol):
-    """Scores one shard. The same spec gives the same result to the bit, whoever runs it.
+    """Scores one shard. The same spec gives the same result bit for bit on any worker.
 
-    A HeadmapError of status 4xx ends the job; any other error is tried again, DeviceFailed by another process.
+    A HeadmapError with a 4xx status ends the job. Any other error leads to a retry, DeviceFailed in another process.
     """
 
     def __call__(self, spec: ShardSpec, on_page: OnPage) -> ShardResult: ...

@@ -1,8 +1,8 @@
-"""Aliases: the names that point at a model's maps, and the record of who moved them.
+"""Aliases: names that point at a model's maps, and the record of who moved them.
 
-`default` is the alias a model is served with. Which map production follows is a decision, so nothing moves an alias
-that somebody has set: an import takes `default` where there is none, a profile also where the package alone put it
-there, and both whenever they are told to.
+A model is served with the map of its alias `default`. People decide which map production uses, so no import or profile
+moves an alias that somebody has set, unless it is told to. An import sets `default` if there is none. A profile
+also replaces a `default` that only the package has set.
 """
 
 from __future__ import annotations
@@ -46,32 +46,32 @@ class Move:
 
 
 def is_alias(text: str) -> bool:
-    """Whether `text` can be an alias. An id of ours can."""
+    """Whether `text` can be an alias. A map's id has the form of an alias too."""
     return len(text) <= MAX_ALIAS and re.fullmatch(ALIAS_PATTERN, text) is not None
 
 
 def pointed_at(session: Session, model: str, alias: str, *, lock: bool = False) -> str | None:
-    """The id of the map that an alias points at, None if there is no such alias.
+    """Return the id of the map that an alias points at, or None if there is no such alias.
 
-    `lock` keeps others from moving it until the transaction ends.
+    With `lock`, nobody else can move the alias until the transaction ends.
     """
     query = select(Alias.map_id).where(Alias.model == model, Alias.alias == alias)
     return session.scalar(query.with_for_update() if lock else query)
 
 
 def nobody_chose(session: Session, model: str) -> bool:
-    """Whether the model has no `default`, or the one that came with the package and that nobody has moved since."""
+    """Whether the model has no `default`, or only the package's own `default`, which nobody has moved since."""
     moves = select(AliasMove.moved_by).where(AliasMove.model == model, AliasMove.alias == DEFAULT_ALIAS)
     newest = moves.order_by(AliasMove.id.desc()).limit(1)
     return pointed_at(session, model, DEFAULT_ALIAS) is None or session.scalar(newest) == PACKAGE
 
 
 def take_default(session: Session, model: str, map_id: str, promote: Promote, *, by: str | None) -> bool:
-    """Point `default` at a map of the model, as far as `promote` says; returns whether it did."""
+    """Point `default` at a map of the model if `promote` allows it. Returns whether it did."""
     if promote is True:
         point(session, model, DEFAULT_ALIAS, map_id, by=by)
     elif promote == "auto":
-        # Nothing is locked to look: whoever files several maps in one transaction would hold up all other writers.
+        # This look takes no lock: a transaction that files several maps would block all other writers.
         there = pointed_at(session, model, DEFAULT_ALIAS) is not None
         return not there and _make(session, model, DEFAULT_ALIAS, map_id, by)
     return bool(promote)
@@ -80,10 +80,10 @@ def take_default(session: Session, model: str, map_id: str, promote: Promote, *,
 def point(
     session: Session, model: str, alias: str, map_id: str, *, by: str | None, expected: frozenset[str] | None = None
 ) -> None:
-    """Point an alias of the model at one of its maps, and record it; nothing where it points there already.
+    """Point an alias of the model at one of its maps, and record it. Does nothing if it already points there.
 
-    `expected`: ids of maps, one of which the alias must point at now; `"*"` stands for any. Raises AliasMoved if
-    it does not.
+    `expected`: ids of maps; the alias must point at one of them now, and `"*"` means any map. Raises AliasMoved
+    otherwise.
     """
     before = pointed_at(session, model, alias, lock=True)
     _check(model, alias, before, expected)
@@ -116,7 +116,7 @@ def remove(
 def history(
     session: Session, model: str, *, alias: str | None = None, limit: int = 50, cursor: str | None = None
 ) -> Page[Move]:
-    """Moves of a model's aliases, newest first. Raises InvalidParameter for a malformed cursor."""
+    """List the moves of a model's aliases, newest first. Raises InvalidParameter for a malformed cursor."""
     query = select(AliasMove).where(AliasMove.model == model).order_by(AliasMove.moved_at.desc(), AliasMove.id.desc())
     if alias is not None:
         query = query.where(AliasMove.alias == alias)
@@ -128,7 +128,7 @@ def history(
 
 
 def _make(session: Session, model: str, alias: str, map_id: str, by: str | None) -> bool:
-    """Point an alias that is not there at a map; False where another transaction made it meanwhile."""
+    """Make an alias that points at a map. Returns False if another transaction made the alias meanwhile."""
     try:
         with session.begin_nested():
             session.add(Alias(model=model, alias=alias, map_id=map_id, updated_at=utc_now(session)))

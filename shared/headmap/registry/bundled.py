@@ -1,6 +1,6 @@
-"""The bundled model's own map, filed in every registry, so that its first sparsemm request follows a map.
+"""The bundled model's own map. Every registry has it, so that the first sparsemm request has a map to use.
 
-It came with the package, as the file `head_map.json` beside the weights, and carries the alias `bundled` to say so.
+The package contains it as the file `head_map.json` beside the weights. Its alias is `bundled`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _LOCK = 0x6865_6170  # an arbitrary number, the same in every process that files
 
 @dataclass(frozen=True)
 class BundledMap:
-    """What `head_map.json` holds: a map in the published shape, with where it comes from."""
+    """The content of `head_map.json`: a map in the published form, with its origin."""
 
     provenance: Provenance
     scores: HeadScores
@@ -38,7 +38,7 @@ class BundledMap:
     """(num_layers, num_heads) float64, in units of the normalised scores."""
 
     def write(self, path: Path) -> None:
-        """Write it as JSON that `headmap maps import` takes, too."""
+        """Write the map as JSON, which `headmap maps import` also accepts."""
         body = {
             **{name: value for name, value in vars(self.provenance).items() if value is not None and name != "job_id"},
             "num_kv_heads": self.scores.num_kv_heads,
@@ -50,7 +50,7 @@ class BundledMap:
 
 
 def read_bundled_map(path: Path = DEMO_FOLDER / HEAD_MAP) -> BundledMap:
-    """Raises InvalidScores for a file whose scores are none."""
+    """Read the bundled map. Raises InvalidScores if the file has no valid scores."""
     body: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     known = {field.name for field in fields(Provenance)}
     return BundledMap(
@@ -61,7 +61,7 @@ def read_bundled_map(path: Path = DEMO_FOLDER / HEAD_MAP) -> BundledMap:
 
 
 def prepare_registry(settings: Settings) -> None:
-    """Migrate the registry and file the bundled map; what whoever owns a registry does before using it.
+    """Migrate the registry and file the bundled map. The owner of a registry calls this before using it.
 
     Several processes may call it at once. Raises RegistryUnavailable.
     """
@@ -74,9 +74,9 @@ def prepare_registry(settings: Settings) -> None:
 
 
 def use_registry(settings: Settings) -> None:
-    """Prepare the registry for a command: make a first one in the data directory, and only check any other.
+    """Prepare the registry for a command: make one in the data directory if there is none, else only check it.
 
-    Raises RegistryUnavailable for one that is away, older or newer.
+    Raises RegistryUnavailable if the registry does not answer, or is older or newer than this code.
     """
     if settings.database_url is None and read_revision(settings) is None:
         prepare_registry(settings)
@@ -85,11 +85,11 @@ def use_registry(settings: Settings) -> None:
 
 
 def file_bundled_map(database: Database, ours: BundledMap | None = None) -> None:
-    """File the bundled map (by default this package's) where its model has none, as `bundled` and `default`.
+    """File the bundled map (by default this package's) as `bundled` and `default`, if its model has no map.
 
-    Where there is the map of an earlier package, this one takes `bundled` over from it, and `default` as long as nobody
-    else has moved that. A user's maps are never displaced. Any number of processes may call this at once, and again.
-    Raises RegistryUnavailable.
+    If the registry has the map of an earlier package, the new map takes over `bundled`, and also `default` unless
+    somebody has moved it. A user's maps are never replaced. Any number of processes may call this at once and
+    repeatedly. Raises RegistryUnavailable.
     """
     ours = ours or read_bundled_map()
     with database.read() as session:
@@ -113,7 +113,7 @@ def file_bundled_map(database: Database, ours: BundledMap | None = None) -> None
 
 
 def _is_due(session: Session, ours: BundledMap) -> bool:
-    """Whether the model has no map, or the alias `bundled` points at another package's."""
+    """Whether the model has no map, or the alias `bundled` points at the map of another package."""
     earlier = pointed_at(session, DEMO_MODEL, BUNDLED_ALIAS)
     if earlier is None:
         return session.scalar(select(Map.id).where(Map.model == DEMO_MODEL).limit(1)) is None

@@ -1,4 +1,4 @@
-"""Uploaded datasets: added whole, read page by page, removed whole. Every worker that reaches the registry has them."""
+"""Uploaded datasets: added whole, read page by page, removed whole. Every worker with the registry can read them."""
 
 from __future__ import annotations
 
@@ -44,10 +44,10 @@ def add_dataset(
     size: int,
     checksum: str,
 ) -> tuple[DatasetRecord, bool]:
-    """File a checked dataset, or find the one of this name and the same content; and whether it is new.
+    """File a checked dataset, or find the equal one of this name. Also returns whether it is new.
 
-    `rows`: each page's record as JSON, and its picture file. Raises DatasetExists if the name stands for other
-    pages, and sqlalchemy's IntegrityError when the name is being taken at this moment: run it again.
+    `rows`: each page's record as JSON, and its picture file. Raises DatasetExists if the name has other pages, and
+    sqlalchemy's IntegrityError if another transaction takes the name at the same moment: run it again.
     """
     found = session.scalar(select(Dataset).where(Dataset.name == name))
     if found is not None:
@@ -72,7 +72,7 @@ def add_dataset(
 
 
 def get_dataset(session: Session, name: str) -> DatasetRecord:
-    """Raises DatasetNotFound."""
+    """Return an uploaded dataset by name. Raises DatasetNotFound."""
     found = session.scalar(select(Dataset).where(Dataset.name == name))
     if found is None:
         raise DatasetNotFound(f"dataset: there is no dataset {name!r}", param="dataset")
@@ -80,7 +80,7 @@ def get_dataset(session: Session, name: str) -> DatasetRecord:
 
 
 def list_datasets(session: Session, *, limit: int = 50, cursor: str | None = None) -> Page[DatasetRecord]:
-    """Newest first. Raises InvalidParameter for a malformed cursor."""
+    """List uploaded datasets, newest first. Raises InvalidParameter for a malformed cursor."""
     query = select(Dataset).order_by(Dataset.created_at.desc(), Dataset.id.desc()).limit(limit + 1)
     if cursor is not None:
         query = query.where(after(cursor, Dataset.created_at, Dataset.id))
@@ -105,11 +105,11 @@ def remove_dataset(session: Session, name: str) -> None:
     job = session.scalar(select(Job.id).where(*at_work, open_states).limit(1))
     if job is not None:
         raise DatasetInUse(f"name: {name!r} is being read by job {job!r}; cancel that first", param="name")
-    changed(session, delete(Dataset).where(Dataset.id == dataset.id))  # and its pages, by the foreign key
+    changed(session, delete(Dataset).where(Dataset.id == dataset.id))  # the foreign key deletes its pages too
 
 
 def read_page(session: Session, dataset_id: str, number: int) -> tuple[str, bytes]:
-    """One page's record as JSON, and its picture file. Raises DatasetNotFound if the dataset is gone."""
+    """Return a page's record as JSON, and its picture file. Raises DatasetNotFound if the dataset is gone."""
     query = select(DatasetPage.record, DatasetPage.picture)
     row = session.execute(query.where(DatasetPage.dataset_id == dataset_id, DatasetPage.number == number)).one_or_none()
     if row is None:

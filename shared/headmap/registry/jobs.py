@@ -1,4 +1,4 @@
-"""Job and shard rows: made, found, listed, counted and cancelled. headmap.jobs has the workers' side."""
+"""Make, find, list, count and cancel the rows of jobs and shards. headmap.jobs has the workers' side."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from headmap.registry.session import changed, is_id, utc_now
 from headmap.registry.tables import IdempotencyKey, Job, JobState, Map, PageLook, Shard, ShardState
 
 AUTO_MIN_PAGES = 64
-AUTO_MAX_PAGES = 1000  # as many as the paper takes
+AUTO_MAX_PAGES = 1000  # as many as the paper uses
 AUTO_OVERLAP = 0.9
 
 
 @dataclass(frozen=True)
 class JobParams:
-    """What decides a job's pages and scores, beside the model.
+    """The parameters that determine a job's pages and scores, besides the model.
 
-    With `stable_overlap` (0 to 1) the job goes on, round by round, until the top 5 % of heads of the two halves of its
-    pages overlap that much, or it has read `max_pages`: `pages` are those of its first round, and in a job that is
-    read back those of all its rounds so far.
+    With `stable_overlap` (0 to 1) the job adds rounds of pages until the top 5 % of heads of its pages' two halves
+    overlap that much, or until it has read `max_pages`. `pages`: the pages of the first round. In a job read
+    from the registry, `pages` counts all rounds so far.
     """
 
     dataset: str
@@ -57,9 +57,9 @@ def job_params(
     stable_overlap: float | None = None,
     **others: Any,
 ) -> JobParams:
-    """The parameters of a request. Raises InvalidParameter for fields that need `auto`, or contradict each other.
+    """Make the parameters of a request. Raises InvalidParameter for fields that need `auto` or that conflict.
 
-    `others` are JobParams' other fields.
+    `others`: the other fields of JobParams.
     """
     if pages != "auto":
         auto = {"min_pages": min_pages, "max_pages": max_pages, "stable_overlap": stable_overlap}
@@ -77,7 +77,7 @@ def job_params(
 
 @dataclass(frozen=True)
 class JobRecord:
-    """A job as its readers see it. `attempts` is the most that any one of its shards took."""
+    """A job as its readers see it. `attempts` is the maximum number of attempts over its shards."""
 
     id: str
     state: JobState
@@ -96,9 +96,9 @@ class JobRecord:
 
 @dataclass(frozen=True)
 class OpenLimits:
-    """How many jobs may be open, and how many pages they may have in all: of one API key, and of everybody.
+    """The limits on open jobs and on their total pages, for one API key and for all callers together.
 
-    Callers without a key count as one. A job that decides by itself counts with the most pages it may read.
+    Callers without a key count as one caller. A job with `pages: "auto"` counts its maximum number of pages.
     """
 
     key_jobs: int
@@ -108,7 +108,7 @@ class OpenLimits:
 
 
 def request_hash(info: ModelInfo, params: JobParams) -> str:
-    """The same for requests that get the same map: model, revision and parameters, whoever is to be served with it."""
+    """Hash a request's model, revision and parameters. Requests that get the same map have the same hash."""
     told = {name: value for name, value in asdict(params).items() if value is not None and name != "promote"}
     text = json.dumps([info.name, info.revision, told], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
@@ -127,12 +127,12 @@ def add_job(
     key_name: str | None = None,
     limits: OpenLimits | None = None,
 ) -> tuple[str, list[int], bool]:
-    """Write a job and its shards, or find the one that stands for an equal request.
+    """Write a job and its shards, or find the job of an equal request.
 
-    Returns (job id, numbers of the first `announce` shards, which the caller enqueues after the commit, whether it is
-    new). Raises IdempotencyConflict for a key that came with another request, DatasetNotFound if an uploaded dataset
-    has been removed meanwhile, TooManyJobs for a new job beyond `limits`, and sqlalchemy's IntegrityError when an equal
-    request is being written at this moment: run it again in a new transaction.
+    Returns (job id, numbers of the first `announce` shards, whether the job is new). The caller enqueues these shards
+    after the commit. Raises IdempotencyConflict for a key that came with another request, DatasetNotFound if an upload
+    was removed meanwhile, TooManyJobs for a new job beyond `limits`, and sqlalchemy's IntegrityError if another
+    transaction writes an equal request at the same moment: run it again in a new transaction.
     """
     key = request_hash(info, params)
     wish = "" if params.promote == "auto" else f":promote={params.promote}"
@@ -181,7 +181,7 @@ def promote_of(job: Job) -> Promote:
 
 
 def _promote_too(session: Session, job_id: str) -> None:
-    """Serve the map of a job that stands already: at once where there is one, else when it is made."""
+    """Make the map of an existing job the model's default: at once if the map exists, else when it is made."""
     job = lock_job(session, job_id)
     if job is None:
         return
@@ -193,7 +193,7 @@ def _promote_too(session: Session, job_id: str) -> None:
 
 
 def _check_open(session: Session, pages: int, key_name: str | None, limits: OpenLimits) -> None:
-    """Raises TooManyJobs. Requests at one moment may each find room, and exceed the limits by their own few jobs."""
+    """Raises TooManyJobs. Simultaneous requests may each find room, and so exceed the limits by a few jobs."""
     of_job = func.coalesce(Job.max_pages, Job.pages)
     query = select(Job.key_name, func.count(), func.sum(of_job)).group_by(Job.key_name)
     found = session.execute(query.where(Job.state.in_((JobState.QUEUED, JobState.RUNNING)))).all()
@@ -213,7 +213,7 @@ def _check_open(session: Session, pages: int, key_name: str | None, limits: Open
 
 
 def add_shards(session: Session, job: Job, pages: int, *, shard_pages: int) -> None:
-    """Give a locked job more pages, up to `pages` in all; the shards are not announced yet."""
+    """Give a locked job more pages, up to `pages` in all. This does not announce the new shards."""
     before = session.scalars(select(func.count()).where(Shard.job_id == job.id)).one()
     rows = _shard_rows(job.id, range(job.pages, pages), shard_pages, before, 0, utc_now(session))
     session.execute(insert(Shard), list(rows))
@@ -224,7 +224,7 @@ def add_shards(session: Session, job: Job, pages: int, *, shard_pages: int) -> N
 def _shard_rows(
     job_id: str, pages: range, shard_pages: int, before: int, announce: int, now: datetime
 ) -> Iterable[dict[str, Any]]:
-    """Rows for consecutive pages, numbered after the `before` existing ones; the first `announce` count as enqueued."""
+    """Make rows for consecutive pages, numbered from `before` on. The first `announce` count as enqueued."""
     for number, first in enumerate(pages[::shard_pages], start=before):
         yield {
             "job_id": job_id,
@@ -241,7 +241,7 @@ def _shard_rows(
 
 
 def get_job(session: Session, job_id: str) -> JobRecord:
-    """Raises JobNotFound."""
+    """Return a job by id. Raises JobNotFound."""
     row = session.execute(_jobs().where(Job.id == job_id)).one_or_none() if is_id(job_id) else None
     if row is None:
         raise JobNotFound(f"job: there is no job {job_id!r}", param="job_id")
@@ -249,7 +249,7 @@ def get_job(session: Session, job_id: str) -> JobRecord:
 
 
 def get_jobs(session: Session, job_ids: Collection[str]) -> dict[str, JobRecord]:
-    """Those of these jobs that are there, by id."""
+    """Return the existing jobs among `job_ids`, by id."""
     return {row.Job.id: _record(row) for row in session.execute(_jobs().where(Job.id.in_(job_ids)))}
 
 
@@ -282,7 +282,7 @@ def count_jobs(session: Session) -> dict[JobState, int]:
 
 
 def count_open_shards(session: Session) -> dict[ShardState, int]:
-    """How many shards wait and how many are being scored; the index on their state answers this."""
+    """Count the waiting and the running shards, by the index on their state."""
     counts = dict.fromkeys((ShardState.QUEUED, ShardState.RUNNING), 0)
     query = select(Shard.state, func.count()).where(Shard.state.in_(list(counts))).group_by(Shard.state)
     for state, count in session.execute(query):
@@ -291,17 +291,17 @@ def count_open_shards(session: Session) -> dict[ShardState, int]:
 
 
 def lock_job(session: Session, job_id: str) -> Job | None:
-    """The job's row, locked to the end of the transaction, None if there is none.
+    """Lock a job's row until the transaction ends, and return it; None if there is no such job.
 
-    Every transaction that changes a job or the state of its shards takes this lock first: so the last two shards to
-    finish see each other, and no two transactions wait for each other. SQLite locks the whole file anyway.
+    Every transaction that changes a job or the state of its shards takes this lock first. So the last two shards to
+    finish see each other, and transactions cannot deadlock. SQLite locks the whole file anyway.
     """
     query = select(Job).where(Job.id == job_id).with_for_update().execution_options(populate_existing=True)
     return session.scalar(query)
 
 
 def end_job(session: Session, job: Job, state: JobState, *, error: str | None = None) -> None:
-    """End a locked job: its open shards are cancelled, and unless it succeeded an equal request starts a new one."""
+    """End a locked job and cancel its open shards. Unless it succeeded, an equal request then starts a new job."""
     job.state = state
     job.error = error
     job.finished_at = utc_now(session)
@@ -325,13 +325,13 @@ def cancel_job(session: Session, job_id: str) -> None:
 
 
 def forget_idempotency_keys(session: Session, older_than: timedelta = timedelta(days=1)) -> int:
-    """Drop keys older than a day, by when no client repeats a request; returns how many."""
+    """Drop keys older than a day: no client repeats a request after that time. Returns how many."""
     cutoff = utc_now(session) - older_than
     return changed(session, delete(IdempotencyKey).where(IdempotencyKey.created_at < cutoff))
 
 
 def _jobs() -> Select[Any]:
-    """Jobs with what is not on their own row. The few shards being scored are found by an index of theirs alone."""
+    """Select jobs with data of other tables. A separate index finds the few running shards."""
     running = Shard.job_id == Job.id, Shard.state == literal_column(f"'{ShardState.RUNNING}'")
     under_way = select(func.coalesce(func.sum(Shard.pages_done), 0)).where(*running).correlate(Job)
     return select(

@@ -19,9 +19,9 @@ _LONGEST_NAME = 64
 def create_key(
     session: Session, name: str, *, requests_per_minute: int | None = None, concurrent_requests: int | None = None
 ) -> tuple[ApiKey, str]:
-    """File a key called `name`. Returns what is filed and the key itself, which nothing can show again.
+    """File a key called `name`. Returns the stored entry and the key itself, which cannot be shown again.
 
-    Raises InvalidParameter for a name that is blank, long or not printable, KeyNameTaken while a key has it.
+    Raises InvalidParameter for a blank, too long or unprintable name, and KeyNameTaken if a key in use has the name.
     """
     if not name.strip() or len(name) > _LONGEST_NAME or not name.isprintable():
         raise InvalidParameter(f"name: must be 1 to {_LONGEST_NAME} printable characters, got {name!r}", param="name")
@@ -44,19 +44,19 @@ def create_key(
 
 
 def list_keys(session: Session) -> list[ApiKey]:
-    """All keys there have ever been, oldest first, revoked ones with their time."""
+    """List all keys, oldest first. Revoked keys are included, with the time of their revocation."""
     query = select(tables.ApiKey).order_by(tables.ApiKey.created_at, tables.ApiKey.id)
     return [_record(row) for row in session.scalars(query)]
 
 
 def read_keys(database: Database) -> list[ApiKey]:
-    """`list_keys` in a transaction of its own. Raises RegistryUnavailable."""
+    """Run `list_keys` in its own transaction. Raises RegistryUnavailable."""
     with database.read() as session:
         return list_keys(session)
 
 
 def revoke_key(session: Session, name: str) -> ApiKey:
-    """End the key in use with this name or id. Raises KeyNotFound."""
+    """Revoke the active key with this name or id. Raises KeyNotFound."""
     query = select(tables.ApiKey).where(
         tables.ApiKey.active_name.is_not(None), or_(tables.ApiKey.active_name == name, tables.ApiKey.id == name)
     )

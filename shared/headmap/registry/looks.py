@@ -1,4 +1,4 @@
-"""The looks of a job's first pages: written with the shard that has them, read for the map that the job made."""
+"""The looks of a job's first pages. They are written with their shard's result, and read by the job's map."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from headmap.registry.tables import PageLook
 
 
 def add_looks(session: Session, job_id: str, looks: Mapping[int, PageLooks]) -> None:
-    """Store looks by page number. They are deleted with a job that fails or is cancelled."""
+    """Store looks by page number. If the job fails or is cancelled, they are deleted."""
     for page, found in sorted(looks.items()):
         row = PageLook(job_id=job_id, page=page, about=found.about(), picture=found.picture, arrays=found.packed())
         session.add(row)
@@ -22,7 +22,7 @@ def add_looks(session: Session, job_id: str, looks: Mapping[int, PageLooks]) -> 
 
 
 def get_looks(session: Session, map_id: str, page: int) -> PageLooks:
-    """Where the heads of a map looked on page `page` of its job. Raises MapNotFound, PageNotFound."""
+    """Return where the heads of a map looked on page `page` of its job. Raises MapNotFound, PageNotFound."""
     pages = list_looks(session, map_id)
     if page not in pages:
         stored = f"kept are {', '.join(map(str, pages))}" if pages else "it has none: such come with a profile"
@@ -33,6 +33,6 @@ def get_looks(session: Session, map_id: str, page: int) -> PageLooks:
 
 
 def list_looks(session: Session, map_id: str) -> list[int]:
-    """The pages of a map's job whose looks are stored, empty for an import. Raises MapNotFound."""
+    """List the pages of a map's job that have stored looks; an import has none. Raises MapNotFound."""
     job_id = get_map(session, map_id).job_id
     return list(session.scalars(select(PageLook.page).where(PageLook.job_id == job_id).order_by(PageLook.page)))

@@ -1,7 +1,7 @@
-"""Head maps: every question asked of them, and the only ways to write them.
+"""Head maps: all reads and writes.
 
-Maps are immutable and numbered per model; only aliases move (`headmap.registry.aliases`). Tags and notes are what
-people wrote on a map, not part of it.
+Maps are immutable and numbered per model; only aliases move (`headmap.registry.aliases`). People can change a map's
+tags and notes, which are not part of the map.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ _VERSION_TRIES = 100
 
 @dataclass(frozen=True, kw_only=True)
 class Provenance:
-    """The origin of a map. Fields that an import does not tell are None.
+    """The origin of a map. Fields that an import does not give are None.
 
-    `halves_...`: how alike the maps of the pages with even and with odd numbers are (`headmap.page_sums.Stability`).
+    `halves_...`: the similarity of the maps of even and of odd pages (`headmap.page_sums.Stability`).
     """
 
     model: str
@@ -81,7 +81,7 @@ _COLUMNS = [field.name for field in fields(MapRecord) if field.name != "aliases"
 
 
 def imported(model: str, revision: str | None, architecture: str | None = None) -> Provenance:
-    """Of a map that was made elsewhere. Raises InvalidParameter for a model or revision that is no name."""
+    """Make the provenance of an imported map. Raises InvalidParameter for an invalid model or revision name."""
     for param, value, most in (("model", model, MAX_MODEL), ("revision", revision, MAX_REVISION)):
         if value is not None and not (len(value) <= most and re.fullmatch(NAME_PATTERN, value)):
             raise InvalidParameter(
@@ -100,11 +100,11 @@ def add_map(
     promote: Promote,
     by: str | None,
 ) -> str:
-    """File a map under the model's next version, take `default` as far as `promote` says, and return the map's id.
+    """File a map as the model's next version, set `default` if `promote` allows it, and return the map's id.
 
-    `raw`: (num_layers, num_heads) float64, the scores before normalising where they are known; what is stored is read
-    back and checked, so that the checksum is that of the scores every reader gets. `standard_errors`: the same shape,
-    in units of the normalised scores. Raises Unavailable when other writers took the version each time.
+    `raw`: (num_layers, num_heads) float64, the scores before normalisation, if known. The stored scores are read back
+    and checked, so the checksum matches the scores that every reader gets. `standard_errors`: the same shape, in units
+    of the normalised scores. Raises Unavailable if other writers took the version at every try.
     """
     stored = (scores.matrix if raw is None else raw).tolist()
     served = HeadScores(np.array(stored), scores.num_kv_heads)
@@ -135,7 +135,7 @@ def add_map(
 
 
 def get_map(session: Session, map_id: str) -> MapRecord:
-    """Raises MapNotFound."""
+    """Return a map by id. Raises MapNotFound."""
     row = session.execute(_maps().where(Map.id == map_id)).one_or_none() if is_id(map_id) else None
     if row is None:
         raise MapNotFound(f"map: there is no map {map_id!r}", param="map_id")
@@ -153,7 +153,7 @@ def check_head(record: MapRecord, layer: int, head: int) -> None:
 
 
 def get_scores(session: Session, map_id: str) -> HeadScores:
-    """A map's scores, the same to the bit each time. Raises MapNotFound."""
+    """Return a map's scores, bit for bit the same each time. Raises MapNotFound."""
     row = (
         session.execute(select(Map.scores, Map.num_kv_heads).where(Map.id == map_id)).one_or_none()
         if is_id(map_id)
@@ -165,7 +165,7 @@ def get_scores(session: Session, map_id: str) -> HeadScores:
 
 
 def get_standard_errors(session: Session, map_id: str) -> np.ndarray | None:
-    """(num_layers, num_heads) float64 in units of the normalised scores, None for an import. Raises MapNotFound."""
+    """(num_layers, num_heads) float64 in units of the normalised scores; None for an import. Raises MapNotFound."""
     row = session.execute(select(Map.standard_errors).where(Map.id == map_id)).one_or_none() if is_id(map_id) else None
     if row is None:
         raise MapNotFound(f"map: there is no map {map_id!r}", param="map_id")
@@ -175,7 +175,7 @@ def get_standard_errors(session: Session, map_id: str) -> np.ndarray | None:
 def list_maps(
     session: Session, *, model: str | None = None, limit: int = 50, cursor: str | None = None
 ) -> Page[MapRecord]:
-    """Maps, newest first. Raises InvalidParameter for a malformed cursor."""
+    """List maps, newest first. Raises InvalidParameter for a malformed cursor."""
     query = _maps().order_by(Map.created_at.desc(), Map.id.desc()).limit(limit + 1)
     if model is not None:
         query = query.where(Map.model == model)
@@ -195,7 +195,7 @@ def set_alias(
 
 
 def annotate_map(session: Session, map_id: str, values: Mapping[str, Any]) -> MapRecord:
-    """Replace a map's `tags` (list of str) or `notes` (str or None), whichever are in `values`. Raises MapNotFound."""
+    """Replace a map's `tags` (list of str) and `notes` (str or None) if they are in `values`. Raises MapNotFound."""
     get_map(session, map_id)
     if values:
         changed(session, update(Map).where(Map.id == map_id).values(**values))
@@ -203,9 +203,9 @@ def annotate_map(session: Session, map_id: str, values: Mapping[str, Any]) -> Ma
 
 
 def delete_map(session: Session, map_id: str) -> None:
-    """Delete a map that no alias points at and no policy names; an equal request then profiles the model again.
+    """Delete a map that no alias and no policy uses. An equal request then profiles the model again.
 
-    Raises MapNotFound, and MapInUse where aliases point at it or policies name it by its id.
+    Raises MapNotFound, and MapInUse if aliases point at the map or policies name it by its id.
     """
     record = get_map(session, map_id)
     policies = session.scalars(select(Policy.name).where(Policy.map_id == map_id).order_by(Policy.name)).all()
@@ -217,7 +217,7 @@ def delete_map(session: Session, map_id: str) -> None:
     try:
         changed(session, delete(Map).where(Map.id == map_id))
         session.flush()
-    except IntegrityError as error:  # somebody took it meanwhile
+    except IntegrityError as error:  # an alias or policy used it meanwhile
         raise _in_use(record, "an alias or a policy") from error
 
 
@@ -230,10 +230,11 @@ def _in_use(record: MapRecord, names: str) -> MapInUse:
 def resolve_map(
     session: Session, model: str, revision: str | None = None, alias: str | None = None
 ) -> tuple[MapRecord, Match]:
-    """The map to serve `model` with, and how well it fits: `exact`, or `revision` when it is another revision's.
+    """Find the map to serve `model` with, and its match: `exact`, or `revision` if it is from another revision.
 
-    With an alias, the map it points at. Without, `default` if it is of this revision or does not say its own, else the
-    newest of this revision, else `default`. Without a revision there is none to differ from. Raises MapNotFound.
+    With `alias`, this is the alias's map. Without it, this is `default` if `default` has this revision or no known
+    revision, else the newest map of this revision, else `default`. Without `revision`, every map matches exactly.
+    Raises MapNotFound.
     """
     map_id = pointed_at(session, model, alias or DEFAULT_ALIAS)
     if map_id is None:
@@ -252,7 +253,7 @@ def resolve_map(
 
 
 def find_map(session: Session, model: str, name: str, revision: str | None = None) -> tuple[MapRecord, Match]:
-    """The map called `name`, an id or an alias of `model`, and how well it fits. Raises MapNotFound."""
+    """Find the map with the id or alias `name` of `model`, and how well it matches. Raises MapNotFound."""
     record = session.scalar(select(Map.id).where(Map.id == name, Map.model == model))
     if record is None:
         return resolve_map(session, model, revision, name)

@@ -1,7 +1,7 @@
 """Bring the registry's tables up to date with the Alembic scripts, in a checkout or an installed wheel.
 
-Only `python -m services.migrate`, and `headmap up` on a registry of its own, do so. All else compares, and refuses a
-registry that is older or newer than its code: another process may be using it.
+Only `python -m services.migrate` migrates, and `headmap up` for its own registry. All other programs only compare, and
+refuse a registry that is older or newer than their code, because another process may use it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _LOCK = 0x6865_6164  # an arbitrary number, the same in every process that migra
 
 
 def scripts_folder() -> Path:
-    """`migrations/` of the checkout, or its copy in the wheel."""
+    """Return the folder `migrations/` of the checkout, or its copy in the wheel."""
     packaged = Path(__file__).parent / "_migrations"
     return packaged if packaged.is_dir() else Path(__file__).parents[3] / "migrations"
 
@@ -67,16 +67,16 @@ def migrate(settings: Settings, revision: str = "head") -> None:
 
 
 def check_revision(settings: Settings) -> None:
-    """Changes nothing. Raises RegistryUnavailable for a registry that this code cannot use, or cannot reach."""
+    """Check the registry without changes. Raises RegistryUnavailable if this code cannot use or reach it."""
     fault = revision_fault(read_revision(settings))
     if fault is not None:
         raise RegistryUnavailable(fault)
 
 
 def start_fault(settings: Settings) -> str | None:
-    """Why a service must not start on this registry, and what to do; None if it may.
+    """Say why a service must not start on this registry, and what to do; None if it may start.
 
-    A registry that is away or has no tables yet is waited for.
+    A service may start, and wait, if the registry does not answer or has no tables yet.
     """
     try:
         current = read_revision(settings)
@@ -88,7 +88,7 @@ def start_fault(settings: Settings) -> str | None:
 
 
 def read_revision(settings: Settings) -> str | None:
-    """Where the registry stands; None if it has no tables, or is not there. Raises RegistryUnavailable."""
+    """Return the registry's migration; None if it has no tables or does not exist. Raises RegistryUnavailable."""
     if settings.database_url is None and not Path(str(settings.sql_url.database)).exists():
         return None
     database = open_database(settings)
@@ -100,7 +100,7 @@ def read_revision(settings: Settings) -> str | None:
 
 
 def revision_fault(current: str | None) -> str | None:
-    """Why this code cannot use a registry that stands at `current`, and what to do; None if it can."""
+    """Say why this code cannot use a registry at the migration `current`, and what to do; None if it can."""
     known = [step.revision for step in ScriptDirectory(str(scripts_folder())).walk_revisions()]
     if current == known[0]:
         return None
@@ -114,19 +114,19 @@ def revision_fault(current: str | None) -> str | None:
 
 
 def current_revision(connection: Connection) -> str | None:
-    """The migration the database stands at, None before the first."""
+    """Return the database's current migration; None before the first."""
     if not inspect(connection).has_table("alembic_version"):
         return None
     return connection.scalar(text("SELECT version_num FROM alembic_version"))
 
 
 def head_revision() -> str | None:
-    """The newest migration this code knows."""
+    """Return the newest migration that this code knows."""
     return ScriptDirectory(str(scripts_folder())).get_current_head()
 
 
 def _let_it_shrink(connection: Connection) -> None:
-    """Rewrite an SQLite file that was made without `Database.shrink` in mind; once, and never while others use it."""
+    """Rewrite an SQLite file once so that `Database.shrink` works on it. Never runs while others use the file."""
     raw = connection.connection.cursor()
     try:
         if raw.execute("PRAGMA auto_vacuum").fetchone()[0] == 0:

@@ -46,6 +46,6 @@ def after(
 
 
 def page_of(rows: Sequence[Item], limit: int, key: Callable[[Item], Any]) -> Page[Item]:
-    """The page of `rows`, which were asked for with limit + 1; `key` gives (created_at, id)."""
+    """Make the page from `rows`, queried with limit + 1. `key` returns a row's (created_at, id)."""
     items = list(rows[:limit])
     return Page(items, encode_cursor(*key(items[-1])) if len(rows) > limit else None)

@@ -1,7 +1,7 @@
-"""Policies: named `kv` of a model, by which requests and clients choose what the cache keeps.
+"""Policies: named `kv` settings of a model. Requests and clients use the name to choose what the cache keeps.
 
-Every write makes a version, which never changes; the name stands for the newest. Deleting a policy ends the name and is
-a version of its own, without a `kv`, so the history is whole and no number is given twice.
+Every write makes a version that never changes, and the name refers to the newest version. A deletion ends the name and
+is itself a version, without a `kv`. So the history is complete and no number is used twice.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class PolicyRecord:
 
 
 def check_policy_name(name: str) -> str:
-    """Raises InvalidParameter for a name that is malformed, or that would be read as something else."""
+    """Check a policy's name. Raises InvalidParameter if it is malformed or ambiguous."""
     reason = None
     if not is_alias(name):
         reason = f"a name has at most {MAX_ALIAS} letters, digits, dots, dashes and underscores, no mark first"
@@ -68,12 +68,12 @@ def put_policy(
     expected: frozenset[str] | None = None,
     absent: bool = False,
 ) -> tuple[PolicyRecord, bool]:
-    """File the next version of a policy and make the name stand for it; also returns whether the name is new.
+    """File the next version of a policy and let the name refer to it. Also returns whether the name is new.
 
-    `kv`: checked already, but for its `map`: an id or alias of the model. `expected`: versions, one of which the policy
-    must be at now; `"*"` stands for any. `absent`: there must be no such policy yet. Raises InvalidParameter for a bad
-    name, MapNotFound, MapMismatch for the id of another model's map, PolicyChanged where `expected` or `absent` does
-    not hold, and Unavailable where other writers took the version each time.
+    `kv`: already checked, except its `map`, an id or alias of the model. `expected`: versions; the policy must be at
+    one of them, and `"*"` means any. `absent`: the policy must not exist yet. Raises InvalidParameter for a bad name,
+    MapNotFound, MapMismatch for the id of another model's map, PolicyChanged if `expected` or `absent` does not hold,
+    and Unavailable if other writers took the version at every try.
     """
     check_policy_name(name)
     now = utc_now(session)
@@ -105,7 +105,7 @@ def delete_policy(
 
 
 def get_policy(session: Session, model: str, name: str) -> PolicyRecord:
-    """The newest version. Raises PolicyNotFound."""
+    """Return the newest version of a policy. Raises PolicyNotFound."""
     row = session.scalar(_current().where(Policy.model == model, Policy.name == name)) if is_alias(name) else None
     if row is None:
         raise _not_found(model, name)
@@ -115,7 +115,7 @@ def get_policy(session: Session, model: str, name: str) -> PolicyRecord:
 def list_policies(
     session: Session, *, model: str | None = None, limit: int = 50, cursor: str | None = None
 ) -> Page[PolicyRecord]:
-    """Policies at their newest versions, the last written first. Raises InvalidParameter for a malformed cursor."""
+    """List the newest versions of policies, newest first. Raises InvalidParameter for a malformed cursor."""
     query = _current()
     if model is not None:
         query = query.where(Policy.model == model)
@@ -125,9 +125,9 @@ def list_policies(
 def policy_history(
     session: Session, model: str, name: str, *, limit: int = 50, cursor: str | None = None
 ) -> Page[PolicyRecord]:
-    """All versions of a policy, deleted or not, newest first.
+    """List all versions of a policy, newest first, also after its deletion.
 
-    Raises PolicyNotFound where there never was one, and InvalidParameter for a malformed cursor.
+    Raises PolicyNotFound if the policy never existed, and InvalidParameter for a malformed cursor.
     """
     query = select(PolicyVersion).where(PolicyVersion.model == model, PolicyVersion.name == name)
     page = _page(session, query, limit, cursor)
@@ -141,7 +141,7 @@ def _current() -> Select[PolicyVersion]:
 
 
 def _check(session: Session, model: str, name: str, expected: frozenset[str] | None, *, absent: bool = False) -> bool:
-    """Whether the policy exists; others then cannot write it until the transaction ends. Raises PolicyChanged."""
+    """Lock the policy until the transaction ends, and return whether it exists. Raises PolicyChanged."""
     query = _current().where(Policy.model == model, Policy.name == name)
     row = session.scalar(query.with_for_update(of=Policy))
     if absent and row is not None:
@@ -158,7 +158,7 @@ def _check(session: Session, model: str, name: str, expected: frozenset[str] | N
 
 
 def _held_map(session: Session, model: str, name: str | None) -> str | None:
-    """The id of the map that is named by its id; None where none is named, or an alias is."""
+    """Return the map's id if `name` is an id; None if `name` is an alias or missing."""
     if name is None:
         return None
     owner = session.scalar(select(Map.model).where(Map.id == name)) if is_alias(name) else None

@@ -58,13 +58,13 @@ class Database:
 
     @contextmanager
     def read(self) -> Iterator[Session]:
-        """A session that only reads: on SQLite it waits for no writer."""
+        """Open a session that only reads. On SQLite it does not wait for writers."""
         with _translated(self._file), Session(self._readers) as session:
             yield session
 
     @contextmanager
     def write(self) -> Iterator[Session]:
-        """A session whose transaction commits at the end of the block, or rolls back when the block raises."""
+        """Open a session. Its transaction commits at the end of the block, or rolls back if the block raises."""
         with (
             _translated(self._file),
             Session(self.engine, expire_on_commit=False) as session,
@@ -73,9 +73,9 @@ class Database:
             yield session
 
     def patiently(self, work: Callable[[Session], T], *, seconds: float = 30.0) -> T:
-        """Run `work` in a write transaction; while the registry is away, again, for up to `seconds`.
+        """Run `work` in a write transaction. While the registry is unavailable, retry for up to `seconds`.
 
-        `work` must be repeatable: a commit whose answer was lost is run a second time.
+        `work` must be repeatable: it runs a second time if the answer to its commit was lost.
         """
         deadline = time.monotonic() + seconds
         delay = 0.1
@@ -90,9 +90,9 @@ class Database:
                 delay = min(2 * delay, 3.0)
 
     def shrink(self) -> None:
-        """Give the space of removed rows back to the file system; on PostgreSQL nothing, which does so itself.
+        """Give the space of removed rows back to the file system. Does nothing on PostgreSQL, which does so itself.
 
-        Goes in steps, so that writers have their turn in between; what is being read meanwhile stays for another time.
+        Runs in steps, so that writers can work in between. Space that readers still use remains for the next call.
         Raises RegistryUnavailable.
         """
         if self.engine.dialect.name != "sqlite":
@@ -100,7 +100,7 @@ class Database:
         with _translated(self._file), closing(self.engine.raw_connection()) as connection:
             try:
                 _vacuum(connection.cursor())
-            except sqlite3.Error as error:  # sqlalchemy looks after no raw connection
+            except sqlite3.Error as error:  # sqlalchemy does not wrap errors of a raw connection
                 raise RegistryUnavailable(f"the registry's file is not made smaller: {_reason(error)}") from error
 
     def close(self) -> None:
@@ -108,7 +108,7 @@ class Database:
 
 
 def open_database(settings: Settings) -> Database:
-    """The registry that the settings name; makes the data directory for SQLite."""
+    """Open the registry that the settings name. Makes the data directory for SQLite."""
     if settings.database_url is None:
         settings.data_dir.mkdir(parents=True, exist_ok=True)
     return Database(settings.sql_url)
@@ -139,12 +139,12 @@ def changed(session: Session, statement: Update | Delete) -> int:
 
 
 def is_id(text: str) -> bool:
-    """Whether `text` can be an id of ours; other strings, some of which PostgreSQL would refuse, need no look-up."""
+    """Whether `text` can be an id. Other strings need no query, and PostgreSQL would refuse some of them."""
     return _ID.fullmatch(text) is not None
 
 
 def utc_now(session: Session | Connection) -> datetime:
-    """The time by the database's clock, so that leases do not depend on the workers' clocks agreeing."""
+    """Return the time of the database's clock, so that leases do not depend on the workers' clocks."""
     bind = session.get_bind() if isinstance(session, Session) else session
     if bind.dialect.name == "sqlite":
         return datetime.now(UTC)
@@ -185,7 +185,7 @@ def _use_wal(cursor: Any) -> None:
 
 
 def _watch_file(engine: Engine, path: str) -> None:
-    """Let go of a connection whose file has been removed or replaced: what it writes nobody will ever read."""
+    """Drop a connection if its file was removed or replaced: nobody would ever read its writes."""
 
     def file() -> tuple[int, int] | None:
         try:
@@ -206,7 +206,7 @@ def _watch_file(engine: Engine, path: str) -> None:
 
 
 def _begin_sqlite(connection: Connection) -> None:
-    """Writers take the write lock at once: a reader that turns writer halfway would be refused without waiting."""
+    """Take the write lock at the start for writers. SQLite refuses to upgrade a reader, without waiting."""
     reads = connection.get_execution_options().get(_READ, False)
     connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
 
@@ -229,7 +229,7 @@ def _translated(file: str | None) -> Iterator[None]:
 
 
 def is_broken(error: exc.DBAPIError) -> bool:
-    """Whether it says that SQLite's file is damaged, or is none."""
+    """Whether the error says that SQLite's file is damaged or is not a database."""
     return type(error.orig) is sqlite3.DatabaseError
 
 
@@ -241,6 +241,6 @@ def broken(error: Exception, file: str | None) -> RegistryBroken:
 
 
 def _reason(error: Exception) -> str:
-    """The driver's first line, which names no password and no statement."""
+    """Return the first line of the driver's message. It contains no password and no statement."""
     original = getattr(error, "orig", None) or error
     return str(original).strip().split("\n")[0][:200]

@@ -1,4 +1,4 @@
-"""The registry's tables. Times are UTC; scores are JSON text, so that every float comes back bit for bit."""
+"""The registry's tables. Times are UTC. Scores are JSON text, so that every float reads back bit for bit."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class ShardState(StrEnum):
 
 
 class UtcDateTime(TypeDecorator[datetime]):
-    """An aware UTC datetime. SQLite keeps no zone, so it is taken off on the way in and put back on the way out."""
+    """An aware UTC datetime. SQLite stores no time zone, so writing removes it and reading adds it again."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
@@ -78,7 +78,7 @@ class Base(DeclarativeBase):
 
 
 class Job(Base):
-    """A request to profile a model. Its map, once there is one, points back at it."""
+    """A request to profile a model. The map that it makes refers to the job."""
 
     __tablename__ = "jobs"
     __table_args__ = (Index(None, "created_at", "id"), Index(None, "state"))
@@ -128,8 +128,8 @@ _IS_RUNNING = text("state = 'running'")
 class Shard(Base):
     """Some consecutive pages of a job, leased by one worker at a time.
 
-    `attempt` numbers the leases and fences them: what an earlier attempt writes is refused. `failures` counts the
-    attempts that ended badly; handing a shard back at shutdown is none.
+    `attempt` numbers the leases and fences them: writes of an earlier attempt are refused. `failures` counts failed
+    attempts; handing a shard back at shutdown is not a failure.
     """
 
     __tablename__ = "shards"
@@ -174,7 +174,7 @@ class PageLook(Base):
 
 
 class Map(Base):
-    """An immutable map. `job_id` is unique, so a job makes one map in any case."""
+    """An immutable map. `job_id` is unique, so a job makes at most one map."""
 
     __tablename__ = "maps"
     __table_args__ = (UniqueConstraint("model", "version"), Index(None, "created_at", "id"))
@@ -210,7 +210,7 @@ class Map(Base):
 
 
 class Alias(Base):
-    """A name that points at one of a model's maps: the one thing about maps that moves."""
+    """A name that points at one of a model's maps. An alias can move; a map cannot change."""
 
     __tablename__ = "aliases"
 
@@ -221,7 +221,7 @@ class Alias(Base):
 
 
 class AliasMove(Base):
-    """That an alias was pointed at a map, or deleted. Maps are named by id alone: a record outlives them."""
+    """The record that an alias was pointed at a map or deleted. It has only the map's id, since it outlives the map."""
 
     __tablename__ = "alias_moves"
     __table_args__ = (Index(None, "model", "alias", "id"),)
@@ -236,7 +236,7 @@ class AliasMove(Base):
 
 
 class PolicyVersion(Base):
-    """What a policy was set to, or that it was deleted (`kv` is null). Rows never change, and outlive their map."""
+    """A policy's `kv` at one version, or its deletion (`kv` is null). Rows never change, and outlive their map."""
 
     __tablename__ = "policy_versions"
     __table_args__ = (UniqueConstraint("model", "name", "version"), Index(None, "created_at", "id"))
@@ -253,7 +253,7 @@ class PolicyVersion(Base):
 
 
 class Policy(Base):
-    """A name of one of a model's `kv`, at its newest version. `map_id`: where it names its map by id."""
+    """A model's policy at its newest version. `map_id`: set if the policy names its map by id."""
 
     __tablename__ = "policies"
 
@@ -275,7 +275,7 @@ class IdempotencyKey(Base):
 
 
 class ApiKey(Base):
-    """A key that lets in, by its SHA-256. Revoked ones stay, for the record."""
+    """An API key, stored as its SHA-256. Revoked keys stay as a record."""
 
     __tablename__ = "api_keys"
 
@@ -291,7 +291,7 @@ class ApiKey(Base):
 
 
 class Dataset(Base):
-    """Uploaded pages. They never change: other pages under the same name have another id and checksum."""
+    """Uploaded pages, which never change. Other pages under the same name have another id and checksum."""
 
     __tablename__ = "datasets"
     __table_args__ = (Index(None, "created_at", "id"),)

@@ -28,7 +28,7 @@ class Metric(ABC):
         """The mark of `answer`, 0 to 1. `expected`: the right answers, as many as `check` lets pass."""
 
     def check(self, expected: Sequence[str], question: str) -> None:
-        """Raises InvalidParameter where the metric does not fit the right answers of the question `question`, an id."""
+        """Raises InvalidParameter if the metric does not fit the right answers of the question with id `question`."""
         most = len(expected) if self.most is None else self.most
         if not self.fewest <= len(expected) <= most:
             wanted = f"{self.fewest}" if self.fewest == self.most else f"at least {self.fewest}"
@@ -40,5 +40,5 @@ class Metric(ABC):
 
 
 def plain_spaces(text: str) -> str:
-    """`text` with single blanks for its white space, and none at its ends."""
+    """Replace each run of white space in `text` by one blank, and strip both ends."""
     return " ".join(text.split())

@@ -1,4 +1,4 @@
-"""VQA accuracy: an answer is right that three of the annotators gave (arXiv 1505.00468, section 4; TextVQA).
+"""VQA accuracy: an answer is right if three annotators gave it (arXiv 1505.00468, section 4; TextVQA).
 
 Each annotator is left out in turn, and the answer gets min(1, others that gave it / 3); the mark is the mean. Answers
 are normalised as VQA's evaluation does it: lower case, number words as digits, no articles, no punctuation.

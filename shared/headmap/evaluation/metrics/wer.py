@@ -12,7 +12,7 @@ from headmap.evaluation.metrics.cer import error_rate
 
 
 class WordAccuracy(Metric):
-    """Takes one right text. Words are what white space parts."""
+    """Takes one right text. White space separates words."""
 
     name = "wer"
     transcribes = True
