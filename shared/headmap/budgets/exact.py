@@ -11,7 +11,7 @@ from headmap.budgets.rule import BudgetRule, Floats, Ints
 
 
 def exact_budgets(scores: Floats, rule: BudgetRule, prompt_tokens: int) -> Ints:
-    """As `allocate_budgets`. The sum is min(budget, prompt_tokens) x layers x heads; no head is above prompt_tokens."""
+    """Budgets whose sum is min(budget, prompt_tokens) x layers x heads, with no head above prompt_tokens."""
     if rule.budget >= prompt_tokens:
         return np.full(scores.shape, prompt_tokens, dtype=np.int64)
     base = rule.floor + rule.window

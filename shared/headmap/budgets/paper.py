@@ -11,7 +11,7 @@ from headmap.budgets.rule import BudgetRule, Floats, Ints
 
 
 def paper_budgets(scores: Floats, rule: BudgetRule, prompt_tokens: int) -> Ints:
-    """As `allocate_budgets`, but `prompt_tokens` is ignored."""
+    """Budgets by the published formula, which does not know `prompt_tokens`."""
     rest = (rule.budget - rule.window - rule.floor) * scores.size
     # rint rounds halves to even, as Python's round in the public code
     return np.rint(scores * rest + rule.floor).astype(np.int64) + rule.window

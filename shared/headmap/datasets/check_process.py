@@ -56,7 +56,7 @@ class ArchiveCheck:
         self._sandbox.end()
 
     def upload(self) -> Upload:
-        """Return the result of check_archive. Blocks. Raises as that does, and Unavailable if the process ended."""
+        """Wait for the result of check_archive. Raises its errors, and Unavailable if the process ended."""
         head, _ = self._receive()
         return Upload(**head, rows=self._rows)
 

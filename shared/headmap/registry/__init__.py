@@ -1,1 +1,1 @@
-"""The registry: jobs, maps and their aliases in SQL. `session` opens it; each other module has one kind of rows."""
+"""The registry: jobs, maps and their aliases in SQL. `session` opens it; `jobs`, `maps`, `aliases` and the others ask it."""
