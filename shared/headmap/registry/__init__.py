@@ -1,1 +1,1 @@
-"""The registry: jobs, maps and their aliases in SQL. `session` opens it; `jobs`, `maps`, `aliases` and the others ask it."""
+"""The registry: jobs, maps and aliases in SQL. `session` opens it; `jobs`, `maps` and the others read and write it."""
