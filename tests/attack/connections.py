@@ -63,7 +63,7 @@ class Server(Live):
         connection = http.client.HTTPConnection(place.hostname or "", place.port, timeout=5)
         try:
             headers = {"X-Forwarded-For": forwarded} if forwarded else {}
-            connection.request("POST" if body else "GET", "/score" if body else "/health/live", body or None, headers)
+            connection.request("POST" if body else "GET", "/maps" if body else "/health/live", body or None, headers)
             return connection.getresponse().status == (422 if body else 200)
         except (OSError, http.client.HTTPException):
             return False
@@ -139,7 +139,7 @@ def trickling_heads(server: Server, random: Random) -> tuple[int, str, list[str]
 
 def stalled_senders(server: Server, random: Random) -> tuple[int, str, list[str]]:
     size = 1 << 20
-    lines = f"POST /score HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: 192.0.2.1\r\nContent-Length: {size}\r\n\r\n".encode()
+    lines = f"POST /maps HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: 192.0.2.1\r\nContent-Length: {size}\r\n\r\n".encode()
     connections = [server.connect(lines + b" " * random.randrange(size // 2, size)) for _ in range(64)]
     served = [server.answers("192.0.2.2", b" " * size) for _ in range(5)]
     statuses = [status_of(connection) for connection in connections]
