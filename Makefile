@@ -20,7 +20,7 @@ BIN := $(VENV)/bin
 PIP = $(BIN)/python -m pip install --disable-pip-version-check
 INSTALL_TORCH = $(PIP) $(if $(TORCH_INDEX),--index-url '$(TORCH_INDEX)') '$(TORCH)'
 # What requirements/NAME.txt holds beside the base: names of extras, with commas between them
-LOCKS := api: model:model dev:model,dev docs:docs ui:ui
+LOCKS := api:s3,traces model:model,s3,traces dev:model,s3,traces,dev docs:docs ui:ui
 # Set: the newest releases that pyproject.toml allows, not those of requirements/
 LATEST ?=
 STAMP := $(VENV)/.headmap-installed
