@@ -226,12 +226,12 @@ def queue_fold(session: Session, job: Job) -> None:
 
     So a worker that still folds a former round cannot write its outcome.
     """
-    fold = session.get(Shard, (job.id, FOLD), populate_existing=True)
-    if fold is None:
-        fold = Shard(job_id=job.id, number=FOLD, first=0, count=0)
-        session.add(fold)
-    fold.state, fold.failures, fold.error = ShardState.QUEUED, 0, None
+    fold = session.get(Shard, (job.id, FOLD), populate_existing=True) or Shard(
+        job_id=job.id, number=FOLD, first=0, count=0
+    )
     fold.due_at, fold.enqueued_at = utc_now(session), None
+    fold.state, fold.failures, fold.error = ShardState.QUEUED, 0, None
+    session.add(fold)
     session.flush()
 
 
