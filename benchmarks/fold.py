@@ -2,9 +2,9 @@
 
     python -m benchmarks.fold [--shards 12500] [--json benchmarks/results/fold.json]
 
-The job has 100,000 pages in shards of 8, and a model of 32 layers x 32 heads. The fold runs as in a worker, in a process
-of its own without torch. Meanwhile another process takes the job's lock again and again, as workers and readers do: its
-longest wait is told too. Ends with 1 if a bar is missed. Needs the repository with its tests, which start PostgreSQL.
+The job has 100,000 pages in shards of 8, and a model of 32 layers x 32 heads. The fold runs as in a worker, in a
+process of its own without torch. Meanwhile another process takes the job's lock again and again: its longest wait is
+told too. Ends with 1 if a bar is missed. Needs the repository with its tests, which start PostgreSQL.
 """
 
 from __future__ import annotations

@@ -160,7 +160,7 @@ def _attempt(database: Database, settings: Settings, scorer: Callable[[], ShardS
     heartbeat = Heartbeat(database, lease, settings)
     try:
         with heartbeat:
-            write = _work(database, scorer, lease, heartbeat.on_page)
+            write = _work(database, settings, scorer, lease, heartbeat.on_page)
         if not database.patiently(write, seconds=settings.lease_seconds):
             raise ShardAborted
     except ShardAborted:
@@ -178,12 +178,13 @@ def _attempt(database: Database, settings: Settings, scorer: Callable[[], ShardS
 
 
 def _work(
-    database: Database, scorer: Callable[[], ShardScorer], lease: Lease, on_page: OnPage
+    database: Database, settings: Settings, scorer: Callable[[], ShardScorer], lease: Lease, on_page: OnPage
 ) -> Callable[[Session], bool]:
     """Score the shard, or fold the job. Returns what writes the outcome, False if the lease is lost."""
     spec = lease.spec
     if spec.number == FOLD:
-        settle = KINDS[spec.kind].fold(spec, _watched(stream_results(database, spec.job_id), on_page))
+        bodies = stream_results(database, spec.job_id, seconds=settings.lease_seconds)
+        settle = KINDS[spec.kind].fold(spec, _watched(bodies, on_page))
         return lambda session: complete_fold(session, lease, settle)
     result = scorer()(spec, on_page)
     return lambda session: complete(session, lease, result)
