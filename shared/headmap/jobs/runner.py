@@ -173,7 +173,10 @@ def _attempt(database: Database, settings: Settings, scorer: Callable[[], ShardS
         raise
     except Exception as error:
         return _give_up(database, settings, lease, error)
-    logger.info("shard done", extra={**context, "seconds": round(time.monotonic() - started, 3)})
+    logger.info(
+        "fold done" if lease.spec.number == FOLD else "shard done",
+        extra={**context, "seconds": round(time.monotonic() - started, 3)},
+    )
     return "done"
 
 
