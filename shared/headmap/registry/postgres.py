@@ -6,6 +6,7 @@ are set when it begins, statements are not prepared, and advisory locks end with
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Generator
 from typing import Any, TypeVar
@@ -21,7 +22,7 @@ T = TypeVar("T")
 
 _MOST_CONNECTIONS = 20
 _POOL_SECONDS = 10.0
-_BRIEF_SECONDS = 5.0
+_BRIEF_SECONDS = 5.0  # for migrations; else half of a statement's
 _LATE_SECONDS = 2.0
 _IDLE_SECONDS = 20.0  # a stopped process must not hold a row for ever
 _TCP = {
@@ -42,12 +43,13 @@ class PatientConnection(psycopg.Connection[Any]):
 
     patience: float | None = None
     """Seconds to wait for the answer to a statement of a transaction; None waits for ever."""
+    brief_patience = _BRIEF_SECONDS
+    """The same outside a transaction, where there are only pings and BEGIN."""
 
     def wait(self, gen: Generator[Any, Any, T], *args: Any, **options: Any) -> T:
         """Raises OperationalError when the deadline passes."""
-        # Outside a transaction there are only pings and BEGIN, which take no time.
         idle = self.pgconn.transaction_status == TransactionStatus.IDLE
-        seconds = _BRIEF_SECONDS if idle else self.patience
+        seconds = self.brief_patience if idle else self.patience
         if seconds is None:
             return super().wait(gen, *args, **options)
         try:
@@ -63,7 +65,8 @@ def open_postgres(url: URL, *, seconds: float | None, connections: int) -> Engin
     `seconds`: the longest time for one statement; None sets no limit of any kind, for migrations.
     `connections`: how many stay open while nobody uses them, of at most 20.
     """
-    ours = {"connect_timeout": 5, "application_name": "headmap", **_TCP}
+    brief = _BRIEF_SECONDS if seconds is None else seconds / 2
+    ours = {"connect_timeout": math.ceil(brief), "application_name": "headmap", **_TCP}
     pool: dict[str, Any] = {"poolclass": NullPool}
     if connections:
         most = max(connections, _MOST_CONNECTIONS)
@@ -80,6 +83,7 @@ def open_postgres(url: URL, *, seconds: float | None, connections: int) -> Engin
     def connect(_dialect: object, _record: object, args: tuple[Any, ...], options: dict[str, Any]) -> PatientConnection:
         # With autocommit the driver begins nothing by itself; `begin` does.
         connection = PatientConnection.connect(*args, **options, autocommit=True, prepare_threshold=None)
+        connection.brief_patience = brief
         connection.patience = None if seconds is None else seconds + _LATE_SECONDS
         return connection
 
