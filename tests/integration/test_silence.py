@@ -15,7 +15,7 @@ from headmap.keys import digest_of
 from headmap.registry.keys import create_key, read_keys
 from headmap.registry.migrations import migrate
 from headmap.registry.session import open_database
-from headmap.settings import Settings
+from headmap.settings import DEMO_MODEL, Settings
 from services.inference.maps import MapBook
 from services.inference.policies import PolicyBook
 from tests.integration.cluster import Cluster
@@ -157,5 +157,31 @@ def test_a_worker_goes_on_after_postgres_was_silent(registry: tuple[Link, Settin
             cluster.job(job)
         way.heal()
         cluster.assert_succeeded(job)
+    finally:
+        cluster.end()
+
+
+def test_jobs_are_taken_and_done_although_redis_falls_silent(
+    link: Callable[[int], Link], settings: Settings, redis: Redis, apis: Callable[[Settings], Api]
+) -> None:
+    """Longer than a read waits, so that the worker has to connect anew."""
+    redis.flush()
+    way = link(redis.port)
+    url = redis.url.replace(str(redis.port), str(way.port))
+    values = {"broker_url": url, "rate_limit_url": url, "sweep_seconds": 0.5, "max_attempts": 20}
+    cluster = Cluster(settings.model_copy(update=values))
+    api = apis(cluster.settings)
+    try:
+        cluster.worker(pause=0.2)
+        job = cluster.submit()
+        cluster.wait_until_running(job)
+        way.cut()
+        body = {"model": DEMO_MODEL, "dataset": "synthetic", "pages": 4}
+        answer = httpx.post(f"{api.url}/score", json=body, timeout=PATIENCE, trust_env=False)
+        assert answer.status_code == 202, answer.text
+        assert get(api, "/health/ready").status_code == 200
+        way.heal()
+        cluster.assert_succeeded(job)
+        wait_for(lambda: cluster.job(answer.json()["id"]).state.ended, "the other job's end")
     finally:
         cluster.end()
