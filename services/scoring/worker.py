@@ -75,7 +75,7 @@ def tell_metrics(app: Celery, settings: Settings, folder: Path, port: int) -> No
         return 0 if sweeper is None else sweeper.leases_taken_back
 
     def serve(**_: object) -> None:
-        database = open_database(settings)
+        database = open_database(settings, connections=0)
         keys = KeyRing(settings, lambda: read_keys(database))
         serve_metrics(worker_registry(folder, leases_taken_back), keys, port)
 

@@ -127,6 +127,46 @@ class Postgres(Server):
         return True
 
 
+class PgBouncer(Server):
+    """In transaction mode, before `postgres`, with few server connections for many clients."""
+
+    def __init__(self, postgres: Postgres) -> None:
+        program = find_or_install("pgbouncer", "pgbouncer", also_in="/usr/sbin")
+        self.port = free_port()
+        self._root = Path(tempfile.mkdtemp(prefix="headmap-pgbouncer-"))
+        data = self._root / "data"
+        data.mkdir()
+        file = data / "pgbouncer.ini"
+        file.write_text(
+            f"[databases]\n* = host=127.0.0.1 port={postgres.port} user=headmap\n[pgbouncer]\n"
+            f"listen_addr = 127.0.0.1\nlisten_port = {self.port}\nunix_socket_dir =\nauth_type = any\n"
+            "pool_mode = transaction\ndefault_pool_size = 4\nmax_client_conn = 200\n"
+        )
+        prefix: list[str] = []
+        if os.geteuid() == 0:  # which PgBouncer refuses
+            user = _server_user()
+            for path in (self._root, data, file):
+                os.chown(path, user.pw_uid, user.pw_gid)
+            prefix = ["setpriv", f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups"]
+        super().__init__([*prefix, str(program), str(file)], self._accepts, data)
+
+    def url(self, name: str) -> str:
+        return f"postgresql://headmap@127.0.0.1:{self.port}/{name}"
+
+    def remove(self) -> None:
+        self.stop()
+        shutil.rmtree(self._root, ignore_errors=True)
+
+    def _accepts(self) -> bool:
+        import psycopg
+
+        try:
+            psycopg.connect(self.url("postgres"), connect_timeout=1).close()
+        except psycopg.OperationalError:
+            return False
+        return True
+
+
 class Redis(Server):
     CRASH = signal.SIGKILL
     """What it had not written to its log yet, up to a second's messages, is lost."""

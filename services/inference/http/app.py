@@ -66,7 +66,9 @@ def mount(
 ) -> Serving:
     """Add the inference routes to `app`. The caller runs its lifespan inside `running(serving)`."""
     fetcher = fetcher or ImageFetcher(settings)
-    serving = Serving(settings, open_database(settings), open_model, fetcher, InferenceMetrics(metrics.registry))
+    serving = Serving(
+        settings, open_database(settings, connections=2), open_model, fetcher, InferenceMetrics(metrics.registry)
+    )
     metrics.registry.register(EngineCollector(partial(_stats, serving)))
     for name in settings.metrics_aliases:
         metrics.alias(ALIASES[name])

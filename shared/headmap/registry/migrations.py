@@ -24,7 +24,7 @@ from headmap.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-_LOCK = 0x6865_6164  # an arbitrary number, the same in every process that migrates
+MIGRATION_LOCK = 0x6865_6164  # an arbitrary number, the same in every process that migrates
 
 
 def scripts_folder() -> Path:
@@ -90,7 +90,7 @@ def read_revision(settings: Settings) -> str | None:
     """Return the registry's migration; None if it has no tables or does not exist. Raises RegistryUnavailable."""
     if settings.database_url is None and not Path(str(settings.sql_url.database)).exists():
         return None
-    database = open_database(settings)
+    database = open_database(settings, connections=0)
     try:
         with database.read() as session:
             return current_revision(session.connection())
@@ -161,7 +161,7 @@ def _alone(connection: Connection) -> Iterator[None]:
     """A transaction that waits for all other migrations. SQLite's takes its lock when it begins."""
     with connection.begin():
         if connection.dialect.name == "postgresql":
-            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
+            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": MIGRATION_LOCK})
         yield
 
 
