@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from headmap.errors import RegistryUnavailable
 from headmap.http.keyring import KeyRing
 from headmap.keys import digest_of
-from headmap.registry.keys import create_key, read_keys
+from headmap.registry.keys import KeyReader, create_key
 from headmap.registry.migrations import migrate
 from headmap.registry.session import open_database
 from headmap.settings import DEMO_MODEL, Settings
@@ -128,7 +128,7 @@ async def test_what_inference_follows_is_away_while_postgres_is_silent(registry:
         _, key = create_key(session, "ci")
     maps = MapBook(database, INFO)
     policies = PolicyBook(database, INFO.name, maps)
-    keys = KeyRing(settings.model_copy(update={"key_refresh_seconds": 1e-9}), lambda: read_keys(database))
+    keys = KeyRing(settings.model_copy(update={"key_refresh_seconds": 1e-9}), KeyReader(lambda: database))
     assert (await keys.admit(key)).digest == digest_of(key)  # type: ignore[union-attr]
     await maps.refresh()
     assert maps.away is None
