@@ -15,7 +15,10 @@ from headmap.settings import Settings
 logger = logging.getLogger(__name__)
 
 StoredKeys = Callable[[], Sequence[ApiKey]]
-"""All keys of the registry, also revoked ones; the same object while none changes. Blocks; raises RegistryUnavailable."""
+"""All keys of the registry, revoked ones too. Blocks; raises RegistryUnavailable.
+
+It returns the same object as before if none has changed.
+"""
 
 _PATIENCE_SECONDS = 1.0
 _FIRST_PATIENCE_SECONDS = 5.0  # longer, because no earlier reading can admit anybody

@@ -26,6 +26,7 @@ from headmap.jobs.runner import Observe, run_shard, unobserved
 from headmap.jobs.slots import Slot, take_slot
 from headmap.jobs.sweeper import SweeperThread, announce_due
 from headmap.jobs.work import ShardScorer
+from headmap.redis_url import verified
 from headmap.registry.session import Database, open_database
 from headmap.settings import Settings
 
@@ -205,7 +206,8 @@ def create_celery(
     The process that attempts a shard calls `observe` after the attempt.
     """
     embedded = settings.broker_url is None
-    broker = "filesystem://localhost" if embedded else settings.celery_broker_url
+    urls = settings.celery_broker_url.split(";")
+    broker = "filesystem://localhost" if embedded else ";".join(map(verified, urls))
     app = Celery("headmap", broker=broker, set_as_current=False)
     hard = settings.shard_time_limit
     if embedded:
