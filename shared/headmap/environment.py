@@ -20,7 +20,9 @@ from pydantic_settings import BaseSettings, EnvSettingsSource
 PREFIX = "HEADMAP_"
 
 # Of docker-compose.yml alone
-_OTHERS = frozenset({"HEADMAP_ADDRESS", "HEADMAP_METRICS_KEY", "HEADMAP_PORT", "HEADMAP_TAG"})
+_OTHERS = frozenset(
+    {"HEADMAP_ADDRESS", "HEADMAP_GATEWAY_PROXIES", "HEADMAP_METRICS_KEY", "HEADMAP_PORT", "HEADMAP_TAG"}
+)
 _IN_FILE = "_FILE"
 _MOST_CHARACTERS = 80
 # As a shell, Compose and Kubernetes leave a name that they could not fill in
