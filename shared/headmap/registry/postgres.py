@@ -62,7 +62,8 @@ class PatientConnection(psycopg.Connection[Any]):
 def open_postgres(url: URL, *, seconds: float | None, connections: int) -> Engine:
     """An engine for `url`, whose query may have any parameter of libpq; it wins over ours.
 
-    `seconds`: the longest time for one statement; None sets no limit of any kind, for migrations.
+    `seconds`: the longest time for one statement; the client waits two seconds longer for its answer. None sets no
+    limit of any kind, for migrations.
     `connections`: how many stay open while nobody uses them, of at most 20.
     """
     brief = _BRIEF_SECONDS if seconds is None else seconds / 2
@@ -97,14 +98,13 @@ def open_postgres(url: URL, *, seconds: float | None, connections: int) -> Engin
 
 def _limits(seconds: float | None, options: str) -> str:
     """The statements that limit one transaction. Limits that `options` of the URL names stay as they are there."""
-    limits = {"lock_timeout": 0.8, "statement_timeout": 1.0}
-    if seconds is None:
-        values = {**dict.fromkeys(limits, 0.0), "idle_in_transaction_session_timeout": 0.0}
-    else:
-        values = {name: share * seconds for name, share in limits.items()}
-        values["idle_in_transaction_session_timeout"] = _IDLE_SECONDS
-        values = {name: value for name, value in values.items() if name not in options}
-    return "; ".join(f"SET LOCAL {name} = {round(1000 * value)}" for name, value in values.items())
+    limits = {
+        "lock_timeout": 0.8 * (seconds or 0),  # before the statement's, so that the error says which it was
+        "statement_timeout": seconds or 0,
+        "idle_in_transaction_session_timeout": 0 if seconds is None else _IDLE_SECONDS,
+    }
+    ours = [name for name in limits if seconds is None or name not in options]
+    return "; ".join(f"SET LOCAL {name} = {round(1000 * limits[name])}" for name in ours)
 
 
 def _until(deadline: float, gen: Generator[Any, Any, T]) -> Generator[Any, Any, T]:
