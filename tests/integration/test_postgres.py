@@ -74,6 +74,8 @@ def test_limits_of_a_transaction_end_with_it(pooled: Settings) -> None:
         "statement_timeout": "10s",
         "idle_in_transaction_session_timeout": "20s",
     }
+    with database.write() as session:
+        session.execute(text("SELECT 1"))
     with psycopg.connect(str(pooled.database_url), prepare_threshold=None) as other:
         assert other.execute("SHOW statement_timeout").fetchone() == ("0",)
     database.close()
