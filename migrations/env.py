@@ -25,6 +25,6 @@ given = context.config.attributes.get("connection")
 if given is not None:
     run(given)
 else:
-    with open_engine(load_settings().sql_url).connect() as own:
+    with open_engine(load_settings().sql_url, seconds=None).connect() as own:
         run(own)
         own.commit()

@@ -107,7 +107,7 @@ def open_registry(data_dir: Path | None) -> Iterator[Database]:
 
     settings = load_settings(data_dir)
     use_registry(settings)
-    database = open_database(settings)
+    database = open_database(settings, connections=1)
     try:
         yield database
     finally:

@@ -12,7 +12,7 @@ import headmap
 from headmap.http.middleware import SlashMiddleware
 from headmap.http.plumbing import Check, Checks, install, log_start
 from headmap.jobs.broker import Broker
-from headmap.registry.keys import read_keys
+from headmap.registry.keys import KeyReader
 from headmap.settings import Settings
 from services.dashboard.app import DashboardMiddleware
 from services.dashboard.app import create_app as create_dashboard
@@ -60,7 +60,7 @@ def create_app(
         redoc_url=None,
     )
     metrics = install(
-        app, settings, service="headmap", checks=checks, stored_keys=lambda: read_keys(app.state.scoring.database)
+        app, settings, service="headmap", checks=checks, stored_keys=KeyReader(lambda: app.state.scoring.database)
     )
     scoring_state = scoring.mount(app, settings, broker=broker)
     metrics.registry.register(JobCollector(scoring_state.database))

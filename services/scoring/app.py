@@ -13,7 +13,7 @@ from headmap.errors import RegistryUnavailable
 from headmap.http.plumbing import Check, Checks, install, log_start
 from headmap.jobs.broker import Broker
 from headmap.jobs.celery_app import CeleryBroker, create_celery
-from headmap.registry.keys import read_keys
+from headmap.registry.keys import KeyReader
 from headmap.registry.session import Database, open_database
 from headmap.settings import Settings
 from services.scoring import (
@@ -49,7 +49,7 @@ def create_app(settings: Settings, *, broker: Broker | None = None) -> FastAPI:
         redoc_url=None,
     )
     metrics = install(
-        app, settings, service="scoring", checks=checks, stored_keys=lambda: read_keys(app.state.scoring.database)
+        app, settings, service="scoring", checks=checks, stored_keys=KeyReader(lambda: app.state.scoring.database)
     )
     state = mount(app, settings, broker=broker)
     metrics.registry.register(JobCollector(state.database))

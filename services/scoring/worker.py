@@ -22,7 +22,7 @@ from kombu.exceptions import OperationalError
 from headmap.http.keyring import KeyRing
 from headmap.http.logs import setup_logging
 from headmap.jobs.celery_app import worker_arguments
-from headmap.registry.keys import read_keys
+from headmap.registry.keys import KeyReader
 from headmap.registry.migrations import start_fault
 from headmap.registry.session import open_database
 from headmap.settings import Settings, load_settings
@@ -75,8 +75,8 @@ def tell_metrics(app: Celery, settings: Settings, folder: Path, port: int) -> No
         return 0 if sweeper is None else sweeper.leases_taken_back
 
     def serve(**_: object) -> None:
-        database = open_database(settings)
-        keys = KeyRing(settings, lambda: read_keys(database))
+        database = open_database(settings, connections=0)
+        keys = KeyRing(settings, KeyReader(lambda: database))
         serve_metrics(worker_registry(folder, leases_taken_back), keys, port)
 
     signals.worker_ready.connect(serve, weak=False)

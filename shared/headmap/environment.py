@@ -22,7 +22,9 @@ from headmap.errors import shown
 PREFIX = "HEADMAP_"
 
 # Of docker-compose.yml alone
-_OTHERS = frozenset({"HEADMAP_ADDRESS", "HEADMAP_METRICS_KEY", "HEADMAP_PORT", "HEADMAP_TAG"})
+_OTHERS = frozenset(
+    {"HEADMAP_ADDRESS", "HEADMAP_GATEWAY_PROXIES", "HEADMAP_METRICS_KEY", "HEADMAP_PORT", "HEADMAP_TAG"}
+)
 _IN_FILE = "_FILE"
 # As a shell, Compose and Kubernetes leave a name that they could not fill in
 _UNEXPANDED = re.compile(r"\$\{\w[^}]*\}|\$\(\w+\)|^\$\w+$")

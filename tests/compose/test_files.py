@@ -22,7 +22,7 @@ FILES = ["docker-compose.yml", "docker-compose.gpu.yml"]
 # Set by the Dockerfile
 OF_IMAGE = {"HEADMAP_DATA_DIR", "HEADMAP_GUIDE_DIR"}
 # Read by compose itself, not by our processes
-OF_COMPOSE = {"HEADMAP_PORT", "HEADMAP_ADDRESS", "HEADMAP_TAG", "HEADMAP_METRICS_KEY"}
+OF_COMPOSE = {"HEADMAP_PORT", "HEADMAP_ADDRESS", "HEADMAP_GATEWAY_PROXIES", "HEADMAP_TAG", "HEADMAP_METRICS_KEY"}
 
 
 def mappings(node: yaml.Node) -> list[yaml.MappingNode]:

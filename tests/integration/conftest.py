@@ -12,13 +12,24 @@ from headmap.registry.migrations import migrate
 from headmap.registry.session import Database, open_database
 from headmap.settings import Settings
 from tests.integration.cluster import Cluster
-from tests.integration.servers import CannotHave, Postgres, Redis
+from tests.integration.servers import CannotHave, PgBouncer, Postgres, Redis
 
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Postgres]:
     try:
         server = Postgres()
+    except CannotHave as reason:
+        pytest.skip(str(reason))
+    server.start()
+    yield server
+    server.remove()
+
+
+@pytest.fixture(scope="session")
+def pgbouncer(postgres: Postgres) -> Iterator[PgBouncer]:
+    try:
+        server = PgBouncer(postgres)
     except CannotHave as reason:
         pytest.skip(str(reason))
     server.start()

@@ -15,6 +15,8 @@ from tests.integration.servers import Server, find_or_install, free_port
 
 GATEWAY = Path(__file__).parents[2] / "services" / "gateway"
 HOSTS = {"scoring": "127.0.0.2", "inference": "127.0.0.3", "dashboard": "127.0.0.4"}
+TRUSTED = "127.0.0.1"
+"""The proxy whose X-Forwarded-* the gateway believes."""
 
 Answer = Callable[[BaseHTTPRequestHandler], None]
 
@@ -70,11 +72,13 @@ class Gateway(Server):
         text = text.replace("/etc/caddy/site", str(GATEWAY / "site"))
         text = re.sub("lb_try_duration .*", "lb_try_duration 100ms", text)
         text = re.sub("lb_try_interval .*", "lb_try_interval 50ms", text)
+        text = text.replace("dashboard}:8080", f"dashboard}}:{self.upstream_port}")
         ports = {"8080": self.port, "8081": free_port(), "8082": free_port(), "8000": self.upstream_port}
         text = re.sub("(?<= )8000|(?<=:)808[12]|^:8080", lambda m: _moved(m[0], ports), text, flags=re.MULTILINE)
         config = folder / "Caddyfile"
         config.write_text(text)
         names = [f"{service.upper()}_HOST={host}" for service, host in HOSTS.items()]
+        names.append(f"GATEWAY_TRUSTED_PROXIES={TRUSTED}")
         home = [f"HOME={folder}", f"XDG_CONFIG_HOME={folder}", f"XDG_DATA_HOME={folder}"]
         run = [str(program), "run", "--config", str(config), "--adapter", "caddyfile"]
         super().__init__(["env", *names, *home, *run], self._lives, folder / "data")

@@ -127,22 +127,73 @@ class Postgres(Server):
         return True
 
 
+class PgBouncer(Server):
+    """In transaction mode, before `postgres`, with few server connections for many clients."""
+
+    def __init__(self, postgres: Postgres) -> None:
+        program = find_or_install("pgbouncer", "pgbouncer", also_in="/usr/sbin")
+        self.port = free_port()
+        self._root = Path(tempfile.mkdtemp(prefix="headmap-pgbouncer-"))
+        data = self._root / "data"
+        data.mkdir()
+        file = data / "pgbouncer.ini"
+        file.write_text(
+            f"[databases]\n* = host=127.0.0.1 port={postgres.port} user=headmap\n[pgbouncer]\n"
+            f"listen_addr = 127.0.0.1\nlisten_port = {self.port}\nunix_socket_dir =\nauth_type = any\n"
+            "pool_mode = transaction\ndefault_pool_size = 4\nmax_client_conn = 200\n"
+        )
+        prefix: list[str] = []
+        if os.geteuid() == 0:  # which PgBouncer refuses
+            user = _server_user()
+            for path in (self._root, data, file):
+                os.chown(path, user.pw_uid, user.pw_gid)
+            prefix = ["setpriv", f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups"]
+        super().__init__([*prefix, str(program), str(file)], self._accepts, data)
+
+    def url(self, name: str) -> str:
+        return f"postgresql://headmap@127.0.0.1:{self.port}/{name}"
+
+    def remove(self) -> None:
+        self.stop()
+        shutil.rmtree(self._root, ignore_errors=True)
+
+    def _accepts(self) -> bool:
+        import psycopg
+
+        try:
+            psycopg.connect(self.url("postgres"), connect_timeout=1).close()
+        except psycopg.OperationalError:
+            return False
+        return True
+
+
 class Redis(Server):
     CRASH = signal.SIGKILL
     """What it had not written to its log yet, up to a second's messages, is lost."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, tls: bool = False) -> None:
+        """With `tls`, only over TLS: `authority` is the file of its certificate's authority."""
         program = find_or_install("redis-server", "redis-server")
         self.port = free_port()
         self._root = Path(tempfile.mkdtemp(prefix="headmap-redis-"))
         data = self._root / "data"
         data.mkdir()
-        flags = ["--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(data), "--appendonly", "yes"]
+        flags = ["--bind", "127.0.0.1", "--dir", str(data), "--appendonly", "yes"]
+        self.authority: Path | None = None
+        if tls:
+            self.authority, certificate, key = _certificates(self._root)
+            flags += ["--port", "0", "--tls-port", str(self.port), "--tls-auth-clients", "no"]
+            flags += ["--tls-cert-file", str(certificate), "--tls-key-file", str(key)]
+            flags += ["--tls-ca-cert-file", str(self.authority)]
+        else:
+            flags += ["--port", str(self.port)]
         super().__init__([str(program), *flags], self._accepts, data)
 
     @property
     def url(self) -> str:
-        return f"redis://127.0.0.1:{self.port}/0"
+        if self.authority is None:
+            return f"redis://127.0.0.1:{self.port}/0"
+        return f"rediss://127.0.0.1:{self.port}/0?ssl_ca_certs={self.authority}"
 
     def flush(self) -> None:
         import redis
@@ -162,6 +213,19 @@ class Redis(Server):
                 return bool(client.ping())
         except redis.RedisError:
             return False
+
+
+def _certificates(folder: Path) -> tuple[Path, Path, Path]:
+    """The files of an authority's certificate, and of the certificate and the key of the server 127.0.0.1."""
+    program = find_or_install("openssl", "openssl")
+    authority, certificate, key = (folder / name for name in ("authority.pem", "server.pem", "server.key"))
+    new = [str(program), "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    signer = ["-keyout", str(folder / "authority.key"), "-out", str(authority), "-subj", "/CN=tests"]
+    server = ["-keyout", str(key), "-out", str(certificate), "-subj", "/CN=redis", "-addext"]
+    server += ["subjectAltName=IP:127.0.0.1", "-CA", str(authority), "-CAkey", str(folder / "authority.key")]
+    for arguments in (signer, server):
+        subprocess.run([*new, "-days", "2", *arguments], check=True, capture_output=True)
+    return authority, certificate, key
 
 
 def _server_user() -> pwd.struct_passwd:

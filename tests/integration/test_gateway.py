@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler
 import httpx
 import pytest
 
-from tests.integration.gateway import Gateway
+from tests.integration.gateway import TRUSTED, Gateway, say
 from tests.integration.servers import CannotHave
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
@@ -176,3 +176,21 @@ def test_no_such_path_is_a_problem(gateway: Gateway) -> None:
     answer = get(gateway, "/nowhere")
     assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
     assert answer.headers["content-type"] == "application/problem+json"
+
+
+@pytest.mark.parametrize(("sender", "believed"), [(TRUSTED, True), ("127.0.0.9", False)])
+@pytest.mark.parametrize(("service", "path"), [("dashboard", "/dashboard/status"), ("scoring", "/maps")])
+def test_a_proxy_in_front_is_believed_and_a_stranger_is_not(
+    gateway: Gateway, sender: str, believed: bool, service: str, path: str
+) -> None:
+    seen: list[tuple[str | None, str | None]] = []
+
+    def note(handler: BaseHTTPRequestHandler) -> None:
+        seen.append((handler.headers["X-Forwarded-Proto"], handler.headers["X-Forwarded-For"]))
+        say(handler, 200, "{}")
+
+    forwarded = {"X-Forwarded-Proto": "https", "X-Forwarded-For": "192.0.2.7"}
+    transport = httpx.HTTPTransport(local_address=sender)
+    with closing(gateway.upstream(service, answer=note)), httpx.Client(transport=transport, trust_env=False) as client:
+        assert client.get(gateway.url + path, headers=forwarded).status_code == 200
+    assert seen == [("https", f"192.0.2.7, {sender}") if believed else ("http", sender)]

@@ -11,7 +11,7 @@ from fastapi import APIRouter, FastAPI, Request
 import headmap
 from headmap.http.metrics import Metrics
 from headmap.http.plumbing import Check, Checks, install, log_start
-from headmap.registry.keys import read_keys
+from headmap.registry.keys import KeyReader
 from headmap.registry.session import open_database
 from headmap.settings import Settings
 from services.inference.http.response_store import ResponseStore
@@ -50,7 +50,7 @@ def create_app(
         settings,
         service="inference",
         checks=checks,
-        stored_keys=lambda: read_keys(app.state.inference.database),
+        stored_keys=KeyReader(lambda: app.state.inference.database),
     )
     serving = mount(app, settings, metrics, open_model=open_model, fetcher=fetcher)
     return app
@@ -66,7 +66,9 @@ def mount(
 ) -> Serving:
     """Add the inference routes to `app`. The caller runs its lifespan inside `running(serving)`."""
     fetcher = fetcher or ImageFetcher(settings)
-    serving = Serving(settings, open_database(settings), open_model, fetcher, InferenceMetrics(metrics.registry))
+    serving = Serving(
+        settings, open_database(settings, connections=2), open_model, fetcher, InferenceMetrics(metrics.registry)
+    )
     metrics.registry.register(EngineCollector(partial(_stats, serving)))
     for name in settings.metrics_aliases:
         metrics.alias(ALIASES[name])

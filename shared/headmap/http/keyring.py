@@ -9,13 +9,16 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from headmap.errors import HeadmapError, RegistryUnavailable, Unauthorized
-from headmap.keys import ApiKey, digest_of, find_key
+from headmap.keys import ApiKey, digest_of, in_use
 from headmap.settings import Settings
 
 logger = logging.getLogger(__name__)
 
 StoredKeys = Callable[[], Sequence[ApiKey]]
-"""All keys of the registry, revoked ones too. Blocks; raises RegistryUnavailable."""
+"""All keys of the registry, revoked ones too. Blocks; raises RegistryUnavailable.
+
+It returns the same object as before if none has changed.
+"""
 
 _PATIENCE_SECONDS = 1.0
 _FIRST_PATIENCE_SECONDS = 5.0  # longer, because no earlier reading can admit anybody
@@ -31,11 +34,12 @@ class KeyRing:
 
     def __init__(self, settings: Settings, stored: StoredKeys, clock: Callable[[], float] = time.monotonic) -> None:
         self._settings, self._stored, self._clock = settings, stored, clock
-        self._own = tuple(
+        self._own = in_use(
             ApiKey(f"settings-{number}", f"settings-{number}", digest_of(key.get_secret_value()))
             for number, key in enumerate(settings.api_keys, start=1)
         )
-        self._read: tuple[ApiKey, ...] | None = None
+        self._read: Sequence[ApiKey] | None = None
+        self._in_use: dict[bytes, ApiKey] = {}
         self._read_at = self._look_at = float("-inf")
         self._away = False
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="keys")
@@ -57,7 +61,7 @@ class KeyRing:
             return None
         key = key or None  # an empty key counts as no key, whatever is stored
         digest = digest_of(key or "")
-        own = find_key(self._own, digest)
+        own = self._own.get(digest)
         if own is not None and key is not None:
             return own
         await self._refresh()
@@ -70,7 +74,7 @@ class KeyRing:
             )
         if not self.asks:
             return None
-        found = find_key(tuple(one for one in self._read if one.revoked_at is None), digest)
+        found = self._in_use.get(digest)
         if found is None or key is None:
             raise _unauthorized()
         if self._clock() - self._read_at > self._settings.key_max_age_seconds:
@@ -91,7 +95,7 @@ class KeyRing:
     def _load(self) -> None:
         asked_at = self._clock()
         try:
-            keys = tuple(self._stored())
+            keys = self._stored()
         except HeadmapError as error:
             if not self._away:
                 known = "only those of HEADMAP_API_KEYS count" if self._read is None else "those read last count"
@@ -101,6 +105,8 @@ class KeyRing:
             logger.exception("API keys: not read")
             self._away = True
         else:
+            if keys is not self._read:
+                self._in_use = in_use(keys)
             self._read, self._read_at, self._away = keys, asked_at, False
         finally:
             self._look_at = self._clock() + self._settings.key_refresh_seconds

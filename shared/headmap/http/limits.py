@@ -14,6 +14,7 @@ from limits.aio.strategies import MovingWindowRateLimiter
 
 from headmap.errors import RateLimited
 from headmap.keys import ApiKey
+from headmap.redis_url import verified
 from headmap.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -73,7 +74,7 @@ class KeyLimits:
 
 def _in_redis(url: str) -> MovingWindowRateLimiter:
     storage = RedisStorage(
-        f"async+{url}",
+        f"async+{verified(url)}",
         implementation="redispy",
         key_prefix="headmap",
         socket_timeout=_REDIS_SECONDS,

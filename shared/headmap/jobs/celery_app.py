@@ -26,6 +26,7 @@ from headmap.jobs.runner import Observe, run_shard, unobserved
 from headmap.jobs.slots import Slot, take_slot
 from headmap.jobs.sweeper import SweeperThread, announce_due
 from headmap.jobs.work import ShardScorer
+from headmap.redis_url import verified
 from headmap.registry.session import Database, open_database
 from headmap.settings import Settings
 
@@ -96,7 +97,7 @@ class WorkerRuntime:
 
     def release(self) -> None:
         """Hand back the leases of this worker and its children. They notice within a second and stop."""
-        database = open_database(self.settings)
+        database = open_database(self.settings, connections=0)
         try:
             with database.write() as session:
                 count = release(session, f"{self.take_slot().name}/")
@@ -129,7 +130,8 @@ class WorkerRuntime:
     def _open(self) -> tuple[int, Database, ShardScorer | None]:
         with self._lock:
             if self._opened is None or self._opened[0] != os.getpid():
-                self._opened = (os.getpid(), open_database(self.settings), None)
+                # all that this process holds between shards
+                self._opened = (os.getpid(), open_database(self.settings, connections=1), None)
             return self._opened
 
 
@@ -170,7 +172,7 @@ class WorkerSteps(bootsteps.StartStopStep):  # type: ignore[misc]  # celery is u
         """Celery calls this before the pool forks and before the worker takes any message."""
         self._runtime: WorkerRuntime = parent.app.headmap_runtime
         slot = self._runtime.take_slot()
-        database = open_database(self._runtime.settings)
+        database = open_database(self._runtime.settings, connections=0)
         try:
             slot.end_former_leases(database, self._runtime.settings)
         finally:
@@ -178,7 +180,7 @@ class WorkerSteps(bootsteps.StartStopStep):  # type: ignore[misc]  # celery is u
 
     def start(self, parent: Any) -> None:
         runtime = self._runtime
-        self._database = open_database(runtime.settings)
+        self._database = open_database(runtime.settings, connections=0)
         runtime.sweeper = SweeperThread(self._database, CeleryBroker(parent.app), runtime.settings)
         runtime.sweeper.start()
         signals.worker_shutting_down.connect(self._shutting_down)
@@ -204,7 +206,8 @@ def create_celery(
     The process that attempts a shard calls `observe` after the attempt.
     """
     embedded = settings.broker_url is None
-    broker = "filesystem://localhost" if embedded else settings.celery_broker_url
+    urls = settings.celery_broker_url.split(";")
+    broker = "filesystem://localhost" if embedded else ";".join(map(verified, urls))
     app = Celery("headmap", broker=broker, set_as_current=False)
     hard = settings.shard_time_limit
     if embedded:

@@ -41,7 +41,7 @@ class ProfilerScorer:
     def _source(self, spec: ShardSpec) -> PageSource:
         key = (spec.dataset, spec.dataset_checksum)
         if self._opened is None or self._opened[0] != key:
-            self._database = self._database or open_database(self._settings)
+            self._database = self._database or open_database(self._settings, connections=0)
             source = open_dataset(spec.dataset, self._settings, database=self._database, checksum=spec.dataset_checksum)
             self._opened = (key, source)
         return self._opened[1]

@@ -66,7 +66,7 @@ def prepare_registry(settings: Settings) -> None:
     Several processes may call it at once. Raises RegistryUnavailable.
     """
     migrate(settings)
-    database = open_database(settings)
+    database = open_database(settings, connections=1)
     try:
         file_bundled_map(database)
     finally:

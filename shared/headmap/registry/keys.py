@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
 import uuid
+from collections.abc import Callable
 
-from sqlalchemy import or_, select
+from sqlalchemy import func, or_, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -14,6 +16,7 @@ from headmap.registry import tables
 from headmap.registry.session import Database, utc_now
 
 _LONGEST_NAME = 64
+_UNREAD_SECONDS = 60.0
 
 
 def create_key(
@@ -53,6 +56,33 @@ def read_keys(database: Database) -> list[ApiKey]:
     """Run `list_keys` in its own transaction. Raises RegistryUnavailable."""
     with database.read() as session:
         return list_keys(session)
+
+
+class KeyReader:
+    """Reads all keys, again only when some were added or revoked, and once a minute: a restored backup shows no change.
+
+    Call it from one thread. It returns the same tuple while nothing has changed, and raises RegistryUnavailable.
+    """
+
+    def __init__(self, database: Callable[[], Database], clock: Callable[[], float] = time.monotonic) -> None:
+        """`database` is asked at each call."""
+        self._database, self._clock = database, clock
+        self._mark: tuple[object, ...] | None = None
+        self._read_at = 0.0
+        self._keys: tuple[ApiKey, ...] = ()
+
+    def __call__(self) -> tuple[ApiKey, ...]:
+        now = self._clock()
+        with self._database().read() as session:
+            # Counts, because a key that is revoked first may be committed last, with an earlier time.
+            row = tables.ApiKey
+            query = select(
+                func.count(), func.count(row.revoked_at), func.max(row.created_at), func.max(row.revoked_at)
+            ).select_from(row)
+            mark = tuple(session.execute(query).one())
+            if mark != self._mark or now - self._read_at > _UNREAD_SECONDS:
+                self._keys, self._mark, self._read_at = tuple(list_keys(session)), mark, now
+        return self._keys
 
 
 def revoke_key(session: Session, name: str) -> ApiKey:

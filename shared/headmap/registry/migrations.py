@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import logging
 import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, inspect, pool, text
+from sqlalchemy import Connection, inspect, text
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 
 from headmap.errors import RegistryBroken, RegistryUnavailable
@@ -22,7 +24,7 @@ from headmap.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-_LOCK = 0x6865_6164  # an arbitrary number, the same in every process that migrates
+MIGRATION_LOCK = 0x6865_6164  # an arbitrary number, the same in every process that migrates
 
 
 def scripts_folder() -> Path:
@@ -32,29 +34,26 @@ def scripts_folder() -> Path:
 
 
 def migrate(settings: Settings, revision: str = "head") -> None:
-    """Upgrade (or, to an older `revision` or "base", downgrade) the registry, in one transaction.
+    """Upgrade (or, to an older `revision` or "base", downgrade) the registry, each step in a transaction of its own.
 
-    Several processes may call it at once: one works, the others wait and find nothing to do. Raises
-    RegistryUnavailable when the database cannot be reached, is of a newer version of Headmap, or is a file that SQLite
-    cannot read.
+    A step that fails leaves the earlier ones in place. Several processes may call this at once: one works, the others
+    wait for as long as it takes and find nothing to do. Raises RegistryUnavailable when the database cannot be reached,
+    is of a newer version of Headmap, or is a file that SQLite cannot read.
     """
     if settings.database_url is None:
         settings.data_dir.mkdir(parents=True, exist_ok=True)
-    engine = open_engine(settings.sql_url, poolclass=pool.NullPool)
+    engine = open_engine(settings.sql_url, seconds=None, connections=0)
     try:
         with engine.connect() as connection:
-            if connection.dialect.name == "sqlite":
+            sqlite = connection.dialect.name == "sqlite"
+            if sqlite:
                 # Rebuilding a table in batch mode drops it for a moment; this setting works only outside a transaction.
                 connection.rollback()
                 raw = connection.connection.cursor()
                 raw.execute("PRAGMA foreign_keys=OFF")
                 raw.close()
-            with connection.begin():
-                if connection.dialect.name == "postgresql":
-                    connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
-                    connection.execute(text("SET LOCAL statement_timeout = 0"))
-                _move(connection, revision)
-            if connection.dialect.name == "sqlite":
+            _move(connection, revision)
+            if sqlite:
                 _let_it_shrink(connection)
     except DBAPIError as error:
         if is_broken(error):
@@ -91,7 +90,7 @@ def read_revision(settings: Settings) -> str | None:
     """Return the registry's migration; None if it has no tables or does not exist. Raises RegistryUnavailable."""
     if settings.database_url is None and not Path(str(settings.sql_url.database)).exists():
         return None
-    database = open_database(settings)
+    database = open_database(settings, connections=0)
     try:
         with database.read() as session:
             return current_revision(session.connection())
@@ -143,10 +142,32 @@ def _move(connection: Connection, revision: str) -> None:
     config.set_main_option("script_location", str(scripts_folder()).replace("%", "%%"))
     config.attributes["connection"] = connection
     script = ScriptDirectory.from_config(config)
+    order = [step.revision for step in script.walk_revisions("base", "heads")][::-1]  # oldest first
+    goal = -1 if revision == "base" else order.index(script.get_revision(revision).revision)
+    with _alone(connection):
+        start = _position(connection, order)
+    while start != goal:
+        move = command.upgrade if start < goal else command.downgrade
+        start += 1 if start < goal else -1
+        with _alone(connection):
+            here = _position(connection, order)
+            done = here >= start if move is command.upgrade else here <= start  # by another process
+            if not done:
+                move(config, "base" if start < 0 else order[start])
+
+
+@contextmanager
+def _alone(connection: Connection) -> Iterator[None]:
+    """A transaction that waits for all other migrations. SQLite's takes its lock when it begins."""
+    with connection.begin():
+        if connection.dialect.name == "postgresql":
+            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": MIGRATION_LOCK})
+        yield
+
+
+def _position(connection: Connection, order: list[str]) -> int:
+    """The index of the database's migration in `order`; -1 before the first. Raises RegistryUnavailable."""
     current = current_revision(connection)
-    target = script.get_current_head() if revision == "head" else revision
-    known = [step.revision for step in script.walk_revisions()]  # newest first
-    if current is not None and current not in known:
+    if current is not None and current not in order:
         raise RegistryUnavailable(str(revision_fault(current)))
-    down = revision == "base" or (current in known and target in known and known.index(target) > known.index(current))
-    (command.downgrade if down else command.upgrade)(config, revision)
+    return -1 if current is None else order.index(current)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import re
 import sqlite3
@@ -19,27 +18,22 @@ from sqlalchemy import (
     Delete,
     Engine,
     Update,
-    create_engine,
-    event,
     exc,
     func,
     make_url,
     select,
 )
 from sqlalchemy.orm import Session
-from sqlalchemy.pool import ConnectionPoolEntry
 
 from headmap.errors import RegistryBroken, RegistryUnavailable
+from headmap.registry.read_only import readers
+from headmap.registry.sqlite import open_sqlite, vacuum
 from headmap.settings import Settings
 
 T = TypeVar("T")
 
-_READ = "headmap_read"
 _ID = re.compile(r"[0-9a-f]{32}")
-# A stopped process must not hold a row for ever; no query of ours takes this long.
-_POSTGRES_OPTIONS = "-c lock_timeout=15s -c statement_timeout=60s -c idle_in_transaction_session_timeout=20s"
-_SQLITE_WAIT_SECONDS = 30.0
-_PAGES_AT_ONCE = 2000  # of 4 KiB
+_STATEMENT_SECONDS = 10.0
 _UNDEFINED_TABLE = "42P01"
 _AWAY = (exc.OperationalError, exc.InterfaceError, exc.TimeoutError)
 
@@ -51,14 +45,15 @@ class Database:
     tables.
     """
 
-    def __init__(self, url: URL | str) -> None:
-        self.engine = open_engine(url)
+    def __init__(self, url: URL | str, **options: Any) -> None:
+        """`options` as `open_engine` has them."""
+        self.engine = open_engine(url, **options)
         self._file = self.engine.url.database
-        self._readers = self.engine.execution_options(**{_READ: True})
+        self._readers = readers(self.engine)
 
     @contextmanager
     def read(self) -> Iterator[Session]:
-        """Open a session that only reads. On SQLite it does not wait for writers."""
+        """Open a session that only reads; PostgreSQL refuses writes. On SQLite it does not wait for writers."""
         with _translated(self._file), Session(self._readers) as session:
             yield session
 
@@ -99,7 +94,7 @@ class Database:
             return
         with _translated(self._file), closing(self.engine.raw_connection()) as connection:
             try:
-                _vacuum(connection.cursor())
+                vacuum(connection.cursor())
             except sqlite3.Error as error:  # sqlalchemy does not wrap errors of a raw connection
                 raise RegistryUnavailable(f"the registry's file is not made smaller: {_reason(error)}") from error
 
@@ -107,29 +102,29 @@ class Database:
         self.engine.dispose()
 
 
-def open_database(settings: Settings) -> Database:
-    """Open the registry that the settings name. Makes the data directory for SQLite."""
+def open_database(settings: Settings, *, connections: int = 10) -> Database:
+    """Open the registry that the settings name. Makes the data directory for SQLite.
+
+    `connections`: how many connections to PostgreSQL stay open while nobody uses them.
+    """
     if settings.database_url is None:
         settings.data_dir.mkdir(parents=True, exist_ok=True)
-    return Database(settings.sql_url)
+    return Database(settings.sql_url, seconds=settings.database_seconds, connections=connections)
 
 
-def open_engine(url: URL | str, **options: Any) -> Engine:
-    """An engine for `url`, with SQLite's WAL, foreign keys and waiting writers, or psycopg 3 for PostgreSQL."""
+def open_engine(url: URL | str, *, seconds: float | None = _STATEMENT_SECONDS, connections: int = 10) -> Engine:
+    """An engine for SQLite or PostgreSQL. `seconds`: PostgreSQL's longest statement; None, for migrations: no limits.
+
+    `connections` as in `open_database`.
+    """
     parsed = make_url(url)
     if parsed.drivername in ("postgresql", "postgres"):
         parsed = parsed.set(drivername="postgresql+psycopg")
-    if parsed.get_backend_name() == "postgresql":
-        arguments = {"connect_timeout": 5, "options": _POSTGRES_OPTIONS, "application_name": "headmap"}
-        if "poolclass" not in options:
-            options |= {"pool_pre_ping": True, "pool_timeout": 10, "pool_size": 10, "max_overflow": 10}
-        return create_engine(parsed, connect_args=arguments, **options)
-    engine = create_engine(parsed, connect_args={"timeout": _SQLITE_WAIT_SECONDS}, **options)
-    event.listen(engine, "connect", _prepare_sqlite)
-    if parsed.database not in (None, "", ":memory:"):
-        _watch_file(engine, str(parsed.database))
-    event.listen(engine, "begin", _begin_sqlite)
-    return engine
+    if parsed.get_backend_name() == "sqlite":
+        return open_sqlite(parsed, limited=seconds is not None)
+    from headmap.registry.postgres import open_postgres  # SQLite needs no libpq
+
+    return open_postgres(parsed, seconds=seconds, connections=connections)
 
 
 def changed(session: Session, statement: Update | Delete) -> int:
@@ -150,65 +145,6 @@ def utc_now(session: Session | Connection) -> datetime:
         return datetime.now(UTC)
     now: datetime = session.execute(select(func.clock_timestamp())).scalar_one()
     return now.astimezone(UTC)
-
-
-def _prepare_sqlite(connection: Any, _record: object) -> None:
-    connection.isolation_level = None  # the driver begins nothing by itself; _begin_sqlite does
-    cursor = connection.cursor()
-    _use_wal(cursor)
-    cursor.execute("PRAGMA synchronous=NORMAL")
-    cursor.execute("PRAGMA foreign_keys=ON")
-    cursor.close()
-
-
-def _vacuum(cursor: Any) -> None:
-    free = None
-    while (left := cursor.execute("PRAGMA freelist_count").fetchone()[0]) and left != free:
-        cursor.execute(f"PRAGMA incremental_vacuum({_PAGES_AT_ONCE})").fetchall()
-        free = left
-    cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-
-
-def _use_wal(cursor: Any) -> None:
-    """Turn the write-ahead log on. SQLite refuses this at once, whatever the timeout, while anybody reads or writes."""
-    until = time.monotonic() + _SQLITE_WAIT_SECONDS
-    while True:
-        try:
-            if cursor.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
-                cursor.execute("PRAGMA auto_vacuum=INCREMENTAL")  # only possible while the file is empty
-                cursor.execute("PRAGMA journal_mode=WAL")
-            return
-        except sqlite3.OperationalError:
-            if time.monotonic() > until:
-                raise
-            time.sleep(0.02)
-
-
-def _watch_file(engine: Engine, path: str) -> None:
-    """Drop a connection if its file was removed or replaced: nobody would ever read its writes."""
-
-    def file() -> tuple[int, int] | None:
-        try:
-            about = os.stat(path)
-        except OSError:
-            return None
-        return about.st_dev, about.st_ino
-
-    def note(_connection: Any, record: ConnectionPoolEntry) -> None:
-        record.info["file"] = file()
-
-    def look(_connection: Any, record: ConnectionPoolEntry, _proxy: object) -> None:
-        if record.info["file"] != file():
-            raise exc.DisconnectionError(f"{path} has been removed or replaced")
-
-    event.listen(engine, "connect", note)
-    event.listen(engine, "checkout", look)
-
-
-def _begin_sqlite(connection: Connection) -> None:
-    """Take the write lock at the start for writers. SQLite refuses to upgrade a reader, without waiting."""
-    reads = connection.get_execution_options().get(_READ, False)
-    connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
 
 
 @contextmanager

@@ -24,6 +24,13 @@ class EveryProcess(BaseModel):
         "SQLAlchemy URL of the registry; SQLite in the data directory if unset",
         change="several machines share one registry, in PostgreSQL",
     )
+    database_seconds: float = setting(
+        10.0,
+        "longest time that PostgreSQL may take for one statement, migrations apart; then the call gets 503",
+        unit="seconds",
+        change="the registry is large and its disk slow",
+        gt=0,
+    )
     broker_url: str | None = setting(
         None,
         "URL of Celery's broker; folders in the data directory if unset",

@@ -4,9 +4,12 @@ import logging
 
 import httpx
 import pytest
+from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from pydantic import SecretStr
 
+from headmap.http.server import Server
+from headmap.settings import Settings
 from services.dashboard.sessions import SESSION_COOKIE, Sessions
 from tests.services.dashboard.conftest import KEY, OURS, dashboard
 
@@ -73,8 +76,23 @@ def test_a_forgotten_key_is_carried_no_more(known: TestClient) -> None:
     assert known.get("/dashboard/api/maps").status_code == 401
 
 
-def test_behind_https_the_cookie_is_for_https_alone(client: TestClient) -> None:
-    response = client.post("/dashboard/session", json={"key": KEY}, headers={"X-Forwarded-Proto": "https"})
+@pytest.mark.parametrize(("proxy", "secure"), [("192.0.2.1", True), ("192.0.2.2", False)])
+def test_behind_a_trusted_proxy_with_https_the_cookie_is_for_https_alone(
+    scoring: FastAPI, proxy: str, secure: bool
+) -> None:
+    """In the application as `headmap up` and the dashboard's process serve it."""
+    server = Server(dashboard(httpx.ASGITransport(scoring)), Settings(trusted_proxies=("192.0.2.1",)))
+    server.config.load()
+    headers = {**OURS, "X-Forwarded-Proto": "https"}
+    with TestClient(server.config.loaded_app, headers=headers, client=(proxy, 1)) as client:
+        response = client.post("/dashboard/session", json={"key": KEY})
+    assert ("secure" in response.headers["set-cookie"].lower()) is secure
+
+
+def test_over_https_itself_too(scoring: FastAPI) -> None:
+    app = dashboard(httpx.ASGITransport(scoring))
+    with TestClient(app, base_url="https://testserver", headers=OURS) as client:
+        response = client.post("/dashboard/session", json={"key": KEY})
     assert "secure" in response.headers["set-cookie"].lower()
 
 

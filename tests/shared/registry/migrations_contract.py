@@ -10,6 +10,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import inspect, text
+from sqlalchemy.exc import DBAPIError
 
 from headmap.errors import RegistryUnavailable
 from headmap.registry.jobs import add_job
@@ -189,6 +190,21 @@ class MigrationContract:
             assert steps.checksum(database, job) == steps.checksum(database, calm)
             found = steps.read_job(database, job)
             assert found.done == found.total == steps.read_job(database, calm).total
+
+    def test_a_step_that_fails_leaves_the_earlier_ones_in_place(self, settings: Settings) -> None:
+        migrate(settings, revisions()[-1])
+        database = open_database(settings)
+        with database.write() as session:
+            session.execute(text("CREATE TABLE policy_versions (a INTEGER)"))
+        with pytest.raises((RegistryUnavailable, DBAPIError), match="policy_versions"):
+            migrate(settings)
+        with database.engine.connect() as connection:
+            assert current_revision(connection) == "20261129_job_progress"
+        with database.write() as session:
+            session.execute(text("DROP TABLE policy_versions"))
+        migrate(settings)
+        with database.engine.connect() as connection:
+            assert current_revision(connection) == head_revision()
         database.close()
 
     def test_processes_that_start_together_migrate_once(self, settings: Settings) -> None:

@@ -6,8 +6,8 @@ import pytest
 from sqlalchemy import text
 
 from headmap.errors import InvalidParameter, KeyNameTaken, KeyNotFound
-from headmap.keys import ApiKey, digest_of, find_key, make_key
-from headmap.registry.keys import create_key, read_keys, revoke_key
+from headmap.keys import ApiKey, digest_of, in_use, make_key
+from headmap.registry.keys import KeyReader, create_key, read_keys, revoke_key
 from headmap.registry.session import Database
 
 
@@ -19,10 +19,10 @@ def make(database: Database, name: str = "ci", **limits: int) -> tuple[ApiKey, s
 def test_a_key_is_found_again_by_its_digest_alone(database: Database) -> None:
     record, key = make(database, requests_per_minute=60, concurrent_requests=2)
     assert read_keys(database) == [record]
-    assert find_key((record,), digest_of(key)) == record
+    assert in_use([record])[digest_of(key)] == record
     assert (record.requests_per_minute, record.concurrent_requests) == (60, 2)
     for wrong in ("", key[:-1], key + "x", key.upper(), record.id, record.digest.hex()):
-        assert find_key((record,), digest_of(wrong)) is None
+        assert digest_of(wrong) not in in_use([record])
 
 
 def test_nothing_of_the_key_itself_is_in_the_registry(database: Database) -> None:
@@ -68,3 +68,48 @@ def test_two_keys_in_use_have_two_names(database: Database) -> None:
 def test_names_can_be_read_by_people(database: Database, name: str) -> None:
     with pytest.raises(InvalidParameter, match="name"):
         make(database, name)
+
+
+def test_keys_are_read_again_when_some_are_made_or_revoked(database: Database) -> None:
+    now = [0.0]
+    reader = KeyReader(lambda: database, lambda: now[0])
+    assert reader() == ()
+    make(database)
+    first = reader()
+    assert first == tuple(read_keys(database))
+    assert reader() is first
+    make(database, "other")
+    assert len(reader()) == 2
+    with database.write() as session:
+        revoke_key(session, "ci")
+    assert reader() == tuple(read_keys(database))
+
+
+def test_a_key_that_is_committed_late_is_revoked_nonetheless(database: Database) -> None:
+    """Its time of revocation is before one that has been read."""
+    record, _ = make(database)
+    make(database, "other")
+    reader = KeyReader(lambda: database)
+    with database.write() as session:
+        revoke_key(session, "other")
+    reader()
+    with database.write() as session:
+        revoke_key(session, "ci")
+        session.execute(
+            text("UPDATE api_keys SET revoked_at = (SELECT min(created_at) FROM api_keys) WHERE id = :id"),
+            {"id": record.id},
+        )
+    assert not in_use(reader())
+
+
+def test_rows_that_came_without_a_trace_count_a_minute_later(database: Database) -> None:
+    now = [0.0]
+    record, _ = make(database)
+    reader = KeyReader(lambda: database, lambda: now[0])
+    reader()
+    other = make_key()
+    with database.write() as session:
+        session.execute(text("UPDATE api_keys SET digest = :digest"), {"digest": digest_of(other).hex()})
+    assert [one.digest for one in reader()] == [record.digest]
+    now[0] = 61
+    assert [one.digest for one in reader()] == [digest_of(other)]
