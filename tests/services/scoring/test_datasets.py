@@ -19,7 +19,7 @@ from sqlalchemy import func, select
 
 from headmap.datasets.sources import BUILT_IN
 from headmap.registry.session import Database
-from headmap.registry.tables import Dataset, DatasetPage
+from headmap.registry.tables import Dataset, DatasetPack
 from headmap.settings import DEMO_MODEL, Settings
 from services.scoring.deps import UPLOADS_AT_ONCE
 from tests.live import live
@@ -49,8 +49,9 @@ def send(client: TestClient, data: bytes, name: str = "mine") -> Any:
 
 def nothing_left(database: Database, temporary: Path) -> bool:
     with database.read() as session:
-        rows = sum(session.scalar(select(func.count()).select_from(table)) or 0 for table in (Dataset, DatasetPage))
-    return rows == 0 and not list(temporary.iterdir())
+        rows = sum(session.scalar(select(func.count()).select_from(table)) or 0 for table in (Dataset, DatasetPack))
+    blobs = temporary.with_name("data") / "blobs"
+    return rows == 0 and not list(temporary.iterdir()) and not list(blobs.glob("*/*"))
 
 
 @pytest.mark.parametrize("pack", [as_zip, as_tar, as_tar_gz])
