@@ -113,8 +113,8 @@ class Settings(
         if value is None:
             return None
         parts = urlsplit(value)
-        place = parts.path.strip("/") if parts.scheme == "file" and not parts.netloc else parts.netloc
-        if parts.scheme not in ("file", "s3") or not place or set(value) & set("@?#"):
+        places = {"file": not parts.netloc and parts.path.strip("/"), "s3": parts.netloc}
+        if not places.get(parts.scheme) or set(value) & set("@?#"):
             raise ValueError("must be file:///FOLDER or s3://BUCKET/PREFIX, without credentials")
         return value
 

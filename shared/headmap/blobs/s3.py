@@ -19,7 +19,6 @@ T = TypeVar("T")
 _NAME = re.compile(r"[0-9a-f]{64}")
 _CONNECT_SECONDS, _READ_SECONDS = 5, 10
 _TRIES = 2
-_SECONDS = 60.0
 _DELETE_SECONDS = 10.0
 _LIST_SECONDS = 600.0
 _FAILURES = (OSError, BotoCoreError, ClientError, aiohttp.ClientError)
@@ -31,13 +30,12 @@ class S3Store(BlobStore):
     Endpoint, region and credentials come from the usual AWS_* variables and files (botocore). Make it after a fork.
     """
 
-    def __init__(self, path: str) -> None:
-        """`path`: BUCKET or BUCKET/PREFIX."""
+    def __init__(self, path: str, *, seconds: float = 60.0) -> None:
+        """`path`: BUCKET or BUCKET/PREFIX. `seconds`: longest time of a read or a write."""
         super().__init__(f"s3://{path}")
-        self._path = path
+        self._path, self._seconds = path, seconds
         self._files = s3fs.S3FileSystem(
             anon=False,
-            skip_instance_cache=True,
             use_listings_cache=False,
             config_kwargs={
                 "connect_timeout": _CONNECT_SECONDS,
@@ -72,10 +70,10 @@ class S3Store(BlobStore):
     def _key(self, name: str) -> str:
         return f"{self._path}/{name[:2]}/{name}"
 
-    def _call(self, work: Callable[..., Awaitable[T]], *values: Any, seconds: float = _SECONDS, **options: Any) -> T:
+    def _call(self, work: Callable[..., Awaitable[T]], *values: Any, seconds: float | None = None, **options: Any) -> T:
         """Run a coroutine on fsspec's thread. Raises DatasetUnavailable, at the latest after `seconds`."""
         try:
-            result: T = sync(self._files.loop, work, *values, timeout=seconds, **options)
+            result: T = sync(self._files.loop, work, *values, timeout=seconds or self._seconds, **options)
         except _FAILURES as error:
             raise self._failed(error) from error
         return result
