@@ -42,10 +42,9 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    held = op.get_bind().execute(sa.text("SELECT count(DISTINCT dataset_id) FROM dataset_packs")).scalar_one()
-    if held:
+    if op.get_bind().execute(sa.text("SELECT count(*) FROM dataset_packs")).scalar_one():
         raise RegistryUnavailable(
-            f"{held} datasets lie in the blob store, where older code does not look: "
+            "datasets lie in the blob store, where older code does not look: "
             "`python -m services.migrate --pages-back` brings them back into the registry"
         )
     op.drop_index("ix_dataset_packs_blob_id", "dataset_packs")

@@ -49,8 +49,8 @@ def packed(rows: Iterable[tuple[str, bytes]], *, first: int = 0) -> Iterator[Pac
 
 def unpacked(data: bytes) -> Iterator[tuple[str, bytes]]:
     """The pages of a pack: records as JSON, and picture files. Raises DatasetUnavailable for what is no pack."""
-    parts = _parts(data)
-    for record, picture in zip(parts, parts, strict=True):
+    parts = list(_parts(data))
+    for record, picture in zip(parts[::2], parts[1::2], strict=True):
         yield bytes(record).decode(), bytes(picture)
 
 
@@ -63,10 +63,13 @@ def page_of(data: bytes, number: int) -> tuple[str, bytes]:
 
 
 def _parts(data: bytes) -> Iterator[memoryview]:
-    view, place = memoryview(data), 0
+    view, place, number = memoryview(data), 0, 0
     while place < len(view):
         start = place + _LENGTH
         place = start + int.from_bytes(view[place:start], "big")
         if place > len(view):
             raise DatasetUnavailable("its pack is cut short")
         yield view[start:place]
+        number += 1
+    if number % 2:
+        raise DatasetUnavailable("its pack is cut short")

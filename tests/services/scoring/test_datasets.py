@@ -152,6 +152,17 @@ def test_a_wrong_archive_is_refused_and_leaves_nothing(
     assert nothing_left(database, temporary)
 
 
+def test_a_blob_store_away_is_told_and_nothing_kept(app: FastAPI, client: TestClient, database: Database) -> None:
+    state = app.state.scoring
+    (state.settings.data_dir / "file").touch()
+    nowhere = state.settings.model_copy(update={"blob_url": f"file://{state.settings.data_dir}/file/blobs"})
+    app.state.scoring = replace(state, settings=nowhere)
+    assert_problem(send(client, as_zip(files())), 503, "dataset_unavailable", "blob store")
+    assert client.get("/datasets").json()["items"] == []
+    app.state.scoring = state
+    assert send(client, as_zip(files())).status_code == 201
+
+
 def test_a_large_body_without_its_length_is_refused(client: TestClient, database: Database, temporary: Path) -> None:
     response = client.post("/datasets?name=mine", content=iter([bytes(300_000)] * 3))
     assert_problem(response, 413, "payload_too_large", "500000 bytes")
