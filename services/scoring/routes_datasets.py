@@ -105,9 +105,10 @@ def remove(name: DatasetPath, state: State, background: BackgroundTasks) -> None
     """Maps made from it stay, and keep its name and checksum."""
     if name in BUILT_IN:
         raise DatasetBuiltIn(f"name: {name!r} is built in and cannot be removed", param="name")
+    blobs = state.blobs
     with state.database.write() as session:
         removed = remove_dataset(session, name)
-    background.add_task(clear_after_removal, state.database, state.blobs, removed)
+    background.add_task(clear_after_removal, state.database, blobs, removed)
 
 
 async def _file(request: Request, state: ScoringState, name: str, file: BinaryIO) -> tuple[DatasetRecord, bool]:
