@@ -15,8 +15,8 @@ ENV PYTHONDONTWRITEBYTECODE=1 \
     HEADMAP_DATA_DIR=/tmp/headmap
 RUN groupadd --gid 10001 headmap \
  && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /tmp --shell /usr/sbin/nologin headmap \
- && mkdir -p /models/hub /models/local /uploads \
- && chown -R headmap:headmap /models /uploads
+ && mkdir -p /models/hub /models/local /uploads /blobs \
+ && chown -R headmap:headmap /models /uploads /blobs
 WORKDIR /app
 
 FROM base AS api-dependencies

@@ -10,6 +10,8 @@ from typing import Annotated
 from anyio import CapacityLimiter
 from fastapi import Depends, Header, Path, Query, Request
 
+from headmap.blobs.location import open_blobs
+from headmap.blobs.store import BlobStore
 from headmap.http.auth import KEY_NAME
 from headmap.jobs.broker import Broker
 from headmap.registry.jobs import OpenLimits
@@ -33,6 +35,11 @@ class ScoringState:
     """Held by each upload that has arrived, while it is looked through: that takes disk and a core."""
     drawing: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(DRAWINGS_AT_ONCE))
     """Threads that draw pictures: those that wait for one keep none from other calls."""
+
+    @cached_property
+    def blobs(self) -> BlobStore:
+        """Where datasets lie. Raises DatasetUnavailable where packages are missing."""
+        return open_blobs(self.settings)
 
     @cached_property
     def followers(self) -> Followers:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -17,14 +16,12 @@ from starlette.requests import ClientDisconnect
 
 from headmap.datasets.check_process import ArchiveCheck
 from headmap.datasets.sources import BUILT_IN, MADE_UP
+from headmap.datasets.upkeep import clear_after_removal
 from headmap.datasets.uploads import check_name, file_upload
-from headmap.errors import DatasetBuiltIn, InvalidParameter, QueueFull, RegistryUnavailable
+from headmap.errors import DatasetBuiltIn, InvalidParameter, QueueFull
 from headmap.registry.datasets import DatasetRecord, get_dataset, list_datasets, remove_dataset
-from headmap.registry.session import Database
 from services.scoring.deps import UPLOADS_AT_ONCE, Cursor, DatasetPath, Limit, ScoringState, State
 from services.scoring.schemas import DatasetBody, DatasetList, DatasetName
-
-logger = logging.getLogger(__name__)
 
 router = APIRouter(tags=["datasets"])
 
@@ -53,6 +50,7 @@ _BODY = {
         413: {"description": "Too large, packed or unpacked"},
         422: {"description": "The archive, a record or a picture is wrong; nothing is kept"},
         429: {"description": "Other uploads are under way"},
+        503: {"description": "The registry or the blob store is out of reach; nothing is kept"},
     },
 )
 async def add(
@@ -107,16 +105,10 @@ def remove(name: DatasetPath, state: State, background: BackgroundTasks) -> None
     """Maps made from it stay, and keep its name and checksum."""
     if name in BUILT_IN:
         raise DatasetBuiltIn(f"name: {name!r} is built in and cannot be removed", param="name")
+    blobs = state.blobs
     with state.database.write() as session:
-        remove_dataset(session, name)
-    background.add_task(_shrink, state.database)
-
-
-def _shrink(database: Database) -> None:
-    try:
-        database.shrink()
-    except RegistryUnavailable as error:
-        logger.warning("the space of a removed dataset is given back after the next one: %s", error)
+        removed = remove_dataset(session, name)
+    background.add_task(clear_after_removal, state.database, blobs, removed)
 
 
 async def _file(request: Request, state: ScoringState, name: str, file: BinaryIO) -> tuple[DatasetRecord, bool]:
@@ -125,7 +117,7 @@ async def _file(request: Request, state: ScoringState, name: str, file: BinaryIO
     check = await run_in_threadpool(ArchiveCheck, file, state.settings, seconds=state.settings.dataset_seconds)
     watch = asyncio.create_task(_give_up_without(request, check))
     try:
-        return await run_in_threadpool(_check_and_file, state.database, name, check)
+        return await run_in_threadpool(_check_and_file, state, name, check)
     except asyncio.CancelledError:
         check.give_up()  # which ends the thread
         raise
@@ -133,9 +125,9 @@ async def _file(request: Request, state: ScoringState, name: str, file: BinaryIO
         watch.cancel()
 
 
-def _check_and_file(database: Database, name: str, check: ArchiveCheck) -> tuple[DatasetRecord, bool]:
+def _check_and_file(state: ScoringState, name: str, check: ArchiveCheck) -> tuple[DatasetRecord, bool]:
     with check:
-        return file_upload(database, name, check.upload())
+        return file_upload(state.database, state.blobs, name, check.upload())
 
 
 async def _give_up_without(request: Request, check: ArchiveCheck) -> None:

@@ -299,7 +299,7 @@ class RegistryBroken(RegistryUnavailable):
 
 
 class DatasetUnavailable(Unavailable):
-    """The dataset's files are not on this machine and cannot be fetched now."""
+    """Files of a dataset are missing or damaged, or what holds them cannot be reached now."""
 
     code, title = "dataset_unavailable", "Dataset unavailable"
 

@@ -8,6 +8,7 @@ import sys
 from ipaddress import ip_network
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_origin
+from urllib.parse import urlsplit
 
 from pydantic import SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
@@ -105,6 +106,17 @@ class Settings(
     @classmethod
     def _known_counter(cls, value: str | None) -> str | None:
         return None if value is None else check_url(value, r"rediss?")
+
+    @field_validator("blob_url")
+    @classmethod
+    def _known_store(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        parts = urlsplit(value)
+        places = {"file": not parts.netloc and parts.path.strip("/"), "s3": parts.netloc}
+        if not places.get(parts.scheme) or set(value) & set("@?#"):
+            raise ValueError("must be file:///FOLDER or s3://BUCKET/PREFIX, without credentials")
+        return value
 
     @field_validator("trusted_proxies")
     @classmethod

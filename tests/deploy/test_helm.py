@@ -22,11 +22,12 @@ VERSIONS = ("1.27", "1.31", "1.34")
 # Kinds whose schemas come with an operator, not with Kubernetes
 FOREIGN = {"ScaledObject", "TriggerAuthentication", "PodMonitor", "PrometheusRule"}
 
-LEAST: dict[str, Any] = {"secret": {"name": "ours"}}
+LEAST: dict[str, Any] = {"secret": {"name": "ours"}, "datasets": {"volume": {"enabled": True}}}
 MOST: dict[str, Any] = {
     "secret": {"name": "ours", "apiKeys": True, "hfToken": True},
     "settings": {"models": '["Qwen/Qwen2-VL-7B-Instruct"]', "shard_pages": 16},
     "models": {"volume": {"enabled": True, "storageClass": "shared"}},
+    "datasets": {"s3": {"url": "s3://pages/ours", "endpoint": "https://s3.example", "region": "eu", "keys": True}},
     "postgres": {"enabled": False, "host": "db.example"},
     "redis": {"enabled": False, "host": "redis.example"},
     "scoringWorker": {"autoscaling": {"enabled": True}, "gpus": 1, "nodeSelector": {"pool": "batch"}},
@@ -111,7 +112,7 @@ def test_without_a_secret_nothing_renders_and_no_password_is_in_it(documents: li
     for name, pod in pods(documents):
         for container in containers(pod):
             for variable in container.get("env", []):
-                secret = re.search("PASSWORD|AUTH|TOKEN|API_KEYS", variable["name"])
+                secret = re.search("PASSWORD|AUTH|TOKEN|API_KEYS|ACCESS_KEY", variable["name"])
                 assert not secret or "secretKeyRef" in variable["valueFrom"], (name, variable["name"])
     assert all(document["kind"] != "Secret" for document in documents)
 
@@ -163,7 +164,7 @@ def test_all_replicas_count_requests_in_one_place(documents: list[dict[str, Any]
 
 @pytest.mark.parametrize(("secret", "has_key"), [({}, False), ({"apiKeys": True}, True), ({"metricsKey": True}, True)])
 def test_metrics_are_scraped_with_a_key_where_keys_close_them(secret: dict[str, bool], has_key: bool) -> None:
-    found = render({"secret": {"name": "ours"} | secret, "monitoring": {"podMonitor": True}})
+    found = render(LEAST | {"secret": {"name": "ours"} | secret, "monitoring": {"podMonitor": True}})
     endpoint = named(found, "PodMonitor", "metrics")["spec"]["podMetricsEndpoints"][0]
     key = {"credentials": {"name": "ours", "key": "metrics-key"}}
     assert endpoint.get("authorization") == (key if has_key else None)
@@ -268,3 +269,44 @@ def test_the_schema_knows_every_value() -> None:
                 compare(value, node["properties"][name], f"{where}.{name}")
 
     compare(yaml.safe_load((CHART / "values.yaml").read_text()), schema, "")
+
+
+READERS = ("scoring-api", "scoring-worker")
+
+
+def test_who_reads_datasets_reaches_the_volume() -> None:
+    documents = render(LEAST)
+    claim = named(documents, "PersistentVolumeClaim", "datasets")
+    assert claim["spec"]["accessModes"] == ["ReadWriteMany"]
+    for part in READERS:
+        pod = named(documents, "Deployment", part)["spec"]["template"]["spec"]
+        assert {"name": "blobs", "persistentVolumeClaim": {"claimName": "demo-datasets"}} in pod["volumes"]
+        (container,) = pod["containers"]
+        assert {"name": "HEADMAP_BLOB_URL", "value": "file:///blobs"} in container["env"]
+        assert "/blobs" in [one["mountPath"] for one in container["volumeMounts"]]
+    migrate = named(documents, "Job", "migrate")["spec"]["template"]["spec"]
+    assert [one["name"] for one in migrate["volumes"]] == ["tmp"], "the hook may run before there is a claim"
+    theirs = render(LEAST | {"datasets": {"volume": {"enabled": True, "existingClaim": "theirs"}}})
+    assert [one for one in theirs if one["kind"] == "PersistentVolumeClaim" and "datasets" in str(one)] == []
+    for name, pod in pods(theirs):
+        if name in ("demo-scoring-api", "demo-scoring-worker", "demo-migrate"):
+            assert {"name": "blobs", "persistentVolumeClaim": {"claimName": "theirs"}} in pod["volumes"]
+
+
+def test_who_reads_datasets_reaches_s3() -> None:
+    documents = render(MOST)
+    assert [one for one in documents if one["kind"] == "PersistentVolumeClaim" and "datasets" in str(one)] == []
+    for name, pod in pods(documents):
+        for container in pod["containers"]:
+            env = {one["name"]: one for one in container.get("env", [])}
+            if name in ("demo-scoring-api", "demo-scoring-worker", "demo-migrate"):
+                assert env["HEADMAP_BLOB_URL"]["value"] == "s3://pages/ours"
+                assert env["AWS_ENDPOINT_URL_S3"]["value"] == "https://s3.example"
+                assert env["AWS_SECRET_ACCESS_KEY"]["valueFrom"]["secretKeyRef"]["key"] == "aws-secret-access-key"
+            else:
+                assert not [variable for variable in env if variable.startswith("AWS")]
+
+
+def test_without_a_place_for_datasets_nothing_renders() -> None:
+    with pytest.raises(helm.HelmError, match=r"datasets\.s3\.url"):
+        render({"secret": {"name": "ours"}})

@@ -7,16 +7,20 @@ from pathlib import Path
 
 import pytest
 
+from headmap.blobs.location import open_blobs
+from headmap.datasets.sources import open_dataset
 from headmap.registry.migrations import migrate
 from headmap.registry.session import open_database
 from headmap.registry.tables import JobState
 from headmap.settings import Settings
 from tests.integration.servers import Postgres
+from tests.shared.datasets.uploads_contract import add, remove, words
 from tests.shared.jobs import steps
 
 ROOT = Path(__file__).parents[2]
 DUMP = ["--format=custom"]
 RESTORE = ["--clean", "--if-exists", "--exit-on-error"]
+PACK, UNPACK = ["-cf", "-", "."], ["-xf", "-"]
 
 pytestmark = pytest.mark.integration
 
@@ -30,17 +34,27 @@ def test_a_restored_registry_has_its_maps_and_goes_on_with_its_jobs(settings: Se
     steps.finish(database, steps.held(database, half, 0))
     steps.held(database, half, 1, "at work when the dump was taken")
     before = steps.checksum(database, whole)
+    blobs = open_blobs(settings)
+    add(database, blobs)
+    pages = words(open_dataset("mine", settings, database=database))
 
     dump = subprocess.run(
         [postgres.program("pg_dump"), "-d", settings.database_url, *DUMP], capture_output=True, check=True
     )
+    folder = ["tar", "-C", blobs.place]
+    copy = subprocess.run([*folder, *PACK], capture_output=True, check=True)
+    remove(database, blobs)
+    assert list(blobs.stored()) == []
     database.close()
     migrate(settings, "base")
     restore = [postgres.program("pg_restore"), "-d", settings.database_url, *RESTORE]
     subprocess.run(restore, input=dump.stdout, capture_output=True, check=True)
     migrate(settings)
 
+    subprocess.run([*folder, *UNPACK], input=copy.stdout, check=True)
+
     database = open_database(settings)
+    assert words(open_dataset("mine", settings, database=database)) == pages
     assert steps.checksum(database, whole) == before
     steps.let_run_out(database, half)
     for number in (1, 2):
@@ -54,3 +68,5 @@ def test_the_page_tells_these_commands() -> None:
     page = (ROOT / "docs" / "backup.md").read_text()
     assert f"pg_dump -U headmap -d headmap {' '.join(DUMP)}" in page
     assert f"pg_restore -U headmap -d headmap {' '.join(RESTORE)}" in page
+    assert f"tar -C /blobs {' '.join(PACK)} > blobs.tar" in page
+    assert f"tar -C /blobs {' '.join(UNPACK)} < blobs.tar" in page

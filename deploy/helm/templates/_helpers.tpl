@@ -146,6 +146,43 @@ emptyDir: {}
 {{- end }}
 {{- end -}}
 
+{{/* Where datasets lie, for those who read or write them */}}
+{{- define "headmap.datasetEnv" -}}
+{{- with .Values.datasets -}}
+{{- if .s3.url -}}
+- name: HEADMAP_BLOB_URL
+  value: {{ .s3.url | quote }}
+{{- with .s3.endpoint }}
+- name: AWS_ENDPOINT_URL_S3
+  value: {{ . | quote }}
+{{- end }}
+{{- with .s3.region }}
+- name: AWS_REGION
+  value: {{ . | quote }}
+{{- end }}
+{{- if .s3.keys }}
+- name: AWS_ACCESS_KEY_ID
+  valueFrom: {secretKeyRef: {name: {{ include "headmap.secret" $ }}, key: aws-access-key-id}}
+- name: AWS_SECRET_ACCESS_KEY
+  valueFrom: {secretKeyRef: {name: {{ include "headmap.secret" $ }}, key: aws-secret-access-key}}
+{{- end }}
+{{- else if .volume.enabled -}}
+- name: HEADMAP_BLOB_URL
+  value: file:///blobs
+{{- else -}}
+{{- fail "datasets: set datasets.s3.url, or datasets.volume.enabled for a volume that many nodes can mount" -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "headmap.datasetClaim" -}}
+{{- default (include "headmap.name" (dict "root" . "part" "datasets")) .Values.datasets.volume.existingClaim -}}
+{{- end -}}
+
+{{- define "headmap.hasDatasetVolume" -}}
+{{- if and .Values.datasets.volume.enabled (not .Values.datasets.s3.url) }}yes{{ end -}}
+{{- end -}}
+
 {{/* Fetches what is not in the volume yet; does nothing for the bundled model */}}
 {{- define "headmap.fetch" -}}
 - name: fetch

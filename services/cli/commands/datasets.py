@@ -1,4 +1,4 @@
-"""`headmap datasets`: pages to profile on, in the registry of the data directory or of HEADMAP_DATABASE_URL."""
+"""`headmap datasets`: pages to profile on, in the registry and the blob store that the settings name."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from services.cli.common import (
 app = typer.Typer(help="List datasets, add your own pages, remove them.", no_args_is_help=True)
 
 _FIELDS = ("id", "name", "pages", "words", "questions", "bytes", "checksum", "created_at")
+_REPORT = ("blobs", "bytes", "missing", "damaged", "orphans")
 
 Name = Annotated[str, typer.Argument(help="Name of the dataset, for `headmap score --dataset` and POST /score.")]
 
@@ -36,23 +37,25 @@ def add(
     as_json: Annotated[bool, json_option("created", *_FIELDS)] = False,
     data_dir: DataDir = None,
 ) -> None:
-    """Check all pages, and store them in the registry for every worker.
+    """Check all pages, and store them for every worker.
 
     \b
     Example:
       headmap datasets add invoices ./invoices.zip
     """
+    from headmap.blobs.location import open_blobs
     from headmap.datasets.checking import check_archive, check_folder
     from headmap.datasets.uploads import check_name, file_upload
 
     check_name(name)
     settings = load_settings(data_dir)
+    blobs = open_blobs(settings)
     with open_registry(data_dir) as database:
         if source.is_dir():
-            record, created = file_upload(database, name, check_folder(source, settings))
+            record, created = file_upload(database, blobs, name, check_folder(source, settings))
         else:
             with source.open("rb") as file, check_archive(file, settings) as upload:
-                record, created = file_upload(database, name, upload)
+                record, created = file_upload(database, blobs, name, upload)
     if as_json:
         print_json({"created": created, **asdict(record)})
         return
@@ -106,16 +109,55 @@ def remove(name: Name, as_json: Annotated[bool, json_option("removed")] = False,
     Example:
       headmap datasets rm invoices
     """
+    from headmap.blobs.location import open_blobs
     from headmap.datasets.sources import BUILT_IN
+    from headmap.datasets.upkeep import clear_after_removal
     from headmap.registry.datasets import remove_dataset
 
     if name in BUILT_IN:
         fail(f"{name} is built in and cannot be removed")
+    blobs = open_blobs(load_settings(data_dir))
     with open_registry(data_dir) as database:
         with database.write() as session:
-            remove_dataset(session, name)
-        database.shrink()
+            removed = remove_dataset(session, name)
+        clear_after_removal(database, blobs, removed)
     if as_json:
         print_json({"removed": name})
     else:
         typer.echo(f"removed {name}")
+
+
+@app.command("check")
+@one_line_errors
+def check(
+    read: Annotated[bool, typer.Option("--read", help="Also read every blob, and compare its checksum.")] = False,
+    clear: Annotated[bool, typer.Option("--clear", help="Delete what no dataset has.")] = False,
+    as_json: Annotated[bool, json_option("place", *_REPORT, "cleared")] = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Hold the blob store against the registry. Exit code 1 if pages of a dataset are missing or damaged.
+
+    Orphans are blobs that no dataset has, of uploads that broke off more than a day ago.
+
+    \b
+    Example:
+      headmap datasets check --clear
+    """
+    from headmap.blobs.location import open_blobs
+    from headmap.datasets.upkeep import check_store, clear_orphans
+
+    blobs = open_blobs(load_settings(data_dir))
+    with open_registry(data_dir) as database:
+        report = check_store(database, blobs, read=read)
+        cleared = clear_orphans(database, blobs, report.orphans) if clear else 0
+    if as_json:
+        print_json({"place": blobs.place, **asdict(report), "cleared": cleared})
+    else:
+        typer.echo(f"{blobs.place}: {report.blobs} blobs, {report.bytes} bytes")
+        for word, found in (("missing", report.missing), ("damaged", report.damaged)):
+            for name, checksums in found.items():
+                typer.echo(f"dataset {name}: {len(checksums)} {word}: {', '.join(checksums)}")
+        size = sum(one.bytes for one in report.orphans)
+        typer.echo(f"{len(report.orphans)} orphans, {size} bytes" + (f"; {cleared} deleted" if clear else ""))
+    if report.missing or report.damaged:
+        raise typer.Exit(1)

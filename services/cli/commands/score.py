@@ -153,7 +153,8 @@ def _count(pages: str | None) -> int | Literal["auto"] | None:
 
 
 def _named(dataset: str, settings: Settings, database: Database) -> str:
-    """The dataset's name. A folder is checked and added to the registry, which keeps the pages of its map."""
+    """The dataset's name. A folder is checked and added, so that the pages of its map are kept."""
+    from headmap.blobs.location import open_blobs
     from headmap.datasets.checking import check_folder
     from headmap.datasets.records import INDEX_FILE
     from headmap.datasets.sources import BUILT_IN
@@ -163,4 +164,4 @@ def _named(dataset: str, settings: Settings, database: Database) -> str:
     if dataset in BUILT_IN or not (folder / INDEX_FILE).is_file():
         return dataset
     check_name(folder.name)
-    return file_upload(database, folder.name, check_folder(folder, settings))[0].name
+    return file_upload(database, open_blobs(settings), folder.name, check_folder(folder, settings))[0].name

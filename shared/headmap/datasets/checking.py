@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from headmap.datasets.archive import Members, open_archive, too_large
+from headmap.datasets.packs import framed
 from headmap.datasets.pictures import page_picture
 from headmap.datasets.records import INDEX_FILE, PageRecord, read_records
 from headmap.errors import InvalidDataset
@@ -93,8 +94,8 @@ def _check(members: Members, limits: UploadLimits) -> Upload:
             size=(record.width, record.height),
         )
         line = record.to_json().encode()
-        for part in (line, picture):
-            digest.update(len(part).to_bytes(8, "big") + part)
+        for part in framed(line, picture):
+            digest.update(part)
         pages, words, questions = pages + 1, words + len(record.words), questions + len(record.questions)
         size += len(line) + len(picture)
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from headmap.blobs.location import open_blobs
 from headmap.datasets.made_up.documents import make_document
 from headmap.datasets.made_up.forms import make_form
 from headmap.datasets.made_up.receipts import make_receipt
@@ -113,7 +114,7 @@ def open_dataset(
         return StoredPages(public.size, public.page)
     if database is None:
         raise DatasetNotFound(f"dataset: {name!r} is not one of {', '.join(BUILT_IN)}", param="dataset")
-    uploaded = UploadedPages(database, name, checksum)
+    uploaded = UploadedPages(database, open_blobs(settings), name, checksum)
     return StoredPages(uploaded.size, uploaded.page)
 
 

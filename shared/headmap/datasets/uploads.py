@@ -1,4 +1,4 @@
-"""A user's own pages into the registry, once `checking` has found them right."""
+"""A user's own pages into the registry and the blob store, once `checking` has found them right; and out again."""
 
 from __future__ import annotations
 
@@ -6,10 +6,13 @@ import re
 
 from sqlalchemy.exc import IntegrityError
 
+from headmap.blobs.store import BlobStore
 from headmap.datasets.checking import Upload
+from headmap.datasets.packs import packed
 from headmap.datasets.sources import BUILT_IN
 from headmap.errors import DatasetBuiltIn, InvalidParameter, Unavailable
-from headmap.registry.datasets import DatasetRecord, add_dataset
+from headmap.registry.blobs import write_blob
+from headmap.registry.datasets import DatasetRecord, add_dataset, find_equal
 from headmap.registry.session import Database
 
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
@@ -28,19 +31,26 @@ def check_name(name: str) -> None:
         raise DatasetBuiltIn(f"name: {name!r} is the name of a built-in dataset", param="name")
 
 
-def file_upload(database: Database, name: str, upload: Upload) -> tuple[DatasetRecord, bool]:
-    """Put a checked upload into the registry, all of it or nothing. Also returns whether it is new.
+def file_upload(database: Database, blobs: BlobStore, name: str, upload: Upload) -> tuple[DatasetRecord, bool]:
+    """File a checked upload, all of it or nothing. Also returns whether it is new.
 
-    Raises as check_name does, DatasetExists if the name holds other pages, and RegistryUnavailable.
+    Its blobs come first, then one transaction makes the dataset visible. Blobs of an upload that breaks off are cleared
+    away a day later. Raises as check_name does, DatasetExists if the name holds other pages, DatasetUnavailable and
+    RegistryUnavailable.
     """
     check_name(name)
     for _ in range(_TRIES):
+        with database.read() as session:
+            found = find_equal(session, name, upload.checksum)
+        if found is not None:
+            return found, False
+        packs = [(pack.first, pack.pages, write_blob(database, blobs, pack.data)) for pack in packed(upload.rows())]
         try:
             with database.write() as session:
                 return add_dataset(
                     session,
                     name,
-                    upload.rows(),
+                    packs,
                     pages=upload.pages,
                     words=upload.words,
                     questions=upload.questions,
@@ -48,5 +58,5 @@ def file_upload(database: Database, name: str, upload: Upload) -> tuple[DatasetR
                     checksum=upload.checksum,
                 )
         except IntegrityError:
-            continue  # an equal name was first; look again
+            continue  # an equal name was first, or a blob has been cleared away; look again
     raise Unavailable(f"name: {name!r} is being uploaded and removed at this moment; try again")

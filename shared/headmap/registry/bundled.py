@@ -6,6 +6,7 @@ The package contains it as the file `head_map.json` beside the weights. Its alia
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ import numpy as np
 from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
+from headmap.datasets.moving import move_pages
+from headmap.errors import DatasetUnavailable
 from headmap.head_scores import HeadScores
 from headmap.models import DEMO_FOLDER, DEMO_MODEL, HEAD_MAP
 from headmap.registry.aliases import PACKAGE, nobody_chose, point, pointed_at
@@ -22,6 +25,8 @@ from headmap.registry.migrations import check_revision, migrate, read_revision
 from headmap.registry.session import Database, open_database
 from headmap.registry.tables import Map
 from headmap.settings import Settings
+
+logger = logging.getLogger(__name__)
 
 BUNDLED_ALIAS = "bundled"
 
@@ -61,14 +66,19 @@ def read_bundled_map(path: Path = DEMO_FOLDER / HEAD_MAP) -> BundledMap:
 
 
 def prepare_registry(settings: Settings) -> None:
-    """Migrate the registry and file the bundled map. The owner of a registry calls this before using it.
+    """Migrate the registry, file the bundled map, and move datasets' pages to the blob store.
 
-    Several processes may call it at once. Raises RegistryUnavailable.
+    The owner of a registry calls this before using it; several processes may do so at once. Pages stay where they are,
+    and can be read there, while the store is away. Raises RegistryUnavailable.
     """
     migrate(settings)
     database = open_database(settings, connections=1)
     try:
         file_bundled_map(database)
+        try:
+            move_pages(database, settings)
+        except DatasetUnavailable as error:
+            logger.warning("pages stay in the registry until the next migration: %s", error)
     finally:
         database.close()
 

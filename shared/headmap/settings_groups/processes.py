@@ -36,6 +36,19 @@ class EveryProcess(BaseModel):
         "URL of Celery's broker; folders in the data directory if unset",
         change="workers run on several machines, with Redis",
     )
+    blob_url: str | None = setting(
+        None,
+        "where the pages of uploaded datasets lie: `file:///FOLDER` or `s3://BUCKET/PREFIX`; the folder `blobs` of the "
+        "data directory if unset. S3 takes its endpoint and credentials from the usual AWS_* variables",
+        change="several machines share the registry",
+    )
+    blob_cache_bytes: int = setting(
+        2**30,
+        "largest total of a host's copies of blobs from S3, in its data directory; 0 keeps none",
+        unit="bytes",
+        change="datasets are larger and fetched again and again, or the disk is small",
+        ge=0,
+    )
     log_level: str = setting(
         "INFO", "least severe log level that is written: DEBUG, INFO, WARNING or ERROR", change="you look for a fault"
     )

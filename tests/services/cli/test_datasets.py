@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,27 @@ def test_a_folder_and_its_archive_are_one_dataset(tmp_path: Path) -> None:
     assert run("datasets", "rm", "mine", *data_dir).exit_code == 0
     gone = run("datasets", "rm", "mine", *data_dir)
     assert (gone.exit_code, "'mine'" in gone.stderr) == (1, True)
+
+
+def test_check_names_what_is_missing_and_clears_what_nobody_needs(tmp_path: Path) -> None:
+    data_dir = ("--data-dir", tmp_path / "data")
+    assert run("datasets", "add", "mine", write_folder(tmp_path / "pages", files()), *data_dir).exit_code == 0
+    (blob,) = (tmp_path / "data" / "blobs").glob("*/*")
+    orphan = blob.parents[1] / "00" / ("0" * 64)
+    orphan.parent.mkdir(exist_ok=True)
+    orphan.write_bytes(b"of an upload that broke off")
+    os.utime(orphan, (0, 0))
+    seen = run("datasets", "check", "--read", *data_dir)
+    assert (seen.exit_code, "1 orphans, 27 bytes" in seen.stdout) == (0, True)
+    assert orphan.exists()
+    assert json.loads(run("datasets", "check", "--clear", "--json", *data_dir).stdout)["cleared"] == 1
+    assert not orphan.exists()
+    blob.write_bytes(b"damaged")
+    damaged = run("datasets", "check", "--read", *data_dir)
+    assert (damaged.exit_code, f"dataset mine: 1 damaged: {blob.name}" in damaged.stdout) == (1, True)
+    blob.unlink()
+    missing = run("datasets", "check", *data_dir)
+    assert (missing.exit_code, f"dataset mine: 1 missing: {blob.name}" in missing.stdout) == (1, True)
 
 
 @pytest.mark.parametrize(("name", "code", "said"), [("receipts", 1, "built-in"), ("a b", 2, "letters")])

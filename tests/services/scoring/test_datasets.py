@@ -19,7 +19,7 @@ from sqlalchemy import func, select
 
 from headmap.datasets.sources import BUILT_IN
 from headmap.registry.session import Database
-from headmap.registry.tables import Dataset, DatasetPage
+from headmap.registry.tables import Dataset, DatasetPack
 from headmap.settings import DEMO_MODEL, Settings
 from services.scoring.deps import UPLOADS_AT_ONCE
 from tests.live import live
@@ -49,8 +49,9 @@ def send(client: TestClient, data: bytes, name: str = "mine") -> Any:
 
 def nothing_left(database: Database, temporary: Path) -> bool:
     with database.read() as session:
-        rows = sum(session.scalar(select(func.count()).select_from(table)) or 0 for table in (Dataset, DatasetPage))
-    return rows == 0 and not list(temporary.iterdir())
+        rows = sum(session.scalar(select(func.count()).select_from(table)) or 0 for table in (Dataset, DatasetPack))
+    blobs = temporary.with_name("data") / "blobs"
+    return rows == 0 and not list(temporary.iterdir()) and not list(blobs.glob("*/*"))
 
 
 @pytest.mark.parametrize("pack", [as_zip, as_tar, as_tar_gz])
@@ -149,6 +150,17 @@ def test_a_wrong_archive_is_refused_and_leaves_nothing(
     form = client.post("/datasets", data={"name": "mine"}, files={"file": ("pages.zip", data)})
     assert_problem(form, status, code, named)
     assert nothing_left(database, temporary)
+
+
+def test_a_blob_store_away_is_told_and_nothing_kept(app: FastAPI, client: TestClient, database: Database) -> None:
+    state = app.state.scoring
+    (state.settings.data_dir / "file").touch()
+    nowhere = state.settings.model_copy(update={"blob_url": f"file://{state.settings.data_dir}/file/blobs"})
+    app.state.scoring = replace(state, settings=nowhere)
+    assert_problem(send(client, as_zip(files())), 503, "dataset_unavailable", "blob store")
+    assert client.get("/datasets").json()["items"] == []
+    app.state.scoring = state
+    assert send(client, as_zip(files())).status_code == 201
 
 
 def test_a_large_body_without_its_length_is_refused(client: TestClient, database: Database, temporary: Path) -> None:

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 from sqlalchemy import func, select
 
+from headmap.blobs.location import open_blobs
 from headmap.datasets import checking, records
 from headmap.datasets.checking import check_archive, check_folder
 from headmap.datasets.page_folder import PageFolder
@@ -27,7 +28,7 @@ from headmap.errors import (
     InvalidParameter,
 )
 from headmap.registry.session import Database, open_database
-from headmap.registry.tables import Dataset, DatasetPage
+from headmap.registry.tables import Dataset, DatasetPack
 from headmap.scoring.pages import make_page
 from headmap.settings import Settings
 from tests.shared.datasets.archives import as_tar, as_tar_gz, as_zip, files, write_folder
@@ -78,7 +79,7 @@ def test_a_byte_order_mark_changes_nothing(settings: Settings) -> None:
 
 def test_filed_pages_are_those_that_went_in(database: Database, settings: Settings) -> None:
     with check_archive(io.BytesIO(as_zip(files(3))), settings) as upload:
-        record, created = file_upload(database, "mine", upload)
+        record, created = file_upload(database, open_blobs(settings), "mine", upload)
     assert (created, record.name, record.pages, record.bytes) == (True, "mine", 3, upload.size)
     source = open_dataset("mine", settings, database=database, checksum=record.checksum)
     assert source.size == 3
@@ -91,9 +92,9 @@ def test_filed_pages_are_those_that_went_in(database: Database, settings: Settin
 def test_a_name_stands_for_the_same_pages_for_ever(database: Database, settings: Settings) -> None:
     for count, expected in ((2, True), (2, False)):
         with check_archive(io.BytesIO(as_zip(files(count))), settings) as upload:
-            assert file_upload(database, "mine", upload)[1] is expected
+            assert file_upload(database, open_blobs(settings), "mine", upload)[1] is expected
     with check_archive(io.BytesIO(as_zip(files(3))), settings) as upload, pytest.raises(DatasetExists, match="'mine'"):
-        file_upload(database, "mine", upload)
+        file_upload(database, open_blobs(settings), "mine", upload)
     with pytest.raises(DatasetNotFound, match="now holds other pages"):
         open_dataset("mine", settings, database=database, checksum="0" * 64)
 
@@ -101,7 +102,7 @@ def test_a_name_stands_for_the_same_pages_for_ever(database: Database, settings:
 @pytest.mark.parametrize("name", ["", "../a", "a b", "-a", "x" * 65, "ä"])
 def test_a_name_that_can_be_none_is_refused(database: Database, settings: Settings, name: str) -> None:
     with check_archive(io.BytesIO(as_zip(files())), settings) as upload, pytest.raises(InvalidParameter, match="name"):
-        file_upload(database, name, upload)
+        file_upload(database, open_blobs(settings), name, upload)
 
 
 def test_a_built_in_name_is_refused(database: Database, settings: Settings) -> None:
@@ -109,7 +110,7 @@ def test_a_built_in_name_is_refused(database: Database, settings: Settings) -> N
         check_archive(io.BytesIO(as_zip(files())), settings) as upload,
         pytest.raises(DatasetBuiltIn, match="receipts"),
     ):
-        file_upload(database, "receipts", upload)
+        file_upload(database, open_blobs(settings), "receipts", upload)
 
 
 def test_an_upload_that_breaks_off_leaves_nothing(database: Database, settings: Settings, tmp_path: Path) -> None:
@@ -117,9 +118,9 @@ def test_an_upload_that_breaks_off_leaves_nothing(database: Database, settings: 
     upload = check_folder(folder, settings)
     (folder / "0002.png").unlink()  # after it was looked at
     with pytest.raises(OSError, match=r"0002\.png"):
-        file_upload(database, "mine", upload)
+        file_upload(database, open_blobs(settings), "mine", upload)
     with database.read() as session:
-        for table in (Dataset, DatasetPage):
+        for table in (Dataset, DatasetPack):
             assert session.scalar(select(func.count()).select_from(table)) == 0
 
 

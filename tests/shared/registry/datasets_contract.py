@@ -2,41 +2,63 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from sqlalchemy import func, select
 from sqlalchemy.exc import IntegrityError
 
+from headmap.blobs.store import BlobStore, StoredBlob, checksum_of
 from headmap.errors import DatasetExists, DatasetInUse, DatasetNotFound
 from headmap.jobs.submit import write_job
+from headmap.registry.blobs import write_blob
 from headmap.registry.datasets import (
     DatasetRecord,
+    PackRecord,
     add_dataset,
     get_dataset,
     list_datasets,
-    read_page,
+    list_packs,
     remove_dataset,
 )
 from headmap.registry.jobs import JobParams, cancel_job
 from headmap.registry.session import Database
-from headmap.registry.tables import DatasetPage
+from headmap.registry.tables import DatasetPack
 from headmap.settings import Settings
 from tests.shared.jobs.fakes import INFO
 from tests.shared.jobs.steps import PARAMS
 
-PICTURE = bytes(range(256)) * 8000  # some of them make a batch
+
+class NoStore(BlobStore):
+    """Its blobs are none of these tests' business."""
+
+    def __init__(self) -> None:
+        super().__init__("nowhere")
+
+    def write(self, checksum: str, data: bytes) -> None:
+        pass
+
+    def delete(self, name: str) -> None:
+        pass
+
+    def stored(self) -> Iterator[StoredBlob]:
+        return iter(())
+
+    def _read(self, checksum: str) -> bytes:
+        raise NotImplementedError
 
 
 def add(database: Database, name: str = "mine", checksum: str = "c" * 64, pages: int = 5) -> tuple[DatasetRecord, bool]:
-    rows = [(f'{{"file": "{number}"}}', PICTURE + bytes([number])) for number in range(pages)]
+    """A dataset with a page in each pack."""
+    packs = [(number, 1, write_blob(database, NoStore(), bytes([number]))) for number in range(pages)]
     with database.write() as session:
-        return add_dataset(session, name, rows, pages=pages, words=9, questions=1, size=77, checksum=checksum)
+        return add_dataset(session, name, packs, pages=pages, words=9, questions=1, size=77, checksum=checksum)
 
 
-def page_count(database: Database) -> int:
+def pack_count(database: Database) -> int:
     with database.read() as session:
-        return session.scalar(select(func.count()).select_from(DatasetPage)) or 0
+        return session.scalar(select(func.count()).select_from(DatasetPack)) or 0
 
 
 def params(dataset: DatasetRecord) -> JobParams:
@@ -44,22 +66,20 @@ def params(dataset: DatasetRecord) -> JobParams:
 
 
 class DatasetContract:
-    def test_pages_come_back_as_they_went_in(self, database: Database) -> None:
+    def test_packs_come_back_as_they_went_in(self, database: Database) -> None:
         record, created = add(database)
         assert created
         with database.read() as session:
             assert get_dataset(session, "mine") == record
-            for number in (0, 4):
-                assert read_page(session, record.id, number) == (f'{{"file": "{number}"}}', PICTURE + bytes([number]))
-            with pytest.raises(DatasetNotFound):
-                read_page(session, record.id, 5)
+            packs = list_packs(session, record.id)
+        assert packs == [PackRecord(number, 1, checksum_of(bytes([number]))) for number in range(5)]
 
     def test_the_same_content_is_found_and_other_content_refused(self, database: Database) -> None:
         record, _ = add(database)
         assert add(database) == (record, False)
         with pytest.raises(DatasetExists, match="'mine' holds other pages"):
             add(database, checksum="d" * 64)
-        assert page_count(database) == 5
+        assert pack_count(database) == 5
 
     def test_two_that_come_at_once_are_one(self, database: Database) -> None:
         def attempt(_: int) -> bool | None:
@@ -71,7 +91,7 @@ class DatasetContract:
         with ThreadPoolExecutor(4) as pool:
             created = list(pool.map(attempt, range(4)))
         assert created.count(True) == 1
-        assert page_count(database) == 5
+        assert pack_count(database) == 5
 
     def test_lists_are_newest_first_in_parts(self, database: Database) -> None:
         names = [f"set-{number}" for number in range(5)]
@@ -92,7 +112,7 @@ class DatasetContract:
         add(database)
         with database.write() as session:
             remove_dataset(session, "mine")
-        assert page_count(database) == 0
+        assert pack_count(database) == 0
         with database.read() as session, pytest.raises(DatasetNotFound, match="'mine'"):
             get_dataset(session, "mine")
         with pytest.raises(DatasetNotFound, match="'mine'"), database.write() as session:

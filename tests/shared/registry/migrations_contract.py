@@ -9,7 +9,7 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import inspect, text
+from sqlalchemy import delete, inspect, text
 from sqlalchemy.exc import DBAPIError
 
 from headmap.errors import RegistryUnavailable
@@ -19,7 +19,7 @@ from headmap.registry.maps import list_maps
 from headmap.registry.migrations import current_revision, head_revision, migrate, scripts_folder
 from headmap.registry.policies import delete_policy, put_policy
 from headmap.registry.session import Database, open_database, utc_now
-from headmap.registry.tables import Base, Dataset, DatasetPage, JobState
+from headmap.registry.tables import Base, Blob, Dataset, DatasetPack, DatasetPage, JobState
 from headmap.settings import Settings
 from tests.shared.jobs import steps
 from tests.shared.jobs.fakes import INFO
@@ -45,6 +45,9 @@ def fill_every_table(database: Database) -> tuple[str, str]:
         session.add(Dataset(id="d", name="mine", pages=1, words=2, questions=3, bytes=4, checksum="c", created_at=now))
         session.flush()
         session.add(DatasetPage(dataset_id="d", number=0, record="{}", picture=b"png"))
+        session.add(Blob(id="b", checksum="c", bytes=3, claimed_at=now))
+        session.flush()
+        session.add(DatasetPack(dataset_id="d", first=1, pages=1, blob_id="b"))
     steps.finish(database, steps.held(database, half, 0))
     return done, half
 
@@ -137,6 +140,13 @@ class MigrationContract:
         before = steps.checksum(database, done)
         seen = rows(database)
         assert {name for name, found in seen.items() if not found} == set()
+        database.close()
+        with pytest.raises(RegistryUnavailable, match="datasets lie in the blob store"):
+            migrate(settings, "base")
+        database = open_database(settings)
+        with database.write() as session:
+            session.execute(delete(DatasetPack))
+        seen = rows(database)
         for revision in [*revisions()[1:], *reversed(revisions()[:-1])]:  # down to the first, up to the newest
             database.close()
             migrate(settings, revision)

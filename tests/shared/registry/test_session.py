@@ -19,7 +19,7 @@ from headmap.errors import RegistryBroken, RegistryUnavailable
 from headmap.registry.datasets import add_dataset, remove_dataset
 from headmap.registry.migrations import migrate, start_fault
 from headmap.registry.session import Database, open_database, open_engine, utc_now
-from headmap.registry.tables import Alias, Job, Map
+from headmap.registry.tables import Alias, DatasetPage, Job, Map
 from headmap.settings import Settings
 from tests.shared.jobs import steps
 
@@ -162,8 +162,10 @@ def test_a_damaged_file_is_told_as_such_at_every_use(database: Database, setting
 
 def fill(database: Database) -> None:
     with database.write() as session:
-        rows = (("{}", os.urandom(2**17)) for _ in range(40))
-        add_dataset(session, "mine", rows, pages=40, words=1, questions=0, size=1, checksum="c")
+        record, _ = add_dataset(session, "mine", [], pages=40, words=1, questions=0, size=1, checksum="c")
+        for number in range(40):
+            page = DatasetPage(dataset_id=record.id, number=number, record="{}", picture=os.urandom(2**17))
+            session.add(page)
 
 
 def size_on_disk(settings: Settings) -> int:
