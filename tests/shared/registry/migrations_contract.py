@@ -17,7 +17,7 @@ from headmap.registry.maps import list_maps
 from headmap.registry.migrations import current_revision, head_revision, migrate, scripts_folder
 from headmap.registry.policies import delete_policy, put_policy
 from headmap.registry.session import Database, open_database, utc_now
-from headmap.registry.tables import Base, Dataset, DatasetPage, JobState
+from headmap.registry.tables import Base, Dataset, DatasetPage, DeletedMap, JobState
 from headmap.settings import Settings
 from tests.shared.jobs import steps
 from tests.shared.jobs.fakes import INFO
@@ -43,6 +43,7 @@ def fill_every_table(database: Database) -> tuple[str, str]:
         session.add(Dataset(id="d", name="mine", pages=1, words=2, questions=3, bytes=4, checksum="c", created_at=now))
         session.flush()
         session.add(DatasetPage(dataset_id="d", number=0, record="{}", picture=b"png"))
+        session.add(DeletedMap(model=INFO.name, version=9, map_id="0" * 32, deleted_at=now))
     steps.finish(database, steps.held(database, half, 0))
     return done, half
 
