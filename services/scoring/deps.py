@@ -106,7 +106,7 @@ ModelQuery = Annotated[ModelName, Query()]
 RevisionQuery = Annotated[Revision | None, Query()]
 AliasQuery = Annotated[AliasName | None, Query()]
 TagFilter = Annotated[
-    list[Tag] | None, Query(max_length=32, description="list only maps with this tag; repeated: with all of them")
+    list[Tag], Query(max_length=32, description="list only maps with this tag; repeated: with all of them")
 ]
 DatasetFilter = Annotated[ShortName | None, Query(description="list only maps of this dataset")]
 RuleFilter = Annotated[ShortName | None, Query(description="list only maps of this rule, such as aligned")]

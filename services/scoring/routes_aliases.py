@@ -56,8 +56,9 @@ def point(
     response: Response,
     if_match: IfMatch = None,
 ) -> MapRecord:
+    record = set_alias(session, map_id, alias, by=caller, expected=expected_of(if_match, "MAP_ID"))
     response.headers["ETag"] = f'"{map_id}"'
-    return set_alias(session, map_id, alias, by=caller, expected=expected_of(if_match, "MAP_ID"))
+    return record
 
 
 @router.delete(

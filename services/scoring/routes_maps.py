@@ -33,7 +33,7 @@ def _search(
     model: deps.ModelFilter = None,
     revision: deps.RevisionQuery = None,
     alias: deps.AliasQuery = None,
-    tag: deps.TagFilter = None,
+    tag: deps.TagFilter = [],  # noqa: B006  # FastAPI copies it
     dataset: deps.DatasetFilter = None,
     rule: deps.RuleFilter = None,
     min_pages: deps.MinPages = None,
@@ -44,7 +44,7 @@ def _search(
         model=model,
         revision=revision,
         alias=alias,
-        tags=tuple(tag or ()),
+        tags=tuple(tag),
         dataset=dataset,
         rule=rule,
         min_pages=min_pages,

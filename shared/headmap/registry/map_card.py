@@ -42,11 +42,10 @@ def write_card(file: MapFile, repo: str) -> str:
     """The card of a map in the repository `repo`."""
     known = vars(file.provenance)
     facts = [(title, known[name]) for name, title in _TOLD.items() if known[name] is not None]
+    scores = file.scores
     facts += [
-        (
-            "layers x heads (KV heads)",
-            f"{file.scores.num_layers} x {file.scores.num_heads} ({file.scores.num_kv_heads})",
-        ),
+        ("layers x heads", f"{scores.num_layers} x {scores.num_heads}"),
+        ("KV heads of a layer", scores.num_kv_heads),
         ("scores' SHA-256", scores.checksum()),
         ("code", f"headmap {file.code_version or ''}".strip()),
     ]

@@ -16,12 +16,12 @@ from typing import Annotated, Any
 import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema
+from pydantic_core import ErrorDetails
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from headmap.errors import InvalidParameter, InvalidScores
 from headmap.head_scores import HEAD_PATTERN, MAX_HEADS, HeadScores
-from headmap.http.invalid import invalid_parameter
 from headmap.registry.aliases import Promote
 from headmap.registry.maps import (
     MAX_MODEL,
@@ -37,6 +37,7 @@ from headmap.registry.tables import Map
 
 _MOST = 2**63 - 1
 _HIGHEST_ERROR = 1e300
+_SHOWN = 80
 
 
 def _whole(value: object) -> object:
@@ -188,7 +189,7 @@ def parse_map_file(body: object) -> MapFile:
     try:
         return MapBody.model_validate(body).read()
     except ValidationError as error:
-        raise invalid_parameter(error.errors(), body) from None
+        raise _invalid(error.errors()[0]) from None
 
 
 def read_map_file(session: Session, map_id: str) -> MapFile:
@@ -241,6 +242,13 @@ def find_map_file(session: Session, file: MapFile) -> str | None:
     own = here.where(Map.id == known["origin_map_id"])
     filed = here.where(*(getattr(Map, name) == known[name] for name in origin))
     return session.scalar(own.limit(1)) or session.scalar(filed.limit(1))
+
+
+def _invalid(error: ErrorDetails) -> InvalidParameter:
+    field = ".".join(map(str, error["loc"]))[:_SHOWN] or "body"
+    reasons = {"missing": "missing", "extra_forbidden": "unknown field", "model_type": "must be a JSON object"}
+    reason = reasons.get(error["type"]) or f"{error['msg'][:1].lower()}{error['msg'][1:]}, got {str(error['input'])[:_SHOWN]!a}"
+    return InvalidParameter(f"{field}: {reason}", param=field)
 
 
 def _read_errors(rows: Sequence[Any], scores: HeadScores) -> npt.NDArray[np.float64]:
