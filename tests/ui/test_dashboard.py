@@ -154,7 +154,7 @@ def test_an_alias_is_moved(page: Page, cluster: Cluster) -> None:
     expect(page.get_by_role("heading", name=f"{DEMO_MODEL}, version 2")).to_be_visible()
     page.get_by_role("button", name="Move an alias here").click()
     page.get_by_label("Alias", exact=True).fill("stable")
-    expect(page.get_by_text(f"It points at version {first['version']} now.")).to_be_visible()
+    expect(page.get_by_text(f"It points at version {first['version']} now, moved")).to_be_visible()
     page.get_by_role("button", name="Move", exact=True).click()
     expect(page.locator("#map .tag", has_text="stable")).to_be_visible()
     moved = httpx.get(f"{cluster.url}/maps/resolve", params={"model": DEMO_MODEL, "alias": "stable"}).json()

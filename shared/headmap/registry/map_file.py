@@ -247,7 +247,10 @@ def find_map_file(session: Session, file: MapFile) -> str | None:
 def _invalid(error: ErrorDetails) -> InvalidParameter:
     field = ".".join(map(str, error["loc"]))[:_SHOWN] or "body"
     reasons = {"missing": "missing", "extra_forbidden": "unknown field", "model_type": "must be a JSON object"}
-    reason = reasons.get(error["type"]) or f"{error['msg'][:1].lower()}{error['msg'][1:]}, got {str(error['input'])[:_SHOWN]!a}"
+    reason = (
+        reasons.get(error["type"])
+        or f"{error['msg'][:1].lower()}{error['msg'][1:]}, got {str(error['input'])[:_SHOWN]!a}"
+    )
     return InvalidParameter(f"{field}: {reason}", param=field)
 
 

@@ -24,7 +24,7 @@ from tests.shared.jobs import steps
 NAMES = st.text(st.characters(exclude_categories=("C", "Zl", "Zp")), min_size=1, max_size=32)
 COUNTS = st.integers(0, 2**31 - 1)
 IDS = st.text("0123456789abcdef", min_size=32, max_size=32)
-TIMES = st.datetimes(datetime(2020, 1, 1), datetime(2100, 1, 1), timezones=st.just(UTC))  # noqa: DTZ001
+TIMES = st.datetimes(datetime(2020, 1, 1), datetime(2100, 1, 1), timezones=st.just(UTC))
 PROVENANCES = st.builds(
     Provenance,
     model=NAMES,
