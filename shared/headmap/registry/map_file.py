@@ -247,10 +247,8 @@ def find_map_file(session: Session, file: MapFile) -> str | None:
 def _invalid(error: ErrorDetails) -> InvalidParameter:
     field = ".".join(map(str, error["loc"]))[:_SHOWN] or "body"
     reasons = {"missing": "missing", "extra_forbidden": "unknown field", "model_type": "must be a JSON object"}
-    reason = (
-        reasons.get(error["type"])
-        or f"{error['msg'][:1].lower()}{error['msg'][1:]}, got {str(error['input'])[:_SHOWN]!a}"
-    )
+    message, value = error["msg"], str(error["input"])[:_SHOWN]
+    reason = reasons.get(error["type"]) or f"{message[:1].lower()}{message[1:]}, got {value!a}"
     return InvalidParameter(f"{field}: {reason}", param=field)
 
 

@@ -75,7 +75,6 @@ def fake_hub(root: Path) -> Iterator[FakeHub]:
 
 class _Handler(BaseHTTPRequestHandler):
     hub: FakeHub
-    protocol_version = "HTTP/1.1"
 
     def log_message(self, *_: object) -> None:
         pass
@@ -109,15 +108,11 @@ class _Handler(BaseHTTPRequestHandler):
         if self.hub.head(repo, revision) is None:
             return self.answer(404, {"error": "no such revision"}, {"X-Error-Code": "RevisionNotFound"})
         if what == "preupload":
-            files = [
-                {"path": one["path"], "uploadMode": "regular", "shouldIgnore": False}
-                for one in json.loads(body)["files"]
-            ]
-            return self.answer(200, {"files": files})
+            inline = {"uploadMode": "regular", "shouldIgnore": False}
+            return self.answer(200, {"files": [{"path": one["path"], **inline} for one in json.loads(body)["files"]]})
         lines = [json.loads(line) for line in body.splitlines()]
-        added = {
-            line["value"]["path"]: base64.b64decode(line["value"]["content"]) for line in lines if line["key"] == "file"
-        }
+        files = [line["value"] for line in lines if line["key"] == "file"]
+        added = {file["path"]: base64.b64decode(file["content"]) for file in files}
         commit = self.hub.commit(repo, added, revision)
         return self.answer(
             200, {"success": True, "commitUrl": f"{self.hub.url}/{repo}/commit/{commit}", "commitOid": commit}
@@ -151,9 +146,7 @@ class _Handler(BaseHTTPRequestHandler):
             return self.answer(200, {"id": repo, "sha": commit, "siblings": []})
         content = self.hub.files(repo, commit).get(unquote(resolved[3]))
         if content is None:
-            return self.answer(
-                404, {"error": "no such file"}, {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": commit}
-            )
+            return self.answer(404, {"error": "no such file"}, {"X-Error-Code": "EntryNotFound"})
         headers = {"ETag": f'"{hashlib.sha1(content).hexdigest()}"', "X-Repo-Commit": commit}
         return self.answer(200, content, headers)
 
