@@ -222,7 +222,7 @@ def import_(
 
     \b
     Example:
-      headmap maps import map.json --model Qwen/Qwen2-VL-2B-Instruct --num-kv-heads 2
+      headmap maps import map.json
     """
     from headmap.registry.map_file import add_map_file, parse_map_file
     from headmap.registry.maps import get_map

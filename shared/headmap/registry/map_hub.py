@@ -68,7 +68,8 @@ def push_map(file: MapFile, name: str, *, private: bool) -> Pushed:
     files = {HEAD_MAP: content, CHECKSUM: f"{hashlib.sha256(content).hexdigest()}  {HEAD_MAP}\n".encode()}
     api = _api()
     with _translated(name):
-        api.create_repo(repo, private=private, exist_ok=True)
+        if not api.repo_exists(repo):  # who may write to one need not be one who may make others
+            api.create_repo(repo, private=private, exist_ok=True)
         if branch != MAIN:
             api.create_branch(repo, branch=branch, exist_ok=True)
         card = _read(api, repo, branch, CARD)
