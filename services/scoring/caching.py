@@ -21,7 +21,16 @@ YEAR_SECONDS = 31_536_000
 _Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
 
-class RevalidatedRoute(APIRoute):
+class _CachedRoute(APIRoute):
+    """Describes the 304 of GET calls in the OpenAPI document."""
+
+    def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
+        if "GET" in (options.get("methods") or ()):
+            options["responses"] = {304: {"description": "As If-None-Match says"}, **(options.get("responses") or {})}
+        super().__init__(path, endpoint, **options)
+
+
+class RevalidatedRoute(_CachedRoute):
     """GET answers get an ETag of their bytes. Caches ask before each use, and get 304 while the answer is the same."""
 
     def get_route_handler(self) -> _Handler:
@@ -36,7 +45,7 @@ class RevalidatedRoute(APIRoute):
         return handler
 
 
-class ImmutableRoute(APIRoute):
+class ImmutableRoute(_CachedRoute):
     """GET answers that depend on nothing but immutable maps and this code. Caches keep them for a year.
 
     The ETag follows from the checksums of the maps in the path, so a 304 costs no more than finding the maps.
