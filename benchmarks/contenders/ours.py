@@ -14,7 +14,7 @@ from headmap.engine.graphs import Capture, CudaCapture, GraphedDecoder
 from headmap.kvcache.methods import get_method
 from headmap.kvcache.plan import KeepPlan, KVRequest
 from headmap.kvcache.planning import plan_cache
-from headmap.kvcache.transformers.attention import ATTENTION, use_headmap_attention, with_cache
+from headmap.kvcache.transformers.attention import use_headmap_attention, with_cache
 from headmap.kvcache.transformers.cache import RaggedCache
 from headmap.kvcache.transformers.decode import DecodeCache
 from headmap.kvcache.transformers.generate import cache_shape
@@ -24,7 +24,6 @@ from headmap.kvcache.transformers.prefill import Prompt
 class Ours(Contender):
     def __init__(self, model: PreTrainedModel, case: Case, capture: Capture | None) -> None:
         use_headmap_attention(model)
-        model.set_attn_implementation(ATTENTION)  # a text model without pictures has no text_config
         self._model, self._plan = model, plan_of(model, case)
         self._cache = RaggedCache.for_plans(
             [self._plan] * case.batch, case.settle + case.steps, cache_shape(model), dtype=model.dtype,

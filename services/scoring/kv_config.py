@@ -6,10 +6,10 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+from headmap.kvcache.shape import DTYPE_BYTES
 from headmap.models import ModelInfo
 from headmap.settings import Settings
 
-_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 _WINDOW = 4096
 
 
@@ -44,7 +44,7 @@ def bytes_per_token_per_head(info: ModelInfo, settings: Settings) -> int | None:
     hidden = text.get("hidden_size")
     head_dim = text.get("head_dim") or (hidden // info.num_heads if isinstance(hidden, int) else None)
     own = text.get("dtype") or text.get("torch_dtype") or config.get("dtype") or config.get("torch_dtype")
-    size = _BYTES.get(settings.dtype if settings.dtype != "auto" else str(own))
+    size = DTYPE_BYTES.get(settings.dtype if settings.dtype != "auto" else str(own))
     return None if not isinstance(head_dim, int) or size is None else 2 * head_dim * size
 
 

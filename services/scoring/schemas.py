@@ -8,7 +8,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from headmap.datasets.records import MAX_PAGES
+from headmap.datasets.limits import MAX_PAGES
 from headmap.datasets.sources import DEFAULT
 from headmap.datasets.uploads import MAX_NAME, NAME
 from headmap.registry.aliases import ALIAS_PATTERN, MAX_ALIAS, Promote

@@ -17,12 +17,13 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, EnvSettingsSource
 
+from headmap.errors import shown
+
 PREFIX = "HEADMAP_"
 
 # Of docker-compose.yml alone
 _OTHERS = frozenset({"HEADMAP_ADDRESS", "HEADMAP_METRICS_KEY", "HEADMAP_PORT", "HEADMAP_TAG"})
 _IN_FILE = "_FILE"
-_MOST_CHARACTERS = 80
 # As a shell, Compose and Kubernetes leave a name that they could not fill in
 _UNEXPANDED = re.compile(r"\$\{\w[^}]*\}|\$\(\w+\)|^\$\w+$")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
@@ -94,7 +95,7 @@ def faults(error: ValidationError, secret: Collection[str]) -> Iterator[str]:
         name, *item = one["loc"] or ("",)
         reason = re.sub("^Value error, ", "", one["msg"])
         place = f" item {int(item[0]) + 1}:" if item else ""
-        value = "" if name in secret else f", got {_short(one['input'])}"
+        value = "" if name in secret else f", got {shown(one['input'])}"
         yield f"{PREFIX}{str(name).upper()}:{place} {reason[:1].lower()}{reason[1:]}{value}"
 
 
@@ -124,8 +125,3 @@ def _content(variable: str, path: str) -> str:
     if is_blank(text):
         raise ValueError(f"{variable}: {path} is empty")
     return text
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= _MOST_CHARACTERS else f"{text[: _MOST_CHARACTERS - 3]}..."

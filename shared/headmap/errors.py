@@ -26,6 +26,17 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+_MOST_CHARACTERS = 80
+
+
+def shown(value: object) -> str:
+    """Return the value at fault as a message shows it: in ASCII, cut to 80 characters, and never an error itself."""
+    try:
+        text = ascii(value)
+    except (ValueError, RecursionError):  # an integer of thousands of digits
+        return type(value).__name__
+    return text if len(text) <= _MOST_CHARACTERS else f"{text[: _MOST_CHARACTERS - 3]}..."
+
 
 class HeadmapError(Exception):
     """An error with a stable `code`, an HTTP `status` and a `detail` that names the field and the value at fault."""

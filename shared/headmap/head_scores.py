@@ -12,7 +12,7 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
-from headmap.errors import InvalidScores
+from headmap.errors import InvalidScores, shown
 
 _MAX_SCORE = 1e300  # sums of a page's scores stay finite
 MAX_HEADS = 65_536
@@ -120,7 +120,7 @@ class HeadScores:
         for key, value in scores.items():
             match = _HEAD.fullmatch(key)
             if match is None:
-                raise InvalidScores(f'scores: key {_short(key)} is not "layer-head"', param="scores")
+                raise InvalidScores(f'scores: key {shown(key)} is not "layer-head"', param="scores")
             means[int(match[1]), int(match[2])] = _mean(key, value)
         if not means:
             raise InvalidScores("scores: must hold at least one head", param="scores")
@@ -156,13 +156,8 @@ def _mean(key: str, value: float | Sequence[float]) -> float:
         raise InvalidScores(f"scores[{key}]: must hold at least one score", param="scores")
     for item in values:
         if isinstance(item, bool) or not isinstance(item, int | float) or not 0 <= item <= _MAX_SCORE:
-            raise InvalidScores(f"scores[{key}]: must be finite numbers >= 0, got {_short(item)}", param="scores")
+            raise InvalidScores(f"scores[{key}]: must be finite numbers >= 0, got {shown(item)}", param="scores")
     return math.fsum(values) / len(values)
-
-
-def _short(item: object) -> str:
-    text = repr(item)
-    return text if len(text) <= 40 else f"{text[:37]}..."
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from headmap.datasets.limits import MAX_PAGES
 from services.cli.commands.maps import MAP_FIELDS, Promote
 from services.cli.common import (
     DataDir,
@@ -24,8 +25,6 @@ from services.cli.common import (
 if TYPE_CHECKING:
     from headmap.registry.session import Database
     from headmap.settings import Settings
-
-MAX_PAGES = 100_000  # as headmap.datasets.records has it, which takes long to import
 
 
 @one_line_errors

@@ -8,8 +8,6 @@ import typer
 
 from services.cli.common import console, json_option, one_line_errors, print_json
 
-_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
-
 
 @one_line_errors
 def sizing(
@@ -33,15 +31,16 @@ def sizing(
       headmap sizing --layers 28 --kv-heads 4 --head-dim 128 \\
         --prompt-tokens 4000 --new-tokens 256 --budget 800 --memory 20000000000
     """
-    if dtype not in _BYTES:
-        raise typer.BadParameter(f"{dtype!r} is none of {', '.join(_BYTES)}", param_hint="--dtype")
     from rich.table import Table
 
     from headmap.engine.scheduler import startable
     from headmap.kvcache.pool.paging import Paging
-    from headmap.kvcache.shape import CacheShape
+    from headmap.kvcache.shape import DTYPE_BYTES, CacheShape
 
-    shape = CacheShape(layers, kv_heads, head_dim, _BYTES[dtype])
+    if dtype not in DTYPE_BYTES:
+        raise typer.BadParameter(f"{dtype!r} is none of {', '.join(DTYPE_BYTES)}", param_hint="--dtype")
+
+    shape = CacheShape(layers, kv_heads, head_dim, DTYPE_BYTES[dtype])
     paging, rows = Paging(shape), layers * kv_heads
     kept = min(budget, prompt_tokens)
     # Heads that all hold as much round up alike; of others each may leave all but one place of its last page free.

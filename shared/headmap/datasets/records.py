@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO, TypeVar
 
-from headmap.errors import InvalidDataset
+from headmap.datasets.limits import MAX_PAGES
+from headmap.errors import InvalidDataset, shown
 from headmap.scoring.page import Page, Question, Word
 
 INDEX_FILE = "pages.jsonl"
@@ -16,7 +17,6 @@ MAX_TEXT = 1000
 """Characters of a word, a question or an answer."""
 MAX_WORDS = 10_000
 MAX_QUESTIONS = 1000
-MAX_PAGES = 100_000
 MAX_LINE_BYTES = 4 * 2**20
 """As many words as a page may have, of 400 bytes each. Parsed, a line takes up to forty times its bytes."""
 
@@ -82,7 +82,7 @@ def parse_record(line: str, where: str) -> PageRecord:
         raise InvalidDataset(f"{where}: not JSON ({error})") from error
     name = _text(record, "file", where)
     if any(separator in name for separator in "/\\") or name in (".", "..", INDEX_FILE):
-        raise InvalidDataset(f"{where}: field 'file' must be a plain file name, not {_short(name)}")
+        raise InvalidDataset(f"{where}: field 'file' must be a plain file name, not {shown(name)}")
     size = (_side(record, "width", where), _side(record, "height", where))
     words = tuple(
         Word(_text(word, "text", place), _box(word, size, place))
@@ -117,34 +117,26 @@ def _text(record: Any, name: str, where: str) -> str:
     """A text with visible characters. Line breaks, NUL and half surrogate pairs are refused, as no page shows them."""
     text = _field(record, name, str, where)
     if not text.strip() or len(text) > MAX_TEXT:
-        raise InvalidDataset(f"{where}: field '{name}' must have 1 to {MAX_TEXT} characters, not {_short(text)}")
+        raise InvalidDataset(f"{where}: field '{name}' must have 1 to {MAX_TEXT} characters, not {shown(text)}")
     if any(unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") for character in text):
-        raise InvalidDataset(f"{where}: field '{name}' must be of printable characters, not {_short(text)}")
+        raise InvalidDataset(f"{where}: field '{name}' must be of printable characters, not {shown(text)}")
     return text
 
 
 def _side(record: Any, name: str, where: str) -> int:
     side = _field(record, name, int, where)
     if side < 1:
-        raise InvalidDataset(f"{where}: field '{name}' must be at least 1, not {_short(side)}")
+        raise InvalidDataset(f"{where}: field '{name}' must be at least 1, not {shown(side)}")
     return side
 
 
 def _box(record: Any, size: tuple[int, int], where: str) -> tuple[int, int, int, int]:
     box = _field(record, "box", list, where)
     if len(box) != 4 or not all(isinstance(side, int) and not isinstance(side, bool) for side in box):
-        raise InvalidDataset(f"{where}: field 'box' must hold four whole numbers, not {_short(box)}")
+        raise InvalidDataset(f"{where}: field 'box' must hold four whole numbers, not {shown(box)}")
     x0, y0, x1, y1 = box
     if not (0 <= x0 < x1 <= size[0] and 0 <= y0 < y1 <= size[1]):
         raise InvalidDataset(
-            f"{where}: field 'box' must lie inside the page of {size[0]} x {size[1]} px, not {_short(box)}"
+            f"{where}: field 'box' must lie inside the page of {size[0]} x {size[1]} px, not {shown(box)}"
         )
     return x0, y0, x1, y1
-
-
-def _short(value: object) -> str:
-    try:
-        text = ascii(value)
-    except (ValueError, RecursionError):  # an integer of thousands of digits
-        return type(value).__name__
-    return text if len(text) <= 80 else f"{text[:77]}..."

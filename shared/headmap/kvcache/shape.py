@@ -8,6 +8,9 @@ import numpy as np
 
 from headmap.budgets import Ints
 
+DTYPE_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
+"""Bytes of one element, by the name of its type."""
+
 
 @dataclass(frozen=True)
 class CacheShape:

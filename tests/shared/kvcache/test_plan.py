@@ -73,6 +73,18 @@ def test_pyramidkv_falls_over_the_layers_and_is_level_within_one() -> None:
     assert (np.ptp(plan.tokens, axis=1) <= 1).all()
 
 
+@settings(deadline=None)
+@given(prompt_tokens=st.integers(40, 5000), ratio=st.floats(0.02, 0.99))
+def test_pyramidkv_falls_linearly_at_every_ratio(prompt_tokens: int, ratio: float) -> None:
+    """Also where the first layer keeps the whole prompt: the layers after it do not starve."""
+    plan = plan_cache(KVRequest("pyramidkv", ratio=ratio), SHAPE, prompt_tokens, None)
+    average = plan.budget - plan.window
+    first = min(1.95 * average, prompt_tokens - plan.window)
+    expected = plan.window + np.linspace(first, 2 * average - first, SHAPE.num_layers)
+    assert (abs(plan.tokens - expected[:, None]) <= 1).all()
+    assert plan.kept_tokens == plan.budget * plan.tokens.size
+
+
 def test_random_is_the_same_every_time_and_differs_between_layers() -> None:
     first, again = (plan_cache(KVRequest("random", budget=90), SHAPE, 900, None) for _ in "ab")
     assert (first.tokens == again.tokens).all()

@@ -14,13 +14,18 @@ BETA = 20
 
 
 class PyramidKV(Method):
-    """Budgets fall linearly over the layers. Heads of a layer differ by at most one token, which makes totals exact."""
+    """Budgets fall linearly over the layers. Heads of a layer differ by at most one token, which makes totals exact.
+
+    Where the first layer would keep more than the prompt, it keeps the prompt, and the last layer keeps more, so that
+    the budgets still fall linearly and late layers do not starve.
+    """
 
     name = "pyramidkv"
 
     def budgets(self, shape: CacheShape, rule: BudgetRule, prompt_tokens: int, scores: HeadScores | None) -> Ints:
-        per_layer = np.linspace(2 - 1 / BETA, 1 / BETA, shape.num_layers) if shape.num_layers > 1 else np.ones(1)
+        average, most = rule.budget - rule.window, prompt_tokens - rule.window
+        first = min((2 - 1 / BETA) * average, most) if shape.num_layers > 1 else average
+        per_layer = np.linspace(first, 2 * average - first, shape.num_layers)
         weights = np.repeat(per_layer, shape.num_kv_heads)
-        total = (rule.budget - rule.window) * weights.size
-        tokens = water_fill(weights, total, cap=prompt_tokens - rule.window)
+        tokens = water_fill(weights, average * weights.size, cap=most)
         return rule.window + tokens.reshape(shape.num_layers, shape.num_kv_heads)

@@ -73,6 +73,9 @@ class LayerAttention(ABC):
 
     window: int | None = None
 
+    def check_positions(self, position_ids: torch.Tensor | None) -> None:  # noqa: B027  # most caches serve all
+        """Raise ValueError for positions that the cache does not serve. `position_ids`: the model's own."""
+
     @abstractmethod
     def attend(self, queries: torch.Tensor, scaling: float) -> torch.Tensor:
         """`queries`: (batch, num_heads, q, head_dim). Returns (batch, q, num_heads, head_dim)."""
@@ -91,11 +94,15 @@ def headmap_attention(
     """The attention function with the signature of transformers.
 
     Raises TypeError if the model runs without one of our caches. Raises ValueError if a layer's sliding window differs
-    from the cache's, or if the cache does not support a layer's attention (soft caps, sinks).
+    from the cache's, if the cache does not support a layer's attention (soft caps, sinks), if it refuses the positions,
+    and where the attention weights are asked for.
     """
     del module, value, attention_mask
     if not isinstance(key, LayerAttention):
-        raise TypeError(f'attention "{ATTENTION}" needs a headmap cache')
+        raise TypeError(f'attention "{ATTENTION}" needs a headmap cache; classifier-free guidance runs without one')
+    key.check_positions(kwargs.get("position_ids"))
+    if kwargs.get("output_attentions"):
+        raise ValueError("output_attentions: the attention weights never exist as a whole")
     if sliding_window != key.window:
         raise ValueError(f"a layer has a sliding window of {sliding_window}, but its cache has {key.window}")
     for name in ("softcap", "s_aux"):
@@ -110,7 +117,8 @@ def use_headmap_attention(model: PreTrainedModel) -> None:
     After this call the model needs one of our caches; without one its attention raises TypeError.
     """
     AttentionInterface.register(ATTENTION, headmap_attention)
-    model.set_attn_implementation({"text_config": ATTENTION})
+    only_text = model.config.get_text_config() is model.config
+    model.set_attn_implementation(ATTENTION if only_text else {"text_config": ATTENTION})
 
 
 def with_cache(model: torch.nn.Module, held: object) -> dict[str, Any]:

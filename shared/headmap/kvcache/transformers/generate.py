@@ -7,6 +7,8 @@ output = model.generate(**inputs, **with_cache(model, cache))
 
 from __future__ import annotations
 
+from typing import NoReturn
+
 import torch
 from transformers import PretrainedConfig, PreTrainedModel
 
@@ -23,14 +25,15 @@ from headmap.kvcache.transformers.prefill import PrefillCache, Prompt
 class GenerateCache:
     """The cache of one sequence. It compresses the prompt once, then takes one token per step.
 
-    One cache serves one call of `generate` with one prompt, without beams and without a batch. `model` must use our
-    attention (`use_headmap_attention`). `scores`: the model's head scores, for methods that need them. `spans`: (start,
+    One cache serves one call of `generate` with one prompt. Text-only models work too. `model` must use our attention
+    (`use_headmap_attention`). `scores`: the model's head scores, for methods that need them. `spans`: (start,
     end) of the pictures in the prompt, for models whose picture tokens see each other in both directions (Gemma 3);
     take them from `PreparedPrompt.spans`. `max_new_tokens`: the maximum number of generated tokens.
 
-    The cache allocates memory when the prompt arrives. At this point it raises the errors of `plan_cache`, and
-    ValueError for a batch. Later it raises ValueError for a second prompt and OutOfMemory beyond `max_new_tokens`. The
-    constructor raises ValueError for a model that the cache does not support.
+    The cache allocates memory when the prompt arrives. At this point it raises the errors of `plan_cache`. Later it
+    raises OutOfMemory beyond `max_new_tokens`. It raises ValueError, with the feature's name, for what it does not
+    serve: batches (beam search, several sequences), left padding, assisted decoding, prompt lookup, attention weights,
+    and `use_cache=False`. The constructor raises ValueError for a model that the cache does not support.
     """
 
     is_compileable = False
@@ -55,12 +58,18 @@ class GenerateCache:
         self, keys: torch.Tensor, values: torch.Tensor, layer_idx: int, *_: object, **__: object
     ) -> tuple[LayerAttention, LayerAttention]:
         if len(keys) != 1:
-            raise ValueError(f"GenerateCache holds one sequence, got a batch of {len(keys)}")
+            raise ValueError(
+                f"GenerateCache holds one sequence, got a batch of {len(keys)}: batches, beam search and "
+                "num_return_sequences are not served"
+            )
         if layer_idx == 0:
             self._now = self._begin(keys.shape[2])
         if self._now is None:
             raise ValueError("the first layer must come first")
-        return self._now.update(keys, values, layer_idx)
+        attention, held = self._now.update(keys, values, layer_idx)
+        if layer_idx == 0 and isinstance(self._now, PrefillCache):
+            return _Unpadded(attention), held
+        return attention, held
 
     def _begin(self, tokens: int) -> PrefillCache | DecodeCache:
         self._seen += tokens
@@ -72,7 +81,10 @@ class GenerateCache:
             slot = self._ragged.admit(self.plan, self._max_new_tokens)
             return self._ragged.prefill([Prompt(slot, self.plan, self._spans)])
         if tokens != 1:
-            raise ValueError(f"a compressed prompt cannot be followed by {tokens} tokens at once")
+            raise ValueError(
+                f"a compressed prompt cannot be followed by {tokens} tokens at once: a second prompt, use_cache=False, "
+                "assisted decoding and prompt lookup are not served"
+            )
         if isinstance(self._now, PrefillCache):
             self._now.done()
         return self._ragged.step_for_good([0])
@@ -86,6 +98,18 @@ class GenerateCache:
         """Whether each layer has linear attention, which `generate` asks for. No layer has it."""
         return [False] * self.shape.num_layers
 
+    def activate_past_recording(self, *_: object, **__: object) -> NoReturn:
+        """Raise ValueError. Assisted decoding and prompt lookup call this before they guess tokens."""
+        raise ValueError("assisted decoding and prompt lookup are not served: the cache cannot take tokens back")
+
+    crop = activate_past_recording
+
+    def reorder_cache(self, *_: object, **__: object) -> NoReturn:
+        """Raise ValueError. Beam search calls this."""
+        raise ValueError("beam search is not served: GenerateCache holds one sequence")
+
+    batch_repeat_interleave = batch_select_indices = reorder_cache
+
     @property
     def kept_tokens(self) -> int:
         """The number of tokens held now, over all layers and KV heads."""
@@ -95,6 +119,26 @@ class GenerateCache:
     def nbytes(self) -> int:
         """Bytes of the keys and values held now. Their pages round up to 16 tokens per head."""
         return self.kept_tokens * self.shape.token_bytes
+
+
+class _Unpadded(LayerAttention):
+    """Attention of a prompt's first layer, which refuses padding.
+
+    A model does not hand its attention mask on to us. But transformers gives all tokens of left padding the position
+    of the first real token, and no other two tokens share a position.
+    """
+
+    def __init__(self, inner: LayerAttention) -> None:
+        self._inner, self.window = inner, inner.window
+
+    def check_positions(self, position_ids: torch.Tensor | None) -> None:
+        if position_ids is None or position_ids.shape[-1] < 2:
+            return
+        if bool((position_ids[..., 0] == position_ids[..., 1]).all()):
+            raise ValueError("left padding is not served: pass the prompt's own tokens alone")
+
+    def attend(self, queries: torch.Tensor, scaling: float) -> torch.Tensor:
+        return self._inner.attend(queries, scaling)
 
 
 def cache_shape(model: PreTrainedModel) -> CacheShape:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from transformers import AutoModelForImageTextToText
+from transformers import AutoModelForImageTextToText, LlamaConfig, LlamaForCausalLM
 
 from headmap.engine.greedy import generate_greedy
 from headmap.engine.runner import ModelRunner
@@ -20,7 +21,7 @@ from headmap.kvcache.methods import METHODS
 from headmap.kvcache.plan import KeepPlan, KVRequest
 from headmap.kvcache.planning import plan_cache
 from headmap.kvcache.pool.pool import Pool
-from headmap.kvcache.transformers.attention import with_cache
+from headmap.kvcache.transformers.attention import use_headmap_attention, with_cache
 from headmap.kvcache.transformers.cache import RaggedCache
 from headmap.kvcache.transformers.generate import GenerateCache
 from headmap.kvcache.transformers.head_masks import HeadMask
@@ -295,10 +296,47 @@ def test_the_cache_is_handed_over_by_the_name_that_this_transformers_has_for_it(
         run(any_model, [ask(any_model)], [KVRequest("snapkv", budget=20)])
 
 
-def test_generate_cache_refuses_a_batch(small_model: Callable[[str], LoadedModel]) -> None:
-    model = small_model("qwen2_vl").model
-    with pytest.raises(ValueError, match="a batch of 2"):
-        model(input_ids=torch.tensor([[5, 6], [7, 8]]), **with_cache(model, GenerateCache(model, KVRequest("full"))))
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"num_beams": 2}, "beam search"),
+        ({"do_sample": True, "num_return_sequences": 2}, "num_return_sequences"),
+        ({"prompt_lookup_num_tokens": 3}, "prompt lookup"),
+        ({"use_cache": False}, "use_cache=False"),
+        ({"output_attentions": True, "return_dict_in_generate": True}, "output_attentions"),
+    ],
+)
+def test_what_generate_cannot_have_is_refused_by_name(
+    small_model: Callable[[str], LoadedModel], options: dict[str, Any], told: str
+) -> None:
+    model = small_model("llava_next_llama")
+    held = with_cache(model.model, GenerateCache(model.model, KVRequest("full")))
+    with pytest.raises(ValueError, match=told):
+        model.model.generate(**ask(model).inputs, **held, max_new_tokens=4, eos_token_id=None, **options)
+
+
+@pytest.mark.parametrize("pads", [1, 5])
+def test_left_padding_is_refused(any_model: LoadedModel, pads: int) -> None:
+    tokens = torch.tensor([[0] * pads + [5, 6, 7, 8, 9]])
+    mask = (torch.arange(tokens.shape[1]) >= pads).long()[None]
+    held = with_cache(any_model.model, GenerateCache(any_model.model, KVRequest("full")))
+    with pytest.raises(ValueError, match="left padding"):
+        any_model.model.generate(input_ids=tokens, attention_mask=mask, **held, max_new_tokens=4, eos_token_id=None)
+
+
+def test_a_text_model_generates_with_the_cache() -> None:
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 64, "intermediate_size": 96, "num_attention_heads": 4, "num_key_value_heads": 2}
+    model = LlamaForCausalLM(LlamaConfig(vocab_size=100, num_hidden_layers=3, **sizes)).eval()
+    prompt = torch.randint(5, 99, (1, 50))
+    options: dict[str, Any] = {"max_new_tokens": 8, "do_sample": False, "eos_token_id": None}
+    expected = model.generate(prompt, **options)
+    use_headmap_attention(model)
+    held = with_cache(model, GenerateCache(model, KVRequest("full")))
+    assert torch.equal(model.generate(prompt, **held, **options), expected)
+    cache = GenerateCache(model, KVRequest("snapkv", budget=20))
+    model.generate(prompt, **with_cache(model, cache), **options)
+    assert cache.kept_tokens == (20 + 7) * 6
 
 
 def test_masked_heads_add_nothing(small_model: Callable[[str], LoadedModel]) -> None:
