@@ -20,7 +20,7 @@ from pydantic_core import ErrorDetails
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from headmap.errors import InvalidParameter, InvalidScores
+from headmap.errors import InvalidParameter, InvalidScores, shown
 from headmap.head_scores import HEAD_PATTERN, MAX_HEADS, HeadScores
 from headmap.registry.aliases import Promote
 from headmap.registry.maps import (
@@ -247,8 +247,8 @@ def find_map_file(session: Session, file: MapFile) -> str | None:
 def _invalid(error: ErrorDetails) -> InvalidParameter:
     field = ".".join(map(str, error["loc"]))[:_SHOWN] or "body"
     reasons = {"missing": "missing", "extra_forbidden": "unknown field", "model_type": "must be a JSON object"}
-    message, value = error["msg"], str(error["input"])[:_SHOWN]
-    reason = reasons.get(error["type"]) or f"{message[:1].lower()}{message[1:]}, got {value!a}"
+    message = f"{error['msg'][:1].lower()}{error['msg'][1:]}, got {shown(error['input'])}"
+    reason = reasons.get(error["type"], message)
     return InvalidParameter(f"{field}: {reason}", param=field)
 
 
