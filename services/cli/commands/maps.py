@@ -94,7 +94,7 @@ def list_(
         names = (", ".join(one.aliases), ", ".join(one.tags))
         cells = (one.id, one.model, one.version, one.pages, one.rule, *names, made)
         table.add_row(*("-" if cell is None else str(cell) for cell in cells))
-    none = "no maps yet; `headmap score MODEL` makes one" if search == MapSearch() else "no such maps"
+    none = "no maps yet; `headmap score MODEL` makes one" if search == MapSearch(model=model) else "no such maps"
     console().print(table if records else none)
 
 
