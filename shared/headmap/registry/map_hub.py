@@ -21,7 +21,6 @@ from huggingface_hub.errors import (
     EntryNotFoundError,
     HfHubHTTPError,
     HFValidationError,
-    LocalEntryNotFoundError,
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
@@ -158,7 +157,9 @@ def _translated(name: str) -> Iterator[None]:
                 param="repo",
             ) from error
         raise HubUnavailable(f"the Hub answers {name!r} with status {status}") from error
-    except (LocalEntryNotFoundError, OSError) as error:
+    except ValueError as error:  # so the client says that the Hub does not like a card
+        raise HubRefused(f"repo: the Hub does not take the files of {name!r}: {error}", param="repo") from error
+    except OSError as error:
         raise _away(error) from error
     except Exception as error:
         # The client's transport errors have no class of the client's own.

@@ -90,7 +90,7 @@ class _Handler(BaseHTTPRequestHandler):
             return self.answer(self.hub.fault, {"error": "fault"})
         if path == "/api/validate-yaml":
             content = json.loads(body)["content"]
-            errors = [] if content.startswith("---\n") else [{"message": "no metadata"}]
+            errors = [{"message": '"base_model" is none'}] if 'base_model: "no/model"' in content else []
             return self.answer(200 if not errors else 400, {"errors": errors, "warnings": []})
         if self.token != WRITER:
             return self.answer(401 if self.token is None else 403, {"error": "you may not write"})

@@ -119,6 +119,12 @@ def test_who_may_not_write_is_told_so(hub: FakeHub, repo: str, monkeypatch: pyte
     assert set(hub.files("me/other")) == set()
 
 
+def test_a_card_that_the_hub_does_not_take_is_told(hub: FakeHub) -> None:
+    with pytest.raises(HubRefused, match="base_model"):
+        push(file=replace(FILE, provenance=replace(MADE, model="no/model")))
+    assert set(hub.files(REPO)) == {".gitattributes"}
+
+
 def test_a_hub_that_fails_or_is_away_is_unavailable(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
     push()
     hub.fault = 500
