@@ -15,6 +15,7 @@ from services.cli.commands import (
     doctor,
     evaluate,
     generate,
+    hub,
     keys,
     maps,
     models,
@@ -78,6 +79,8 @@ maps.app.command("alias")(aliases.alias)
 maps.app.command("history")(aliases.history)
 maps.app.command("note")(aliases.note)
 maps.app.command("delete")(aliases.delete)
+maps.app.command("push")(hub.push)
+maps.app.command("pull")(hub.pull)
 app.add_typer(maps.app, name="maps")
 app.command("show-head")(show_head.show_head)
 app.add_typer(policies.app, name="policies")

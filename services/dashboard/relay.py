@@ -28,7 +28,7 @@ _ALLOWED = re.compile(
     r"((inference|scoring)/)?openapi\.json"
 )
 _ASKED = (b"accept", b"content-type", b"content-length", b"idempotency-key", b"if-match", b"if-none-match")
-_ANSWERED = ("content-type", "content-disposition", "location", "retry-after", "x-request-id", "etag")
+_ANSWERED = ("content-type", "content-disposition", "location", "retry-after", "x-request-id", "etag", "vary")
 _LARGE = 1 << 16
 # An event stream pings every 15 s, and a map of a large model is read within seconds.
 _TIMEOUT = httpx.Timeout(120, connect=5)
@@ -96,7 +96,9 @@ class _Relayed(StreamingResponse):
 
     def __init__(self, answer: httpx.Response) -> None:
         headers = {name: answer.headers[name] for name in _ANSWERED if name in answer.headers}
-        headers |= {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        # What only depends on the map, browsers keep; but no cache between, as the session's key has asked for it.
+        control = answer.headers.get("cache-control", "no-store").replace("public", "private")
+        headers |= {"Cache-Control": control, "X-Accel-Buffering": "no"}
         super().__init__(_body(answer), answer.status_code, headers)
         self._answer = answer
 

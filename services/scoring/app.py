@@ -23,6 +23,7 @@ from services.scoring import (
     routes_maps,
     routes_pictures,
     routes_policies,
+    routes_scores,
 )
 from services.scoring.deps import ScoringState
 from services.scoring.metrics import JobCollector
@@ -69,6 +70,7 @@ def scoring_router() -> APIRouter:
     router = APIRouter()
     router.include_router(routes_jobs.router)
     router.include_router(routes_maps.router)
+    router.include_router(routes_scores.router)
     router.include_router(routes_aliases.router)
     router.include_router(routes_policies.router)
     router.include_router(routes_pictures.router)

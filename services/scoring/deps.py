@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Annotated
 
 from anyio import CapacityLimiter
 from fastapi import Depends, Header, Path, Query, Request
+from sqlalchemy.orm import Session
 
 from headmap.blobs.location import open_blobs
 from headmap.blobs.store import BlobStore
 from headmap.http.auth import KEY_NAME
 from headmap.jobs.broker import Broker
 from headmap.registry.jobs import OpenLimits
+from headmap.registry.map_file import ModelName, Revision, ShortName, Tag
+from headmap.registry.map_search import MapOrder
 from headmap.registry.session import Database
 from headmap.settings import Settings
 from services.scoring.following import Followers
-from services.scoring.schemas import AliasName, DatasetName, ModelName, Revision
+from services.scoring.schemas import AliasName, DatasetName
 
 UPLOADS_AT_ONCE = 2
 DRAWINGS_AT_ONCE = 2
@@ -72,6 +76,24 @@ def key_name(request: Request) -> str | None:
 
 
 State = Annotated[ScoringState, Depends(scoring_state)]
+
+
+def _read_session(state: State) -> Iterator[Session]:
+    with state.database.read() as session:
+        yield session
+
+
+def _write_session(state: State) -> Iterator[Session]:
+    with state.database.write() as session:
+        yield session
+
+
+# Of scope "function": the transaction ends before the answer is sent, and a commit that fails is an error answer.
+ReadSession = Annotated[Session, Depends(_read_session, scope="function")]
+"""A session that only reads, for the time of the route's function."""
+WriteSession = Annotated[Session, Depends(_write_session, scope="function")]
+"""A session whose transaction commits when the route's function has returned, and rolls back if it raises."""
+
 Caller = Annotated[str | None, Depends(_caller)]
 """Who calls, as the history of aliases names them; None where no key is needed."""
 
@@ -90,6 +112,17 @@ ModelFilter = Annotated[ModelName | None, Query(description="list only this mode
 ModelQuery = Annotated[ModelName, Query()]
 RevisionQuery = Annotated[Revision | None, Query()]
 AliasQuery = Annotated[AliasName | None, Query()]
+TagFilter = Annotated[
+    list[Tag], Query(max_length=32, description="list only maps with this tag; repeated: with all of them")
+]
+DatasetFilter = Annotated[ShortName | None, Query(description="list only maps of this dataset")]
+RuleFilter = Annotated[ShortName | None, Query(description="list only maps of this rule, such as aligned")]
+MinPages = Annotated[int | None, Query(ge=0, le=2**31 - 1, description="list only maps of as many pages or more")]
+TextFilter = Annotated[
+    ShortName | None,
+    Query(description="list only maps with this text in the model's name, a tag or the notes; capitals do not count"),
+]
+OrderBy = Annotated[MapOrder, Query(description="order of the list; lowest first unless it says desc")]
 
 Budget = Annotated[int, Query(ge=1, le=1_000_000, description="tokens kept per KV head, on average")]
 PromptTokens = Annotated[int, Query(ge=1, le=10_000_000)]

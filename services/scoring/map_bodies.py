@@ -11,6 +11,7 @@ from pydantic_core import from_json
 from headmap.errors import InvalidScores, PayloadTooLarge
 from headmap.http.bodies import MeasuredRoute, parse_json
 from headmap.http.costs import LONG_TEXT, MAX_SHOWN, Costs
+from services.scoring.caching import RevalidatedRoute
 
 MAX_SCORES = 1 << 25
 """Of all heads, which take no memory beside the body: 5120 heads (a model of 70 billion parameters) over 6000 pages."""
@@ -19,6 +20,7 @@ _LONGEST_LIST = 4 * 2**20
 _MOST_BESIDE = 8 * 2**20
 _TEXT_OR_LIST = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|\[', re.DOTALL)
 _AFTER_NUMBERS = re.compile(rb'[\[\]{}"]')
+_EMPTY = re.compile(rb"\[\s*\]")
 _PLACE = "\ue000scores:"
 _PLACE_BYTES = b'"\\ue000scores:%d"'
 
@@ -69,7 +71,7 @@ def read_map(body: bytearray, costs: Costs) -> Any:
         after = _AFTER_NUMBERS.search(body, place, place + _LONGEST_LIST)
         if after is None and len(body) - place > _LONGEST_LIST:
             raise PayloadTooLarge(f"scores: a list of more than {_LONGEST_LIST} bytes", param="scores")
-        if after is None or after[0] != b"]":
+        if after is None or after[0] != b"]" or _EMPTY.match(body, begin):
             continue
         rest += body[done:begin]
         rest += _PLACE_BYTES % len(lists)
@@ -93,8 +95,8 @@ def _put_back(value: Any, lists: Sequence[ScoreList]) -> Any:
     return value
 
 
-class MapRoute(MeasuredRoute):
-    """Reads bodies of maps."""
+class MapRoute(RevalidatedRoute, MeasuredRoute):
+    """Reads bodies of maps, and lets caches ask whether an answer is still the same."""
 
     costs = Costs(values=MAX_SCORES, members=200_000, plain_bytes=1 << 30, text_bytes=LONG_TEXT)
 

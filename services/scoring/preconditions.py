@@ -1,4 +1,5 @@
-"""If-Match and If-None-Match (RFC 9110, sections 13.1.1 and 13.1.2): writes that hold only while nobody else wrote."""
+"""If-Match and If-None-Match (RFC 9110, sections 13.1.1 and 13.1.2): writes that hold only while nobody else wrote,
+and reads of what the caller may have already."""
 
 from __future__ import annotations
 
@@ -26,3 +27,11 @@ def must_be_absent(if_none_match: str | None) -> bool:
     if if_none_match not in (None, "*"):
         raise InvalidParameter(f"If-None-Match: must be *, got {if_none_match!r}", param="If-None-Match")
     return if_none_match == "*"
+
+
+def is_listed(tag: str, if_none_match: str | None) -> bool:
+    """Whether an If-None-Match header of a GET lists `tag`, which is in quotes, or is *. Weak tags match too."""
+    if if_none_match is None:
+        return False
+    tags = {one.strip().removeprefix("W/") for one in if_none_match.split(",")}
+    return bool(tags & {"*", tag})

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Header, Response
 from headmap.registry import aliases
 from headmap.registry.maps import MapRecord, get_map, set_alias
 from services.scoring import deps
-from services.scoring.deps import MapId, State
+from services.scoring.deps import MapId, ReadSession, WriteSession
 from services.scoring.preconditions import expected_of
 from services.scoring.schemas import MoveBody, MoveList
 
@@ -32,12 +32,14 @@ IfMatch = Annotated[
 
 @router.get("/maps/{map_id}/aliases/history", summary="Who moved the aliases of the map's model", responses=_ANSWERS)
 def history(
-    map_id: MapId, state: State, alias: deps.AliasQuery = None, limit: deps.Limit = 50, cursor: deps.Cursor = None
+    map_id: MapId,
+    session: ReadSession,
+    alias: deps.AliasQuery = None,
+    limit: deps.Limit = 50,
+    cursor: deps.Cursor = None,
 ) -> MoveList:
     """Moves of all aliases of the map's model, newest first."""
-    with state.database.read() as session:
-        model = get_map(session, map_id).model
-        page = aliases.history(session, model, alias=alias, limit=limit, cursor=cursor)
+    page = aliases.history(session, get_map(session, map_id).model, alias=alias, limit=limit, cursor=cursor)
     return MoveList(items=[MoveBody.model_validate(move) for move in page.items], next_cursor=page.next_cursor)
 
 
@@ -49,13 +51,12 @@ def history(
 def point(
     map_id: MapId,
     alias: deps.Alias,
-    state: State,
+    session: WriteSession,
     caller: deps.Caller,
     response: Response,
     if_match: IfMatch = None,
 ) -> MapRecord:
-    with state.database.write() as session:
-        record = set_alias(session, map_id, alias, by=caller, expected=expected_of(if_match, "MAP_ID"))
+    record = set_alias(session, map_id, alias, by=caller, expected=expected_of(if_match, "MAP_ID"))
     response.headers["ETag"] = f'"{map_id}"'
     return record
 
@@ -66,7 +67,8 @@ def point(
     summary="Delete an alias that points at this map",
     responses=_ANSWERS,
 )
-def remove(map_id: MapId, alias: deps.Alias, state: State, caller: deps.Caller, if_match: IfMatch = None) -> None:
-    with state.database.write() as session:
-        model = get_map(session, map_id).model
-        aliases.remove(session, model, alias, map_id, by=caller, expected=expected_of(if_match, "MAP_ID"))
+def remove(
+    map_id: MapId, alias: deps.Alias, session: WriteSession, caller: deps.Caller, if_match: IfMatch = None
+) -> None:
+    model = get_map(session, map_id).model
+    aliases.remove(session, model, alias, map_id, by=caller, expected=expected_of(if_match, "MAP_ID"))

@@ -18,10 +18,11 @@ from headmap.pictures.scatter import MapName, draw_scatter
 from headmap.registry.looks import get_looks, list_looks
 from headmap.registry.maps import check_head, get_map, get_scores
 from services.scoring import deps
+from services.scoring.caching import ImmutableRoute
 from services.scoring.deps import MapId, ScoringState, State
 from services.scoring.schemas import LookBody, OverlayBody, WordBody
 
-router = APIRouter(tags=["pictures"])
+router = APIRouter(route_class=ImmutableRoute, tags=["pictures"])
 
 View = Annotated[HeatmapView, Query(description="query heads, or KV heads with the scores of their query heads added")]
 _INVALID: dict[int | str, dict[str, Any]] = {422: {"description": "Invalid request"}}
@@ -133,10 +134,8 @@ async def overlay(
     """Where a head looked. The worker stores this for a job's first pages; an imported map has none."""
     if form == "json" or (form is None and _prefers_json(accept)):
         body = await run_in_threadpool(_looks, state, map_id, layer, head, page)
-        return JSONResponse(body.model_dump(), headers={"Vary": "Accept"})
-    response = await _drawn(state, "image/png", _overlay, map_id, layer, head, page)
-    response.headers["Vary"] = "Accept"
-    return response
+        return JSONResponse(body.model_dump())
+    return await _drawn(state, "image/png", _overlay, map_id, layer, head, page)
 
 
 def _looks(state: ScoringState, map_id: str, layer: int, head: int, page: int) -> OverlayBody:

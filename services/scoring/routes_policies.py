@@ -10,11 +10,12 @@ from headmap.http.kv_body import KVBody
 from headmap.http.request_body import Body
 from headmap.kvcache.planning import check_request
 from headmap.registry import policies
+from headmap.registry.map_file import ModelName
 from headmap.registry.policies import PolicyRecord
 from services.scoring import deps
-from services.scoring.deps import State
+from services.scoring.deps import ReadSession, WriteSession
 from services.scoring.preconditions import expected_of, must_be_absent
-from services.scoring.schemas import AliasName, ModelName, PolicyList
+from services.scoring.schemas import AliasName, PolicyList
 
 router = APIRouter(tags=["policies"])
 
@@ -37,26 +38,25 @@ class PolicyRequest(Body):
 
 @router.get("/policies", summary="Policies, the last written first")
 def listing(
-    state: State, model: deps.ModelFilter = None, limit: deps.Limit = 50, cursor: deps.Cursor = None
+    session: ReadSession, model: deps.ModelFilter = None, limit: deps.Limit = 50, cursor: deps.Cursor = None
 ) -> PolicyList:
-    with state.database.read() as session:
-        page = policies.list_policies(session, model=model, limit=limit, cursor=cursor)
+    page = policies.list_policies(session, model=model, limit=limit, cursor=cursor)
     return PolicyList(items=page.items, next_cursor=page.next_cursor)
 
 
 # Before the policy itself, whose path matches this one too.
 @router.get("/policies/{model:path}/{name}/history", summary="All versions of a policy", responses=_NO_POLICY)
-def history(model: Model, name: Name, state: State, limit: deps.Limit = 50, cursor: deps.Cursor = None) -> PolicyList:
+def history(
+    model: Model, name: Name, session: ReadSession, limit: deps.Limit = 50, cursor: deps.Cursor = None
+) -> PolicyList:
     """Newest first; a version without `kv` is a deletion."""
-    with state.database.read() as session:
-        page = policies.policy_history(session, model, name, limit=limit, cursor=cursor)
+    page = policies.policy_history(session, model, name, limit=limit, cursor=cursor)
     return PolicyList(items=page.items, next_cursor=page.next_cursor)
 
 
 @router.get("/policies/{model:path}/{name}", summary="A policy", responses=_NO_POLICY | {200: {"headers": _ETAG}})
-def show(model: Model, name: Name, state: State, response: Response) -> PolicyRecord:
-    with state.database.read() as session:
-        record = policies.get_policy(session, model, name)
+def show(model: Model, name: Name, session: ReadSession, response: Response) -> PolicyRecord:
+    record = policies.get_policy(session, model, name)
     response.headers["ETag"] = f'"{record.version}"'
     return record
 
@@ -76,7 +76,7 @@ def put(
     model: Model,
     name: Name,
     body: PolicyRequest,
-    state: State,
+    session: WriteSession,
     caller: deps.Caller,
     response: Response,
     if_match: IfMatch = None,
@@ -84,16 +84,15 @@ def put(
 ) -> PolicyRecord:
     """Servers follow without a restart. The versions before it stay in the history."""
     check_request(body.kv.asked(), body.kv.map)
-    with state.database.write() as session:
-        record, new = policies.put_policy(
-            session,
-            model,
-            name,
-            body.kv.model_dump(exclude_none=True),
-            by=caller,
-            expected=expected_of(if_match, "VERSION"),
-            absent=must_be_absent(if_none_match),
-        )
+    record, new = policies.put_policy(
+        session,
+        model,
+        name,
+        body.kv.model_dump(exclude_none=True),
+        by=caller,
+        expected=expected_of(if_match, "VERSION"),
+        absent=must_be_absent(if_none_match),
+    )
     response.headers["ETag"] = f'"{record.version}"'
     response.status_code = 201 if new else 200
     return record
@@ -105,6 +104,5 @@ def put(
     summary="Delete a policy; its versions stay in the history",
     responses=_NO_POLICY | _CHANGED,
 )
-def remove(model: Model, name: Name, state: State, caller: deps.Caller, if_match: IfMatch = None) -> None:
-    with state.database.write() as session:
-        policies.delete_policy(session, model, name, by=caller, expected=expected_of(if_match, "VERSION"))
+def remove(model: Model, name: Name, session: WriteSession, caller: deps.Caller, if_match: IfMatch = None) -> None:
+    policies.delete_policy(session, model, name, by=caller, expected=expected_of(if_match, "VERSION"))

@@ -4,56 +4,25 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic import BaseModel, ConfigDict, Field
 
 from headmap.datasets.limits import MAX_PAGES
 from headmap.datasets.sources import DEFAULT
 from headmap.datasets.uploads import MAX_NAME, NAME
-from headmap.head_scores import HEAD_PATTERN, MAX_HEADS
 from headmap.registry.aliases import ALIAS_PATTERN, MAX_ALIAS, Promote
 from headmap.registry.datasets import DatasetRecord
 from headmap.registry.jobs import AUTO_MAX_PAGES, AUTO_MIN_PAGES, AUTO_OVERLAP, JobRecord
-from headmap.registry.maps import MAX_MODEL, MAX_REVISION, NAME_PATTERN, MapRecord, Match
+from headmap.registry.map_file import Integer, MapBody, ModelName, Notes, Revision, Tags
+from headmap.registry.maps import MapRecord, Match
 from headmap.registry.policies import PolicyRecord
 from headmap.registry.tables import JobState
 
 PROMOTE = "whether the map takes the alias default: true, false, or auto, where the model has none yet"
 
-ModelName = Annotated[str, Field(min_length=1, max_length=MAX_MODEL, pattern=NAME_PATTERN)]
-Revision = Annotated[str, Field(min_length=1, max_length=MAX_REVISION, pattern=NAME_PATTERN)]
 AliasName = Annotated[str, Field(min_length=1, max_length=MAX_ALIAS, pattern=ALIAS_PATTERN)]
-Tag = Annotated[str, Field(min_length=1, max_length=64, pattern=NAME_PATTERN)]
 DatasetName = Annotated[str, Field(min_length=1, max_length=MAX_NAME, pattern=f"^{NAME}$")]
-
-
-def _whole(value: object) -> object:
-    """JSON knows one kind of number: 10.0 is the integer 10. Strings and booleans are none."""
-    return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
-Integer = Annotated[int, BeforeValidator(_whole)]
-
-# Checked value by value by HeadScores.from_sparsemm, whose errors name the key.
-SparseMMScores = Annotated[
-    dict[str, Any],
-    WithJsonSchema(
-        {
-            "type": "object",
-            "description": 'The public SparseMM file: {"layer-head": [score per page, ...] or score}',
-            "minProperties": 1,
-            "maxProperties": MAX_HEADS,
-            "propertyNames": {"pattern": f"^{HEAD_PATTERN}$"},
-            "additionalProperties": {
-                "anyOf": [
-                    {"type": "number", "minimum": 0},
-                    {"type": "array", "items": {"type": "number", "minimum": 0}, "minItems": 1},
-                ]
-            },
-        }
-    ),
-]
 
 
 class _Request(BaseModel):
@@ -88,19 +57,17 @@ class ScoreRequest(_Request):
     force: bool = Field(False, description="start a new job even if an equal one exists")
 
 
-class MapImport(_Request):
-    model: ModelName
-    revision: Revision | None = None
-    num_kv_heads: Integer = Field(ge=1, le=99_999)
-    scores: SparseMMScores
+class MapImport(MapBody):
+    """A map file as it is, or the public SparseMM file as its `scores`."""
+
     promote: Promote = Field("auto", description=PROMOTE)
 
 
 class MapNotes(_Request):
     """What people write on a map. A field that is left out stays as it is."""
 
-    tags: Annotated[list[Tag], Field(max_length=32)] = Field(default_factory=list)
-    notes: Annotated[str, Field(max_length=10_000, pattern=r"^[^\x00]*$")] | None = None
+    tags: Tags = Field(default_factory=list)
+    notes: Notes | None = None
 
 
 class MoveBody(BaseModel):

@@ -4,7 +4,7 @@
     ├── BadRequest 422        InvalidParameter, InvalidImage, EmptyPrompt, BudgetTooSmall, UnknownMethod,
     │                         PromptTooLong, RequestTooLarge, InvalidScores, InvalidDataset, UnsupportedModel
     ├── NotFound 404          ModelNotFound, JobNotFound, MapNotFound, HeadNotFound, PageNotFound, DatasetNotFound,
-    │                         SessionNotFound, KeyNotFound, AliasNotFound, PolicyNotFound
+    │                         SessionNotFound, KeyNotFound, AliasNotFound, PolicyNotFound, RepoNotFound
     ├── Conflict 409          JobEnded, NoMapForModel, IdempotencyConflict, MapMismatch, KeyNameTaken,
     │                         DatasetExists, DatasetInUse, DatasetBuiltIn, MapInUse
     ├── AliasMoved 412
@@ -14,9 +14,10 @@
     ├── RequestTimeout 408
     ├── Unauthorized 401
     ├── CrossSite 403
+    ├── HubRefused 403
     ├── TooManyRequests 429   QueueFull, RateLimited, TooManyJobs, BodiesTooLarge; with retry_after
     └── Unavailable 503       RegistryUnavailable, RegistryBroken, DatasetUnavailable, ShuttingDown, OutOfMemory,
-                              DeviceFailed, TooManyConnections
+                              DeviceFailed, TooManyConnections, HubUnavailable
 
 Services turn them into problem documents (RFC 9457) in one handler.
 """
@@ -153,6 +154,12 @@ class PolicyNotFound(NotFound):
     code, title = "policy_not_found", "Policy not found"
 
 
+class RepoNotFound(NotFound):
+    """The Hub has no such repository or revision, hides it from this token, or there is no map in it."""
+
+    code, title = "repo_not_found", "Repository not found"
+
+
 class Conflict(HeadmapError):
     code, status, title = "conflict", 409, "Conflict"
 
@@ -243,6 +250,12 @@ class CrossSite(HeadmapError):
     code, status, title = "cross_site", 403, "Call from another site's page"
 
 
+class HubRefused(HeadmapError):
+    """The Hub does not let this token do that."""
+
+    code, status, title = "hub_refused", 403, "The Hub refused"
+
+
 class TooManyRequests(HeadmapError):
     """Try again after `retry_after` seconds."""
 
@@ -302,6 +315,10 @@ class DatasetUnavailable(Unavailable):
     """Files of a dataset are missing or damaged, or what holds them cannot be reached now."""
 
     code, title = "dataset_unavailable", "Dataset unavailable"
+
+
+class HubUnavailable(Unavailable):
+    code, title = "hub_unavailable", "Hub unavailable"
 
 
 class ShuttingDown(Unavailable):

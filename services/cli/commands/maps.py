@@ -25,6 +25,7 @@ MAP_FIELDS = (
     "dataset", "dataset_checksum", "pages", "seed", "rule", "max_new_tokens", "job_id", "aliases",
     "hits", "tokens_seen", "tokens_matched", "halves_top5pct_overlap", "halves_spearman",
     "code_version", "checksum", "created_at", "tags", "notes",
+    "origin_map_id", "origin_version", "origin_created_at", "origin_repo",
 )  # fmt: skip
 MapAsJson = Annotated[bool, json_option(*MAP_FIELDS)]
 Promote = Annotated[
@@ -37,21 +38,47 @@ Promote = Annotated[
 @one_line_errors
 def list_(
     model: Annotated[str | None, typer.Option(help="List only this model's maps.")] = None,
+    revision: Annotated[str | None, typer.Option(help="List only maps of this revision of a model.")] = None,
+    alias: Annotated[str | None, typer.Option(help="List only maps that this alias points at.")] = None,
+    tag: Annotated[
+        list[str] | None, typer.Option(help="List only maps with this tag; repeated, with all of them.")
+    ] = None,
+    dataset: Annotated[str | None, typer.Option(help="List only maps of this dataset.")] = None,
+    rule: Annotated[str | None, typer.Option(help="List only maps of this rule, such as aligned.")] = None,
+    min_pages: Annotated[int | None, typer.Option(min=0, help="List only maps of as many pages or more.")] = None,
+    text: Annotated[
+        str | None, typer.Option(help="List only maps with this text in the model's name, a tag or the notes.")
+    ] = None,
+    order_by: Annotated[
+        str, typer.Option(help="created_at, version, pages or hits, lowest first; highest first with desc.")
+    ] = "created_at desc",
     as_json: Annotated[bool, json_option(*MAP_FIELDS, many=True)] = False,
     data_dir: DataDir = None,
 ) -> None:
-    """List maps, newest first.
+    """List maps, newest first. A map is listed if all that you ask holds.
 
     \b
     Example:
-      headmap maps list --model headmap/demo-ocr --json
+      headmap maps list --model headmap/demo-ocr --min-pages 100 --order-by "hits desc"
     """
+    from headmap.registry.map_search import MapSearch, check_order
     from headmap.registry.maps import list_maps
 
+    search = MapSearch(
+        model=model,
+        revision=revision,
+        alias=alias,
+        tags=tuple(tag or ()),
+        dataset=dataset,
+        rule=rule,
+        min_pages=min_pages,
+        text=text,
+        order_by=check_order(order_by),
+    )
     with open_registry(data_dir) as database, database.read() as session:
         records, cursor = [], None
         while True:
-            page = list_maps(session, model=model, limit=200, cursor=cursor)
+            page = list_maps(session, search, limit=200, cursor=cursor)
             records += page.items
             cursor = page.next_cursor
             if cursor is None:
@@ -61,12 +88,14 @@ def list_(
         return
     from rich.table import Table
 
-    table = Table("id", "model", "version", "pages", "rule", "aliases", "made", box=None, pad_edge=False)
+    table = Table("id", "model", "version", "pages", "rule", "aliases", "tags", "made", box=None, pad_edge=False)
     for one in records:
         made = f"{one.created_at:%Y-%m-%d %H:%M}"
-        cells = (one.id, one.model, one.version, one.pages, one.rule, ", ".join(one.aliases), made)
+        names = (", ".join(one.aliases), ", ".join(one.tags))
+        cells = (one.id, one.model, one.version, one.pages, one.rule, *names, made)
         table.add_row(*("-" if cell is None else str(cell) for cell in cells))
-    console().print(table if records else "no maps yet; `headmap score MODEL` makes one")
+    none = "no maps yet; `headmap score MODEL` makes one" if search == MapSearch(model=model) else "no such maps"
+    console().print(table if records else none)
 
 
 @app.command("show")
@@ -155,28 +184,21 @@ def export(
     ] = False,
     data_dir: DataDir = None,
 ) -> None:
-    """Write a map as JSON that `import` and POST /maps take.
+    """Write a map and all that is known about it as JSON, which `import`, POST /maps and the dashboard take.
 
     \b
     Example:
-      headmap maps export d7d7 --bare --out map.json
+      headmap maps export d7d7 --out map.json
     """
-    from headmap.registry.maps import get_map, get_scores
+    from headmap.registry.map_file import read_map_file
 
     with open_registry(data_dir) as database, database.read() as session:
-        record = get_map(session, whole_id(session, map_id))
-        scores = get_scores(session, record.id)
-    body: dict[str, Any] = {
-        "model": record.model,
-        "revision": record.revision,
-        "num_kv_heads": record.num_kv_heads,
-        "scores": scores.to_sparsemm(),
-    }
-    text = json.dumps(body["scores"] if bare else body)
+        file = read_map_file(session, whole_id(session, map_id))
+    text = json.dumps(file.scores.to_sparsemm()) + "\n" if bare else file.text()
     if out is None:
-        typer.echo(text)
+        typer.echo(text, nl=False)
     else:
-        out.write_text(text + "\n", encoding="utf-8")
+        out.write_text(text, encoding="utf-8")
         typer.echo(str(out))
 
 
@@ -196,14 +218,14 @@ def import_(
     as_json: MapAsJson = False,
     data_dir: DataDir = None,
 ) -> None:
-    """Import a map from JSON into the registry.
+    """Import a map file into the registry, with all that it tells about the map.
 
     \b
     Example:
-      headmap maps import map.json --model Qwen/Qwen2-VL-2B-Instruct --num-kv-heads 2
+      headmap maps import map.json
     """
-    from headmap.head_scores import HeadScores
-    from headmap.registry.maps import add_map, get_map, imported
+    from headmap.registry.map_file import add_map_file, parse_map_file
+    from headmap.registry.maps import get_map
 
     try:
         body = json.loads(file.read_text(encoding="utf-8-sig"), object_pairs_hook=_once)
@@ -211,18 +233,14 @@ def import_(
         fail(f"{file}: not JSON ({error})")
     if not isinstance(body, dict):
         fail(f"{file}: must be a JSON object")
+    given = {"model": model, "num_kv_heads": num_kv_heads, "revision": revision}
     wrapped: dict[str, Any] = body if "scores" in body else {"scores": body}
-    model = model or wrapped.get("model")
-    num_kv_heads = num_kv_heads or wrapped.get("num_kv_heads")
-    told = wrapped.get("revision")
-    if not isinstance(told, str | None):
-        fail(f"{file}: revision must be text", code=2)
-    if not isinstance(model, str) or not isinstance(num_kv_heads, int) or not isinstance(wrapped["scores"], dict):
+    wrapped |= {name: value for name, value in given.items() if value is not None}
+    if "model" not in wrapped or "num_kv_heads" not in wrapped:
         fail(f"{file}: --model and --num-kv-heads are needed, it does not say them itself", code=2)
-    scores = HeadScores.from_sparsemm(wrapped["scores"], num_kv_heads)
-    provenance = imported(model, revision or told)
+    found = parse_map_file(wrapped)
     with open_registry(data_dir) as database, database.write() as session:
-        map_id = add_map(session, provenance, scores, promote="auto" if promote is None else promote, by=whoever())
+        map_id = add_map_file(session, found, promote="auto" if promote is None else promote, by=whoever())
         record = get_map(session, map_id)
     if as_json:
         print_json(record)

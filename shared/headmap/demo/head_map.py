@@ -8,6 +8,7 @@ The map equals the map that `headmap score` makes from the same pages. It is mad
 from __future__ import annotations
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -17,9 +18,8 @@ from rich.progress import Progress
 from headmap.jobs.local import profile_here
 from headmap.jobs.profiler import ProfilerScorer
 from headmap.models import DEMO_FOLDER, DEMO_MODEL, HEAD_MAP, find_model
-from headmap.registry.bundled import BundledMap
 from headmap.registry.jobs import JobParams
-from headmap.registry.maps import Provenance, get_map, get_scores, get_standard_errors
+from headmap.registry.map_file import read_map_file
 from headmap.registry.migrations import migrate
 from headmap.registry.session import open_database
 from headmap.settings import Settings
@@ -50,14 +50,12 @@ def main(
         if job.map_id is None:
             raise RuntimeError(f"the profile failed: {job.error}")
         with database.read() as session:
-            record, scores = get_map(session, job.map_id), get_scores(session, job.map_id)
-            errors = get_standard_errors(session, job.map_id)
+            file = read_map_file(session, job.map_id)
         database.close()
-    if errors is None:
-        raise RuntimeError(f"map {job.map_id} has no standard errors")
-    told = {name: getattr(record, name) for name in Provenance.__dataclass_fields__ if name != "job_id"}
-    BundledMap(Provenance(**told), scores, errors).write(out)
-    print(f"{out}: {record.pages} pages, {record.hits} hits, revision {record.revision}")
+    # The temporary registry is nobody's origin, and each package files the map with its own version.
+    known = replace(file.provenance, origin_map_id=None, origin_version=None, origin_created_at=None, job_id=None)
+    out.write_text(replace(file, provenance=known, code_version=None).text(), encoding="utf-8")
+    print(f"{out}: {known.pages} pages, {known.hits} hits, revision {known.revision}")
 
 
 if __name__ == "__main__":

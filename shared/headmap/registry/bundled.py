@@ -7,20 +7,16 @@ from __future__ import annotations
 
 import json
 import logging
-from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
 from headmap.datasets.moving import move_pages
 from headmap.errors import DatasetUnavailable
-from headmap.head_scores import HeadScores
 from headmap.models import DEMO_FOLDER, DEMO_MODEL, HEAD_MAP
 from headmap.registry.aliases import PACKAGE, nobody_chose, point, pointed_at
-from headmap.registry.maps import Provenance, add_map
+from headmap.registry.map_file import MapFile, add_map_file, parse_map_file
 from headmap.registry.migrations import check_revision, migrate, read_revision
 from headmap.registry.session import Database, open_database
 from headmap.registry.tables import Map
@@ -33,36 +29,9 @@ BUNDLED_ALIAS = "bundled"
 _LOCK = 0x6865_6170  # an arbitrary number, the same in every process that files the map
 
 
-@dataclass(frozen=True)
-class BundledMap:
-    """The content of `head_map.json`: a map in the published form, with its origin."""
-
-    provenance: Provenance
-    scores: HeadScores
-    standard_errors: np.ndarray
-    """(num_layers, num_heads) float64, in units of the normalised scores."""
-
-    def write(self, path: Path) -> None:
-        """Write the map as JSON, which `headmap maps import` also accepts."""
-        body = {
-            **{name: value for name, value in vars(self.provenance).items() if value is not None and name != "job_id"},
-            "num_kv_heads": self.scores.num_kv_heads,
-            "scores": self.scores.to_sparsemm(),
-            "standard_errors": self.standard_errors.tolist(),
-        }
-        lines = ",\n".join(f"  {json.dumps(name)}: {json.dumps(value)}" for name, value in body.items())
-        path.write_text(f"{{\n{lines}\n}}\n", encoding="utf-8")
-
-
-def read_bundled_map(path: Path = DEMO_FOLDER / HEAD_MAP) -> BundledMap:
-    """Read the bundled map. Raises InvalidScores if the file has no valid scores."""
-    body: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    known = {field.name for field in fields(Provenance)}
-    return BundledMap(
-        Provenance(**{name: value for name, value in body.items() if name in known}),
-        HeadScores.from_sparsemm(body["scores"], body["num_kv_heads"]),
-        np.array(body["standard_errors"]),
-    )
+def read_bundled_map(path: Path = DEMO_FOLDER / HEAD_MAP) -> MapFile:
+    """Read the bundled map. Raises InvalidParameter and InvalidScores if the file is no map file."""
+    return parse_map_file(json.loads(path.read_text(encoding="utf-8")))
 
 
 def prepare_registry(settings: Settings) -> None:
@@ -94,7 +63,7 @@ def use_registry(settings: Settings) -> None:
         check_revision(settings)
 
 
-def file_bundled_map(database: Database, ours: BundledMap | None = None) -> None:
+def file_bundled_map(database: Database, ours: MapFile | None = None) -> None:
     """File the bundled map (by default this package's) as `bundled` and `default`, if its model has no map.
 
     If the registry has the map of an earlier package, the new map takes over `bundled`, and also `default` unless
@@ -111,18 +80,11 @@ def file_bundled_map(database: Database, ours: BundledMap | None = None) -> None
         if not _is_due(session, ours):
             return
         model = ours.provenance.model
-        map_id = add_map(
-            session,
-            ours.provenance,
-            ours.scores,
-            standard_errors=ours.standard_errors,
-            promote=nobody_chose(session, model),
-            by=PACKAGE,
-        )
+        map_id = add_map_file(session, ours, promote=nobody_chose(session, model), by=PACKAGE)
         point(session, model, BUNDLED_ALIAS, map_id, by=PACKAGE)
 
 
-def _is_due(session: Session, ours: BundledMap) -> bool:
+def _is_due(session: Session, ours: MapFile) -> bool:
     """Whether the model has no map, or the alias `bundled` points at the map of another package."""
     earlier = pointed_at(session, DEMO_MODEL, BUNDLED_ALIAS)
     if earlier is None:

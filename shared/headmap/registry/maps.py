@@ -7,7 +7,6 @@ tags and notes, which are not part of the map.
 from __future__ import annotations
 
 import json
-import re
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -20,12 +19,13 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 import headmap
-from headmap.errors import HeadNotFound, InvalidParameter, MapInUse, MapNotFound, Unavailable
+from headmap.errors import HeadNotFound, MapInUse, MapNotFound, Unavailable
 from headmap.head_scores import HeadScores
 from headmap.registry.aliases import DEFAULT_ALIAS, Promote, point, pointed_at, take_default
+from headmap.registry.map_search import NEWEST_FIRST, MapSearch
 from headmap.registry.paging import Page, after, page_of
 from headmap.registry.session import changed, is_id, utc_now
-from headmap.registry.tables import Alias, Job, Map, Policy
+from headmap.registry.tables import Alias, DeletedMap, Job, Map, Policy
 
 Match = Literal["exact", "revision"]
 
@@ -36,7 +36,9 @@ _VERSION_TRIES = 100
 class Provenance:
     """The origin of a map. Fields that an import does not give are None.
 
-    `halves_...`: the similarity of the maps of even and of odd pages (`headmap.page_sums.Stability`).
+    `halves_...`: the similarity of the maps of even and of odd pages (`headmap.page_sums.Stability`). `origin_...`: the
+    map in the registry that made it, and the Hub repository it was pulled from, as REPO@COMMIT; None for a map that
+    was made here.
     """
 
     model: str
@@ -53,6 +55,10 @@ class Provenance:
     seed: int | None = None
     max_new_tokens: int | None = None
     dataset_checksum: str | None = None
+    origin_map_id: str | None = None
+    origin_version: int | None = None
+    origin_created_at: datetime | None = None
+    origin_repo: str | None = None
     job_id: str | None = None
 
 
@@ -80,16 +86,6 @@ MAX_MODEL, MAX_REVISION = 512, 128
 _COLUMNS = [field.name for field in fields(MapRecord) if field.name != "aliases"]
 
 
-def imported(model: str, revision: str | None, architecture: str | None = None) -> Provenance:
-    """Make the provenance of an imported map. Raises InvalidParameter for an invalid model or revision name."""
-    for param, value, most in (("model", model, MAX_MODEL), ("revision", revision, MAX_REVISION)):
-        if value is not None and not (len(value) <= most and re.fullmatch(NAME_PATTERN, value)):
-            raise InvalidParameter(
-                f"{param}: must be 1 to {most} characters without control characters, got {value[:80]!a}", param=param
-            )
-    return Provenance(model=model, revision=revision, architecture=architecture, dataset="import")
-
-
 def add_map(
     session: Session,
     provenance: Provenance,
@@ -97,6 +93,9 @@ def add_map(
     *,
     raw: np.ndarray | None = None,
     standard_errors: np.ndarray | None = None,
+    code_version: str | None = None,
+    tags: Sequence[str] = (),
+    notes: str | None = None,
     promote: Promote,
     by: str | None,
 ) -> str:
@@ -104,24 +103,26 @@ def add_map(
 
     `raw`: (num_layers, num_heads) float64, the scores before normalisation, if known. The stored scores are read back
     and checked, so the checksum matches the scores that every reader gets. `standard_errors`: the same shape, in units
-    of the normalised scores. Raises Unavailable if other writers took the version at every try.
+    of the normalised scores. `code_version`: of the code that made the map; None means this code. Raises Unavailable
+    if other writers took the version at every try.
     """
     stored = (scores.matrix if raw is None else raw).tolist()
     served = HeadScores(np.array(stored), scores.num_kv_heads)
     now = utc_now(session)
     for _ in range(_VERSION_TRIES):
-        newest = session.scalar(select(func.max(Map.version)).where(Map.model == provenance.model))
         row = Map(
             **vars(provenance),
             id=uuid.uuid4().hex,
-            version=(newest or 0) + 1,
+            version=_newest_version(session, provenance.model) + 1,
             num_layers=served.num_layers,
             num_heads=served.num_heads,
             num_kv_heads=served.num_kv_heads,
-            code_version=headmap.__version__,
+            code_version=code_version or headmap.__version__,
             checksum=served.checksum(),
             scores=json.dumps(stored),
             standard_errors=None if standard_errors is None else json.dumps(standard_errors.tolist()),
+            tags=list(tags),
+            notes=notes,
             created_at=now,
         )
         try:
@@ -138,7 +139,7 @@ def get_map(session: Session, map_id: str) -> MapRecord:
     """Return a map by id. Raises MapNotFound."""
     row = session.execute(_maps().where(Map.id == map_id)).one_or_none() if is_id(map_id) else None
     if row is None:
-        raise MapNotFound(f"map: there is no map {map_id!r}", param="map_id")
+        raise _not_found(map_id)
     return _records(session, [row])[0]
 
 
@@ -160,7 +161,7 @@ def get_scores(session: Session, map_id: str) -> HeadScores:
         else None
     )
     if row is None:
-        raise MapNotFound(f"map: there is no map {map_id!r}", param="map_id")
+        raise _not_found(map_id)
     return HeadScores(np.array(json.loads(row.scores), dtype=np.float64), row.num_kv_heads)
 
 
@@ -168,22 +169,29 @@ def get_standard_errors(session: Session, map_id: str) -> np.ndarray | None:
     """(num_layers, num_heads) float64 in units of the normalised scores; None for an import. Raises MapNotFound."""
     row = session.execute(select(Map.standard_errors).where(Map.id == map_id)).one_or_none() if is_id(map_id) else None
     if row is None:
-        raise MapNotFound(f"map: there is no map {map_id!r}", param="map_id")
+        raise _not_found(map_id)
     return None if row.standard_errors is None else np.array(json.loads(row.standard_errors), dtype=np.float64)
 
 
 def list_maps(
-    session: Session, *, model: str | None = None, limit: int = 50, cursor: str | None = None
+    session: Session,
+    search: MapSearch | None = None,
+    *,
+    model: str | None = None,
+    limit: int = 50,
+    cursor: str | None = None,
 ) -> Page[MapRecord]:
-    """List maps, newest first. Raises InvalidParameter for a malformed cursor."""
-    query = _maps().order_by(Map.created_at.desc(), Map.id.desc()).limit(limit + 1)
-    if model is not None:
-        query = query.where(Map.model == model)
+    """List the maps that `search` finds, or all of a model, or all, newest first unless it says otherwise.
+
+    Raises InvalidParameter for a malformed cursor or one of another order.
+    """
+    search = search or MapSearch(model=model)
+    order = "" if search.order_by == NEWEST_FIRST else search.order_by
+    query = search.narrow(_maps()).limit(limit + 1)
     if cursor is not None:
-        query = query.where(after(cursor, Map.created_at, Map.id))
-    return page_of(
-        _records(session, session.execute(query).all()), limit, lambda record: (record.created_at, record.id)
-    )
+        query = query.where(after(cursor, search.key, Map.id, order=order, descending=search.descending))
+    records = _records(session, session.execute(query).all())
+    return page_of(records, limit, lambda record: (search.key_of(record), record.id), order)
 
 
 def set_alias(
@@ -203,7 +211,9 @@ def annotate_map(session: Session, map_id: str, values: Mapping[str, Any]) -> Ma
 
 
 def delete_map(session: Session, map_id: str) -> None:
-    """Delete a map that no alias and no policy uses. An equal request then profiles the model again.
+    """Delete a map that no alias and no policy uses; no other map gets its number.
+
+    An equal request then profiles the model again.
 
     Raises MapNotFound, and MapInUse if aliases point at the map or policies name it by its id.
     """
@@ -215,10 +225,26 @@ def delete_map(session: Session, map_id: str) -> None:
     if record.job_id is not None:
         changed(session, update(Job).where(Job.id == record.job_id).values(active_key=None))
     try:
-        changed(session, delete(Map).where(Map.id == map_id))
+        if not changed(session, delete(Map).where(Map.id == map_id)):
+            raise _not_found(map_id)  # another deleted it meanwhile
+        session.add(DeletedMap(model=record.model, version=record.version, map_id=map_id, deleted_at=utc_now(session)))
         session.flush()
     except IntegrityError as error:  # an alias or policy used it meanwhile
         raise _in_use(record, "an alias or a policy") from error
+
+
+def _newest_version(session: Session, model: str) -> int:
+    """The highest number that a map of the model has or had, 0 if there was none.
+
+    One statement sees one moment: between two, a deleted map could be missing from both tables.
+    """
+    filed = select(func.max(Map.version)).where(Map.model == model).scalar_subquery()
+    deleted = select(func.max(DeletedMap.version)).where(DeletedMap.model == model).scalar_subquery()
+    return max(number or 0 for number in session.execute(select(filed, deleted)).one())
+
+
+def _not_found(map_id: str) -> MapNotFound:
+    return MapNotFound(f"map: there is no map {map_id!r}", param="map_id")
 
 
 def _in_use(record: MapRecord, names: str) -> MapInUse:

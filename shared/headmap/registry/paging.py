@@ -1,4 +1,4 @@
-"""Opaque cursors over rows ordered newest first by (created_at, id)."""
+"""Opaque cursors over rows ordered by (key, id), both in one direction: newest first by (created_at, id) as a rule."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from sqlalchemy.orm import InstrumentedAttribute
 from headmap.errors import InvalidParameter
 
 Item = TypeVar("Item")
+_MOST = 2**63
 
 
 @dataclass(frozen=True)
@@ -25,27 +26,50 @@ class Page(Generic[Item]):
     next_cursor: str | None
 
 
-def encode_cursor(created_at: datetime, row_id: str) -> str:
-    return base64.urlsafe_b64encode(f"{created_at.isoformat()}|{row_id}".encode()).decode().rstrip("=")
+def encode_cursor(key: datetime | int, row_id: str, order: str = "") -> str:
+    value = key.isoformat() if isinstance(key, datetime) else key
+    text = f"{value}|{row_id}" + (f"|{order}" if order else "")
+    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
 
 def after(
-    cursor: str, created_at: InstrumentedAttribute[datetime], row_id: InstrumentedAttribute[Any]
+    cursor: str,
+    key: InstrumentedAttribute[datetime] | ColumnElement[Any],
+    row_id: InstrumentedAttribute[Any],
+    *,
+    order: str = "",
+    descending: bool = True,
 ) -> ColumnElement[bool]:
-    """The condition for rows after `cursor`. Raises InvalidParameter for one that no list gave out."""
+    """The condition for rows after `cursor`. `key`: a time, or an integer of at most 64 bits.
+
+    `order`: a name for the order, where a list has several. Raises InvalidParameter for a cursor that no list gave out
+    in this order.
+    """
     try:
         text = base64.urlsafe_b64decode(cursor.encode("ascii") + b"=" * (-len(cursor) % 4)).decode("ascii")
-        stamp, separator, last = text.partition("|")
-        time = datetime.fromisoformat(stamp).astimezone(UTC)
+        written, last, *others = text.split("|")
+        is_time = key.type.python_type is not int
+        value = datetime.fromisoformat(written).astimezone(UTC) if is_time else int(written)
         row = row_id.type.python_type(last)
     except (ValueError, OverflowError, binascii.Error) as error:
-        raise InvalidParameter(f"cursor: {cursor!r} is not a cursor of this list", param="cursor") from error
-    if not separator or not last.isalnum():
-        raise InvalidParameter(f"cursor: {cursor!r} is not a cursor of this list", param="cursor")
-    return or_(created_at < time, and_(created_at == time, row_id < row))
+        raise _no_cursor(cursor) from error
+    if not last.isalnum() or others != ([order] if order else []):
+        raise _no_cursor(cursor)
+    if isinstance(value, int) and not -_MOST <= value < _MOST:
+        raise _no_cursor(cursor)
+    if descending:
+        return or_(key < value, and_(key == value, row_id < row))
+    return or_(key > value, and_(key == value, row_id > row))
 
 
-def page_of(rows: Sequence[Item], limit: int, key: Callable[[Item], Any]) -> Page[Item]:
-    """Make the page from `rows`, queried with limit + 1. `key` returns a row's (created_at, id)."""
+def page_of(rows: Sequence[Item], limit: int, key: Callable[[Item], tuple[Any, str]], order: str = "") -> Page[Item]:
+    """Make the page from `rows`, queried with limit + 1. `key` returns a row's (key, id)."""
     items = list(rows[:limit])
-    return Page(items, encode_cursor(*key(items[-1])) if len(rows) > limit else None)
+    if len(rows) <= limit:
+        return Page(items, None)
+    value, row_id = key(items[-1])
+    return Page(items, encode_cursor(value, row_id, order))
+
+
+def _no_cursor(cursor: str) -> InvalidParameter:
+    return InvalidParameter(f"cursor: {cursor!r} is not a cursor of this list", param="cursor")

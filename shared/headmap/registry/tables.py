@@ -214,6 +214,10 @@ class Map(Base):
     seed: Mapped[int | None] = mapped_column(BigInteger)
     max_new_tokens: Mapped[int | None] = mapped_column(Integer)
     dataset_checksum: Mapped[str | None] = mapped_column(String(64))
+    origin_map_id: Mapped[str | None] = mapped_column(String(32))
+    origin_version: Mapped[int | None] = mapped_column(Integer)
+    origin_created_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    origin_repo: Mapped[str | None] = mapped_column(String(256))
     job_id: Mapped[str | None] = mapped_column(ForeignKey("jobs.id"), unique=True)
     code_version: Mapped[str] = mapped_column(String(64))
     checksum: Mapped[str] = mapped_column(String(64))
@@ -222,6 +226,17 @@ class Map(Base):
     tags: Mapped[list[str]] = mapped_column(JSON, default=list, server_default="[]")
     notes: Mapped[str | None] = mapped_column(Text)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class DeletedMap(Base):
+    """The number of a deleted map: no later map of the model gets it."""
+
+    __tablename__ = "deleted_maps"
+
+    model: Mapped[str] = mapped_column(String(512), primary_key=True)
+    version: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    map_id: Mapped[str] = mapped_column(String(32))
+    deleted_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
 class Alias(Base):

@@ -23,6 +23,7 @@ _MINUTES = "takes minutes; tests run the same code on less"
 _NO_DOCKER = "needs Docker; `make test-compose` runs the stack"
 _UNTIL_CTRL_C = "runs until Ctrl-C; the stack that the other blocks call is one"
 _HUB = "needs a model from the Hub"
+_HUB_ON_DISK = "test_hub.py runs it against a Hub on disk"
 _OWN_ENVIRONMENT = "`make test-clients` runs it in an environment of its own"
 
 NOT_RUN = {
@@ -32,6 +33,8 @@ NOT_RUN = {
     ("docs/command-line.md", "headmap up"): _HUB,
     ("docs/command-line.md", "headmap bench"): _MINUTES,
     ("docs/command-line.md", "headmap maps delete"): "the map of this registry has aliases; test_maps.py deletes one",
+    ("docs/command-line.md", "headmap maps push"): _HUB_ON_DISK,
+    ("docs/command-line.md", "headmap maps pull"): _HUB_ON_DISK,
     ("docs/dashboard.md", "make up"): _CLUSTER,
     ("docs/datasets.md", "hf download"): "needs a data set from the Hub",
     ("docs/demo-model.md", "python -m headmap.demo."): _MINUTES,
@@ -48,6 +51,7 @@ NOT_RUN = {
     ("docs/monitoring.md", "docker"): _NO_DOCKER,
     ("docs/operations.md", "docker"): _NO_DOCKER,
     ("docs/scoring.md", "headmap score headmap/demo-ocr --pages auto"): _MINUTES,
+    ("docs/scoring.md", "export HF_TOKEN"): _HUB_ON_DISK,
 }
 """Page and beginning of a block, which may be that of several -> why it is not run."""
 

@@ -171,3 +171,37 @@ def test_an_import_that_is_no_map_is_refused_in_a_line(data_dir: Path, tmp_path:
     assert (result.exit_code > 0, result.stdout) == (True, "")
     assert named in result.stderr
     assert result.stderr.count("\n") == 1
+
+
+def test_an_export_is_imported_with_all_that_it_tells(data_dir: Path, profiled: str) -> None:
+    file, again = data_dir / "map.json", data_dir / "again.json"
+    assert run(data_dir, "maps", "note", profiled, "--tag", "prod").exit_code == 0
+    assert run(data_dir, "maps", "export", profiled, "--out", file).exit_code == 0
+    made = json.loads(run(data_dir, "maps", "import", file, "--json").stdout)
+    assert (made["version"], made["pages"], made["tags"], made["origin_map_id"]) == (2, 3, ["prod"], profiled)
+    assert run(data_dir, "maps", "export", made["id"], "--out", again).exit_code == 0
+    assert again.read_bytes() == file.read_bytes()
+    file.write_text(file.read_text().replace('"0-0": [', '"0-0": [1'))
+    refused = run(data_dir, "maps", "import", file)
+    assert (refused.exit_code, refused.stdout) == (2, "")
+    assert "checksum: the scores have" in refused.stderr
+
+
+def test_list_searches(data_dir: Path) -> None:
+    a, b = file_map(data_dir, A, "stable"), file_map(data_dir, B, model="other/model")
+    run(data_dir, "maps", "note", b, "--tag", "prod", "--tag", "eu", "--notes", "after the move")
+
+    def listed(*options: object) -> list[str]:
+        return [one["id"] for one in json.loads(run(data_dir, "maps", "list", "--json", *options).stdout)]
+
+    assert listed() == listed("--dataset", "import") == [b, a]
+    assert listed("--order-by", "created_at") == [a, b]
+    for options in (["--tag", "prod", "--tag", "eu"], ["--text", "MOVE"], ["--model", "other/model"]):
+        assert listed(*options) == [b]
+    assert listed("--alias", "stable") == [a]
+    for options in (["--min-pages", 0], ["--rule", "paper"], ["--revision", "r"], ["--tag", "x"]):
+        assert listed(*options) == []
+    assert run(data_dir, "maps", "list", "--tag", "x").stdout == "no such maps\n"
+    wrong = run(data_dir, "maps", "list", "--order-by", "size")
+    assert (wrong.exit_code, wrong.stdout) == (2, "")
+    assert "order_by" in wrong.stderr

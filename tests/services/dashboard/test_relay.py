@@ -42,6 +42,25 @@ def test_a_write_holds_only_while_nobody_else_wrote(known: TestClient) -> None:
     assert known.delete(where, headers={"If-Match": '"1"'}).status_code == 204
 
 
+def test_a_browser_keeps_what_never_changes_and_no_other_cache_does(known: TestClient) -> None:
+    made = known.post("/dashboard/api/maps", json={"model": "m", "num_kv_heads": 1, "scores": {"0-0": 1}})
+    path = f"/dashboard/api/maps/{made.json()['id']}"
+    scores = known.get(f"{path}/scores")
+    assert scores.headers["cache-control"] == "private, max-age=31536000, immutable"
+    again = known.get(f"{path}/scores", headers={"If-None-Match": scores.headers["etag"]})
+    assert (again.status_code, again.content) == (304, b"")
+    assert known.get(path).headers["cache-control"] == "private, no-cache"
+    assert known.get("/dashboard/api/score").headers["cache-control"] == "no-store"
+
+
+def test_an_export_passes_with_its_name_and_is_taken_back(known: TestClient) -> None:
+    made = known.post("/dashboard/api/maps", json={"model": "a/b", "num_kv_heads": 1, "scores": {"0-0": 1}}).json()
+    file = known.get(f"/dashboard/api/maps/{made['id']}/export")
+    assert file.headers["content-disposition"] == 'attachment; filename="a-b-v1.json"'
+    again = known.post("/dashboard/api/maps", json=file.json())
+    assert (again.status_code, again.json()["origin_map_id"]) == (201, made["id"])
+
+
 def test_problems_pass_as_they_are(known: TestClient) -> None:
     response = known.post("/dashboard/api/score", json={"model": "nobody/nothing"})
     assert (response.status_code, response.json()["code"]) == (404, "model_not_found")

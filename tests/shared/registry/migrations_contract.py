@@ -19,7 +19,7 @@ from headmap.registry.maps import list_maps
 from headmap.registry.migrations import current_revision, head_revision, migrate, scripts_folder
 from headmap.registry.policies import delete_policy, put_policy
 from headmap.registry.session import Database, open_database, utc_now
-from headmap.registry.tables import Base, Blob, Dataset, DatasetPack, DatasetPage, JobState
+from headmap.registry.tables import Base, Blob, Dataset, DatasetPack, DatasetPage, DeletedMap, JobState
 from headmap.settings import Settings
 from tests.shared.jobs import steps
 from tests.shared.jobs.fakes import INFO
@@ -48,6 +48,7 @@ def fill_every_table(database: Database) -> tuple[str, str]:
         session.add(Blob(id="b", checksum="c", bytes=3, claimed_at=now))
         session.flush()
         session.add(DatasetPack(dataset_id="d", first=1, pages=1, blob_id="b"))
+        session.add(DeletedMap(model=INFO.name, version=9, map_id="0" * 32, deleted_at=now))
     steps.finish(database, steps.held(database, half, 0))
     return done, half
 

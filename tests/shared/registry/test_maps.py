@@ -128,3 +128,20 @@ def test_pages_of_a_list_meet_without_overlap(database: Database) -> None:
 def test_made_up_cursors_are_refused(database: Database, cursor: str) -> None:
     with database.read() as session, pytest.raises(InvalidParameter, match="cursor"):
         maps.list_maps(session, cursor=cursor)
+
+
+# ---- numbers
+
+
+@pytest.mark.parametrize("deleted", [[2], [1], [1, 2], [2, 1]])
+def test_a_deleted_maps_number_is_never_used_again(database: Database, deleted: list[int]) -> None:
+    ids = [add(database, promote=False), add(database, promote=False)]
+    add(database, "other")
+    for version in deleted:
+        with database.write() as session:
+            maps.delete_map(session, ids[version - 1])
+    with database.write() as session, pytest.raises(MapNotFound):
+        maps.delete_map(session, ids[deleted[0] - 1])
+    third = add(database, promote=False)
+    with database.read() as session:
+        assert maps.get_map(session, third).version == 3

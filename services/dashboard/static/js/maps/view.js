@@ -41,9 +41,12 @@ export class MapView {
   #about(map) {
     const facts = [
       ["Shape", `${map.num_layers} layers × ${map.num_heads} heads, ${map.num_kv_heads} KV heads`],
-      ["From", map.dataset === "import" ? "an import" : `${count(map.pages)} pages of ${map.dataset}, seed ${map.seed}, rule ${map.rule}`],
+      ["From", source(map)],
+      ["Origin", map.origin_map_id && `version ${map.origin_version ?? "?"} of another registry${map.origin_repo ? `, pulled from ${map.origin_repo}` : ""}`],
+      ["Tags", map.tags.join(", ")],
+      ["Notes", map.notes],
       ["Hits", map.hits === null ? null : `${count(map.hits)} over all heads; ${count(map.tokens_matched ?? 0)} of ${count(map.tokens_seen ?? 0)} tokens read a word of their page`],
-      ["Made", `${time(map.created_at)}${map.code_version ? `, by version ${map.code_version}` : ""}`],
+      [map.origin_created_at ? "Imported" : "Made", `${time(map.created_at)}${map.code_version ? `, by version ${map.code_version}` : ""}`],
       ["Revision", map.revision],
       ["Checksum", map.checksum],
       ["Id", map.id],
@@ -56,11 +59,18 @@ export class MapView {
         "div",
         { class: "row between" },
         h("div", { class: "row" }, h("h2", { id: "map-title" }, `${map.model}, version ${map.version}`), map.aliases.map((alias) => h("span", { class: "tag accent" }, alias))),
-        h("div", { class: "row" }, move, h("a", { class: "button", href: address(`/maps/${map.id}/scores`, { format: "sparsemm" }), download: `${map.model.replaceAll("/", "-")}-v${map.version}.json` }, "Export")),
+        h("div", { class: "row" }, move, h("a", { class: "button", href: address(`/maps/${map.id}/export`), download: "" }, "Export")),
       ),
       h("dl", { class: "facts" }, facts.flatMap(([name, value]) => [h("dt", {}, name), h("dd", {}, value)])),
     );
   }
+}
+
+/** What the map was made from, as far as it is known. */
+function source(map) {
+  if (map.pages === null) return map.dataset === "import" ? "an import of unknown origin" : map.dataset;
+  const more = [["seed", map.seed], ["rule", map.rule]].filter(([, value]) => value !== null);
+  return [`${count(map.pages)} pages of ${map.dataset}`, ...more.map(([name, value]) => `${name} ${value}`)].join(", ");
 }
 
 /** Null where the map does not tell them: an imported one knows nothing of pages. */

@@ -8,6 +8,8 @@ import { MapView } from "../maps/view.js";
 
 /** @type {any[]} */
 let maps = [];
+/** @type {any[] | null} those that the search found; null without a search */
+let found = null;
 const view = new MapView({ changed: refresh, others: () => maps });
 byId("map").append(view.element);
 
@@ -15,6 +17,8 @@ byId("map").append(view.element);
 async function refresh(id) {
   try {
     maps = await list("/maps");
+    found = null;
+    byId("search").value = "";
     byId("problem").replaceChildren();
   } catch (error) {
     byId("problem").replaceChildren(notice(error, { text: "Try again", run: () => refresh(id) }));
@@ -29,10 +33,12 @@ async function refresh(id) {
 }
 
 function showVersions(current) {
-  const models = [...new Set(maps.map((map) => map.model))];
+  const listed = found ?? maps;
+  const models = [...new Set(listed.map((map) => map.model))];
+  byId("none").hidden = listed.length > 0;
   byId("versions").replaceChildren(
     ...models.map((model) =>
-      h("div", { class: "stack tight" }, h("h2", { class: "label" }, model), h("ul", { class: "versions" }, maps.filter((map) => map.model === model).map((map) => version(map, current)))),
+      h("div", { class: "stack tight" }, h("h2", { class: "label" }, model), h("ul", { class: "versions" }, listed.filter((map) => map.model === model).map((map) => version(map, current)))),
     ),
   );
 }
@@ -50,12 +56,30 @@ function version(map, current) {
     h(
       "a",
       { href: `?map=${map.id}`, class: "version", "aria-current": map.id === current ? "true" : null, onclick: open },
-      h("span", { class: "row between" }, h("span", { class: "strong" }, `Version ${map.version}`), h("span", { class: "chips" }, map.aliases.map((alias) => h("span", { class: "tag accent" }, alias)))),
+      h("span", { class: "row between" }, h("span", { class: "strong" }, `Version ${map.version}`), h("span", { class: "chips" }, map.aliases.map((alias) => h("span", { class: "tag accent" }, alias)), map.tags.map((tag) => h("span", { class: "tag" }, tag)))),
       h("span", { class: "hint" }, `${map.pages ? `${map.pages} pages` : map.dataset}, ${time(map.created_at)}`),
     ),
   );
 }
 
+async function search() {
+  const text = byId("search").value;
+  try {
+    const answer = text.trim() ? await list("/maps", { text: text.trim() }) : null;
+    if (byId("search").value !== text) return; // more was typed meanwhile
+    found = answer;
+    byId("problem").replaceChildren();
+    showVersions(view.opened);
+  } catch (error) {
+    byId("problem").replaceChildren(notice(error, { text: "Try again", run: search }));
+  }
+}
+
+let typed = 0;
+byId("search").addEventListener("input", () => {
+  clearTimeout(typed);
+  typed = setTimeout(search, 200);
+});
 byId("import").addEventListener("click", () => importDialog((id) => refresh(id)));
 window.addEventListener("popstate", () => refresh());
 await refresh();
