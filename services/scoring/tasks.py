@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from celery import Celery
+from celery import Celery, signals
 
 from headmap.jobs.celery_app import create_celery
 from headmap.jobs.profiler import ProfilerScorer
 from headmap.jobs.runner import Observe, unobserved
 from headmap.settings import Settings
+from headmap.tracing import NO_TRACER, Tracer
 
 
-def create_worker(settings: Settings, observe: Observe = unobserved) -> Celery:
+def create_worker(settings: Settings, observe: Observe = unobserved, tracer: Tracer = NO_TRACER) -> Celery:
     """The Celery application of a scoring worker; torch is imported with the first shard, in the child."""
-    return create_celery(settings, ProfilerScorer, observe)
+
+    def flush(**_: object) -> None:
+        tracer.flush()
+
+    signals.worker_process_shutdown.connect(flush, weak=False)  # a child ends without Python's own ends
+    return create_celery(settings, ProfilerScorer, observe, tracer)

@@ -39,6 +39,8 @@ class Lease:
     attempt: int
     request_id: str | None = None
     """Of the request that made the job."""
+    traceparent: str | None = None
+    """The span of that request."""
 
 
 def acquire(
@@ -87,7 +89,7 @@ def acquire(
         count=shard.count,
         max_new_tokens=job.max_new_tokens,
     )
-    return Lease(spec, owner, shard.attempt, job.request_id)
+    return Lease(spec, owner, shard.attempt, job.request_id, job.traceparent)
 
 
 def renew(session: Session, lease: Lease, *, seconds: float, pages_done: int) -> bool:

@@ -17,6 +17,7 @@ from headmap.jobs.work import ShardAborted, ShardScorer
 from headmap.registry.session import Database
 from headmap.registry.tables import ShardState
 from headmap.settings import Settings
+from headmap.tracing import NO_TRACER, Span, Tracer, entered
 
 logger = logging.getLogger(__name__)
 
@@ -96,11 +97,13 @@ def run_shard(
     *,
     owner: str,
     observe: Observe = unobserved,
+    tracer: Tracer = NO_TRACER,
 ) -> str:
     """Do one shard if it is open, and return the outcome.
 
     `scorer` returns the process's scorer. It is called under the lease, so the attempt fails if no scorer can be made.
-    Log lines have the id of the request that made the job. Outcomes: `skipped` (no work, or another worker has the
+    Log lines have the id of the request that made the job, and
+    the attempt is a span of its trace. Outcomes: `skipped` (no work, or another worker has the
     shard), `done`, `lost` (another worker has the shard now, or the job was cancelled), `retry` (after a back-off) or
     `failed`. Waits for an unavailable registry, then raises RegistryUnavailable: the lease expires and another attempt
     follows. Raises DeviceFailed after giving the shard back: this process cannot score any other shard.
@@ -119,7 +122,9 @@ def run_shard(
     token = request_id.set(lease.request_id)
     started = time.monotonic()
     try:
-        outcome = _score(database, settings, scorer, lease)
+        with entered(_begin_span(tracer, lease)) as span:
+            outcome = _score(database, settings, scorer, lease)
+            _describe_end(span, outcome)
         observe(outcome, lease.spec.count, time.monotonic() - started)
         return outcome
     except DeviceFailed:
@@ -127,6 +132,26 @@ def run_shard(
         raise
     finally:
         request_id.reset(token)
+
+
+def _begin_span(tracer: Tracer, lease: Lease) -> Span:
+    about = {
+        "messaging.operation.name": "process",
+        "gen_ai.request.model": lease.spec.model,
+        "headmap.job.id": lease.spec.job_id,
+        "headmap.shard.number": lease.spec.number,
+        "headmap.shard.attempt": lease.attempt,
+        "headmap.shard.pages": lease.spec.count,
+        "headmap.worker": lease.owner,
+    }
+    carrier = {} if lease.traceparent is None else {"traceparent": lease.traceparent}
+    return tracer.start("score shard", "consumer", carrier, about)
+
+
+def _describe_end(span: Span, outcome: str) -> None:
+    span.set({"headmap.shard.outcome": outcome})
+    if outcome in ("retry", "failed"):
+        span.fail(outcome)
 
 
 def _score(database: Database, settings: Settings, scorer: Callable[[], ShardScorer], lease: Lease) -> str:

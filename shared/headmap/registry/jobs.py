@@ -124,6 +124,7 @@ def add_job(
     force: bool = False,
     idempotency_key: str | None = None,
     request_id: str | None = None,
+    traceparent: str | None = None,
     key_name: str | None = None,
     limits: OpenLimits | None = None,
 ) -> tuple[str, list[int], bool]:
@@ -159,7 +160,7 @@ def add_job(
         job_id = uuid.uuid4().hex
         told = asdict(params) | {"promote": str(params.promote).lower()}
         job = Job(id=job_id, state=JobState.QUEUED, active_key=key, created_at=now, **told)
-        job.request_id, job.key_name = request_id, key_name
+        job.request_id, job.traceparent, job.key_name = request_id, traceparent, key_name
         for name in ("revision", "architecture", "num_layers", "num_heads", "num_kv_heads"):
             setattr(job, name, getattr(info, name))
         job.model = info.name

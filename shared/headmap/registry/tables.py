@@ -110,6 +110,8 @@ class Job(Base):
 
     request_id: Mapped[str | None] = mapped_column(String(64))
     """Of the HTTP request that made it: workers log with it, so that one id leads from the gateway to a shard."""
+    traceparent: Mapped[str | None] = mapped_column(String(64))
+    """The span of that request, as W3C Trace Context writes it; empty where it was not traced."""
     key_name: Mapped[str | None] = mapped_column(String(64))
     """Of the API key that made it; empty where none was asked for."""
     pages_done: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
