@@ -1,4 +1,4 @@
-"""The span of the request that made a job, for the traces of those who work on it."""
+"""The span of the request that made a job, and how many jobs have ended in each state."""
 
 from __future__ import annotations
 
@@ -13,8 +13,18 @@ depends_on = None
 
 def upgrade() -> None:
     op.add_column("jobs", sa.Column("traceparent", sa.String(length=64), nullable=True))
+    op.create_table(
+        "ended_jobs",
+        sa.Column("state", sa.String(length=16), nullable=False),
+        sa.Column("count", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("state", name="pk_ended_jobs"),
+    )
+    for state in ("succeeded", "failed", "cancelled"):  # a row each, so that whoever ends a job only adds to one
+        jobs = sa.text("INSERT INTO ended_jobs SELECT :state, count(*) FROM jobs WHERE state = :state")
+        op.execute(jobs.bindparams(sa.bindparam("state", state, sa.String())))
 
 
 def downgrade() -> None:
+    op.drop_table("ended_jobs")
     with op.batch_alter_table("jobs") as jobs:
         jobs.drop_column("traceparent")

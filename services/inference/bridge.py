@@ -69,7 +69,9 @@ class Generation:
     def start(self) -> None:
         """Submit it. Raises the engine's immediate refusals, so that a stream that cannot start is a plain error."""
         self._submitted = time.perf_counter()
-        self._span = begin_generation(current_span.get(), self._model, self.request, self.map and self.map.id)
+        self._span = begin_generation(
+            current_span.get(), self._model, self.request, None if self.map is None else self.map.id
+        )
         try:
             self.served.opened.engine.submit(self.request, self._on_event)
         except HeadmapError as error:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from importlib.metadata import PackageNotFoundError, version
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
-from prometheus_client.core import Metric
+from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector, generate_latest
+from prometheus_client.core import InfoMetricFamily, Metric
 from prometheus_client.registry import Collector
+
+import headmap
 
 METHODS = frozenset({"GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH"})
 """Those that are told by name; a client can make up any other."""
@@ -17,11 +20,26 @@ Aliases = Callable[[Metric], Iterable[Metric]]
 """A family under the names that other tools have for it; none where they have none."""
 
 
+class BuildCollector(Collector):
+    """`headmap_build_info`: the releases of Headmap and of what computes; a package that is not here is left out."""
+
+    def collect(self) -> Iterator[Metric]:
+        releases = {"version": headmap.__version__}
+        for name in ("torch", "transformers"):
+            try:
+                releases[name] = version(name)
+            except PackageNotFoundError:
+                continue
+        yield InfoMetricFamily("headmap_build", "1; the releases that this process runs", value=releases)
+
+
 class Metrics(Collector):
-    """Requests by method, route and status. Services register further metrics with `registry`."""
+    """Requests by method, route and status; the process; the build. Services register further ones with `registry`."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        self.registry.register(BuildCollector())
         self._aliases: list[Aliases] = []
         labels = ("method", "route")
         self._requests = Counter(

@@ -17,7 +17,7 @@ from headmap.jobs.work import ShardAborted, ShardScorer
 from headmap.registry.session import Database
 from headmap.registry.tables import ShardState
 from headmap.settings import Settings
-from headmap.tracing import NO_TRACER, Span, Tracer, entered
+from headmap.tracing import NO_TRACER, Attributes, Span, Tracer, entered
 
 logger = logging.getLogger(__name__)
 
@@ -135,7 +135,7 @@ def run_shard(
 
 
 def _begin_span(tracer: Tracer, lease: Lease) -> Span:
-    about = {
+    about: Attributes = {
         "messaging.operation.name": "process",
         "gen_ai.request.model": lease.spec.model,
         "headmap.job.id": lease.spec.job_id,

@@ -19,7 +19,7 @@ from headmap.registry.aliases import Promote, take_default
 from headmap.registry.datasets import hold_dataset
 from headmap.registry.paging import Page, after, page_of
 from headmap.registry.session import changed, is_id, utc_now
-from headmap.registry.tables import IdempotencyKey, Job, JobState, Map, PageLook, Shard, ShardState
+from headmap.registry.tables import EndedJobs, IdempotencyKey, Job, JobState, Map, PageLook, Shard, ShardState
 
 AUTO_MIN_PAGES = 64
 AUTO_MAX_PAGES = 1000  # as many as the paper uses
@@ -291,6 +291,14 @@ def count_open_shards(session: Session) -> dict[ShardState, int]:
     return counts
 
 
+def count_ended_jobs(session: Session) -> dict[JobState, int]:
+    """How many jobs have ever ended in each state."""
+    counts = dict.fromkeys((state for state in JobState if state.ended), 0)
+    for state, count in session.execute(select(EndedJobs.state, EndedJobs.count)):
+        counts[JobState(state)] = count
+    return counts
+
+
 def lock_job(session: Session, job_id: str) -> Job | None:
     """Lock a job's row until the transaction ends, and return it; None if there is no such job.
 
@@ -309,6 +317,7 @@ def end_job(session: Session, job: Job, state: JobState, *, error: str | None = 
     if state is not JobState.SUCCEEDED:
         job.active_key = None
         session.execute(delete(PageLook).where(PageLook.job_id == job.id))
+    changed(session, update(EndedJobs).where(EndedJobs.state == state).values(count=EndedJobs.count + 1))
     open_states = (ShardState.QUEUED, ShardState.RUNNING)
     open_shards = update(Shard).where(Shard.job_id == job.id, Shard.state.in_(open_states))
     changed(session, open_shards.values(state=ShardState.CANCELLED, owner=None, lease_until=None))

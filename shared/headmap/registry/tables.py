@@ -124,6 +124,15 @@ class Job(Base):
     finished_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
 
 
+class EndedJobs(Base):
+    """How many jobs have ended in a state, also those that were removed since: a count that never falls."""
+
+    __tablename__ = "ended_jobs"
+
+    state: Mapped[str] = mapped_column(String(16), primary_key=True)
+    count: Mapped[int] = mapped_column(BigInteger)
+
+
 _IS_RUNNING = text("state = 'running'")
 
 
