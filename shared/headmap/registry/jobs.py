@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from sqlalchemy import Select, delete, func, insert, literal_column, select, update
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from headmap.errors import IdempotencyConflict, InvalidParameter, JobEnded, JobNotFound, TooManyJobs
@@ -317,11 +318,17 @@ def end_job(session: Session, job: Job, state: JobState, *, error: str | None = 
     if state is not JobState.SUCCEEDED:
         job.active_key = None
         session.execute(delete(PageLook).where(PageLook.job_id == job.id))
-    changed(session, update(EndedJobs).where(EndedJobs.state == state).values(count=EndedJobs.count + 1))
+    _count_ended(session, state)
     open_states = (ShardState.QUEUED, ShardState.RUNNING)
     open_shards = update(Shard).where(Shard.job_id == job.id, Shard.state.in_(open_states))
     changed(session, open_shards.values(state=ShardState.CANCELLED, owner=None, lease_until=None))
     session.flush()
+
+
+def _count_ended(session: Session, state: JobState) -> None:
+    dialect: Any = sqlite if session.get_bind().dialect.name == "sqlite" else postgresql
+    row = dialect.insert(EndedJobs).values(state=state, count=1)
+    session.execute(row.on_conflict_do_update(index_elements=["state"], set_={"count": EndedJobs.count + 1}))
 
 
 def cancel_job(session: Session, job_id: str) -> None:

@@ -125,7 +125,10 @@ class Job(Base):
 
 
 class EndedJobs(Base):
-    """How many jobs have ended in a state, also those that were removed since: a count that never falls."""
+    """How many jobs have ended in a state, also those that were removed since: a count that never falls.
+
+    A state has no row before its first.
+    """
 
     __tablename__ = "ended_jobs"
 
