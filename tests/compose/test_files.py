@@ -74,8 +74,14 @@ def test_every_setting_reaches_a_service() -> None:
 def test_inference_and_worker_have_the_settings_they_read() -> None:
     services = stack()["services"]
     known = {f"HEADMAP_{name.upper()}" for name in Settings.model_fields} - OF_IMAGE
-    assert known - settings_of(services["inference"]) == set()
-    assert known - settings_of(services["scoring-worker"]) == set()
+    for name in ("inference", "scoring-worker"):
+        assert known - settings_of(services[name]) == {"HEADMAP_DASHBOARD_SECRET"}, name
+
+
+def test_every_process_of_ours_can_send_its_spans() -> None:
+    for name, service in stack()["services"].items():
+        if str(service["image"]).startswith("headmap-") and name not in ("passwords", "fetch"):
+            assert "OTEL_EXPORTER_OTLP_ENDPOINT" in service["environment"], name
 
 
 def test_nothing_has_to_be_set_and_no_password_passes_through_compose() -> None:

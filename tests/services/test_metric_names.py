@@ -130,7 +130,8 @@ def test_a_worker_tells_its_children_too() -> None:
         return {one.samples[0].name: one.samples[0].value for one in ProcessesCollector().collect()}
 
     alone = values()
-    program = "import time\nend = time.process_time() + 0.3\nwhile time.process_time() < end: pass\nprint(flush=True)\ninput()"
+    work = "while time.process_time() < end: pass"
+    program = f"import time\nend = time.process_time() + 0.3\n{work}\nprint(flush=True)\ninput()"
     with subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
         assert child.stdout is not None
         child.stdout.readline()
