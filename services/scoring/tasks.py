@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from celery import Celery, signals
+from celery import Celery
 
 from headmap.jobs.celery_app import create_celery
 from headmap.jobs.profiler import ProfilerScorer
@@ -13,9 +13,4 @@ from headmap.tracing import NO_TRACER, Tracer
 
 def create_worker(settings: Settings, observe: Observe = unobserved, tracer: Tracer = NO_TRACER) -> Celery:
     """The Celery application of a scoring worker; torch is imported with the first shard, in the child."""
-
-    def flush(**_: object) -> None:
-        tracer.flush()
-
-    signals.worker_process_shutdown.connect(flush, weak=False)  # a child ends without Python's own ends
     return create_celery(settings, ProfilerScorer, observe, tracer)

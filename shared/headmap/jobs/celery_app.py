@@ -263,6 +263,11 @@ def create_celery(
         enable_utc=True,
     )
     if scorer_factory is not None:
+
+        def flush(**_: object) -> None:
+            tracer.flush()
+
+        signals.worker_process_shutdown.connect(flush, weak=False)  # a child of the pool ends without Python's exit
         runtime = WorkerRuntime(settings, scorer_factory, observe, CeleryBroker(app), tracer)
         app.headmap_runtime = runtime
         app.task(runtime.score_shard, name=TASK, ignore_result=True)
