@@ -14,6 +14,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
+from headmap import __version__
 from headmap.settings import Settings
 from services.cli.main import app
 from tests.compose.stack import ROOT
@@ -143,6 +144,14 @@ def test_the_dashboard_and_alerts_use_metrics_that_exist() -> None:
     used = {name for expression in expressions for name in re.findall(r"headmap_[a-z0-9_]+", expression)}
     plain = {re.sub(r"_(bucket|total)$", "", name) for name in used}
     assert plain - {re.sub(r"_total$", "", name) for name in defined} == set()
+
+
+def test_the_images_say_what_they_are() -> None:
+    labels = re.findall(r"org\.opencontainers\.image\.(\w+)=\"(.*?)\"", (ROOT / "Dockerfile").read_text())
+    told = {name: [value for key, value in labels if key == name] for name, _ in labels}
+    assert told["title"] == ["headmap-api", "headmap-model"]
+    assert told["version"] == [__version__] * 2
+    assert told["revision"] == ["$REVISION"] * 2
 
 
 def test_every_alert_is_explained() -> None:

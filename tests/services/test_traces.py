@@ -176,6 +176,14 @@ def test_the_caller_decides_whether_its_trace_is_kept(collector: Collector, flag
     assert len(collector.spans) == int(flags)
 
 
+def test_otels_own_variables_name_the_service(collector: Collector, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_SERVICE_NAME", "ours")
+    tracer = open_tracer("test")
+    tracer.start("work", "server", {}).end()
+    tracer.flush()
+    assert collector.named("work").service == "ours"
+
+
 def test_an_exception_fails_the_span(collector: Collector) -> None:
     tracer = open_tracer("test")
     with pytest.raises(OutOfMemory), entered(tracer.start("work", "server", {})):
