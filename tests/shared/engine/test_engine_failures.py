@@ -39,9 +39,7 @@ def test_out_of_memory_in_prefill_fails_that_request_alone(
     assert_all_free(engine)
     assert submit(engine, requests[0]).result().token_ids == expected
     told = [vars(entry) for entry in caplog.records if "code" in vars(entry)]
-    assert [(one["request_id"], one["trace_id"], one["code"]) for one in told] == [
-        ("http b", "trace b", "out_of_memory")
-    ]
+    assert [(one["request_id"], one["trace_id"], one["code"]) for one in told] == [("http b", "b", "out_of_memory")]
 
 
 def test_out_of_memory_within_a_prompts_layers_gives_back_what_they_held(engine: Engine, model: LoadedModel) -> None:
