@@ -1,7 +1,7 @@
 # Two images from one file, both without root:
 #   docker build --target api   -t headmap-api   .     scoring API and migrations, no torch
 #   docker build --target model -t headmap-model .     inference and scoring workers
-# Build arguments of `model`: TORCH, the requirement, and TORCH_INDEX, an index to install it from instead of pip's own
+# REVISION, the commit it is built from, becomes a label. Further build arguments of `model`: TORCH, the requirement, and TORCH_INDEX, an index to install it from instead of pip's own
 # (for example PyTorch's index of CPU-only builds, which are ten times smaller).
 
 FROM python:3.11-slim AS base
@@ -57,6 +57,12 @@ EXPOSE 8000
 HEALTHCHECK --interval=10s --timeout=15s --start-period=180s --retries=3 \
   CMD ["python", "-m", "services.health", "http://127.0.0.1:8000/health/ready"]
 CMD ["python", "-m", "services.scoring", "--host", "0.0.0.0", "--port", "8000"]
+ARG REVISION=
+LABEL org.opencontainers.image.title="headmap-api" \
+      org.opencontainers.image.description="Headmap's scoring API, dashboard and migrations" \
+      org.opencontainers.image.version="0.1.0" \
+      org.opencontainers.image.revision="$REVISION" \
+      org.opencontainers.image.licenses="Apache-2.0"
 
 FROM base AS model
 # Compiles decode attention for the processor that a container runs on; Triton asks for a compiler too.
@@ -72,3 +78,9 @@ EXPOSE 8000
 HEALTHCHECK --interval=10s --timeout=15s --start-period=600s --retries=3 \
   CMD ["python", "-m", "services.health", "http://127.0.0.1:8000/health/ready"]
 CMD ["python", "-m", "services.inference", "--host", "0.0.0.0", "--port", "8000"]
+ARG REVISION=
+LABEL org.opencontainers.image.title="headmap-model" \
+      org.opencontainers.image.description="Headmap's inference service and scoring workers" \
+      org.opencontainers.image.version="0.1.0" \
+      org.opencontainers.image.revision="$REVISION" \
+      org.opencontainers.image.licenses="Apache-2.0"

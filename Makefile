@@ -32,11 +32,12 @@ CHECKED := shared services tests migrations benchmarks tools
 TESTERS ?= 2
 PYTEST := $(BIN)/pytest -q -n $(TESTERS) --dist loadfile
 
-.PHONY: help setup lock demo up bench test test-fast test-slow test-integration test-latest test-clients test-compose test-ui chaos attack lint format site clean
+.PHONY: help setup lock sbom demo up bench test test-fast test-slow test-integration test-latest test-clients test-compose test-ui chaos attack lint format site clean
 
 help:
 	@echo 'make setup    .venv with the releases of requirements/ in it (PYTHON=, TORCH=, TORCH_INDEX= choose)'
 	@echo 'make lock     write requirements/ again, with the newest releases that pyproject.toml allows'
+	@echo 'make sbom     what the images install, as CycloneDX documents, in sbom-out/'
 	@echo 'make demo     profile the bundled model and ask it with less and less of its cache; about five minutes'
 	@echo 'make up       the whole cluster on one port (PORT=8000)'
 	@echo 'make bench    every benchmark in its short form, under 15 minutes; results in bench-out/'
@@ -91,6 +92,13 @@ lock: setup
 	    compile --generate-hashes --constraints $(VENV)/everything.txt $${extras:+--extra $${extras//,/ --extra }} \
 	      | awk -v apart="^($$apart)==" '/^[a-z]/ {kept = $$0 !~ apart} kept'; } > requirements/$$name.txt; \
 	done
+
+# Of the committed lists; torch, which they leave out, stands in the document that docker buildx attaches to an image.
+sbom: setup
+	@$(PIP) --quiet 'cyclonedx-bom>=7,<8'
+	@mkdir -p sbom-out
+	@for name in api model; do \
+	  $(BIN)/cyclonedx-py requirements requirements/$$name.txt --pyproject pyproject.toml --output-file sbom-out/$$name.cdx.json; done
 
 demo: setup
 	@$(BIN)/python -m services.cli.demo
@@ -152,4 +160,4 @@ site: $(SITE_STAMP)
 	@echo 'site/index.html'
 
 clean:
-	rm -rf site demo-out bench-out ui-out headmap-data .pytest_cache .mypy_cache .ruff_cache .hypothesis .clients .peers
+	rm -rf site demo-out bench-out ui-out sbom-out headmap-data .pytest_cache .mypy_cache .ruff_cache .hypothesis .clients .peers

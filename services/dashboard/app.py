@@ -48,7 +48,9 @@ def create_app(
     small = {"/dashboard/session": _SESSION_BYTES}
     install(app, pages, service="dashboard", checks=_no_checks, stored_keys=tuple, body_limits=small)
     client = httpx.AsyncClient(transport=transport, trust_env=False, limits=httpx.Limits(max_connections=None))
-    app.state.dashboard = DashboardState(addresses, client, Sessions(), Door(client, addresses.api))
+    app.state.dashboard = DashboardState(
+        addresses, client, Sessions(settings.dashboard_secret), Door(client, addresses.api)
+    )
     for module in (relay, routes_session, samples, status):
         app.include_router(module.router)
     mount_pages(app, guide=settings.guide_dir is not None)

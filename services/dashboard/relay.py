@@ -18,6 +18,7 @@ from starlette.types import Receive, Scope, Send
 
 from headmap.context import request_id
 from headmap.errors import HeadmapError, InvalidParameter, NotFound, Unavailable
+from headmap.tracing import current_span
 from services.dashboard.sessions import bearer
 from services.dashboard.state import Key, State
 
@@ -86,6 +87,8 @@ def _is_large(request: Request) -> bool:
 
 def _own_headers(request: Request, key: SecretStr | None) -> list[tuple[bytes, bytes]]:
     headers = {"Accept-Encoding": "identity", "X-Request-ID": request_id.get() or "-", **bearer(key)}
+    if (traceparent := current_span.get().traceparent) is not None:
+        headers["Traceparent"] = traceparent
     if request.client is not None:
         headers["X-Forwarded-For"] = request.client.host
     return [(name.encode(), value.encode("ascii", "replace")) for name, value in headers.items()]

@@ -1,4 +1,4 @@
-"""The key: the browser sends it once, the services check it, and this process keeps it."""
+"""The key: the browser sends it once, the services check it, and a cookie that only we can read keeps it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class KeyBody(BaseModel):
 
 
 class SessionBody(BaseModel):
-    """Whether this session has a key. The key itself never leaves the server."""
+    """Whether this session has a key. The pages never see the key itself."""
 
     has_key: bool
 
@@ -37,7 +37,6 @@ async def begin(body: KeyBody, request: Request, response: Response, state: Stat
     """Raises InvalidParameter, and as `Door.ask`."""
     key = _sendable(body.key)
     await state.door.ask(key)
-    state.sessions.close(request.cookies.get(SESSION_COOKIE))
     response.set_cookie(
         SESSION_COOKIE,
         state.sessions.open(key),
@@ -49,8 +48,7 @@ async def begin(body: KeyBody, request: Request, response: Response, state: Stat
 
 
 @router.delete("")
-async def end(request: Request, response: Response, state: State) -> SessionBody:
-    state.sessions.close(request.cookies.get(SESSION_COOKIE))
+async def end(response: Response) -> SessionBody:
     response.delete_cookie(SESSION_COOKIE, httponly=True, samesite="strict")
     return SessionBody(has_key=False)
 

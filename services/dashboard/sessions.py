@@ -1,62 +1,47 @@
-"""API keys by session. Only this process's memory holds them; the browser holds a random id."""
+"""API keys by session. The cookie holds the key, encrypted, so any replica with the same secret can read it.
+
+Fernet (github.com/fernet/spec: AES-128-CBC, HMAC-SHA256, the time of making) hides the key and refuses what it has not
+made. No process keeps a session: signing out takes the cookie from the browser, and a copy of it works until its end.
+Revoking the API key ends all its sessions at once, as the services check it with each call.
+"""
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import secrets
 import time
-from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
 
+from cryptography.fernet import Fernet, InvalidToken
 from pydantic import SecretStr
 
 SESSION_COOKIE = "headmap_session"
-IDLE_SECONDS = 12 * 3600.0
-MOST_SESSIONS = 10_000
-
-
-@dataclass
-class _Session:
-    key: SecretStr
-    used: float
+SESSION_SECONDS = 12 * 3600
 
 
 class Sessions:
-    """Keeps at most `most` sessions and drops the one unused longest. Sessions end after `idle_seconds` without use."""
+    """Sessions of all dashboards that have this `secret`; without one, of this process alone.
 
-    def __init__(
-        self,
-        *,
-        idle_seconds: float = IDLE_SECONDS,
-        most: int = MOST_SESSIONS,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._idle_seconds, self._most, self._clock = idle_seconds, most, clock
-        self._sessions: OrderedDict[str, _Session] = OrderedDict()
+    They end SESSION_SECONDS after their begin, by the clocks (seconds since 1970) of the replicas.
+    """
+
+    def __init__(self, secret: SecretStr | None = None, *, clock: Callable[[], float] = time.time) -> None:
+        text = secrets.token_urlsafe(32) if secret is None else secret.get_secret_value()
+        key = hashlib.sha256(b"headmap dashboard session\0" + text.encode()).digest()
+        self._fernet, self._clock = Fernet(base64.urlsafe_b64encode(key)), clock
 
     def open(self, key: SecretStr) -> str:
-        """Keep `key`; returns the session's id, which cannot be guessed."""
-        session_id = secrets.token_urlsafe(32)
-        self._sessions[session_id] = _Session(key, self._clock())
-        while len(self._sessions) > self._most:
-            self._sessions.popitem(last=False)
-        return session_id
+        """The value of the cookie of a session that begins."""
+        return self._fernet.encrypt_at_time(key.get_secret_value().encode(), int(self._clock())).decode("ascii")
 
-    def key(self, session_id: str | None) -> SecretStr | None:
-        """The key of a session that has not ended; using it keeps it open."""
-        session = self._sessions.get(session_id or "")
-        if session_id is None or session is None:
+    def key(self, cookie: str | None) -> SecretStr | None:
+        """The key of a session that has not ended; None for what is no session of ours."""
+        try:
+            found = self._fernet.decrypt_at_time((cookie or "").encode(), SESSION_SECONDS, int(self._clock()))
+        except InvalidToken:
             return None
-        now = self._clock()
-        if now - session.used > self._idle_seconds:
-            del self._sessions[session_id]
-            return None
-        session.used = now
-        self._sessions.move_to_end(session_id)
-        return session.key
-
-    def close(self, session_id: str | None) -> None:
-        self._sessions.pop(session_id or "", None)
+        return SecretStr(found.decode())
 
 
 def bearer(key: SecretStr | None) -> dict[str, str]:

@@ -6,6 +6,7 @@ import os
 import sys
 
 from headmap.settings import load_settings
+from headmap.tracing import open_tracer
 from services.embedded.lifeline import hold_lifeline
 from services.embedded.metrics_folder import metrics_folder
 
@@ -22,7 +23,7 @@ def main() -> int:
 
     settings = load_settings()
     count_in(metrics_folder(settings))
-    run_worker(create_worker(settings, ShardMetrics()), settings, pool="solo")
+    run_worker(create_worker(settings, ShardMetrics(), open_tracer("scoring-worker")), settings, pool="solo")
     return 0
 
 

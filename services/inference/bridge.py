@@ -11,10 +11,12 @@ from dataclasses import dataclass, replace
 
 from headmap.engine.messages import Cancelled, EngineRequest, Event, Failed, Finished, Token
 from headmap.errors import HeadmapError
+from headmap.tracing import NO_SPAN, current_span
 from services.inference.maps import ServedMap
 from services.inference.metrics import InferenceMetrics
 from services.inference.policies import ServedPolicy
 from services.inference.served_model import ServedModel
+from services.inference.traces import begin_generation, end_generation, fail_generation
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,7 @@ class Generation:
         self._queue: asyncio.Queue[Event] = asyncio.Queue()
         self._ended = False
         self._submitted = time.perf_counter()
+        self._span = NO_SPAN
 
     def again(self, number: int) -> Generation:
         """The same request as choice `number`, with the seed after `number` others: seeds are a ring, from -2^63 up to
@@ -66,10 +69,13 @@ class Generation:
     def start(self) -> None:
         """Submit it. Raises the engine's immediate refusals, so that a stream that cannot start is a plain error."""
         self._submitted = time.perf_counter()
+        self._span = begin_generation(
+            current_span.get(), self._model, self.request, None if self.map is None else self.map.id
+        )
         try:
             self.served.opened.engine.submit(self.request, self._on_event)
         except HeadmapError as error:
-            self._metrics.failed(self._model, error)
+            self._failed(error)
             raise
 
     def cancel(self) -> None:
@@ -77,6 +83,7 @@ class Generation:
         if not self._ended:
             self._ended = True
             self.served.opened.engine.cancel(self.request.id)
+        self._span.end()
 
     async def whole(self) -> Answer:
         """The result, once started. Raises the engine's error if it fails."""
@@ -121,6 +128,7 @@ class Generation:
                 if isinstance(event, Finished):
                     self._ended = finished = True
                     self._metrics.finished(self._model, self.request, event, self._submitted)
+                    end_generation(self._span, self._model, event)
                 else:
                     before, told_at = told_at, time.perf_counter()
                     if before:
@@ -129,14 +137,18 @@ class Generation:
                         self._metrics.first_token(self._model, self._submitted)
                 yield event
         except HeadmapError as error:
-            self._metrics.failed(self._model, error)
+            self._failed(error)
             raise
         except (asyncio.CancelledError, GeneratorExit):
             if not finished:  # a listener that has the result stops listening, too
-                self._metrics.failed(self._model, Cancelled("the client went away"))
+                self._failed(Cancelled("the client went away"))
             raise
         finally:
             self.cancel()
+
+    def _failed(self, error: HeadmapError) -> None:
+        self._metrics.failed(self._model, error)
+        fail_generation(self._span, error)
 
     def _on_event(self, event: Event) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed: the process ends and nobody waits

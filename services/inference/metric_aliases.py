@@ -13,7 +13,7 @@ from headmap.http.metrics import Aliases
 _VLLM: Mapping[str, tuple[str, ...]] = {
     "headmap_num_requests_running": ("num_requests_running",),
     "headmap_num_requests_waiting": ("num_requests_waiting",),
-    "headmap_kv_cache_usage_perc": ("kv_cache_usage_perc", "gpu_cache_usage_perc"),
+    "headmap_kv_cache_usage_ratio": ("kv_cache_usage_perc", "gpu_cache_usage_perc"),
     "headmap_cache_config_info": ("cache_config_info",),
     "headmap_num_preemptions": ("num_preemptions",),
     "headmap_prompt_tokens": ("prompt_tokens",),

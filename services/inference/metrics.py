@@ -28,7 +28,7 @@ class EngineCollector(Collector):
         gauges = {
             "headmap_num_requests_running": ("Requests in the batch", lambda s: s.running),
             "headmap_num_requests_waiting": ("Requests in the queue", lambda s: s.waiting),
-            "headmap_kv_cache_usage_perc": (
+            "headmap_kv_cache_usage_ratio": (
                 "KV memory in use, 1 is all of it",
                 lambda s: s.kv_held_bytes / s.kv_capacity_bytes if s.kv_capacity_bytes else 0.0,
             ),

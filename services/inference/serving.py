@@ -30,6 +30,7 @@ from headmap.kvcache.planning import check_request
 from headmap.models import find_model
 from headmap.registry.session import Database
 from headmap.settings import Settings
+from headmap.tracing import current_span, entered
 from services.inference.asked import AskedRequest
 from services.inference.bridge import Generation
 from services.inference.intake.conversation import Conversation
@@ -39,6 +40,7 @@ from services.inference.maps import Book, MapBook, Refresher, ServedMap
 from services.inference.metrics import InferenceMetrics
 from services.inference.policies import PolicyBook, told_policy
 from services.inference.served_model import OpenModel, ServedModel
+from services.inference.traces import about_prompt
 
 logger = logging.getLogger(__name__)
 
@@ -126,7 +128,8 @@ class Serving:
         asked = await self._with_default(served, asked)
         asked_kv = asked.kv or KVRequest()
         kv, found = await self._settle_kv(served, asked_kv, asked.map)
-        prepared = await self._intake.prepare(served, asked, held)
+        with entered(current_span.get().child("prepare", about_prompt(asked))):
+            prepared = await self._intake.prepare(served, asked, held)
         prompt_tokens = prepared.prompt.prompt_tokens
         self._check_context(served, asked, prompt_tokens)
         session = None
@@ -146,6 +149,7 @@ class Serving:
             watched=asked.watched,
             group=identity if session is None and asked.watched is None else None,
             request_id=request_id.get(),
+            trace_ids=current_span.get().ids,
         )
         missing = kv.method != asked_kv.method
         return Generation(served, request, self.metrics, policy=asked.policy, map=found, map_missing=missing)

@@ -26,6 +26,7 @@ from headmap.registry.keys import KeyReader
 from headmap.registry.migrations import start_fault
 from headmap.registry.session import open_database
 from headmap.settings import Settings, load_settings
+from headmap.tracing import open_tracer
 from services.scoring.tasks import create_worker
 from services.scoring.worker_metrics import ShardMetrics, count_in, serve_metrics, worker_registry
 
@@ -49,7 +50,7 @@ def main(argv: list[str] | None = None) -> int:
         return 1
     with tempfile.TemporaryDirectory(prefix="headmap-metrics-") as folder:
         count_in(Path(folder))
-        app = create_worker(settings, ShardMetrics())
+        app = create_worker(settings, ShardMetrics(), open_tracer("scoring-worker"))
         if arguments.metrics_port is not None:
             tell_metrics(app, settings, Path(folder), arguments.metrics_port)
         run_worker(app, settings, pool=arguments.pool, concurrency=arguments.concurrency)

@@ -61,10 +61,13 @@ class ShardMetrics:
 
 
 def worker_registry(folder: Path, leases_taken_back: Callable[[], int]) -> CollectorRegistry:
-    """A worker's metrics: the counts in `folder`, and its sweeper's."""
+    """A worker's metrics: the counts in `folder`, its sweeper's, its processes and its build."""
     from prometheus_client import CollectorRegistry
     from prometheus_client.core import CounterMetricFamily
     from prometheus_client.registry import Collector
+
+    from headmap.http.metrics import BuildCollector
+    from services.scoring.worker_processes import ProcessesCollector
 
     class Sweeps(Collector):
         def collect(self) -> Iterator[Metric]:
@@ -73,7 +76,8 @@ def worker_registry(folder: Path, leases_taken_back: Callable[[], int]) -> Colle
 
     registry = CollectorRegistry()
     collect_counts(registry, folder)
-    registry.register(Sweeps())
+    for collector in (Sweeps(), ProcessesCollector(), BuildCollector()):
+        registry.register(collector)
     return registry
 
 

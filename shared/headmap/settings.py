@@ -30,7 +30,7 @@ from headmap.models import DEMO_MODEL as DEMO_MODEL
 if TYPE_CHECKING:
     from sqlalchemy import URL
 
-SECRET = frozenset({"api_keys", "database_url", "broker_url", "rate_limit_url"})
+SECRET = frozenset({"api_keys", "database_url", "broker_url", "rate_limit_url", "dashboard_secret"})
 """Settings whose values may hold a key or a password. HEADMAP_NAME_FILE may name a file with the value."""
 
 
@@ -116,6 +116,13 @@ class Settings(
         places = {"file": not parts.netloc and parts.path.strip("/"), "s3": parts.netloc}
         if not places.get(parts.scheme) or set(value) & set("@?#"):
             raise ValueError("must be file:///FOLDER or s3://BUCKET/PREFIX, without credentials")
+        return value
+
+    @field_validator("dashboard_secret")
+    @classmethod
+    def _strong_secret(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and len(check_secret(value.get_secret_value())) < 32:
+            raise ValueError("must have at least 32 characters, which nobody can guess")
         return value
 
     @field_validator("trusted_proxies")

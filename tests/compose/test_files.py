@@ -14,6 +14,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
+from headmap import __version__
 from headmap.settings import Settings
 from services.cli.main import app
 from tests.compose.stack import ROOT
@@ -74,8 +75,14 @@ def test_every_setting_reaches_a_service() -> None:
 def test_inference_and_worker_have_the_settings_they_read() -> None:
     services = stack()["services"]
     known = {f"HEADMAP_{name.upper()}" for name in Settings.model_fields} - OF_IMAGE
-    assert known - settings_of(services["inference"]) == set()
-    assert known - settings_of(services["scoring-worker"]) == set()
+    for name in ("inference", "scoring-worker"):
+        assert known - settings_of(services[name]) == {"HEADMAP_DASHBOARD_SECRET"}, name
+
+
+def test_every_process_of_ours_can_send_its_spans() -> None:
+    for name, service in stack()["services"].items():
+        if str(service["image"]).startswith("headmap-") and name not in ("passwords", "fetch"):
+            assert "OTEL_EXPORTER_OTLP_ENDPOINT" in service["environment"], name
 
 
 def test_nothing_has_to_be_set_and_no_password_passes_through_compose() -> None:
@@ -137,6 +144,14 @@ def test_the_dashboard_and_alerts_use_metrics_that_exist() -> None:
     used = {name for expression in expressions for name in re.findall(r"headmap_[a-z0-9_]+", expression)}
     plain = {re.sub(r"_(bucket|total)$", "", name) for name in used}
     assert plain - {re.sub(r"_total$", "", name) for name in defined} == set()
+
+
+def test_the_images_say_what_they_are() -> None:
+    labels = re.findall(r"org\.opencontainers\.image\.(\w+)=\"(.*?)\"", (ROOT / "Dockerfile").read_text())
+    told = {name: [value for key, value in labels if key == name] for name, _ in labels}
+    assert told["title"] == ["headmap-api", "headmap-model"]
+    assert told["version"] == [__version__] * 2
+    assert told["revision"] == ["$REVISION"] * 2
 
 
 def test_every_alert_is_explained() -> None:

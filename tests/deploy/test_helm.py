@@ -24,19 +24,27 @@ FOREIGN = {"ScaledObject", "TriggerAuthentication", "PodMonitor", "PrometheusRul
 
 LEAST: dict[str, Any] = {"secret": {"name": "ours"}, "datasets": {"volume": {"enabled": True}}}
 MOST: dict[str, Any] = {
-    "secret": {"name": "ours", "apiKeys": True, "hfToken": True},
+    "secret": {"name": "ours", "apiKeys": True, "hfToken": True, "dashboardSecret": True},
     "settings": {"models": '["Qwen/Qwen2-VL-7B-Instruct"]', "shard_pages": 16},
     "models": {"volume": {"enabled": True, "storageClass": "shared"}},
     "datasets": {"s3": {"url": "s3://pages/ours", "endpoint": "https://s3.example", "region": "eu", "keys": True}},
     "postgres": {"enabled": False, "host": "db.example"},
     "redis": {"enabled": False, "host": "redis.example"},
     "scoringWorker": {"autoscaling": {"enabled": True}, "gpus": 1, "nodeSelector": {"pool": "batch"}},
-    "inference": {"gpus": 2, "kvMemoryBytes": None},
+    "inference": {
+        "gpus": 2,
+        "kvMemoryBytes": None,
+        "autoscaling": {"enabled": True, "prometheus": "http://prometheus.example:9090"},
+    },
+    "dashboard": {"replicas": 2},
+    "drainSeconds": 60,
+    "tracing": {"endpoint": "http://collector.example:4318", "gatewayEndpoint": "http://collector.example:4317"},
     "images": {"pullSecrets": [{"name": "pull"}]},
     "gateway": {"ingress": {"enabled": True, "host": "headmap.example", "tlsSecret": "tls", "className": "nginx"}},
     "monitoring": {"podMonitor": True, "prometheusRule": True},
     "extraEnv": [{"name": "HTTPS_PROXY", "value": "http://proxy.example"}],
     "podAnnotations": {"sidecar.example/inject": "true"},
+    "podLabels": {"team.example/name": "vision"},
     "serviceAccountName": "theirs",
 }
 
@@ -181,13 +189,45 @@ def test_what_is_added_reaches_all_our_pods() -> None:
         if template:
             name = document["metadata"]["name"]
             assert template["metadata"]["annotations"]["sidecar.example/inject"] == "true", name
+            assert template["metadata"]["labels"]["team.example/name"] == "vision", name
+            assert "team.example/name" not in document["spec"].get("selector", {}).get("matchLabels", {}), name
             assert template["spec"]["serviceAccountName"] == "theirs", name
             ours = [one for one in containers(template["spec"]) if one["name"] != "gateway"]
             assert all(MOST["extraEnv"][0] in one["env"] for one in ours), name
     gateway = named(render(MOST), "Deployment", "gateway")["spec"]["template"]
     assert "checksum/config" in gateway["metadata"]["annotations"]
-    seconds = int(gateway["spec"]["containers"][0]["lifecycle"]["preStop"]["exec"]["command"][1])
-    assert 0 < seconds < gateway["spec"]["terminationGracePeriodSeconds"]
+
+
+def environment(pod: dict[str, Any]) -> dict[str, str]:
+    return {one["name"]: one.get("value", "") for one in pod["containers"][0].get("env", [])}
+
+
+@pytest.mark.parametrize(("values", "drain"), [(LEAST, 30), (MOST, 60)])
+def test_a_pod_has_time_to_drain(values: dict[str, Any], drain: int) -> None:
+    """First it waits until nobody sends it anything more, then requests finish, then it ends."""
+    found = render(values)
+    for part in ("gateway", "scoring-api", "inference", "dashboard"):
+        pod = named(found, "Deployment", part)["spec"]["template"]["spec"]
+        waits = int(pod["containers"][0]["lifecycle"]["preStop"]["exec"]["command"][1])
+        assert waits + drain + 10 <= pod["terminationGracePeriodSeconds"], part
+        if part == "gateway":
+            period = int(environment(pod)["GRACE_PERIOD"].removesuffix("s"))
+            assert drain < period < pod["terminationGracePeriodSeconds"] - waits
+        else:
+            assert environment(pod)["HEADMAP_DRAIN_SECONDS"] == str(drain), part
+
+
+def test_spans_go_where_they_are_wanted() -> None:
+    for name, pod in pods(render(MOST)):
+        if name in ("demo-gateway", "demo-migrate"):
+            continue
+        told = environment(pod)
+        assert told["OTEL_EXPORTER_OTLP_ENDPOINT"] == "http://collector.example:4318", name
+        assert list(told).index("POD_NAME") < list(told).index("OTEL_RESOURCE_ATTRIBUTES"), "is not expanded"
+        assert "k8s.namespace.name=vision" in told["OTEL_RESOURCE_ATTRIBUTES"]
+    gateway = environment(named(render(MOST), "Deployment", "gateway")["spec"]["template"]["spec"])
+    assert (gateway["GATEWAY_TRACING"], gateway["OTEL_EXPORTER_OTLP_ENDPOINT"][-5:]) == ("tracing", ":4317")
+    assert not any("OTEL" in name for _, pod in pods(render(LEAST)) for name in environment(pod))
 
 
 def test_gpus_are_asked_for_where_they_are_wanted() -> None:
@@ -226,6 +266,33 @@ def test_workers_scale_on_open_shards() -> None:
     assert {document["kind"] for document in least} & FOREIGN == set(), "needs an operator by default"
 
 
+def test_inference_scales_on_requests() -> None:
+    """KEDA's own schema is not here: what its documentation asks of a Prometheus trigger is checked by hand."""
+    found = render(MOST)
+    scaled = named(found, "ScaledObject", "inference")["spec"]
+    assert scaled["scaleTargetRef"]["name"] == "demo-inference"
+    assert 0 < scaled["minReplicaCount"] < scaled["maxReplicaCount"]
+    waiting, running = scaled["triggers"]
+    for trigger in (waiting, running):
+        assert trigger["type"] == "prometheus"
+        assert {"serverAddress", "query", "threshold"} == set(trigger["metadata"])
+        assert all(isinstance(value, str) for value in trigger["metadata"].values())
+    query = waiting["metadata"]["query"]
+    assert query == 'sum(headmap_num_requests_waiting{job="headmap",namespace="vision"})'
+    assert "headmap_num_requests_running{" in running["metadata"]["query"]
+    assert "replicas" not in named(found, "Deployment", "inference")["spec"]
+    least = render(LEAST)
+    assert named(least, "Deployment", "inference")["spec"]["replicas"] == 2
+
+
+def test_replicas_of_the_dashboard_share_their_sessions() -> None:
+    deployment = named(render(MOST), "Deployment", "dashboard")["spec"]
+    assert deployment["replicas"] == 2
+    variables = {one["name"]: one for one in deployment["template"]["spec"]["containers"][0]["env"]}
+    reference = {"secretKeyRef": {"name": "ours", "key": "dashboard-secret"}}
+    assert variables["HEADMAP_DASHBOARD_SECRET"]["valueFrom"] == reference
+
+
 def test_the_gateway_serves_what_compose_serves() -> None:
     found = render(LEAST)
     config = named(found, "ConfigMap", "gateway")["data"]
@@ -233,9 +300,9 @@ def test_the_gateway_serves_what_compose_serves() -> None:
     site = {path.name: path.read_text() for path in (ROOT / "services" / "gateway" / "site").iterdir()}
     assert {name: text for name, text in config.items() if name != "Caddyfile"} == site
     environment = named(found, "Deployment", "gateway")["spec"]["template"]["spec"]["containers"][0]["env"]
-    given = {one["name"]: one["value"] for one in environment if not one["name"].startswith("XDG_")}
+    given = {one["name"]: one["value"] for one in environment if not one["name"].startswith(("XDG_", "OTEL_"))}
     asked = set(re.findall(r"\{\$([A-Z_]+):", config["Caddyfile"]))
-    assert set(given) == asked
+    assert set(given) | {"GATEWAY_TRACING"} == asked | {"GATEWAY_TRACING"}
     hosts = {name: value for name, value in given.items() if name.endswith("_HOST")}
     services = {one["metadata"]["name"] for one in found if one["kind"] == "Service"}
     assert set(hosts.values()) <= services
@@ -248,6 +315,8 @@ def test_the_gateway_serves_what_compose_serves() -> None:
         ({"postgres": {"enabled": False}}, "postgres.host"),
         ({"redis": {"enabled": False}}, "redis.host"),
         ({"gateway": {"ingress": {"enabled": True}}}, "gateway.ingress.host"),
+        ({"inference": {"autoscaling": {"enabled": True}}}, "inference.autoscaling.prometheus"),
+        ({"dashboard": {"replicas": 2}}, "secret.dashboardSecret"),
         ({"inference": {"replica": 3}}, "replica"),
         ({"scoringWorker": {"gpus": "one"}}, "gpus"),
     ],

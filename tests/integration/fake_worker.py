@@ -12,6 +12,7 @@ from headmap.jobs.celery_app import create_celery
 from headmap.jobs.work import OnPage, ShardResult, ShardSpec
 from headmap.models import find_model
 from headmap.settings import Settings
+from headmap.tracing import open_tracer
 from services.scoring.worker import run_worker, tell_metrics
 from services.scoring.worker_metrics import ShardMetrics, count_in
 from tests.shared.jobs.fakes import HEADS, LAYERS, FakeScorer
@@ -42,7 +43,7 @@ def main() -> None:
             raise DeviceFailed("the worker's device failed")
         return scorer(spec, on_page)
 
-    app = create_celery(settings, lambda _: score, ShardMetrics())
+    app = create_celery(settings, lambda _: score, ShardMetrics(), open_tracer("scoring-worker"))
     if arguments.metrics_port:
         tell_metrics(app, settings, arguments.metrics, arguments.metrics_port)
     run_worker(app, settings, pool=arguments.pool)

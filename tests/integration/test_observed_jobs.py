@@ -14,6 +14,7 @@ from headmap.settings import DEMO_MODEL
 from tests.integration.cluster import PARAMS, Cluster
 from tests.integration.processes import Api, Worker, wait_for
 from tests.integration.servers import Redis
+from tests.otlp import collecting
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
 
@@ -46,6 +47,28 @@ def test_one_id_leads_from_the_call_to_the_shard_though_the_broker_forgot(cluste
         ("scoring-worker", "shard done"),
     }
     assert {entry["job_id"] for entry in told if "job_id" in entry} == {answer.json()["id"]}
+
+
+def test_one_trace_leads_from_the_call_to_the_shards(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    with collecting() as collector:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url)
+        monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "600000")  # what comes is sent at the end of the processes
+        api, worker = Api(cluster.settings), cluster.worker(pool="prefork", model=DEMO_MODEL)
+        try:
+            wait_for(lambda: _answers(api.url), "the API answers")
+            caller = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+            body = {"model": DEMO_MODEL, "pages": 8, "max_new_tokens": 8}
+            answer = httpx.post(f"{api.url}/score", json=body, headers={"traceparent": caller}, trust_env=False)
+            cluster.wait_until_ended(answer.json()["id"])
+            assert worker.terminate() == api.terminate() == 0
+        finally:
+            api.end()
+    assert {one.trace_id for one in collector.spans if one.name in ("POST /score", "score shard")} == {caller[3:35]}
+    request = collector.named("POST /score")
+    shards = [one for one in collector.spans if one.name == "score shard"]
+    assert [(one.service, one.parent) for one in shards] == [("headmap-scoring-worker", request.span_id)] * 2
+    told = [one for one in (*api.entries(), *worker.entries()) if one.get("message") in ("job submitted", "shard done")]
+    assert {one["span_id"] for one in told} == {one.span_id for one in (request, *shards)}
 
 
 def test_a_worker_tells_what_its_children_did_also_those_that_were_killed(cluster: Cluster) -> None:

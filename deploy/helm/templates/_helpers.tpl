@@ -63,9 +63,34 @@ helm.sh/chart: {{ .root.Chart.Name }}-{{ .root.Chart.Version }}
 - name: HEADMAP_{{ upper $name }}
   value: {{ $value | toString | quote }}
 {{- end }}
+{{ include "headmap.ownEnv" . }}
+{{- end -}}
+
+{{/* What every process of ours gets, the dashboard too: how it ends, where its spans go, and what was added */}}
+{{- define "headmap.ownEnv" -}}
+- name: HEADMAP_DRAIN_SECONDS
+  value: {{ .Values.drainSeconds | quote }}
+{{- with .Values.tracing.endpoint }}
+- name: OTEL_EXPORTER_OTLP_ENDPOINT
+  value: {{ . | quote }}
+- name: POD_NAME
+  valueFrom: {fieldRef: {fieldPath: metadata.name}}
+- name: OTEL_RESOURCE_ATTRIBUTES
+  value: service.instance.id=$(POD_NAME),k8s.pod.name=$(POD_NAME),k8s.namespace.name={{ $.Release.Namespace }}
+{{- end }}
 {{- with .Values.extraEnv }}
 {{ toYaml . }}
 {{- end }}
+{{- end -}}
+
+{{/* Of a pod that answers HTTP: preStop, the drain, and the time to end after it */}}
+{{- define "headmap.graceSeconds" -}}
+{{- add .Values.drainSeconds 30 -}}
+{{- end -}}
+
+{{/* Requests still arrive until every node knows that a pod ends */}}
+{{- define "headmap.preStop" -}}
+preStop: {exec: {command: [sleep, "5"]}}
 {{- end -}}
 
 {{/* What a container of ours may do: nothing but run and write to /tmp */}}
@@ -86,7 +111,11 @@ seccompProfile: {type: RuntimeDefault}
 
 {{/* Labels and annotations of a pod. Takes root, part and, where the part has its own, annotations. */}}
 {{- define "headmap.podMetadata" -}}
-labels: {{- include "headmap.labels" . | nindent 2 }}
+labels:
+  {{- include "headmap.labels" . | nindent 2 }}
+  {{- with .root.Values.podLabels }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
 {{- with merge (dict) (default (dict) .annotations) .root.Values.podAnnotations }}
 annotations: {{- toYaml . | nindent 2 }}
 {{- end }}

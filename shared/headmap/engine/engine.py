@@ -434,7 +434,7 @@ class Engine:
     def _count_failure(self, sequence: Sequence, error: HeadmapError) -> None:
         self._totals["failed"] += 1
         if error.status >= 500:
-            whose = {"request_id": sequence.request.request_id, "code": error.code}
+            whose = {"request_id": sequence.request.request_id, "code": error.code, **sequence.request.trace_ids}
             log.error("request failed: %s", error.detail, exc_info=error.__cause__, extra=whose)
 
     def _leave(self, sequence: Sequence) -> None:

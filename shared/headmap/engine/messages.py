@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from headmap.engine.reuse.sessions import SessionTurn
@@ -48,6 +48,8 @@ class EngineRequest:
     prompt_logprobs: int | None = None
     request_id: str | None = None
     """Of the HTTP request, for the log; clients choose it, so only `id` tells requests apart."""
+    trace_ids: Mapping[str, str] = field(default_factory=dict)
+    """`trace_id` and `span_id` of the HTTP request, for the log."""
 
 
 @dataclass(frozen=True)

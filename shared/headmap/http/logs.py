@@ -1,4 +1,4 @@
-"""Logs with one JSON object per line, which has the request's id and the fields of `extra`.
+"""Logs with one JSON object per line, which has the request's id, its trace's and the fields of `extra`.
 
 Repeated warnings and errors are limited to a burst and then one per second, so that no caller can fill the disk.
 """
@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 
 from headmap.context import request_id
 from headmap.settings import Settings
+from headmap.tracing import current_span
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
 
@@ -35,6 +36,7 @@ class JsonFormatter(logging.Formatter):
         }
         if (current := request_id.get()) is not None:
             entry["request_id"] = current
+        entry |= current_span.get().ids
         entry |= {key: value for key, value in vars(record).items() if key not in _STANDARD}
         if record.exc_info:
             entry["exception"] = self.formatException(record.exc_info)

@@ -1,4 +1,4 @@
-"""ASGI middleware for request ids, access log, metrics and headers. It does not buffer streams."""
+"""ASGI middleware for request ids, traces, access log, metrics and headers. It does not buffer streams."""
 
 from __future__ import annotations
 
@@ -13,27 +13,30 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from headmap.context import request_id
 from headmap.http.auth import KEY_NAME, OPEN_PATHS
-from headmap.http.metrics import Metrics
+from headmap.http.metrics import METHODS, Metrics
 from headmap.http.problems import SECURITY_HEADERS
+from headmap.tracing import NO_SPAN, Span, Tracer, entered
 
 logger = logging.getLogger("headmap.access")
 
 # For data, including SVG heatmaps: if a browser shows it as a page, it can load and run nothing.
 NO_PAGE_POLICY = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"
+_UNTRACED = OPEN_PATHS | {"/metrics"}
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
 class RequestMiddleware:
-    """Gives each request an id (the client's X-Request-ID if that is a plain text), logs it and counts it."""
+    """Gives each request an id (the client's X-Request-ID if that is a plain text) and a span, logs and counts it."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
-        self._app, self._metrics = app, metrics
+    def __init__(self, app: ASGIApp, metrics: Metrics, tracer: Tracer) -> None:
+        self._app, self._metrics, self._tracer = app, metrics, tracer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        given = Headers(scope=scope).get("x-request-id", "")
+        headers = Headers(scope=scope)
+        given = headers.get("x-request-id", "")
         current = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
         token = request_id.set(current)
         scope["headmap_request_id"] = current  # for the outermost handler, which runs when the variable is unset
@@ -47,16 +50,40 @@ class RequestMiddleware:
                 MutableHeaders(scope=message)["X-Request-ID"] = current
             await send(message)
 
-        try:
-            await self._app(scope, receive, send_with_id)
-        finally:
-            seconds = time.perf_counter() - started
-            route = getattr(scope.get("route"), "path", "unmatched")
-            self._metrics.observe(scope["method"], route, status, seconds)
-            if scope["path"] not in OPEN_PATHS:
-                extra = {"method": scope["method"], "path": scope["path"], "status": status, "key": scope.get(KEY_NAME)}
-                logger.info("request", extra={**extra, "ms": round(seconds * 1000, 1)})
-            request_id.reset(token)
+        with entered(self._begin(scope, headers)) as span:
+            try:
+                await self._app(scope, receive, send_with_id)
+            finally:
+                seconds = time.perf_counter() - started
+                route = getattr(scope.get("route"), "path", "unmatched")
+                self._metrics.observe(scope["method"], route, status, seconds)
+                if scope["path"] not in OPEN_PATHS:
+                    extra = {"method": scope["method"], "path": scope["path"], "status": status}
+                    logger.info("request", extra={**extra, "key": scope.get(KEY_NAME), "ms": round(seconds * 1000, 1)})
+                _describe_end(span, scope, status)
+                request_id.reset(token)
+
+    def _begin(self, scope: Scope, headers: Headers) -> Span:
+        if scope["path"] in _UNTRACED:
+            return NO_SPAN
+        known = scope["method"] in METHODS
+        about = {
+            "http.request.method": scope["method"] if known else "_OTHER",
+            "url.path": scope["path"],
+            "url.scheme": scope["scheme"],
+            "network.protocol.version": scope["http_version"],
+        }
+        return self._tracer.start(scope["method"] if known else "HTTP", "server", headers, about)
+
+
+def _describe_end(span: Span, scope: Scope, status: int) -> None:
+    """Semantic conventions for HTTP spans: a client's mistake is no error of the server's."""
+    route = getattr(scope.get("route"), "path", None)
+    if route is not None:
+        span.rename(f"{scope['method']} {route}")
+    span.set({"http.route": route, "http.response.status_code": status})
+    if status >= 500:
+        span.fail(str(status))
 
 
 class SecurityHeadersMiddleware:

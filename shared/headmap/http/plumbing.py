@@ -30,6 +30,7 @@ from headmap.http.origins import OriginMiddleware
 from headmap.http.problems import OPENAI_ERROR_SCHEMA, PROBLEM_SCHEMA, install_handlers
 from headmap.http.receiving import BodyLimitMiddleware
 from headmap.settings import Settings
+from headmap.tracing import open_tracer
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +70,7 @@ def install(
     stored_keys: StoredKeys,
     body_limits: Mapping[str, int] | None = None,
 ) -> Metrics:
-    """Add errors, keys, limits, headers, request ids, /health*, /metrics, /docs and a complete /openapi.json to `app`.
+    """Add errors, keys, limits, headers, request ids, traces, /health*, /metrics, /docs and /openapi.json to `app`.
 
     GET paths also accept HEAD, and trailing slashes of a path are ignored.
 
@@ -102,7 +103,8 @@ def install(
             expose_headers=["*", *_EXPOSED],  # also by name, for browsers that do not know the star
         )
     app.add_middleware(SecurityHeadersMiddleware)
-    app.add_middleware(RequestMiddleware, metrics=metrics)
+    app.state.tracer = open_tracer(service)
+    app.add_middleware(RequestMiddleware, metrics=metrics, tracer=app.state.tracer)
     app.add_middleware(SlashMiddleware)
     app.state.metrics = metrics
     _add_routes(app, service, checks, metrics)

@@ -29,6 +29,7 @@ from headmap.jobs.work import ShardScorer
 from headmap.redis_url import verified
 from headmap.registry.session import Database, open_database
 from headmap.settings import Settings
+from headmap.tracing import NO_TRACER, Tracer
 
 logger = logging.getLogger(__name__)
 
@@ -42,8 +43,16 @@ ScorerFactory = Callable[[Settings], ShardScorer]
 class WorkerRuntime:
     """The registry and the scorer of a worker process, opened on first use and again in each forked child."""
 
-    def __init__(self, settings: Settings, scorer_factory: ScorerFactory, observe: Observe, broker: Broker) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        scorer_factory: ScorerFactory,
+        observe: Observe,
+        broker: Broker,
+        tracer: Tracer = NO_TRACER,
+    ) -> None:
         self.settings = settings
+        self._tracer = tracer
         self._broker = broker
         self.sweeper: SweeperThread | None = None
         self._observe = observe
@@ -77,7 +86,14 @@ class WorkerRuntime:
         with self._hard_limit():
             try:
                 outcome = run_shard(
-                    self.database(), self.settings, self.scorer, job_id, number, owner=owner, observe=self._observe
+                    self.database(),
+                    self.settings,
+                    self.scorer,
+                    job_id,
+                    number,
+                    owner=owner,
+                    observe=self._observe,
+                    tracer=self._tracer,
                 )
             except DeviceFailed as error:
                 self._end_at_once(error.detail)
@@ -200,10 +216,11 @@ def create_celery(
     settings: Settings,
     scorer_factory: ScorerFactory | None = None,
     observe: Observe = unobserved,
+    tracer: Tracer = NO_TRACER,
 ) -> Celery:
     """Make the Celery application of one process. A worker needs `scorer_factory`, a sender does not.
 
-    The process that attempts a shard calls `observe` after the attempt.
+    The process that attempts a shard calls `observe` after the attempt, which is a span of `tracer`.
     """
     embedded = settings.broker_url is None
     urls = settings.celery_broker_url.split(";")
@@ -249,7 +266,12 @@ def create_celery(
         enable_utc=True,
     )
     if scorer_factory is not None:
-        runtime = WorkerRuntime(settings, scorer_factory, observe, CeleryBroker(app))
+
+        def flush(**_: object) -> None:
+            tracer.flush()
+
+        signals.worker_process_shutdown.connect(flush, weak=False)  # a child of the pool ends without Python's exit
+        runtime = WorkerRuntime(settings, scorer_factory, observe, CeleryBroker(app), tracer)
         app.headmap_runtime = runtime
         app.task(runtime.score_shard, name=TASK, ignore_result=True)
         app.steps["worker"].add(WorkerSteps)

@@ -36,6 +36,8 @@ class Lease:
     attempt: int
     request_id: str | None = None
     """Of the request that made the job."""
+    traceparent: str | None = None
+    """The span of that request."""
 
 
 def acquire(
@@ -86,7 +88,7 @@ def acquire(
         max_new_tokens=job.max_new_tokens,
         parameters=KINDS[job.kind].parameters(session, job),
     )
-    return Lease(spec, owner, shard.attempt, job.request_id)
+    return Lease(spec, owner, shard.attempt, job.request_id, job.traceparent)
 
 
 def renew(session: Session, lease: Lease, *, seconds: float, pages_done: int) -> bool:

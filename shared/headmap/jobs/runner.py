@@ -24,6 +24,7 @@ from headmap.jobs.work import OnPage, ShardAborted, ShardScorer
 from headmap.registry.session import Database
 from headmap.registry.tables import FOLD, ShardState
 from headmap.settings import Settings
+from headmap.tracing import NO_TRACER, Attributes, Span, Tracer, entered
 
 logger = logging.getLogger(__name__)
 
@@ -103,12 +104,14 @@ def run_shard(
     *,
     owner: str,
     observe: Observe = unobserved,
+    tracer: Tracer = NO_TRACER,
 ) -> str:
     """Do one shard or fold if it is open, and return the outcome.
 
     `scorer` returns the process's scorer. It is called under the lease, so the attempt fails if no scorer can be made.
-    Log lines have the id of the request that made the job. Outcomes: `skipped` (no work, or another worker has the
-    shard), `done`, `lost` (another worker has the shard now, or the job was cancelled), `retry` (after a back-off) or
+    Log lines have the id of the request that made the job, and the attempt is a span of its trace.
+
+    Outcomes: `skipped` (no work, or another worker has the shard), `done`, `lost` (another worker has the shard now, or the job was cancelled), `retry` (after a back-off) or
     `failed`. Waits for an unavailable registry, then raises RegistryUnavailable: the lease expires and another attempt
     follows. Raises DeviceFailed after giving the shard back: this process cannot score any other shard.
     `observe` is not told of folds.
@@ -128,7 +131,9 @@ def run_shard(
     token = request_id.set(lease.request_id)
     started = time.monotonic()
     try:
-        outcome = _attempt(database, settings, scorer, lease)
+        with entered(_begin_span(tracer, lease)) as span:
+            outcome = _attempt(database, settings, scorer, lease)
+            _describe_end(span, outcome)
         if not folds:
             observe(outcome, lease.spec.count, time.monotonic() - started)
     except DeviceFailed:
@@ -137,19 +142,39 @@ def run_shard(
     finally:
         request_id.reset(token)
     if outcome == "done" and not folds:
-        _fold_if_due(database, settings, scorer, job_id, owner)
+        _fold_if_due(database, settings, scorer, job_id, owner, tracer)
     return outcome
 
 
+def _begin_span(tracer: Tracer, lease: Lease) -> Span:
+    about: Attributes = {
+        "messaging.operation.name": "process",
+        "gen_ai.request.model": lease.spec.model,
+        "headmap.job.id": lease.spec.job_id,
+        "headmap.shard.number": lease.spec.number,
+        "headmap.shard.attempt": lease.attempt,
+        "headmap.shard.pages": lease.spec.count,
+        "headmap.worker": lease.owner,
+    }
+    carrier = {} if lease.traceparent is None else {"traceparent": lease.traceparent}
+    return tracer.start("score shard", "consumer", carrier, about)
+
+
+def _describe_end(span: Span, outcome: str) -> None:
+    span.set({"headmap.shard.outcome": outcome})
+    if outcome in ("retry", "failed"):
+        span.fail(outcome)
+
+
 def _fold_if_due(
-    database: Database, settings: Settings, scorer: Callable[[], ShardScorer], job_id: str, owner: str
+    database: Database, settings: Settings, scorer: Callable[[], ShardScorer], job_id: str, owner: str, tracer: Tracer
 ) -> None:
     """Run the fold if the job's last shard is done. If this fails, a sweeper finds the fold due."""
     try:
         with database.read() as session:
             due = fold_is_due(session, job_id)
         if due:
-            run_shard(database, settings, scorer, job_id, FOLD, owner=owner)
+            run_shard(database, settings, scorer, job_id, FOLD, owner=owner, tracer=tracer)
     except RegistryUnavailable as error:
         logger.warning("the fold of a job waits for the sweeper: %s", error)
 

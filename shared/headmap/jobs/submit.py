@@ -13,6 +13,7 @@ from headmap.models import ModelInfo
 from headmap.registry.jobs import JobParams, JobRecord, OpenLimits, add_job, get_job
 from headmap.registry.session import Database
 from headmap.settings import Settings
+from headmap.tracing import current_span
 
 logger = logging.getLogger(__name__)
 
@@ -50,12 +51,14 @@ def write_job(
                     force=force,
                     idempotency_key=idempotency_key,
                     request_id=request_id.get(),
+                    traceparent=current_span.get().traceparent,
                     key_name=key_name,
                     limits=limits,
                 )
                 found = get_job(session, job_id), [(job_id, number) for number in numbers], created
         except IntegrityError:
             continue  # an equal request came first; look again
+        current_span.get().set({"headmap.job.id": job_id})
         logger.info("job submitted" if created else "job found", extra={"job_id": job_id})
         return found
     raise Unavailable("too many identical requests at once; try again")

@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from sqlalchemy import Select, delete, func, insert, literal_column, select, update
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from headmap.errors import IdempotencyConflict, InvalidParameter, JobEnded, JobNotFound, TooManyJobs
@@ -19,7 +20,18 @@ from headmap.registry.aliases import Promote, take_default
 from headmap.registry.datasets import hold_dataset
 from headmap.registry.paging import Page, after, page_of
 from headmap.registry.session import changed, is_id, utc_now
-from headmap.registry.tables import FOLD, IdempotencyKey, Job, JobState, Map, PageLook, Shard, ShardState, StoredResult
+from headmap.registry.tables import (
+    FOLD,
+    EndedJobs,
+    IdempotencyKey,
+    Job,
+    JobState,
+    Map,
+    PageLook,
+    Shard,
+    ShardState,
+    StoredResult,
+)
 
 AUTO_MIN_PAGES = 64
 AUTO_MAX_PAGES = 1000  # as many as the paper uses
@@ -124,6 +136,7 @@ def add_job(
     force: bool = False,
     idempotency_key: str | None = None,
     request_id: str | None = None,
+    traceparent: str | None = None,
     key_name: str | None = None,
     limits: OpenLimits | None = None,
 ) -> tuple[str, list[int], bool]:
@@ -159,7 +172,7 @@ def add_job(
         job_id = uuid.uuid4().hex
         told = asdict(params) | {"promote": str(params.promote).lower()}
         job = Job(id=job_id, state=JobState.QUEUED, active_key=key, created_at=now, shard_pages=shard_pages, **told)
-        job.request_id, job.key_name = request_id, key_name
+        job.request_id, job.traceparent, job.key_name = request_id, traceparent, key_name
         for name in ("revision", "architecture", "num_layers", "num_heads", "num_kv_heads"):
             setattr(job, name, getattr(info, name))
         job.model = info.name
@@ -305,6 +318,14 @@ def count_open_shards(session: Session) -> dict[ShardState, int]:
     return counts
 
 
+def count_ended_jobs(session: Session) -> dict[JobState, int]:
+    """How many jobs have ever ended in each state."""
+    counts = dict.fromkeys((state for state in JobState if state.ended), 0)
+    for state, count in session.execute(select(EndedJobs.state, EndedJobs.count)):
+        counts[JobState(state)] = count
+    return counts
+
+
 def lock_job(session: Session, job_id: str) -> Job | None:
     """Lock a job's row until the transaction ends, and return it; None if there is no such job.
 
@@ -329,6 +350,13 @@ def end_job(session: Session, job: Job, state: JobState, *, error: str | None = 
     open_shards = update(Shard).where(Shard.job_id == job.id, Shard.state.in_(open_states))
     changed(session, open_shards.values(state=ShardState.CANCELLED, owner=None, lease_until=None))
     session.flush()
+    _count_ended(session, state)  # last, because all jobs that end wait for this row
+
+
+def _count_ended(session: Session, state: JobState) -> None:
+    dialect: Any = sqlite if session.get_bind().dialect.name == "sqlite" else postgresql
+    row = dialect.insert(EndedJobs).values(state=state, count=1)
+    session.execute(row.on_conflict_do_update(index_elements=["state"], set_={"count": EndedJobs.count + 1}))
 
 
 def cancel_job(session: Session, job_id: str) -> None:

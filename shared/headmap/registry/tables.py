@@ -115,6 +115,8 @@ class Job(Base):
 
     request_id: Mapped[str | None] = mapped_column(String(64))
     """Of the HTTP request that made it: workers log with it, so that one id leads from the gateway to a shard."""
+    traceparent: Mapped[str | None] = mapped_column(String(64))
+    """The span of that request, as W3C Trace Context writes it; empty where it was not traced."""
     key_name: Mapped[str | None] = mapped_column(String(64))
     """Of the API key that made it; empty where none was asked for."""
     pages_done: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
@@ -125,6 +127,18 @@ class Job(Base):
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     started_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     finished_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+
+
+class EndedJobs(Base):
+    """How many jobs have ended in a state, also those that were removed since: a count that never falls.
+
+    A state has no row before its first.
+    """
+
+    __tablename__ = "ended_jobs"
+
+    state: Mapped[str] = mapped_column(String(16), primary_key=True)
+    count: Mapped[int] = mapped_column(BigInteger)
 
 
 _IS_RUNNING = text("state = 'running'")

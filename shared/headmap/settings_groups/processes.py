@@ -57,6 +57,11 @@ class EveryProcess(BaseModel):
         "folder with the built site of the documentation, shown at /guide/; not shown if unset",
         change="the dashboard should show these pages",
     )
+    dashboard_secret: SecretStr | None = setting(
+        None,
+        "secret of at least 32 characters that encrypts the dashboard's sessions; each process makes its own if unset",
+        change="the dashboard has several replicas, or its sessions should outlast a restart",
+    )
 
 
 class HttpServices(BaseModel):

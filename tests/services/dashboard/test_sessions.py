@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import base64
 import logging
 
 import httpx
@@ -10,44 +11,41 @@ from pydantic import SecretStr
 
 from headmap.http.server import Server
 from headmap.settings import Settings
-from services.dashboard.sessions import SESSION_COOKIE, Sessions
-from tests.services.dashboard.conftest import KEY, OURS, dashboard
+from services.dashboard.app import create_app
+from services.dashboard.sessions import SESSION_COOKIE, SESSION_SECONDS, Sessions
+from tests.services.dashboard.conftest import ADDRESSES, KEY, OURS, dashboard
+
+SECRET = SecretStr("0123456789abcdef0123456789abcdef")
 
 
-class Clock:
-    now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-def test_a_session_ends_when_it_is_not_used() -> None:
-    clock = Clock()
-    sessions = Sessions(idle_seconds=10, clock=clock)
-    first = sessions.open(SecretStr("a"))
-    clock.now = 9
-    assert sessions.key(first) == SecretStr("a")
-    clock.now = 18
-    assert sessions.key(first) == SecretStr("a")
-    clock.now = 29
-    assert sessions.key(first) is None
-    assert sessions.key(first) is None
+def test_a_session_ends_twelve_hours_after_it_began() -> None:
+    now = 1_800_000_000.0
+    cookie = Sessions(SECRET, clock=lambda: now).open(SecretStr("a"))
+    assert Sessions(SECRET, clock=lambda: now + SESSION_SECONDS).key(cookie) == SecretStr("a")
+    assert Sessions(SECRET, clock=lambda: now + SESSION_SECONDS + 1).key(cookie) is None
 
 
-def test_of_too_many_the_one_unused_longest_goes() -> None:
-    sessions = Sessions(most=2)
-    first, second = sessions.open(SecretStr("a")), sessions.open(SecretStr("b"))
-    sessions.key(first)
-    third = sessions.open(SecretStr("c"))
-    assert [sessions.key(one) is not None for one in (first, second, third)] == [True, False, True]
+def test_replicas_with_one_secret_share_their_sessions() -> None:
+    cookie = Sessions(SECRET).open(SecretStr("a"))
+    assert Sessions(SECRET).key(cookie) == SecretStr("a")
+    for other in (Sessions(SecretStr("f" * 32)), Sessions(), Sessions()):
+        assert other.key(cookie) is None
 
 
-@pytest.mark.parametrize("session_id", [None, "", "made-up"])
-def test_an_unknown_session_has_no_key(session_id: str | None) -> None:
+def test_the_cookie_hides_the_key_and_is_another_each_time() -> None:
+    sessions, key = Sessions(SECRET), "a-key-of-somebody"
+    cookies = {sessions.open(SecretStr(key)) for _ in range(2)}
+    assert len(cookies) == 2
+    for cookie in cookies:
+        assert key.encode() not in base64.urlsafe_b64decode(cookie)
+
+
+def test_what_is_no_session_of_ours_has_no_key() -> None:
     sessions = Sessions()
-    sessions.open(SecretStr("a"))
-    sessions.close(session_id)
-    assert sessions.key(session_id) is None
+    cookie = sessions.open(SecretStr("a"))
+    changed = [cookie[:place] + ("A" if cookie[place] != "A" else "B") + cookie[place + 1 :] for place in range(60)]
+    for one in (None, "", "made-up", "\u00e9", cookie[:-8], *changed):
+        assert sessions.key(one) is None, one
 
 
 def test_a_key_is_checked_and_then_carried_by_calls(client: TestClient) -> None:
@@ -70,10 +68,18 @@ def test_a_wrong_key_opens_no_session(client: TestClient) -> None:
 
 
 def test_a_forgotten_key_is_carried_no_more(known: TestClient) -> None:
-    session_id = known.cookies[SESSION_COOKIE]
     known.delete("/dashboard/session")
-    known.cookies.set(SESSION_COOKIE, session_id)
+    assert SESSION_COOKIE not in known.cookies
     assert known.get("/dashboard/api/maps").status_code == 401
+
+
+def test_a_session_goes_on_at_another_replica(scoring: FastAPI) -> None:
+    settings = Settings(dashboard_secret=SECRET)
+    replicas = [create_app(settings, ADDRESSES, transport=httpx.ASGITransport(scoring)) for _ in range(2)]
+    with TestClient(replicas[0], headers=OURS) as first, TestClient(replicas[1], headers=OURS) as second:
+        first.post("/dashboard/session", json={"key": KEY})
+        second.cookies.update(first.cookies)
+        assert second.get("/dashboard/api/maps").status_code == 200
 
 
 @pytest.mark.parametrize(("proxy", "secure"), [("192.0.2.1", True), ("192.0.2.2", False)])

@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import json
 import logging
+import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from pydantic import SecretStr
+from sqlalchemy import delete
 
 from headmap.http.logs import JsonFormatter
 from headmap.registry.migrations import migrate
+from headmap.registry.session import Database
+from headmap.registry.tables import Job
 from headmap.settings import DEMO_MODEL, Settings
 from services.scoring.app import create_app
 from tests.services.scoring.problems import assert_problem
+from tests.services.scoring.work import finish
 from tests.shared.datasets.archives import as_zip, files
 from tests.shared.jobs.fakes import CountingBroker
 
@@ -89,6 +96,23 @@ def test_metrics_count_requests_by_route_and_jobs_by_state(client: TestClient) -
     assert 'route="unmatched"' in text
     assert "/nowhere" not in text
     assert 'headmap_jobs{state="queued"} 0.0' in text
+
+
+def test_every_replica_counts_all_ended_jobs_also_those_removed_since(
+    client: TestClient, settings: Settings, database: Database, start: Callable[..., dict[str, Any]]
+) -> None:
+    def ended(one: TestClient) -> dict[str, float]:
+        found = re.findall(r'headmap_jobs_ended_total{state="(.*)"} (.*)', one.get("/metrics").text)
+        return {state: float(count) for state, count in found}
+
+    assert ended(client) == {"succeeded": 0, "failed": 0, "cancelled": 0}
+    client.delete(f"/score/{start()['id']}")
+    for _ in range(2):
+        finish(database, start(force=True)["id"])
+    with database.write() as session:
+        session.execute(delete(Job).where(Job.state == "cancelled"))
+    for replica in (client, TestClient(create_app(settings, broker=CountingBroker()))):
+        assert ended(replica) == {"succeeded": 2, "failed": 0, "cancelled": 1}
 
 
 def test_unknown_routes_and_methods(client: TestClient) -> None:

@@ -30,13 +30,16 @@ def test_out_of_memory_in_prefill_fails_that_request_alone(
 ) -> None:
     expected = submit(engine, make(model, "expected", max_new_tokens=20)).result().token_ids
     engine._runner.prefill = Faulty(engine._runner.prefill, lambda call: call == 1, torch.OutOfMemoryError("no room"))
-    requests = [replace(make(model, name, max_new_tokens=20), request_id=f"http {name}") for name in "abc"]
+    requests = [
+        replace(make(model, name, max_new_tokens=20), request_id=f"http {name}", trace_ids={"trace_id": name})
+        for name in "abc"
+    ]
     with pytest.raises(OutOfMemory, match="the model ran out of memory"):
         submit(engine, requests[1]).result()
     assert_all_free(engine)
     assert submit(engine, requests[0]).result().token_ids == expected
-    told = [(vars(entry)["request_id"], vars(entry)["code"]) for entry in caplog.records if "code" in vars(entry)]
-    assert told == [("http b", "out_of_memory")]
+    told = [vars(entry) for entry in caplog.records if "code" in vars(entry)]
+    assert [(one["request_id"], one["trace_id"], one["code"]) for one in told] == [("http b", "b", "out_of_memory")]
 
 
 def test_out_of_memory_within_a_prompts_layers_gives_back_what_they_held(engine: Engine, model: LoadedModel) -> None:

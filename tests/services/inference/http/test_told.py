@@ -18,7 +18,7 @@ def test_metrics_have_the_names_that_dashboards_know(client: TestClient, picture
     for line in (
         f"headmap_num_requests_running{{{model}}} 0.0",
         f"headmap_num_requests_waiting{{{model}}} 0.0",
-        f"headmap_kv_cache_usage_perc{{{model}}} 0.0",
+        f"headmap_kv_cache_usage_ratio{{{model}}} 0.0",
         f"headmap_num_preemptions_total{{{model}}} 0.0",
         f"headmap_time_to_first_token_seconds_count{{{model}}} 1.0",
         f"headmap_generation_tokens_total{{{model}}} 5.0",
