@@ -10,8 +10,10 @@ from typing import Annotated
 from anyio import CapacityLimiter
 from fastapi import Depends, Header, Path, Query, Request
 
-from headmap.http.auth import KEY_NAME
+from headmap.http.auth import KEY_NAME, check_scope
 from headmap.jobs.broker import Broker
+from headmap.keys import Scope
+from headmap.registry.aliases import Promote
 from headmap.registry.jobs import OpenLimits
 from headmap.registry.session import Database
 from headmap.settings import Settings
@@ -62,6 +64,12 @@ def key_name(request: Request) -> str | None:
     """Return the name of the caller's API key; None if calls need no key."""
     name: str | None = request.scope.get(KEY_NAME)
     return name
+
+
+def check_promotion(request: Request, promote: Promote) -> None:
+    """Raises Forbidden if a request moves the alias `default` and its key may move none."""
+    if promote is True:
+        check_scope(request.scope, Scope.ADMIN, "promote: true")
 
 
 State = Annotated[ScoringState, Depends(scoring_state)]

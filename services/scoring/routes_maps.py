@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import JSONResponse
 
 from headmap.budgets import DEFAULT_UNIFORM, Allocation, BudgetRule, allocate_budgets, resolve_window
@@ -46,7 +46,8 @@ _INVALID: dict[int | str, dict[str, Any]] = {422: {"description": "Invalid reque
         409: {"description": "The model is here, and of another shape"},
     },
 )
-def import_map(body: MapImport, state: State, caller: deps.Caller, response: Response) -> MapRecord:
+def import_map(body: MapImport, request: Request, state: State, caller: deps.Caller, response: Response) -> MapRecord:
+    deps.check_promotion(request, body.promote)
     scores = HeadScores.from_sparsemm(body.scores, body.num_kv_heads)
     info = _model_here(body.model, state.settings)
     if info is not None:

@@ -19,7 +19,7 @@ from headmap.registry.maps import MAX_MODEL, MAX_REVISION, NAME_PATTERN, MapReco
 from headmap.registry.policies import PolicyRecord
 from headmap.registry.tables import JobState
 
-PROMOTE = "whether the map takes the alias default: true, false, or auto, where the model has none yet"
+PROMOTE = "whether the map takes the alias default: true (a key needs admin), false, or auto, where the model has none"
 
 ModelName = Annotated[str, Field(min_length=1, max_length=MAX_MODEL, pattern=NAME_PATTERN)]
 Revision = Annotated[str, Field(min_length=1, max_length=MAX_REVISION, pattern=NAME_PATTERN)]

@@ -14,6 +14,7 @@
     ├── RequestTimeout 408
     ├── Unauthorized 401
     ├── CrossSite 403
+    ├── Forbidden 403
     ├── TooManyRequests 429   QueueFull, RateLimited, TooManyJobs, BodiesTooLarge; with retry_after
     └── Unavailable 503       RegistryUnavailable, RegistryBroken, DatasetUnavailable, ShuttingDown, OutOfMemory,
                               DeviceFailed, TooManyConnections
@@ -224,6 +225,12 @@ class RequestTimeout(HeadmapError):
 
 class Unauthorized(HeadmapError):
     code, status, title = "unauthorized", 401, "Unauthorized"
+
+
+class Forbidden(HeadmapError):
+    """The caller's API key lacks a scope."""
+
+    code, status, title = "forbidden", 403, "Forbidden"
 
 
 class CrossSite(HeadmapError):

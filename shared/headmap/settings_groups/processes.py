@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, SecretStr
+from pydantic import BaseModel
 
 from headmap.models import DEMO_MODEL
+from headmap.settings_groups.key import SettingsKey
 from headmap.settings_groups.setting import setting
 
 
@@ -45,8 +46,11 @@ class HttpServices(BaseModel):
     Who may call, and how much a request may send.
     """
 
-    api_keys: tuple[SecretStr, ...] = setting(
-        (), "API keys that are valid besides the ones that `headmap keys` makes", change="keys come from a secret store"
+    api_keys: tuple[SettingsKey, ...] = setting(
+        (),
+        "API keys that are valid besides the ones that `headmap keys` makes. A key may do everything, unless the list "
+        'is JSON and the key is an object, as `{"key": "KEY", "scopes": ["infer"]}`',
+        change="keys come from a secret store",
     )
     access: Literal["auto", "keys", "open"] = setting(
         "auto",
