@@ -97,8 +97,15 @@ def test_a_key_may_everything_unless_it_says_its_scopes(monkeypatch: pytest.Monk
 
 @pytest.mark.parametrize(
     "item",
-    ['{"key": "hush"}', '{"key": "hush", "scopes": "infer"}', '{"key": 1, "scopes": ["infer"]}', "1"]
-    + ['{"key": "infer", "scopes": ["hush"]}', '{"key": "hush", "scopes": []}', '{"key": " ", "scopes": ["infer"]}'],
+    [
+        "1",
+        '{"key": "hush"}',
+        '{"key": "hush", "scopes": "infer"}',
+        '{"key": "hush", "scopes": []}',
+        '{"key": 1, "scopes": ["infer"]}',
+        '{"key": " ", "scopes": ["infer"]}',
+        '{"key": "infer", "scopes": ["hush"]}',
+    ],
 )
 def test_a_key_with_wrong_scopes_refuses_to_start_and_is_not_shown(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], item: str
