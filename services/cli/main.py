@@ -25,6 +25,7 @@ from services.cli.commands import (
     sizing,
     up,
 )
+from services.cli.common import Url
 
 app = typer.Typer(
     name="headmap",
@@ -43,6 +44,8 @@ def _version(asked: bool) -> None:
 
 @app.callback()
 def root(
+    context: typer.Context,
+    url: Url = None,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
@@ -66,6 +69,7 @@ def root(
     3, `maps check` found the maps too different, or `evaluate --require` the loss too large; 130, interrupted.
     docs/command-line.md has every command.
     """
+    context.obj = url
 
 
 app.command("up")(up.up)

@@ -175,6 +175,7 @@ class JobList(BaseModel):
 class DatasetBody(BaseModel):
     """Unknown values of a built-in dataset are null: made-up pages have no end, and only workers have a public set."""
 
+    id: str | None = None
     name: str
     kind: Literal["made-up", "public", "uploaded"]
     pages: int | None = None
@@ -188,7 +189,7 @@ class DatasetBody(BaseModel):
 
     @classmethod
     def of(cls, record: DatasetRecord) -> Self:
-        return cls(kind="uploaded", **{name: value for name, value in vars(record).items() if name != "id"})
+        return cls(kind="uploaded", **vars(record))
 
 
 class DatasetList(BaseModel):

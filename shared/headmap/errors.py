@@ -17,13 +17,14 @@
     ├── Forbidden 403
     ├── TooManyRequests 429   QueueFull, RateLimited, TooManyJobs, BodiesTooLarge; with retry_after
     └── Unavailable 503       RegistryUnavailable, RegistryBroken, DatasetUnavailable, ShuttingDown, OutOfMemory,
-                              DeviceFailed, TooManyConnections
+                              DeviceFailed, TooManyConnections, ClusterUnavailable
 
 Services turn them into problem documents (RFC 9457) in one handler; nothing else sets a status.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import ClassVar
 
 
@@ -294,6 +295,12 @@ class RegistryBroken(RegistryUnavailable):
     title = "Registry broken"
 
 
+class ClusterUnavailable(Unavailable):
+    """What a client was told to call does not answer, or not as Headmap does."""
+
+    code, title = "cluster_unavailable", "Cluster unavailable"
+
+
 class DatasetUnavailable(Unavailable):
     """The dataset's files are not on this machine and cannot be fetched now."""
 
@@ -312,3 +319,18 @@ class DeviceFailed(Unavailable):
     """This process can no longer use the device; it ends and is started again."""
 
     code, title = "device_failed", "Device failed"
+
+
+def error_of(code: object, detail: str) -> HeadmapError:
+    """The error that a service told by its `code`; a HeadmapError itself for a code that is not known here."""
+    return _KINDS.get(str(code), HeadmapError)(detail)
+
+
+def _kinds(kind: type[HeadmapError]) -> Iterator[tuple[str, type[HeadmapError]]]:
+    for one in kind.__subclasses__():
+        yield from _kinds(one)
+        if "code" in vars(one):
+            yield one.code, one
+
+
+_KINDS = dict(_kinds(HeadmapError))

@@ -1,4 +1,4 @@
-"""`headmap datasets`: pages to profile on, in the registry of the data directory or of HEADMAP_DATABASE_URL."""
+"""`headmap datasets`: pages to profile on."""
 
 from __future__ import annotations
 
@@ -13,11 +13,10 @@ from services.cli.common import (
     console,
     fail,
     json_option,
-    load_settings,
     one_line_errors,
-    open_registry,
     print_json,
 )
+from services.cli.registry import registry
 
 app = typer.Typer(help="List datasets, add your own pages, remove them.", no_args_is_help=True)
 
@@ -42,17 +41,8 @@ def add(
     Example:
       headmap datasets add invoices ./invoices.zip
     """
-    from headmap.datasets.checking import check_archive, check_folder
-    from headmap.datasets.uploads import check_name, file_upload
-
-    check_name(name)
-    settings = load_settings(data_dir)
-    with open_registry(data_dir) as database:
-        if source.is_dir():
-            record, created = file_upload(database, name, check_folder(source, settings))
-        else:
-            with source.open("rb") as file, check_archive(file, settings) as upload:
-                record, created = file_upload(database, name, upload)
+    with registry(data_dir) as found:
+        record, created = found.add_dataset(name, source)
     if as_json:
         print_json({"created": created, **asdict(record)})
         return
@@ -70,16 +60,9 @@ def list_(as_json: Annotated[bool, json_option("built_in", "items")] = False, da
       headmap datasets list
     """
     from headmap.datasets.sources import BUILT_IN
-    from headmap.registry.datasets import list_datasets
 
-    with open_registry(data_dir) as database, database.read() as session:
-        records, cursor = [], None
-        while True:
-            page = list_datasets(session, limit=200, cursor=cursor)
-            records += page.items
-            cursor = page.next_cursor
-            if cursor is None:
-                break
+    with registry(data_dir) as found:
+        records = found.datasets()
     if as_json:
         print_json({"built_in": BUILT_IN, "items": records})
         return
@@ -107,14 +90,11 @@ def remove(name: Name, as_json: Annotated[bool, json_option("removed")] = False,
       headmap datasets rm invoices
     """
     from headmap.datasets.sources import BUILT_IN
-    from headmap.registry.datasets import remove_dataset
 
     if name in BUILT_IN:
         fail(f"{name} is built in and cannot be removed")
-    with open_registry(data_dir) as database:
-        with database.write() as session:
-            remove_dataset(session, name)
-        database.shrink()
+    with registry(data_dir) as found:
+        found.remove_dataset(name)
     if as_json:
         print_json({"removed": name})
     else:
