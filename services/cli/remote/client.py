@@ -73,8 +73,12 @@ class Client:
         body: Json | None = None,
         content: IO[bytes] | None = None,
         headers: Mapping[str, str] | None = None,
+        also: int | None = None,
     ) -> httpx.Response:
-        """The answer of a call that succeeded. `query` and `headers` leave out what is None. Raises HeadmapError."""
+        """The answer of a call that succeeded, or has the status `also`. `query` leaves out what is None.
+
+        Raises HeadmapError: the service's own, or ClusterUnavailable.
+        """
         with self._faults():
             answer = self._http.request(
                 method,
@@ -84,7 +88,8 @@ class Client:
                 content=content,
                 headers=headers,
             )
-        self._check(answer)
+        if answer.status_code != also:
+            self._check(answer)
         return answer
 
     def get(self, kind: type[T], path: str, **query: Any) -> T:
@@ -117,13 +122,17 @@ class Client:
             ) from error
 
     def json(self, answer: httpx.Response) -> Any:
+        """An object of JSON. Raises ClusterUnavailable for anything else, which no Headmap would answer."""
         try:
-            return answer.json()
-        except ValueError as error:
-            raise self._stranger(answer) from error
+            document = answer.json()
+        except ValueError:
+            document = None
+        if not isinstance(document, dict | list):
+            raise self._stranger(answer)
+        return document
 
-    def events(self, method: str, path: str, body: Json | None = None) -> Iterator[Event]:
-        """Server-sent events as they come. Raises HeadmapError, and for an `error` event the error it holds."""
+    def events(self, method: str, path: str, body: Json | None = None) -> Iterator[Any]:
+        """The JSON of server-sent events, as they come. Raises HeadmapError, for an `error` event the one it holds."""
         with self._faults(), self._http.stream(method, path, json=body) as answer:
             if not answer.is_success:
                 answer.read()
@@ -131,9 +140,13 @@ class Client:
             if not answer.headers.get("content-type", "").startswith("text/event-stream"):
                 raise self._stranger(answer)
             for event in _events(answer.iter_lines()):
+                try:
+                    document = json.loads(event.data)
+                except ValueError:
+                    raise self._stranger(answer) from None
                 if event.name == "error":
-                    raise self._error(json.loads(event.data))
-                yield event
+                    raise self._error(document)
+                yield document
 
     @contextmanager
     def _faults(self) -> Iterator[None]:
