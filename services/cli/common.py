@@ -7,12 +7,12 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import asdict, is_dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, ParamSpec, TypeVar
 
-import click
 import typer
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ DataDir = Annotated[
 ]
 
 
+_cluster: ContextVar[str | None] = ContextVar("cluster", default=None)
 URL = "HEADMAP_URL"
 Url = Annotated[
     str | None,
@@ -102,18 +103,21 @@ def cluster_url(data_dir: Path | None = None) -> str | None:
 
     Ends the command with exit code 2 if a `data_dir` was given too: the data is either there or here.
     """
-    context = click.get_current_context(silent=True)
-    url: str | None = None if context is None else context.find_root().obj
-    if url and data_dir is not None:
+    url = _cluster.get()
+    if url is not None and data_dir is not None:
         fail(f"--data-dir: the data is in the cluster that --url or {URL} names; leave out one of them", code=2)
-    return url or None
+    return url
+
+
+def work_on(url: str | None) -> None:
+    """Let the command work on the cluster at this address; on this machine where it is blank or None."""
+    _cluster.set((url or "").strip() or None)
 
 
 def refuse_cluster() -> None:
     """End the command with exit code 2 if it is to work on a cluster, for what has no call over HTTP."""
     if cluster_url() is not None:
-        command = click.get_current_context().command_path.partition(" ")[2]
-        fail(f"{command}: works only where its data is, not over HTTP; leave out --url and unset {URL}", code=2)
+        fail(f"this command works only where its data is, not over HTTP; leave out --url and unset {URL}", code=2)
 
 
 def load_settings(data_dir: Path | None = None, models: list[str] | None = None) -> Settings:
