@@ -12,6 +12,7 @@ from services.cli.common import (
     console,
     fail,
     find_named_model,
+    json_option,
     one_line_errors,
     print_json,
     quiet_libraries,
@@ -27,20 +28,13 @@ def doctor(
     model: Annotated[
         str | None, typer.Argument(help="Model whose shape the backends are tried on; its weights are not loaded.")
     ] = None,
-    as_json: Annotated[
-        bool,
-        typer.Option(
-            "--json",
-            help="Print JSON alone: an object with torch, devices, compilers, openmp, tries, serves; of a cluster url, "
-            "services, serves.",
-        ),
-    ] = False,
+    as_json: Annotated[bool, json_option("torch", "devices", "compilers", "openmp", "tries", "serves")] = False,
     data_dir: DataDir = None,
 ) -> None:
     """Show devices, memory and compilers, and try each decode backend: is it right, and how fast is it?
 
-    With HEADMAP_URL, show health and version of the cluster's services. Exit code 1 if no backend, or no service, can
-    serve.
+    Exit code 1 if no backend can serve. With HEADMAP_URL, show health and version of the cluster's services instead;
+    --json then has url, services and serves.
 
     \b
     Example:

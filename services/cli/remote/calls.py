@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from headmap.errors import ClusterUnavailable, NotFound, TooManyRequests, Unavailable
 from services.cli.remote.client import Client
@@ -49,7 +50,8 @@ def follow_job(client: Client, job: JobBody, pause: Callable[[float], None] = ti
 def generate(
     client: Client, body: dict[str, Any], pictures: Sequence[Path], say: Callable[[str], None]
 ) -> GenerateResponse:
-    """Ask about pictures, which go along. `say` gets the answer piece by piece."""
+    """Ask about pictures, which go along. `say` gets the answer piece by piece. Raises ModelNotFound, too."""
+    client.call("GET", f"/v1/models/{quote(body['model'])}")  # /generate takes any name where one model is served
     images = [base64.b64encode(path.read_bytes()).decode() for path in pictures]
     said = ""
     for event in client.events("POST", "/generate_stream", body={**body, "images": images}):

@@ -254,18 +254,15 @@ def _reason(error: httpx.HTTPError) -> str:
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, ssl.SSLCertVerificationError):
-            return (
-                f"its certificate is not trusted ({cause.verify_message}); SSL_CERT_FILE may name a file with your "
-                "authority's"
-            )
+            return f"its certificate is not trusted ({cause}); SSL_CERT_FILE may name a file with your authority's"
         if isinstance(cause, ssl.SSLError):
-            return f"no TLS there ({cause.reason or cause}); is it http:// instead?"
+            return f"no TLS there ({cause}); is it http:// instead?"
         cause = cause.__cause__ or cause.__context__
     if isinstance(error, httpx.ConnectError):
         return f"cannot be reached ({error})"
     if isinstance(error, httpx.RemoteProtocolError):
         return f"broke off, or speaks no HTTP ({error})"
-    return f"the connection failed ({error or type(error).__name__})"
+    return f"the connection failed ({str(error) or type(error).__name__})"
 
 
 def _events(lines: Iterable[str]) -> Iterator[Event]:
