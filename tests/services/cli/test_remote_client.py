@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
+from headmap import errors
 from headmap.errors import (
     ClusterUnavailable,
     Forbidden,
@@ -139,13 +140,14 @@ def test_a_password_in_the_address_is_refused_and_not_shown() -> None:
 
 
 def test_an_address_may_have_a_path_before_ours() -> None:
-    asked = []
-    below = Client(
-        f"{URL}/headmap/", None, httpx.MockTransport(lambda request: asked.append(request.url) or problem(404, "x"))
-    )  # type: ignore[func-returns-value]
-    with pytest.raises(HeadmapError):
-        below.call("GET", "/maps")
-    assert str(asked[0]) == f"{URL}/headmap/maps"
+    asked: list[str] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(str(request.url))
+        return httpx.Response(204)
+
+    Client(f"{URL}/headmap/", None, httpx.MockTransport(answer)).call("GET", "/maps")
+    assert asked == [f"{URL}/headmap/maps"]
 
 
 @pytest.mark.parametrize(
@@ -225,12 +227,9 @@ def test_a_job_that_is_gone_ends_it() -> None:
     assert found.value.code == "job_not_found"
 
 
-def test_every_code_of_the_tree_comes_back_as_its_own_error() -> None:
-    def leaves(kind: type[HeadmapError]) -> Iterator[type[HeadmapError]]:
-        yield kind
-        for one in kind.__subclasses__():
-            yield from leaves(one)
-
-    for kind in leaves(HeadmapError):
-        assert error_of(kind.code, "told").code == kind.code
-        assert error_of(kind.code, "told").status == kind.status or kind.code != error_of(kind.code, "told").code
+def test_every_error_of_the_tree_comes_back_by_its_code() -> None:
+    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and "code" in vars(kind)]
+    assert len(kinds) > 50
+    for kind in kinds:
+        if kind is not HeadmapError:
+            assert type(error_of(kind.code, "told")) is kind
