@@ -106,6 +106,6 @@ IdempotencyKey = Annotated[
         min_length=1,
         max_length=255,
         pattern=r"^[\x21-\x7e]+$",
-        description="repeated requests with this key get the same job",
+        description="repeated requests with this key get the same job; each API key has its own",
     ),
 ]
