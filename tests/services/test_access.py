@@ -14,7 +14,7 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from sqlalchemy import text
 
-from headmap.http.auth import SCOPES
+from headmap.http.auth import SCOPES, needed_scope
 from headmap.http.logs import JsonFormatter
 from headmap.keys import Scope
 from headmap.registry.keys import create_key, revoke_key
@@ -178,6 +178,24 @@ def test_each_route_asks_for_the_scope_of_its_row_and_says_so(start: Start, data
         for scope, key in keys.items():
             answer = client.request(method, re.sub(r"{.*?}", "x", path), json={}, headers=bearer(key))
             assert (answer.status_code == 403) == (scope not in (needed, Scope.ADMIN)), (method, path, scope)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "PUT /maps/x/aliases/default",
+        "DELETE /maps/x/aliases/default",
+        "DELETE /maps/x",
+        "DELETE /datasets/x",
+        "PUT /policies/a/b/c",
+        "DELETE /policies/a/b/c",
+        "POST /policies",
+        "DELETE /generate",
+        "CONNECT /v1/x",
+    ],
+)
+def test_what_changes_how_others_are_served_needs_admin(call: str) -> None:
+    assert needed_scope(*call.split()) is Scope.ADMIN
 
 
 def test_a_key_that_may_not_is_told_the_scope_it_lacks(start: Start, service: str, database: Database) -> None:

@@ -145,7 +145,7 @@ class Client:
                 except ValueError:
                     raise self._stranger(answer) from None
                 if event.name == "error":
-                    raise self._error(document)
+                    raise self._error(document) if isinstance(document, dict) else self._stranger(answer)
                 yield document
 
     @contextmanager
