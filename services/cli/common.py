@@ -7,6 +7,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import asdict, is_dataclass
 from datetime import datetime
 from pathlib import Path
@@ -29,6 +30,19 @@ DataDir = Annotated[
     Path | None,
     typer.Option(
         "--data-dir", help="Folder for everything that Headmap writes. [default: headmap-data]", show_default=False
+    ),
+]
+
+
+_cluster: ContextVar[str | None] = ContextVar("cluster", default=None)
+URL = "HEADMAP_URL"
+Url = Annotated[
+    str | None,
+    typer.Option(
+        "--url",
+        envvar=URL,
+        show_envvar=False,
+        help="Work on the cluster at this address, with the API key in HEADMAP_KEY or in the file HEADMAP_KEY_FILE.",
     ),
 ]
 
@@ -84,6 +98,28 @@ def fail(message: str, code: int = 1) -> NoReturn:
     raise typer.Exit(code)
 
 
+def cluster_url(data_dir: Path | None = None) -> str | None:
+    """The address of the cluster to work on, as it was given; None for this machine.
+
+    Ends the command with exit code 2 if a `data_dir` was given too: the data is either there or here.
+    """
+    url = _cluster.get()
+    if url is not None and data_dir is not None:
+        fail(f"--data-dir: the data is in the cluster that --url or {URL} names; leave out one of them", code=2)
+    return url
+
+
+def work_on(url: str | None) -> None:
+    """Let the command work on the cluster at this address; on this machine where it is blank or None."""
+    _cluster.set((url or "").strip() or None)
+
+
+def refuse_cluster() -> None:
+    """End the command with exit code 2 if it is to work on a cluster, for what has no call over HTTP."""
+    if cluster_url() is not None:
+        fail(f"this command works only where its data is, not over HTTP; leave out --url and unset {URL}", code=2)
+
+
 def load_settings(data_dir: Path | None = None, models: list[str] | None = None) -> Settings:
     """HEADMAP_* settings; options of the command line win. Wrong settings end the command with exit code 2."""
     from headmap.settings import load_settings as load
@@ -101,10 +137,14 @@ def load_settings(data_dir: Path | None = None, models: list[str] | None = None)
 
 @contextmanager
 def open_registry(data_dir: Path | None) -> Iterator[Database]:
-    """The registry. Raises RegistryUnavailable for one that is away, older or newer than this code."""
+    """The registry of the settings. Raises RegistryUnavailable for one that is away, older or newer than this code.
+
+    Ends a command that is to work on a cluster; `services.cli.registry` has what works on both.
+    """
     from headmap.registry.bundled import use_registry
     from headmap.registry.session import open_database
 
+    refuse_cluster()
     settings = load_settings(data_dir)
     use_registry(settings)
     database = open_database(settings, connections=1)
@@ -115,12 +155,13 @@ def open_registry(data_dir: Path | None) -> Iterator[Database]:
 
 
 def find_named_model(model: str, data_dir: Path | None) -> tuple[ModelInfo, Settings]:
-    """A folder or Hub id named on the command line, and settings under which it may be loaded.
+    """A folder or Hub id named on the command line, and settings under which it may be loaded here.
 
     Raises ModelNotFound and UnsupportedModel.
     """
     from headmap.models import find_model
 
+    refuse_cluster()
     settings = load_settings(data_dir)
     widened = settings.model_copy(update={"models": tuple(dict.fromkeys((model, *settings.models)))})
     return find_model(model, widened), widened

@@ -26,6 +26,7 @@ from services.cli.commands import (
     sizing,
     up,
 )
+from services.cli.common import Url, work_on
 
 app = typer.Typer(
     name="headmap",
@@ -44,6 +45,7 @@ def _version(asked: bool) -> None:
 
 @app.callback()
 def root(
+    url: Url = None,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
@@ -67,6 +69,7 @@ def root(
     3, `maps check` found the maps too different, or `evaluate --require` the loss too large; 130, interrupted.
     docs/command-line.md has every command.
     """
+    work_on(url)
 
 
 app.command("up")(up.up)

@@ -14,8 +14,10 @@ from sqlalchemy.orm import Session
 
 from headmap.blobs.location import open_blobs
 from headmap.blobs.store import BlobStore
-from headmap.http.auth import KEY_NAME
+from headmap.http.auth import KEY_NAME, check_scope
 from headmap.jobs.broker import Broker
+from headmap.keys import Scope
+from headmap.registry.aliases import Promote
 from headmap.registry.jobs import OpenLimits
 from headmap.registry.map_file import ModelName, Revision, ShortName, Tag
 from headmap.registry.map_search import MapOrder
@@ -73,6 +75,12 @@ def key_name(request: Request) -> str | None:
     """Return the name of the caller's API key; None if calls need no key."""
     name: str | None = request.scope.get(KEY_NAME)
     return name
+
+
+def check_promotion(request: Request, promote: Promote) -> None:
+    """Raises Forbidden if a request moves the alias `default` and its key may move none."""
+    if promote is True:
+        check_scope(request.scope, Scope.ADMIN, "promote: true")
 
 
 State = Annotated[ScoringState, Depends(scoring_state)]
@@ -138,6 +146,6 @@ IdempotencyKey = Annotated[
         min_length=1,
         max_length=255,
         pattern=r"^[\x21-\x7e]+$",
-        description="repeated requests with this key get the same job",
+        description="repeated requests with this key get the same job; each API key has its own",
     ),
 ]

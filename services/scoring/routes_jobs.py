@@ -8,7 +8,7 @@ from contextlib import aclosing
 from typing import Annotated, Any
 
 import anyio
-from fastapi import APIRouter, BackgroundTasks, Header, Query, Response
+from fastapi import APIRouter, BackgroundTasks, Header, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from sse_starlette import EventSourceResponse, ServerSentEvent
 
@@ -19,7 +19,17 @@ from headmap.jobs.submit import announce, write_job
 from headmap.models import find_model
 from headmap.registry.jobs import JobRecord, cancel_job, get_job, job_params, list_jobs
 from headmap.registry.tables import JobState
-from services.scoring.deps import Cursor, IdempotencyKey, JobId, KeyName, Limit, ModelFilter, ScoringState, State
+from services.scoring.deps import (
+    Cursor,
+    IdempotencyKey,
+    JobId,
+    KeyName,
+    Limit,
+    ModelFilter,
+    ScoringState,
+    State,
+    check_promotion,
+)
 from services.scoring.schemas import JobBody, JobList, ScoreRequest
 
 router = APIRouter(route_class=SmallRoute, tags=["jobs"])
@@ -42,12 +52,14 @@ _LOCATION = {"Location": {"description": "/score/{id}", "schema": {"type": "stri
 )
 def start(
     body: ScoreRequest,
+    request: Request,
     state: State,
     response: Response,
     background: BackgroundTasks,
     key_name: KeyName,
     idempotency_key: IdempotencyKey = None,
 ) -> JobBody:
+    check_promotion(request, body.promote)
     info = find_model(body.model, state.settings, body.revision)
     dataset = find_dataset(body.dataset, state.database)
     pages, max_pages = dataset.fit(body.pages if "pages" in body.model_fields_set else None, body.max_pages)

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Annotated, Any
 
 import numpy as np
-from fastapi import APIRouter, Depends, Response
+from fastapi import APIRouter, Depends, Request, Response
 
 from headmap.budgets import DEFAULT_UNIFORM, Allocation, BudgetRule, allocate_budgets, resolve_window
 from headmap.errors import BudgetTooSmall, MapMismatch, ModelNotFound, UnsupportedModel
@@ -65,8 +65,11 @@ Search = Annotated[MapSearch, Depends(_search)]
         409: {"description": "The model is here, and of another shape"},
     },
 )
-def import_map(body: MapImport, state: State, session: WriteSession, caller: Caller, response: Response) -> MapRecord:
+def import_map(
+    body: MapImport, request: Request, state: State, session: WriteSession, caller: Caller, response: Response
+) -> MapRecord:
     """The file that an export gives, as it is, or at least a model, its KV heads and scores."""
+    deps.check_promotion(request, body.promote)
     file = body.read()
     info = _model_here(file.model, state.settings)
     if info is not None:

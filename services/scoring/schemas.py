@@ -19,7 +19,7 @@ from headmap.registry.maps import MapRecord, Match
 from headmap.registry.policies import PolicyRecord
 from headmap.registry.tables import JobState
 
-PROMOTE = "whether the map takes the alias default: true, false, or auto, where the model has none yet"
+PROMOTE = "whether the map takes the alias default: true (a key needs admin), false, or auto, where the model has none"
 
 AliasName = Annotated[str, Field(min_length=1, max_length=MAX_ALIAS, pattern=ALIAS_PATTERN)]
 DatasetName = Annotated[str, Field(min_length=1, max_length=MAX_NAME, pattern=f"^{NAME}$")]
@@ -142,6 +142,7 @@ class JobList(BaseModel):
 class DatasetBody(BaseModel):
     """Unknown values of a built-in dataset are null: made-up pages have no end, and only workers have a public set."""
 
+    id: str | None = None
     name: str
     kind: Literal["made-up", "public", "uploaded"]
     pages: int | None = None
@@ -155,7 +156,7 @@ class DatasetBody(BaseModel):
 
     @classmethod
     def of(cls, record: DatasetRecord) -> Self:
-        return cls(kind="uploaded", **{name: value for name, value in vars(record).items() if name != "id"})
+        return cls(kind="uploaded", **vars(record))
 
 
 class DatasetList(BaseModel):

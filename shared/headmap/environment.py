@@ -25,6 +25,7 @@ PREFIX = "HEADMAP_"
 _OTHERS = frozenset(
     {"HEADMAP_ADDRESS", "HEADMAP_GATEWAY_PROXIES", "HEADMAP_METRICS_KEY", "HEADMAP_PORT", "HEADMAP_TAG"}
 )
+_OF_THE_COMMAND_LINE = frozenset({"HEADMAP_URL", "HEADMAP_KEY", "HEADMAP_KEY_FILE"})
 _IN_FILE = "_FILE"
 # As a shell, Compose and Kubernetes leave a name that they could not fill in
 _UNEXPANDED = re.compile(r"\$\{\w[^}]*\}|\$\(\w+\)|^\$\w+$")
@@ -112,7 +113,7 @@ def unknown_variables(variables: Iterable[str], settings: Iterable[str]) -> Iter
     known = [name.upper() for name in settings]
     for variable in sorted(variables):
         name = variable.upper()
-        if not name.startswith(PREFIX) or name in _OTHERS or name.removeprefix(PREFIX) in known:
+        if not name.startswith(PREFIX) or name in _OTHERS | _OF_THE_COMMAND_LINE or name.removeprefix(PREFIX) in known:
             continue
         near = get_close_matches(name.removeprefix(PREFIX), known, n=1)
         yield f"{variable} is not a setting" + (f"; the nearest is {PREFIX}{near[0]}" if near else "")

@@ -14,16 +14,18 @@
     ├── RequestTimeout 408
     ├── Unauthorized 401
     ├── CrossSite 403
+    ├── Forbidden 403
     ├── HubRefused 403
     ├── TooManyRequests 429   QueueFull, RateLimited, TooManyJobs, BodiesTooLarge; with retry_after
     └── Unavailable 503       RegistryUnavailable, RegistryBroken, DatasetUnavailable, ShuttingDown, OutOfMemory,
-                              DeviceFailed, TooManyConnections, HubUnavailable
+                              DeviceFailed, TooManyConnections, HubUnavailable, ClusterUnavailable
 
 Services turn them into problem documents (RFC 9457) in one handler.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import ClassVar
 
 _MOST_CHARACTERS = 80
@@ -244,6 +246,12 @@ class Unauthorized(HeadmapError):
     code, status, title = "unauthorized", 401, "Unauthorized"
 
 
+class Forbidden(HeadmapError):
+    """The caller's API key lacks a scope."""
+
+    code, status, title = "forbidden", 403, "Forbidden"
+
+
 class CrossSite(HeadmapError):
     """A browser calls for another site's page, which is not allowed."""
 
@@ -311,6 +319,12 @@ class RegistryBroken(RegistryUnavailable):
     title = "Registry broken"
 
 
+class ClusterUnavailable(Unavailable):
+    """What a client was told to call does not answer, or not as Headmap does."""
+
+    code, title = "cluster_unavailable", "Cluster unavailable"
+
+
 class DatasetUnavailable(Unavailable):
     """Files of a dataset are missing or damaged, or what holds them cannot be reached now."""
 
@@ -333,3 +347,18 @@ class DeviceFailed(Unavailable):
     """This process can no longer use the device; it ends and is started again."""
 
     code, title = "device_failed", "Device failed"
+
+
+def error_of(code: object, detail: str) -> HeadmapError:
+    """The error that a service told by its `code`; a HeadmapError itself for a code that is not known here."""
+    return _KINDS.get(str(code), HeadmapError)(detail)
+
+
+def _kinds(kind: type[HeadmapError]) -> Iterator[tuple[str, type[HeadmapError]]]:
+    for one in kind.__subclasses__():
+        yield from _kinds(one)
+        if "code" in vars(one):
+            yield one.code, one
+
+
+_KINDS = dict(_kinds(HeadmapError))

@@ -26,6 +26,7 @@ from headmap.environment import (
     unknown_variables,
 )
 from headmap.models import DEMO_MODEL as DEMO_MODEL
+from headmap.settings_groups.key import SettingsKey
 
 if TYPE_CHECKING:
     from sqlalchemy import URL
@@ -66,12 +67,12 @@ class Settings(
 
     @field_validator("api_keys")
     @classmethod
-    def _usable_keys(cls, value: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
-        keys = [key.get_secret_value().strip() for key in value]
-        if not all(keys):
+    def _usable_keys(cls, value: tuple[SettingsKey, ...]) -> tuple[SettingsKey, ...]:
+        keys = [(key.get_secret_value().strip(), key.scopes) for key in value]
+        if not all(key for key, _ in keys):
             raise ValueError("one of the keys is empty: it would let in whoever sends none")
         try:
-            return tuple(SecretStr(check_secret(key)) for key in keys)
+            return tuple(SettingsKey(check_secret(key), scopes) for key, scopes in keys)
         except ValueError as error:
             raise ValueError(f"one of the keys {error}") from error
 

@@ -14,7 +14,9 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from sqlalchemy import text
 
+from headmap.http.auth import SCOPES, needed_scope
 from headmap.http.logs import JsonFormatter
+from headmap.keys import Scope
 from headmap.registry.keys import create_key, revoke_key
 from headmap.registry.session import Database
 from headmap.settings import Settings
@@ -67,9 +69,9 @@ def database(tmp_path: Path, migrated: Callable[[Settings], None]) -> Iterator[D
     database.close()
 
 
-def make_key(database: Database, name: str = "ci", **limits: int) -> str:
+def make_key(database: Database, name: str = "ci", *scopes: Scope, **limits: int) -> str:
     with database.write() as session:
-        return create_key(session, name, **limits)[1]
+        return create_key(session, name, scopes=frozenset(scopes or Scope), **limits)[1]
 
 
 def bearer(key: str) -> dict[str, str]:
@@ -151,6 +153,97 @@ def test_only_one_header_with_one_whole_key_lets_in(start: Start, path: str, key
     assert status() == 401
     assert status(b"Bearer " + given, b"Bearer " + given) == 401
     assert status(b"", b"Bearer " + given) == 401
+
+
+# ---- scopes
+
+
+def changing(app: FastAPI) -> Iterator[tuple[str, str]]:
+    """Method and path of each route that does not only read, as the OpenAPI document has them."""
+    for path, item in app.openapi()["paths"].items():
+        yield from ((method.upper(), path) for method in item if method != "get")
+
+
+def test_each_route_asks_for_the_scope_of_its_row_and_says_so(start: Start, database: Database) -> None:
+    keys = {scope: make_key(database, scope.value, scope) for scope in Scope}
+    client = start()
+    app: FastAPI = client.app  # type: ignore[assignment]
+    routes = list(changing(app))
+    assert len(routes) > 5
+    document = client.get("/openapi.json", headers=bearer(keys[Scope.INFER])).json()
+    for method, path in routes:
+        needed = SCOPES[path.split("/")[1]][method]  # a route without a row is a KeyError: decide what it needs
+        assert document["paths"][path][method.lower()]["security"] == [{"key": [needed.value]}]
+        assert needed.value in document["paths"][path][method.lower()]["responses"]["403"]["description"]
+        for scope, key in keys.items():
+            answer = client.request(method, re.sub(r"{.*?}", "x", path), json={}, headers=bearer(key))
+            assert (answer.status_code == 403) == (scope not in (needed, Scope.ADMIN)), (method, path, scope)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "PUT /maps/x/aliases/default",
+        "DELETE /maps/x/aliases/default",
+        "DELETE /maps/x",
+        "DELETE /datasets/x",
+        "PUT /policies/a/b/c",
+        "DELETE /policies/a/b/c",
+        "POST /policies",
+        "DELETE /generate",
+        "CONNECT /v1/x",
+    ],
+)
+def test_what_changes_how_others_are_served_needs_admin(call: str) -> None:
+    assert needed_scope(*call.split()) is Scope.ADMIN
+
+
+def test_a_key_that_may_not_is_told_the_scope_it_lacks(start: Start, service: str, database: Database) -> None:
+    client, key = start(), make_key(database, "ci", Scope.SCORE if service == "inference" else Scope.INFER)
+    has, lacks = ("score", "infer") if service == "inference" else ("infer", "score")
+    told = f"needs a key with the scope {lacks}; API key 'ci' has {has}"
+    if service == "inference":
+        error = client.post("/v1/chat/completions", json={}, headers=bearer(key)).json()["error"]
+        assert (error["type"], error["code"]) == ("permission_error", "forbidden")
+        assert error["message"] == f"POST /v1/chat/completions {told}"
+    path = "/generate" if service == "inference" else "/score"
+    refused = client.post(path, json={}, headers=bearer(key))
+    assert (refused.status_code, refused.headers["content-type"]) == (403, "application/problem+json")
+    assert (refused.json()["code"], refused.json()["detail"]) == ("forbidden", f"POST {path} {told}")
+
+
+def test_any_key_may_read_and_a_way_that_nobody_wrote_down_needs_admin(
+    start: Start, path: str, database: Database
+) -> None:
+    client, key = start(), make_key(database, "ci", Scope.INFER)
+    for method in ("GET", "HEAD"):
+        assert client.request(method, path, headers=bearer(key)).status_code == 200
+    assert client.get("/metrics", headers=bearer(key)).status_code == 200
+    for other in ("/elsewhere", "/elsewhere/generate", "//generate/x", "/Generate", "/docs"):
+        assert client.patch(other, headers=bearer(key)).status_code == 403, other
+    assert client.patch("/elsewhere", headers=bearer(make_key(database, "root", Scope.ADMIN))).status_code == 404
+
+
+def test_keys_of_the_settings_may_what_they_say(start: Start, service: str) -> None:
+    client = start(api_keys=("all", {"key": "narrow", "scopes": ["score" if service == "inference" else "infer"]}))
+    target = "/generate" if service == "inference" else "/score"
+    assert client.post(target, json={}, headers=bearer("all")).status_code == 422
+    assert client.post(target, json={}, headers=bearer("narrow")).status_code == 403
+
+
+def test_who_may_move_no_alias_may_not_move_one_by_a_job_or_an_import(tmp_path: Path, database: Database) -> None:
+    key = make_key(database, "ci", Scope.SCORE)
+    body = {"model": "m", "num_kv_heads": 1, "scores": {"0-0": 1}}
+    with TestClient(CREATE["scoring"](Settings(data_dir=tmp_path))) as client:
+        for path, one in (("/maps", body), ("/score", {"model": "headmap/demo-ocr", "pages": 1})):
+            refused = client.post(path, json={**one, "promote": True}, headers=bearer(key))
+            assert (refused.status_code, refused.json()["code"]) == (403, "forbidden")
+            assert client.post(path, json=one, headers=bearer(key)).is_success
+
+
+def test_an_open_server_asks_for_no_scope(start: Start, service: str) -> None:
+    answer = start().post("/generate" if service == "inference" else "/score", json={})
+    assert answer.status_code == 422
 
 
 # ---- limits

@@ -9,6 +9,7 @@ from typing import get_args
 import pytest
 from pydantic import ValidationError
 
+from headmap.keys import Scope
 from headmap.settings import DEMO_MODEL, Settings, load_settings
 from headmap.settings_groups import GROUPS
 
@@ -86,6 +87,38 @@ def test_keys_are_json_or_commas(monkeypatch: pytest.MonkeyPatch) -> None:
     for value in ("one, two", '["one", "two"]'):
         monkeypatch.setenv("HEADMAP_API_KEYS", value)
         assert [key.get_secret_value() for key in Settings().api_keys] == ["one", "two"]
+
+
+def test_a_key_may_everything_unless_it_says_its_scopes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HEADMAP_API_KEYS", '["one", {"key": " two ", "scopes": ["infer", "score"]}]')
+    found = [(key.get_secret_value(), key.scopes) for key in Settings().api_keys]
+    assert found == [("one", {Scope.ADMIN}), ("two", {Scope.INFER, Scope.SCORE})]
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        "1",
+        '{"key": "hush"}',
+        '{"key": "hush", "scopes": "infer"}',
+        '{"key": "hush", "scopes": []}',
+        '{"key": 1, "scopes": ["infer"]}',
+        '{"key": " ", "scopes": ["infer"]}',
+        '{"key": "infer", "scopes": ["hush"]}',
+    ],
+)
+def test_a_key_with_wrong_scopes_refuses_to_start_and_is_not_shown(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], item: str
+) -> None:
+    monkeypatch.setenv("HEADMAP_API_KEYS", f"[{item}]")
+    with pytest.raises(SystemExit):
+        load_settings()
+    told = capsys.readouterr().err
+    assert told.startswith("headmap: HEADMAP_API_KEYS: ")
+    assert "hush" not in told
+    with pytest.raises(ValidationError) as found:
+        Settings()
+    assert "hush" not in str(found.value)
 
 
 @pytest.mark.parametrize("value", ['["", "x"]', "a,,b", '[" "]', ",", "a,", '[""]'])

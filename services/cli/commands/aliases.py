@@ -6,8 +6,9 @@ from typing import Annotated
 
 import typer
 
-from services.cli.commands.maps import MapAsJson, MapId, whoever, whole_id
-from services.cli.common import DataDir, console, fail, json_option, one_line_errors, open_registry, print_json
+from services.cli.commands.maps import MapAsJson, MapId
+from services.cli.common import DataDir, console, fail, json_option, one_line_errors, print_json
+from services.cli.registry import registry
 
 MOVE_FIELDS = ("alias", "map_id", "previous", "moved_by", "moved_at")
 
@@ -31,22 +32,17 @@ def alias(
     Example:
       headmap maps alias d7d7 stable
     """
-    from headmap.registry.aliases import MAX_ALIAS, is_alias, remove
-    from headmap.registry.maps import get_map, set_alias
+    from headmap.registry.aliases import MAX_ALIAS, is_alias
 
     if not is_alias(name):
         fail(
             f"NAME: {name!r} is no alias: at most {MAX_ALIAS} of letters, digits and ._-, a letter or digit first",
             code=2,
         )
-    with open_registry(data_dir) as database, database.write() as session:
-        expected = None if instead_of is None else frozenset([whole_id(session, instead_of)])
-        record = get_map(session, whole_id(session, map_id))
-        if delete:
-            remove(session, record.model, name, record.id, by=whoever(), expected=expected)
-            record = get_map(session, record.id)
-        else:
-            record = set_alias(session, record.id, name, by=whoever(), expected=expected)
+    with registry(data_dir) as found:
+        expected = None if instead_of is None else found.whole_id(instead_of)
+        record = found.map(map_id)
+        record = found.delete_alias(record, name, expected) if delete else found.set_alias(record.id, name, expected)
     if as_json:
         print_json(record)
     elif delete:
@@ -68,10 +64,8 @@ def history(
     Example:
       headmap maps history headmap/demo-ocr --alias default
     """
-    from headmap.registry.aliases import history as moves_of
-
-    with open_registry(data_dir) as database, database.read() as session:
-        moves = moves_of(session, model, alias=alias, limit=200).items
+    with registry(data_dir) as found:
+        moves = found.moves(model, alias)
     if as_json:
         print_json([{name: getattr(move, name) for name in MOVE_FIELDS} for move in moves])
         return
@@ -103,13 +97,11 @@ def note(
     Example:
       headmap maps note d7d7 --tag receipts --notes "read before the summer"
     """
-    from headmap.registry.maps import annotate_map
-
     values = {name: value for name, value in (("tags", tag), ("notes", notes)) if value is not None}
     if not values:
         fail("--tag or --notes: one of them is needed", code=2)
-    with open_registry(data_dir) as database, database.write() as session:
-        record = annotate_map(session, whole_id(session, map_id), values)
+    with registry(data_dir) as found:
+        record = found.annotate_map(found.map(map_id).id, values)
     if as_json:
         print_json(record)
     else:
@@ -128,12 +120,10 @@ def delete(
     Example:
       headmap maps delete d7d7
     """
-    from headmap.registry.maps import delete_map
-
-    with open_registry(data_dir) as database, database.write() as session:
-        found = whole_id(session, map_id)
-        delete_map(session, found)
+    with registry(data_dir) as found:
+        record = found.map(map_id)
+        found.delete_map(record.id)
     if as_json:
-        print_json({"deleted": found})
+        print_json({"deleted": record.id})
     else:
-        typer.echo(f"{found} is deleted")
+        typer.echo(f"{record.id} is deleted")

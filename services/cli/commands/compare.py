@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from services.cli.commands.maps import MapId, picture_form, whole_id
-from services.cli.common import DataDir, console, json_option, one_line_errors, open_registry, print_json
+from services.cli.commands.maps import MapId, picture_form
+from services.cli.common import DataDir, console, json_option, one_line_errors, print_json
+from services.cli.registry import Registry, registry
 
 if TYPE_CHECKING:
     from headmap.registry.maps import MapRecord
@@ -37,12 +38,11 @@ def diff(
     """
     from headmap.head_scores import compare
     from headmap.pictures.scatter import MapName, draw_scatter
-    from headmap.registry.maps import get_scores
 
     form = None if out is None else picture_form(out)
-    with open_registry(data_dir) as database, database.read() as session:
-        first, second = _both(session, map_id, other)
-        ours, theirs = get_scores(session, first.id), get_scores(session, second.id)
+    with registry(data_dir) as found:
+        first, second = _both(found, map_id, other)
+        ours, theirs = found.scores(first.id), found.scores(second.id)
     alike = compare(ours, theirs)
     change = theirs.matrix - ours.matrix
     order = sorted(ours.ranked(), key=lambda place: -abs(change[place]))[:_CHANGES_SHOWN]
@@ -95,11 +95,10 @@ def check(
       headmap maps check d7d7 --against stable --min-overlap 0.8
     """
     from headmap.head_scores import compare
-    from headmap.registry.maps import get_scores
 
-    with open_registry(data_dir) as database, database.read() as session:
-        found, reference = _both(session, map_id, against)
-        alike = compare(get_scores(session, found.id), get_scores(session, reference.id))
+    with registry(data_dir) as maps:
+        found, reference = _both(maps, map_id, against)
+        alike = compare(maps.scores(found.id), maps.scores(reference.id))
     passed = alike.top5pct_overlap >= min_overlap and (min_spearman is None or alike.spearman >= min_spearman)
     asked: dict[str, Any] = {"min_overlap": min_overlap, "min_spearman": min_spearman}
     if as_json:
@@ -115,22 +114,18 @@ def check(
         raise typer.Exit(DIFFERS)
 
 
-def _both(session: Any, map_id: str, other: str) -> tuple[MapRecord, MapRecord]:
+def _both(maps: Registry, map_id: str, other: str) -> tuple[MapRecord, MapRecord]:
     """A map, and another by an alias of its model, an id or an id's first digits. Raises MapNotFound."""
     from headmap.errors import MapNotFound
-    from headmap.registry.maps import find_map, get_map
 
-    first = get_map(session, whole_id(session, map_id))
+    first = maps.map(map_id)
     try:
-        return first, find_map(session, first.model, other)[0]
+        return first, maps.find_map(first.model, other)
     except MapNotFound as error:
-        found = whole_id(session, other)
-        if found == other:  # no id begins so
-            try:
-                return first, get_map(session, other)
-            except MapNotFound:
-                raise error from None
-        return first, get_map(session, found)
+        try:
+            return first, maps.map(other)
+        except MapNotFound:
+            raise error from None
 
 
 def _named(record: MapRecord) -> str:

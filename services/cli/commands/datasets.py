@@ -1,4 +1,4 @@
-"""`headmap datasets`: pages to profile on, in the registry and the blob store that the settings name."""
+"""`headmap datasets`: pages to profile on."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from services.cli.common import (
     open_registry,
     print_json,
 )
+from services.cli.registry import registry
 
 app = typer.Typer(help="List datasets, add your own pages, remove them.", no_args_is_help=True)
 
@@ -43,19 +44,8 @@ def add(
     Example:
       headmap datasets add invoices ./invoices.zip
     """
-    from headmap.blobs.location import open_blobs
-    from headmap.datasets.checking import check_archive, check_folder
-    from headmap.datasets.uploads import check_name, file_upload
-
-    check_name(name)
-    settings = load_settings(data_dir)
-    blobs = open_blobs(settings)
-    with open_registry(data_dir) as database:
-        if source.is_dir():
-            record, created = file_upload(database, blobs, name, check_folder(source, settings))
-        else:
-            with source.open("rb") as file, check_archive(file, settings) as upload:
-                record, created = file_upload(database, blobs, name, upload)
+    with registry(data_dir) as found:
+        record, created = found.add_dataset(name, source)
     if as_json:
         print_json({"created": created, **asdict(record)})
         return
@@ -73,16 +63,9 @@ def list_(as_json: Annotated[bool, json_option("built_in", "items")] = False, da
       headmap datasets list
     """
     from headmap.datasets.sources import BUILT_IN
-    from headmap.registry.datasets import list_datasets
 
-    with open_registry(data_dir) as database, database.read() as session:
-        records, cursor = [], None
-        while True:
-            page = list_datasets(session, limit=200, cursor=cursor)
-            records += page.items
-            cursor = page.next_cursor
-            if cursor is None:
-                break
+    with registry(data_dir) as found:
+        records = found.datasets()
     if as_json:
         print_json({"built_in": BUILT_IN, "items": records})
         return
@@ -109,18 +92,12 @@ def remove(name: Name, as_json: Annotated[bool, json_option("removed")] = False,
     Example:
       headmap datasets rm invoices
     """
-    from headmap.blobs.location import open_blobs
     from headmap.datasets.sources import BUILT_IN
-    from headmap.datasets.upkeep import clear_after_removal
-    from headmap.registry.datasets import remove_dataset
 
     if name in BUILT_IN:
         fail(f"{name} is built in and cannot be removed")
-    blobs = open_blobs(load_settings(data_dir))
-    with open_registry(data_dir) as database:
-        with database.write() as session:
-            removed = remove_dataset(session, name)
-        clear_after_removal(database, blobs, removed)
+    with registry(data_dir) as found:
+        found.remove_dataset(name)
     if as_json:
         print_json({"removed": name})
     else:

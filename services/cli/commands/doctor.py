@@ -1,4 +1,4 @@
-"""`headmap doctor`: finds out by trials what this machine can do."""
+"""`headmap doctor`: finds out by trials what this machine can do, or how a cluster is."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ import typer
 
 from services.cli.common import (
     DataDir,
+    cluster_url,
     console,
+    fail,
     find_named_model,
     json_option,
     one_line_errors,
@@ -31,12 +33,18 @@ def doctor(
 ) -> None:
     """Show devices, memory and compilers, and try each decode backend: is it right, and how fast is it?
 
-    Exit code 1 if no backend can serve.
+    Exit code 1 if no backend can serve. With HEADMAP_URL, show health and version of the cluster's services instead;
+    --json then has url, services and serves.
 
     \b
     Example:
       headmap doctor headmap/demo-ocr
     """
+    if (url := cluster_url(data_dir)) is not None:
+        if model is not None:
+            fail(f"model: backends are tried only on this machine, got {model!r} for a cluster", code=2)
+        _ask(url, as_json)
+        return
     quiet_libraries()
     from headmap.doctor import examine
 
@@ -50,6 +58,27 @@ def doctor(
     else:
         _say(found)
     if not found["serves"]:
+        raise typer.Exit(1)
+
+
+def _ask(url: str, as_json: bool) -> None:
+    from services.cli.remote.calls import health
+    from services.cli.remote.client import open_client
+
+    with open_client(url) as client:
+        services, url = health(client), client.url
+    serves = services[0].status != "unavailable"
+    if as_json:
+        print_json({"url": url, "services": services, "serves": serves})
+    else:
+        from rich.table import Table
+
+        table = Table("service", "version", "status", "what was checked", box=None, pad_edge=False)
+        for one in services:
+            checks = [f"{name}: {check.status} {check.detail}".rstrip() for name, check in one.checks.items()]
+            table.add_row(one.service, one.version or "-", one.status, "\n".join(checks) or "-")
+        console().print(table)
+    if not serves:
         raise typer.Exit(1)
 
 

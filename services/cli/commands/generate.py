@@ -1,15 +1,17 @@
-"""`headmap generate`: ask about pictures without a server, and see how much of the cache was kept."""
+"""`headmap generate`: ask about pictures, here or in a cluster, and see how much of the cache was kept."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from services.cli.common import (
     DataDir,
+    cluster_url,
     console,
     fail,
     find_named_model,
@@ -30,6 +32,20 @@ if TYPE_CHECKING:
     from headmap.models import ModelInfo
     from headmap.registry.maps import MapRecord
     from headmap.settings import Settings
+
+_KV_FIELDS = ("method", "map_id", "kept_tokens", "full_tokens", "bytes", "full_bytes")
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """`kv` is what the answer kept, as `--json` prints it; `note` says which map it was kept by."""
+
+    model: str
+    generated_text: str
+    finish_reason: str
+    generated_tokens: int
+    kv: dict[str, Any]
+    note: str
 
 
 @one_line_errors
@@ -67,7 +83,6 @@ def generate(
     from headmap.kvcache.plan import KVRequest
     from headmap.kvcache.planning import check_request
 
-    info, settings = find_named_model(model, data_dir)
     if not question.strip():
         raise EmptyPrompt("question: is empty")
     chosen = method or ("full" if budget is None and ratio is None else "sparsemm")
@@ -75,43 +90,95 @@ def generate(
         fail("--budget and --ratio: give one of them", code=2)
     if chosen not in METHODS:
         fail(f"--method: {chosen!r} is none of {', '.join(METHODS)}", code=2)
-    check_request(KVRequest(chosen, budget=budget, ratio=ratio))  # refuse before anything is loaded
+    kv = KVRequest(chosen, budget=budget, ratio=ratio)
+    check_request(kv)  # refuse before anything is loaded
     if map_name is not None and chosen != "sparsemm":
         fail(f"--map: only sparsemm reads a map, got {map_name!r} with {chosen}; give a --budget or --ratio", code=2)
-    found = find_map_scores(settings, info, map_name) if chosen == "sparsemm" else None
-    note = f", map {found[0].id}{'' if found[1] == 'exact' else ' of another revision'}" if found else ""
-    if chosen == "sparsemm" and found is None:
-        if settings.no_map_policy == "error":
-            fail(f"{model} has no map; make one with: headmap score {model}")
-        chosen, note = "snapkv", ", no map yet, so every head keeps the same"
-    kv = KVRequest(chosen, budget=budget, ratio=ratio)
     say: Callable[[str], None] = (lambda text: None) if as_json else (lambda text: typer.echo(text, nl=False))
-    end = _answer(info, settings, question, image, kv, found and found[2], max_new_tokens, say)
-    if as_json:
-        print_json(
-            {
-                "model": info.name,
-                "generated_text": end.generated_text,
-                "finish_reason": end.finish_reason,
-                "generated_tokens": len(end.token_ids),
-                "kv": {
-                    "method": chosen,
-                    "map_id": found and found[0].id,
-                    "kept_tokens": end.kept_tokens,
-                    "full_tokens": end.full_tokens,
-                    "bytes": end.kv_bytes,
-                    "full_bytes": end.kv_full_bytes,
-                },
-            }
+    if (url := cluster_url(data_dir)) is None:
+        answer = _here(model, data_dir, question, image, kv, map_name, max_new_tokens, say)
+    else:
+        # Without options the cluster decides, or the policy of MODEL@POLICY.
+        asked = (
+            None
+            if method is None and chosen == "full"
+            else {"method": chosen, "budget": budget, "ratio": ratio, "map": map_name}
         )
+        answer = _there(url, model, question, image, asked, max_new_tokens, say)
+    if as_json:
+        print_json({name: value for name, value in vars(answer).items() if name != "note"})
         return
     typer.echo()
-    share = 100 * end.kept_tokens / end.full_tokens
+    told = answer.kv
+    share = 100 * told["kept_tokens"] / told["full_tokens"]
     console(stderr=True).print(
-        f"{chosen}: kept {end.kept_tokens} of {end.full_tokens} tokens ({share:.1f} %), "
-        f"{end.kv_bytes} of {end.kv_full_bytes} bytes{note}",
+        f"{told['method']}: kept {told['kept_tokens']} of {told['full_tokens']} tokens ({share:.1f} %), "
+        f"{told['bytes']} of {told['full_bytes']} bytes{answer.note}",
         style="dim",
     )
+
+
+def _here(
+    model: str,
+    data_dir: Path | None,
+    question: str,
+    image: list[Path],
+    kv: KVRequest,
+    map_name: str | None,
+    max_new_tokens: int,
+    say: Callable[[str], None],
+) -> _Answer:
+    from headmap.kvcache.plan import KVRequest
+
+    info, settings = find_named_model(model, data_dir)
+    found = find_map_scores(settings, info, map_name) if kv.method == "sparsemm" else None
+    match = found and found[1]
+    if kv.method == "sparsemm" and found is None:
+        if settings.no_map_policy == "error":
+            fail(f"{model} has no map; make one with: headmap score {model}")
+        kv, match = KVRequest("snapkv", budget=kv.budget, ratio=kv.ratio), "none"
+    end = _answer(info, settings, question, image, kv, found and found[2], max_new_tokens, say)
+    told = {
+        "method": kv.method,
+        "map_id": found and found[0].id,
+        "kept_tokens": end.kept_tokens,
+        "full_tokens": end.full_tokens,
+        "bytes": end.kv_bytes,
+        "full_bytes": end.kv_full_bytes,
+    }
+    return _Answer(info.name, end.generated_text, end.finish_reason, len(end.token_ids), told, _note(told, match))
+
+
+def _there(
+    url: str,
+    model: str,
+    question: str,
+    image: list[Path],
+    kv: dict[str, Any] | None,
+    max_new_tokens: int,
+    say: Callable[[str], None],
+) -> _Answer:
+    from services.cli.remote.calls import generate as generate_there
+    from services.cli.remote.client import open_client
+
+    asked = {name: value for name, value in (kv or {}).items() if value is not None}
+    parameters = {"max_new_tokens": max_new_tokens, **({"kv": asked} if asked else {})}
+    body = {"model": model, "inputs": question, "parameters": parameters}
+    with open_client(url) as client:
+        end = generate_there(client, body, image, say)
+    details = end.details
+    told = {name: getattr(details.kv, name) for name in _KV_FIELDS}
+    note = _note(told, details.kv.map_match)
+    return _Answer(end.model, end.generated_text, details.finish_reason, details.generated_tokens, told, note)
+
+
+def _note(kv: dict[str, Any], match: str | None) -> str:
+    """Which map the answer was kept by. `match`: exact, revision or none; None for methods without a map."""
+    if match == "none":
+        return ", no map yet, so every head keeps the same"
+    if kv["map_id"] is None:
+        return ""
+    return f", map {kv['map_id']}{'' if match == 'exact' else ' of another revision'}"
 
 
 def find_map_scores(settings: Settings, info: ModelInfo, name: str | None) -> tuple[MapRecord, str, HeadScores] | None:

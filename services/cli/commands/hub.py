@@ -9,8 +9,9 @@ from typing import Annotated
 
 import typer
 
-from services.cli.commands.maps import MAP_FIELDS, MapId, Promote, whoever, whole_id
+from services.cli.commands.maps import MAP_FIELDS, MapId, Promote
 from services.cli.common import DataDir, fail, json_option, one_line_errors, open_registry, print_json
+from services.cli.registry import registry
 
 Repo = Annotated[str, typer.Argument(help="Repository of the Hub, as OWNER/NAME or OWNER/NAME@REVISION.")]
 
@@ -33,12 +34,10 @@ def push(
     Example:
       headmap maps push d7d7 me/qwen2-vl-head-map --public
     """
-    from headmap.registry.map_file import read_map_file
-
     hub = _hub()
-    with open_registry(data_dir) as database, database.read() as session:
-        found = whole_id(session, map_id)
-        file = read_map_file(session, found)
+    with registry(data_dir) as maps:
+        found = maps.map(map_id).id
+        file = maps.map_file(found)
     pushed = hub.push_map(file, repo, private=private)
     if as_json:
         print_json({**asdict(pushed), "map_id": found})
@@ -65,6 +64,7 @@ def pull(
     """
     from headmap.registry.map_file import add_map_file, find_map_file
     from headmap.registry.maps import get_map
+    from services.cli.registry.local import whoever
 
     file = _hub().pull_map(repo)
     with open_registry(data_dir) as database, database.write() as session:

@@ -6,20 +6,24 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from services.cli.common import DataDir, console, json_option, one_line_errors, open_registry, print_json
+from services.cli.common import DataDir, console, fail, json_option, one_line_errors, open_registry, print_json
 
 if TYPE_CHECKING:
-    from headmap.keys import ApiKey
+    from headmap.keys import ApiKey, Scope
 
 app = typer.Typer(help="Create, list and revoke API keys.", no_args_is_help=True)
 
-_FIELDS = ("id", "name", "requests_per_minute", "concurrent_requests", "created_at", "revoked_at")
+_FIELDS = ("id", "name", "scopes", "requests_per_minute", "concurrent_requests", "created_at", "revoked_at")
 
 
 @app.command("create")
 @one_line_errors
 def create(
     name: Annotated[str, typer.Argument(help="Name of the caller, shown in the log.")],
+    scope: Annotated[
+        list[str] | None,
+        typer.Option(help="infer, score, or admin, which includes both; may be repeated. [default: infer and score]"),
+    ] = None,
     requests_per_minute: Annotated[
         int | None, typer.Option(min=1, help="Most requests per minute. [default: HEADMAP_KEY_REQUESTS_PER_MINUTE]")
     ] = None,
@@ -37,15 +41,21 @@ def create(
     """
     from headmap.registry.keys import create_key
 
+    scopes = _scopes(scope)
     with open_registry(data_dir) as database, database.write() as session:
         record, key = create_key(
-            session, name, requests_per_minute=requests_per_minute, concurrent_requests=concurrent_requests
+            session,
+            name,
+            scopes=scopes,
+            requests_per_minute=requests_per_minute,
+            concurrent_requests=concurrent_requests,
         )
     if as_json:
         print_json({"key": key, **_told(record)})
         return
     typer.echo(key)
-    typer.echo(f"key {record.name!r}, id {record.id}; it is not kept and cannot be shown again", err=True)
+    may = ", ".join(_told(record)["scopes"])
+    typer.echo(f"key {record.name!r}, id {record.id}, may {may}; it is not kept and cannot be shown again", err=True)
 
 
 @app.command("list")
@@ -69,12 +79,11 @@ def list_(
         return
     from rich.table import Table
 
-    table = Table("id", "name", "a minute", "at a time", "made", "revoked", box=None, pad_edge=False)
+    table = Table("id", "name", "may", "a minute", "at a time", "made", "revoked", box=None, pad_edge=False)
     for key in found:
         times = (f"{time:%Y-%m-%d %H:%M}" if time else "-" for time in (key.created_at, key.revoked_at))
-        table.add_row(
-            key.id, key.name, str(key.requests_per_minute or "-"), str(key.concurrent_requests or "-"), *times
-        )
+        limits = (str(limit or "-") for limit in (key.requests_per_minute, key.concurrent_requests))
+        table.add_row(key.id, key.name, ", ".join(sorted(key.scopes)), *limits, *times)
     console().print(table if found else "no keys yet; `headmap keys create NAME` makes one")
 
 
@@ -102,4 +111,14 @@ def revoke(
 
 
 def _told(key: ApiKey) -> dict[str, Any]:
-    return {field: getattr(key, field) for field in _FIELDS}
+    return {field: getattr(key, field) for field in _FIELDS} | {"scopes": sorted(key.scopes)}
+
+
+def _scopes(names: list[str] | None) -> frozenset[Scope]:
+    """Ends the command where a name is no scope."""
+    from headmap.keys import DAILY_WORK, scopes_of
+
+    try:
+        return DAILY_WORK if names is None else scopes_of(names)
+    except ValueError as error:
+        fail(f"--scope: {error}", code=2)

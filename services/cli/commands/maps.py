@@ -1,8 +1,7 @@
-"""`headmap maps`: the registry of the data directory, or of HEADMAP_DATABASE_URL."""
+"""`headmap maps`: read, draw, import and export maps."""
 
 from __future__ import annotations
 
-import getpass
 import json
 from collections import Counter
 from dataclasses import asdict
@@ -11,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from services.cli.common import DataDir, console, fail, json_option, one_line_errors, open_registry, print_json
+from services.cli.common import DataDir, console, fail, json_option, one_line_errors, print_json
+from services.cli.registry import registry
 
 if TYPE_CHECKING:
     from headmap.pictures.drawing import PictureForm
@@ -62,7 +62,6 @@ def list_(
       headmap maps list --model headmap/demo-ocr --min-pages 100 --order-by "hits desc"
     """
     from headmap.registry.map_search import MapSearch, check_order
-    from headmap.registry.maps import list_maps
 
     search = MapSearch(
         model=model,
@@ -75,14 +74,8 @@ def list_(
         text=text,
         order_by=check_order(order_by),
     )
-    with open_registry(data_dir) as database, database.read() as session:
-        records, cursor = [], None
-        while True:
-            page = list_maps(session, search, limit=200, cursor=cursor)
-            records += page.items
-            cursor = page.next_cursor
-            if cursor is None:
-                break
+    with registry(data_dir) as found:
+        records = found.maps(search)
     if as_json:
         print_json(records)
         return
@@ -113,12 +106,10 @@ def show(
     """
     from headmap.page_sums import Z95
     from headmap.pictures.heatmap import TOP_SHARE
-    from headmap.registry.maps import get_map, get_scores, get_standard_errors
 
-    with open_registry(data_dir) as database, database.read() as session:
-        record = get_map(session, whole_id(session, map_id))
-        scores = get_scores(session, record.id)
-        errors = get_standard_errors(session, record.id)
+    with registry(data_dir) as found:
+        record = found.map(map_id)
+        scores, errors = found.scores(record.id), found.standard_errors(record.id)
     top: list[dict[str, Any]] = [
         {
             "layer": layer,
@@ -160,12 +151,11 @@ def draw(
     """
     from headmap.pictures.heatmap import Picture
     from headmap.pictures.heatmap import draw as draw_heatmap
-    from headmap.registry.maps import get_map, get_scores
 
     form = picture_form(out)
-    with open_registry(data_dir) as database, database.read() as session:
-        record = get_map(session, whole_id(session, map_id))
-        scores = get_scores(session, record.id)
+    with registry(data_dir) as found:
+        record = found.map(map_id)
+        scores = found.scores(record.id)
     picture = Picture(record.model, record.version, record.pages)
     out.write_bytes(draw_heatmap(scores, picture, form, view="kv_heads" if kv_heads else "heads"))
     if as_json:
@@ -190,10 +180,8 @@ def export(
     Example:
       headmap maps export d7d7 --out map.json
     """
-    from headmap.registry.map_file import read_map_file
-
-    with open_registry(data_dir) as database, database.read() as session:
-        file = read_map_file(session, whole_id(session, map_id))
+    with registry(data_dir) as found:
+        file = found.map_file(found.map(map_id).id)
     text = json.dumps(file.scores.to_sparsemm()) + "\n" if bare else file.text()
     if out is None:
         typer.echo(text, nl=False)
@@ -224,8 +212,7 @@ def import_(
     Example:
       headmap maps import map.json
     """
-    from headmap.registry.map_file import add_map_file, parse_map_file
-    from headmap.registry.maps import get_map
+    from headmap.registry.map_file import parse_map_file
 
     try:
         body = json.loads(file.read_text(encoding="utf-8-sig"), object_pairs_hook=_once)
@@ -238,14 +225,13 @@ def import_(
     wrapped |= {name: value for name, value in given.items() if value is not None}
     if "model" not in wrapped or "num_kv_heads" not in wrapped:
         fail(f"{file}: --model and --num-kv-heads are needed, it does not say them itself", code=2)
-    found = parse_map_file(wrapped)
-    with open_registry(data_dir) as database, database.write() as session:
-        map_id = add_map_file(session, found, promote="auto" if promote is None else promote, by=whoever())
-        record = get_map(session, map_id)
+    map_file = parse_map_file(wrapped)
+    with registry(data_dir) as found:
+        record = found.import_map(map_file, "auto" if promote is None else promote)
     if as_json:
         print_json(record)
     else:
-        typer.echo(map_id)
+        typer.echo(record.id)
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -263,22 +249,3 @@ def picture_form(out: Path) -> PictureForm:
     if ending not in (".svg", ".png"):
         fail(f"--out: must end in .svg or .png, got {out}", code=2)
     return "svg" if ending == ".svg" else "png"
-
-
-def whole_id(session: Any, start: str) -> str:
-    """The one id that begins with `start`; `start` itself where there is none."""
-    from sqlalchemy import select
-
-    from headmap.registry.tables import Map
-
-    query = select(Map.id).where(Map.id.startswith(start, autoescape=True)).limit(2)
-    found = list(session.scalars(query))
-    return found[0] if len(found) == 1 else start
-
-
-def whoever() -> str:
-    """Who runs the command, as the history of aliases names them."""
-    try:
-        return f"cli {getpass.getuser()}"[:128]
-    except (OSError, KeyError):  # a user without a name
-        return "cli"

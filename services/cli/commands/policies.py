@@ -6,17 +6,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from services.cli.commands.maps import whoever, whole_id
 from services.cli.common import (
     DataDir,
     console,
     fail,
     json_option,
     one_line_errors,
-    open_registry,
     print_json,
     share_of_prompt,
 )
+from services.cli.registry import registry
 
 if TYPE_CHECKING:
     from headmap.registry.policies import PolicyRecord
@@ -45,16 +44,8 @@ def list_(
     Example:
       headmap policies list --model headmap/demo-ocr --json
     """
-    from headmap.registry.policies import list_policies
-
-    with open_registry(data_dir) as database, database.read() as session:
-        records, cursor = [], None
-        while True:
-            page = list_policies(session, model=model, limit=200, cursor=cursor)
-            records += page.items
-            cursor = page.next_cursor
-            if cursor is None:
-                break
+    with registry(data_dir) as found:
+        records = found.policies(model)
     _print(records, as_json, "no policies yet; `headmap policies set MODEL NAME` writes one")
 
 
@@ -88,8 +79,6 @@ def set_(
     Example:
       headmap policies set headmap/demo-ocr documents --method sparsemm --ratio 0.2
     """
-    from headmap.registry.policies import put_policy
-
     given = {
         "method": method,
         "budget": budget,
@@ -100,10 +89,10 @@ def set_(
         "allocation": allocation,
     }
     kv = _checked(given)
-    with open_registry(data_dir) as database, database.write() as session:
+    with registry(data_dir) as found:
         if "map" in kv:
-            kv["map"] = whole_id(session, kv["map"])
-        record, _ = put_policy(session, model, name, kv, by=whoever(), expected=_expected(instead_of))
+            kv["map"] = found.whole_id(kv["map"])
+        record = found.put_policy(model, name, kv, instead_of)
     _tell(record, as_json)
 
 
@@ -116,10 +105,8 @@ def show(model: Model, name: Name, as_json: AsJson = False, data_dir: DataDir = 
     Example:
       headmap policies show headmap/demo-ocr documents
     """
-    from headmap.registry.policies import get_policy
-
-    with open_registry(data_dir) as database, database.read() as session:
-        record = get_policy(session, model, name)
+    with registry(data_dir) as found:
+        record = found.policy(model, name)
     _tell(record, as_json)
 
 
@@ -132,10 +119,8 @@ def history(model: Model, name: Name, as_json: ListAsJson = False, data_dir: Dat
     Example:
       headmap policies history headmap/demo-ocr documents
     """
-    from headmap.registry.policies import policy_history
-
-    with open_registry(data_dir) as database, database.read() as session:
-        records = policy_history(session, model, name, limit=200).items
+    with registry(data_dir) as found:
+        records = found.policy_versions(model, name)
     _print(records, as_json, "")
 
 
@@ -154,18 +139,12 @@ def delete(
     Example:
       headmap policies delete headmap/demo-ocr documents
     """
-    from headmap.registry.policies import delete_policy
-
-    with open_registry(data_dir) as database, database.write() as session:
-        delete_policy(session, model, name, by=whoever(), expected=_expected(instead_of))
+    with registry(data_dir) as found:
+        found.delete_policy(model, name, instead_of)
     if as_json:
         print_json({"deleted": name})
     else:
         typer.echo(f"{name} of {model} is deleted")
-
-
-def _expected(version: int | None) -> frozenset[str] | None:
-    return None if version is None else frozenset([str(version)])
 
 
 def _checked(given: dict[str, Any]) -> dict[str, Any]:

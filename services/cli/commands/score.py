@@ -1,8 +1,8 @@
-"""`headmap score`: profile a model without any server, and file the map in the registry of the data directory."""
+"""`headmap score`: profile a model on this machine or in a cluster, and file the map in the registry there."""
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -12,19 +12,43 @@ from headmap.datasets.limits import MAX_PAGES
 from services.cli.commands.maps import MAP_FIELDS, Promote
 from services.cli.common import (
     DataDir,
+    cluster_url,
     console,
     fail,
     find_named_model,
     json_option,
+    load_settings,
     one_line_errors,
+    open_registry,
     print_json,
     progress_bar,
     quiet_libraries,
 )
+from services.cli.registry import Registry
 
 if TYPE_CHECKING:
-    from headmap.registry.session import Database
-    from headmap.settings import Settings
+    from headmap.head_scores import HeadScores
+    from headmap.registry.aliases import Promote as Promotion
+    from headmap.registry.jobs import JobRecord
+    from headmap.registry.maps import MapRecord
+    from services.scoring.schemas import JobBody
+
+
+@dataclass(frozen=True)
+class _Wish:
+    """What to profile, with the names of POST /score."""
+
+    model: str
+    pages: int | Literal["auto"] | None
+    dataset: str
+    seed: int
+    rule: str
+    max_new_tokens: int
+    min_pages: int | None
+    max_pages: int | None
+    stable_overlap: float | None
+    force: bool
+    promote: Promotion
 
 
 @one_line_errors
@@ -61,67 +85,45 @@ def score(
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Profile again even if an equal profile exists.")] = False,
     promote: Promote = None,
+    cancel_on_interrupt: Annotated[
+        bool, typer.Option("--cancel-on-interrupt", help="Cancel a cluster's job if you interrupt the command.")
+    ] = False,
     as_json: Annotated[bool, json_option(*MAP_FIELDS, "top5pct_share", "heatmap")] = False,
     data_dir: DataDir = None,
 ) -> None:
     """Measure which attention heads look at the picture, and keep the map.
 
-    If you interrupt it, the same command goes on where it stopped.
+    If you interrupt it, the same command goes on where it stopped. With HEADMAP_URL a cluster's workers do the work,
+    and go on without the command.
 
     \b
     Example:
       headmap score headmap/demo-ocr --pages 40
     """
-    from headmap.datasets.sources import find_dataset
-    from headmap.jobs.local import profile_here
-    from headmap.jobs.profiler import ProfilerScorer
     from headmap.pictures.heatmap import TOP_SHARE, Picture, draw
-    from headmap.registry.bundled import use_registry
-    from headmap.registry.jobs import job_params
-    from headmap.registry.maps import get_map, get_scores
-    from headmap.registry.session import open_database
 
-    info, settings = find_named_model(model, data_dir)
     if rule not in ("aligned", "paper"):
         fail(f"--rule: must be aligned or paper, got {rule!r}", code=2)
-    asked = _count(pages)
-    use_registry(settings)
-    quiet_libraries()
-    database = open_database(settings)
-    try:
-        name = _named(dataset, settings, database)
-        known = find_dataset(name, database)
-        count, most = known.fit(asked, max_pages)
-        params = job_params(
-            pages=count,
-            min_pages=min_pages,
-            max_pages=most,
-            stable_overlap=stable_overlap,
-            dataset=name,
-            rule=rule,
-            seed=seed,
-            max_new_tokens=max_new_tokens,
-            dataset_checksum=known.checksum,
-            promote="auto" if promote is None else promote,
-        )
-        with progress_bar("pages") as bar:
-            task = bar.add_task(f"Profiling {info.name}", total=params.pages)
-            job = profile_here(
-                database,
-                settings,
-                info,
-                params,
-                ProfilerScorer(settings),
-                force=force,
-                on_progress=lambda done, total: bar.update(task, completed=done, total=total),
-            )
-        if job.map_id is None:
-            fail(job.error or f"job {job.id} was {job.state.value}")
-        with database.read() as session:
-            record, scores = get_map(session, job.map_id), get_scores(session, job.map_id)
-    finally:
-        database.close()
-    picture = settings.data_dir / "heatmaps" / f"{record.id}.png"
+    wish = _Wish(
+        model=model,
+        pages=_count(pages),
+        dataset=dataset,
+        seed=seed,
+        rule=rule,
+        max_new_tokens=max_new_tokens,
+        min_pages=min_pages,
+        max_pages=max_pages,
+        stable_overlap=stable_overlap,
+        force=force,
+        promote="auto" if promote is None else promote,
+    )
+    if (url := cluster_url(data_dir)) is not None:
+        record, scores = _there(wish, url, cancel_on_interrupt=cancel_on_interrupt)
+    elif cancel_on_interrupt:
+        fail("--cancel-on-interrupt: is for a cluster's jobs; here an interrupt stops the work", code=2)
+    else:
+        record, scores = _here(wish, data_dir)
+    picture = load_settings(data_dir).data_dir / "heatmaps" / f"{record.id}.png"
     picture.parent.mkdir(parents=True, exist_ok=True)
     picture.write_bytes(draw(scores, Picture(record.model, record.version, record.pages), "png"))
     share = scores.top_share(TOP_SHARE)
@@ -142,6 +144,76 @@ def score(
         out.print(f"not served as default; to serve it: headmap maps alias {record.id[:8]} default")
 
 
+def _here(wish: _Wish, data_dir: Path | None) -> tuple[MapRecord, HeadScores]:
+    from headmap.datasets.sources import find_dataset
+    from headmap.jobs.local import profile_here
+    from headmap.jobs.profiler import ProfilerScorer
+    from headmap.registry.jobs import job_params
+    from services.cli.registry.local import LocalRegistry
+
+    info, settings = find_named_model(wish.model, data_dir)
+    quiet_libraries()
+    with open_registry(data_dir) as database:
+        maps = LocalRegistry(database, data_dir)
+        name = _named(wish.dataset, maps)
+        known = find_dataset(name, database)
+        count, most = known.fit(wish.pages, wish.max_pages)
+        params = job_params(
+            pages=count,
+            min_pages=wish.min_pages,
+            max_pages=most,
+            stable_overlap=wish.stable_overlap,
+            dataset=name,
+            rule=wish.rule,
+            seed=wish.seed,
+            max_new_tokens=wish.max_new_tokens,
+            dataset_checksum=known.checksum,
+            promote=wish.promote,
+        )
+        with progress_bar("pages") as bar:
+            task = bar.add_task(f"Profiling {info.name}", total=params.pages)
+            job = profile_here(
+                database,
+                settings,
+                info,
+                params,
+                ProfilerScorer(settings),
+                force=wish.force,
+                on_progress=lambda done, total: bar.update(task, completed=done, total=total),
+            )
+        return _map_of(job, maps)
+
+
+def _there(wish: _Wish, url: str, *, cancel_on_interrupt: bool) -> tuple[MapRecord, HeadScores]:
+    from services.cli.registry.remote import RemoteRegistry
+    from services.cli.remote.calls import cancel_job, follow_job, start_job
+    from services.cli.remote.client import open_client
+
+    with open_client(url) as client:
+        maps = RemoteRegistry(client)
+        body = asdict(wish) | {"dataset": _named(wish.dataset, maps)}
+        job = start_job(client, {name: value for name, value in body.items() if value is not None})
+        try:
+            with progress_bar("pages") as bar:
+                task = bar.add_task(f"Profiling {wish.model}", total=job.progress.total)
+                for job in follow_job(client, job):  # noqa: B020  the latest is the one that counts
+                    bar.update(task, completed=job.progress.done, total=job.progress.total)
+        except KeyboardInterrupt:
+            if cancel_on_interrupt:
+                cancel_job(client, job)
+                fail(f"interrupted; job {job.id} is cancelled", code=130)
+            again = "the same command without --force" if wish.force else "the same command"
+            fail(f"interrupted; job {job.id} goes on at {client.url}, and {again} follows it", code=130)
+        return _map_of(job, maps)
+
+
+def _map_of(job: JobRecord | JobBody, maps: Registry) -> tuple[MapRecord, HeadScores]:
+    """The map that an ended job made. Ends the command if it made none."""
+    if job.map_id is None:
+        fail(job.error or f"job {job.id} was {job.state.value}")
+    return maps.map(job.map_id), maps.scores(job.map_id)
+
+
 def _count(pages: str | None) -> int | Literal["auto"] | None:
     if pages is None:
         return None
@@ -152,16 +224,12 @@ def _count(pages: str | None) -> int | Literal["auto"] | None:
     return int(pages)
 
 
-def _named(dataset: str, settings: Settings, database: Database) -> str:
-    """The dataset's name. A folder is checked and added, so that the pages of its map are kept."""
-    from headmap.blobs.location import open_blobs
-    from headmap.datasets.checking import check_folder
+def _named(dataset: str, maps: Registry) -> str:
+    """The dataset's name. A folder is added to the registry, which keeps the pages of its map."""
     from headmap.datasets.records import INDEX_FILE
     from headmap.datasets.sources import BUILT_IN
-    from headmap.datasets.uploads import check_name, file_upload
 
     folder = Path(dataset).absolute()
     if dataset in BUILT_IN or not (folder / INDEX_FILE).is_file():
         return dataset
-    check_name(folder.name)
-    return file_upload(database, open_blobs(settings), folder.name, check_folder(folder, settings))[0].name
+    return maps.add_dataset(folder.name, folder)[0].name

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from services.cli.commands.maps import MapId, picture_form, whole_id
+from services.cli.commands.maps import MapId, picture_form
 from services.cli.common import DataDir, json_option, load_settings, one_line_errors, open_registry, print_json
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ def show_head(
     from headmap.pictures.overlay import Caption, draw_overlay
     from headmap.registry.looks import get_looks
     from headmap.registry.maps import check_head, get_map
+    from services.cli.registry.local import whole_id
 
     form: PictureForm = "png" if out is None else picture_form(out)
     with open_registry(data_dir) as database, database.read() as session:

@@ -35,7 +35,7 @@ class KeyRing:
     def __init__(self, settings: Settings, stored: StoredKeys, clock: Callable[[], float] = time.monotonic) -> None:
         self._settings, self._stored, self._clock = settings, stored, clock
         self._own = in_use(
-            ApiKey(f"settings-{number}", f"settings-{number}", digest_of(key.get_secret_value()))
+            ApiKey(f"settings-{number}", f"settings-{number}", digest_of(key.get_secret_value()), key.scopes)
             for number, key in enumerate(settings.api_keys, start=1)
         )
         self._read: Sequence[ApiKey] | None = None

@@ -14,7 +14,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from starlette.middleware.cors import CORSMiddleware
 
-from headmap.http.auth import OPEN_PATHS, AuthMiddleware
+from headmap.http.auth import OPEN_PATHS, AuthMiddleware, needed_scope
 from headmap.http.bodies import install_reader
 from headmap.http.docs import mount_docs
 from headmap.http.keyring import KeyRing, StoredKeys
@@ -29,6 +29,7 @@ from headmap.http.middleware import (
 from headmap.http.origins import OriginMiddleware
 from headmap.http.problems import OPENAI_ERROR_SCHEMA, PROBLEM_SCHEMA, install_handlers
 from headmap.http.receiving import BodyLimitMiddleware
+from headmap.keys import Scope
 from headmap.settings import Settings
 from headmap.tracing import open_tracer
 
@@ -183,14 +184,17 @@ def _openapi(app: FastAPI, keys: bool, documents: dict[bool, dict[str, Any]]) ->
         if path in OPEN_PATHS:
             continue
         for method in set(item) & set(_METHODS):
-            _describe_errors(path, item[method], keys)
+            _describe_errors(path, item[method])
+            if keys:
+                _describe_key(item[method], needed_scope(method.upper(), path))
+            _say_as_documents(path, item[method]["responses"])
     if keys:
         document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
     documents[keys] = document
     return document
 
 
-def _describe_errors(path: str, operation: dict[str, Any], keys: bool) -> None:
+def _describe_errors(path: str, operation: dict[str, Any]) -> None:
     responses = operation["responses"]
     responses.setdefault("503", {"description": "Registry or service unavailable"})
     if "requestBody" in operation:
@@ -200,15 +204,24 @@ def _describe_errors(path: str, operation: dict[str, Any], keys: bool) -> None:
         responses.setdefault("429", {"description": "Too many requests; Retry-After says when to come back"})
         responses.setdefault("422", {"description": "Invalid request"})
         responses.setdefault("403", {"description": "A form or plain text from another site's page"})
-    openai = path.startswith("/v1/")
-    if openai and (invalid := responses.pop("422", None)) is not None:
+    if path.startswith("/v1/") and (invalid := responses.pop("422", None)) is not None:
         responses["400"] = invalid
-    if keys:
-        operation["security"] = [{"key": []}]
-        responses["401"] = {"description": "No valid key"}
-        responses.setdefault(
-            "429", {"description": "The key is used more than it may; Retry-After says when to return"}
-        )
+
+
+def _describe_key(operation: dict[str, Any], needed: Scope | None) -> None:
+    """The scope stands beside the key, as OpenAPI 3.1 has the roles of schemes that are no OAuth."""
+    operation["security"] = [{"key": [] if needed is None else [needed.value]}]
+    responses = operation["responses"]
+    responses["401"] = {"description": "No valid key"}
+    responses.setdefault("429", {"description": "The key is used more than it may; Retry-After says when to return"})
+    if needed is not None:
+        also = responses.get("403", {}).get("description")
+        lacks = f"The key lacks the scope {needed.value}"
+        responses["403"] = {"description": f"{lacks}. {also}" if also else lacks}
+
+
+def _say_as_documents(path: str, responses: dict[str, Any]) -> None:
+    openai = path.startswith("/v1/")
     name, media = ("OpenAIError", "application/json") if openai else ("Problem", "application/problem+json")
     for status, response in responses.items():
         if status.startswith(("4", "5")):

@@ -68,7 +68,7 @@ _HTTP_CODES = {
 _OPENAI_CODES = {"prompt_too_long": "context_length_exceeded"}
 """Codes by which OpenAI's clients know what to do."""
 
-_OPENAI_TYPES = {401: "authentication_error", 404: "not_found_error", 429: "rate_limit_error"}
+_OPENAI_TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
 
 
 GENERATE_PATHS = ("/", "/generate", "/generate_stream")

@@ -111,9 +111,10 @@ def run_shard(
     `scorer` returns the process's scorer. It is called under the lease, so the attempt fails if no scorer can be made.
     Log lines have the id of the request that made the job, and the attempt is a span of its trace.
 
-    Outcomes: `skipped` (no work, or another worker has the shard), `done`, `lost` (another worker has the shard now, or the job was cancelled), `retry` (after a back-off) or
-    `failed`. Waits for an unavailable registry, then raises RegistryUnavailable: the lease expires and another attempt
-    follows. Raises DeviceFailed after giving the shard back: this process cannot score any other shard.
+    Outcomes: `skipped` (no work, or another worker has the shard), `done`, `lost` (another worker has the shard now, or
+    the job was cancelled), `retry` (after a back-off) or `failed`. Waits for an unavailable registry, then raises
+    RegistryUnavailable: the lease expires and another attempt follows. Raises DeviceFailed after giving the shard back:
+    this process cannot score any other shard.
     `observe` is not told of folds.
     """
     with database.write() as session:

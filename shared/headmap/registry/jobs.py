@@ -151,7 +151,7 @@ def add_job(
     wish = "" if params.promote == "auto" else f":promote={params.promote}"
     body = hashlib.sha256(f"{key}:{force}{wish}".encode()).hexdigest()
     if idempotency_key is not None:
-        seen = session.get(IdempotencyKey, idempotency_key)
+        seen = session.get(IdempotencyKey, (key_name or "", idempotency_key))
         if seen is not None and seen.request_hash != body:
             raise IdempotencyConflict(
                 f"Idempotency-Key: {idempotency_key!r} was used with another request", param="Idempotency-Key"
@@ -184,7 +184,9 @@ def add_job(
     elif params.promote is True:
         _promote_too(session, job_id)
     if idempotency_key is not None:
-        session.add(IdempotencyKey(key=idempotency_key, request_hash=body, job_id=job_id, created_at=now))
+        kept = IdempotencyKey(key_name=key_name or "", key=idempotency_key, request_hash=body, job_id=job_id)
+        kept.created_at = now
+        session.add(kept)
         session.flush()
     return job_id, numbers, created
 

@@ -11,7 +11,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from headmap.errors import InvalidParameter, KeyNameTaken, KeyNotFound
-from headmap.keys import ApiKey, digest_of, make_key
+from headmap.keys import DAILY_WORK, ApiKey, Scope, digest_of, make_key, scopes_of
 from headmap.registry import tables
 from headmap.registry.session import Database, utc_now
 
@@ -20,7 +20,12 @@ _UNREAD_SECONDS = 60.0
 
 
 def create_key(
-    session: Session, name: str, *, requests_per_minute: int | None = None, concurrent_requests: int | None = None
+    session: Session,
+    name: str,
+    *,
+    scopes: frozenset[Scope] = DAILY_WORK,
+    requests_per_minute: int | None = None,
+    concurrent_requests: int | None = None,
 ) -> tuple[ApiKey, str]:
     """File a key called `name`. Returns the stored entry and the key itself, which cannot be shown again.
 
@@ -34,6 +39,7 @@ def create_key(
         name=name,
         active_name=name,
         digest=digest_of(key).hex(),
+        scopes=",".join(sorted(scopes)),
         requests_per_minute=requests_per_minute,
         concurrent_requests=concurrent_requests,
         created_at=utc_now(session),
@@ -106,6 +112,7 @@ def _record(row: tables.ApiKey) -> ApiKey:
         id=row.id,
         name=row.name,
         digest=bytes.fromhex(row.digest),
+        scopes=scopes_of(row.scopes.split(",")),
         requests_per_minute=row.requests_per_minute,
         concurrent_requests=row.concurrent_requests,
         created_at=row.created_at,

@@ -308,10 +308,12 @@ class Policy(Base):
 
 
 class IdempotencyKey(Base):
-    """A client's Idempotency-Key, the request it came with and the job it got."""
+    """A client's Idempotency-Key, the request it came with and the job it got. Each API key has its own."""
 
     __tablename__ = "idempotency_keys"
 
+    key_name: Mapped[str] = mapped_column(String(64), primary_key=True)
+    """Name of the API key; empty where callers need none."""
     key: Mapped[str] = mapped_column(String(255), primary_key=True)
     request_hash: Mapped[str] = mapped_column(String(64))
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"))
@@ -328,6 +330,8 @@ class ApiKey(Base):
     active_name: Mapped[str | None] = mapped_column(String(64), unique=True)
     """The name while the key is in use: empty once it is revoked, and free for another."""
     digest: Mapped[str] = mapped_column(String(64), unique=True)
+    scopes: Mapped[str] = mapped_column(String(64))
+    """Names of scopes, with commas between them."""
     requests_per_minute: Mapped[int | None] = mapped_column(Integer)
     concurrent_requests: Mapped[int | None] = mapped_column(Integer)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)

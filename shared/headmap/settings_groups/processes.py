@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import BaseModel, SecretStr
 
 from headmap.models import DEMO_MODEL
+from headmap.settings_groups.key import SettingsKey
 from headmap.settings_groups.setting import setting
 
 
@@ -70,8 +71,11 @@ class HttpServices(BaseModel):
     Who may call, and how much a request may send.
     """
 
-    api_keys: tuple[SecretStr, ...] = setting(
-        (), "API keys that are valid besides the ones that `headmap keys` makes", change="keys come from a secret store"
+    api_keys: tuple[SettingsKey, ...] = setting(
+        (),
+        "API keys that are valid besides the ones that `headmap keys` makes. A key may do everything, unless the list "
+        'is JSON and the key is an object, as `{"key": "KEY", "scopes": ["infer"]}`',
+        change="keys come from a secret store",
     )
     access: Literal["auto", "keys", "open"] = setting(
         "auto",

@@ -3,6 +3,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from headmap.keys import digest_of
 from headmap.registry.keys import read_keys
 from headmap.registry.session import Database
@@ -35,8 +37,23 @@ def test_a_key_is_made_listed_and_revoked(tmp_path: Path) -> None:
     assert row["revoked_at"] is not None
 
 
+@pytest.mark.parametrize(
+    ("options", "scopes"),
+    [
+        ([], ["infer", "score"]),
+        (["--scope", "infer"], ["infer"]),
+        (["--scope", "score", "--scope", "admin"], ["admin", "score"]),
+    ],
+)
+def test_a_key_may_what_its_maker_says(tmp_path: Path, options: list[str], scopes: list[str]) -> None:
+    made = keys(tmp_path, "create", "ci", *options)
+    assert made["scopes"] == scopes  # type: ignore[index]
+    assert ", ".join(scopes) in run("keys", "list", "--data-dir", tmp_path).stdout
+
+
 def test_what_cannot_be_done_is_one_line(tmp_path: Path) -> None:
     refused(run("keys", "revoke", "nobody", "--data-dir", tmp_path), 1, "nobody")
     run("keys", "create", "ci", "--data-dir", tmp_path)
     refused(run("keys", "create", "ci", "--data-dir", tmp_path), 1, "ci", "revoke it first")
     refused(run("keys", "create", " ", "--data-dir", tmp_path), 2, "name")
+    refused(run("keys", "create", "x", "--scope", "root", "--data-dir", tmp_path), 2, "--scope", "'root'", "admin")

@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
-from pydantic import SecretStr
 from sqlalchemy import event
 
 from headmap.registry.session import Database
 from headmap.settings import DEMO_MODEL
+from headmap.settings_groups.key import SettingsKey
 from services.scoring.app import create_app
 from tests.services.scoring.problems import assert_problem
 from tests.services.scoring.work import finish
@@ -113,6 +113,21 @@ def test_an_idempotency_key_is_honoured(client: TestClient) -> None:
     assert first.json()["id"] == again.json()["id"]
     other = client.post("/score", json={**body, "pages": 11}, headers={"Idempotency-Key": "one"})
     assert_problem(other, 409, "idempotency_conflict", "one")
+
+
+def test_an_idempotency_key_is_its_api_keys_own(app: FastAPI, migrated: Any) -> None:
+    keyed = app.state.scoring.settings.model_copy(update={"api_keys": (SettingsKey("one"), SettingsKey("two"))})
+    body = {"model": DEMO_MODEL, "pages": 10, "force": True}
+    with TestClient(create_app(keyed, broker=CountingBroker())) as client:
+
+        def start(key: str, pages: int) -> Any:
+            headers = {"Authorization": f"Bearer {key}", "Idempotency-Key": "same"}
+            return client.post("/score", json={**body, "pages": pages}, headers=headers)
+
+        first, other, again = start("one", 10), start("two", 11), start("one", 10)
+        assert (first.status_code, other.status_code, again.status_code) == (202, 202, 200)
+        assert first.json()["id"] == again.json()["id"] != other.json()["id"]
+        assert_problem(start("one", 11), 409, "idempotency_conflict", "same")
 
 
 def test_a_number_is_whole_however_it_is_written(client: TestClient, start: Start) -> None:
@@ -302,7 +317,7 @@ def test_the_jobs_that_a_caller_has_open_are_bounded(app: FastAPI, client: TestC
 
 def test_a_keys_jobs_are_counted_apart_and_everybodys_together(app: FastAPI, migrated: Any) -> None:
     limited = app.state.scoring.settings.model_copy(
-        update={"api_keys": (SecretStr("one" * 9), SecretStr("two" * 9)), "key_open_jobs": 2, "max_open_jobs": 3}
+        update={"api_keys": (SettingsKey("one" * 9), SettingsKey("two" * 9)), "key_open_jobs": 2, "max_open_jobs": 3}
     )
     with TestClient(create_app(limited, broker=CountingBroker())) as client:
         found = [

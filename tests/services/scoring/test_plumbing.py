@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
-from pydantic import SecretStr
 from sqlalchemy import delete
 
 from headmap.http.logs import JsonFormatter
@@ -20,6 +19,7 @@ from headmap.registry.migrations import migrate
 from headmap.registry.session import Database
 from headmap.registry.tables import Job
 from headmap.settings import DEMO_MODEL, Settings
+from headmap.settings_groups.key import SettingsKey
 from services.scoring.app import create_app
 from tests.services.scoring.problems import assert_problem
 from tests.services.scoring.work import finish
@@ -29,7 +29,7 @@ from tests.shared.jobs.fakes import CountingBroker
 
 def locked(settings: Settings) -> TestClient:
     migrate(settings)
-    keys = (SecretStr("first-key"), SecretStr("clé"))
+    keys = (SettingsKey("first-key"), SettingsKey("clé"))
     return TestClient(create_app(settings.model_copy(update={"api_keys": keys}), broker=CountingBroker()))
 
 
@@ -60,10 +60,10 @@ def test_a_key_lets_in(settings: Settings, key: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    ("keys", "said"), [((), "open while there are no API keys"), ((SecretStr("k"),), "calls need a key: one of 1 in")]
+    ("keys", "said"), [((), "open while there are no API keys"), ((SettingsKey("k"),), "calls need a key: one of 1 in")]
 )
 def test_the_start_up_log_says_whether_calls_need_a_key(
-    settings: Settings, caplog: pytest.LogCaptureFixture, keys: tuple[SecretStr, ...], said: str
+    settings: Settings, caplog: pytest.LogCaptureFixture, keys: tuple[SettingsKey, ...], said: str
 ) -> None:
     migrate(settings)
     app = create_app(settings.model_copy(update={"api_keys": keys}), broker=CountingBroker())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 from alembic.autogenerate import compare_metadata
@@ -19,7 +20,16 @@ from headmap.registry.maps import list_maps
 from headmap.registry.migrations import current_revision, head_revision, migrate, scripts_folder
 from headmap.registry.policies import delete_policy, put_policy
 from headmap.registry.session import Database, open_database, utc_now
-from headmap.registry.tables import Base, Blob, Dataset, DatasetPack, DatasetPage, DeletedMap, JobState
+from headmap.registry.tables import (
+    Base,
+    Blob,
+    Dataset,
+    DatasetPack,
+    DatasetPage,
+    DeletedMap,
+    IdempotencyKey,
+    JobState,
+)
 from headmap.settings import Settings
 from tests.shared.jobs import steps
 from tests.shared.jobs.fakes import INFO
@@ -216,6 +226,35 @@ class MigrationContract:
         migrate(settings)
         with database.engine.connect() as connection:
             assert current_revision(connection) == head_revision()
+
+    def test_keys_of_before_scopes_may_everything_and_idempotency_keys_go_to_their_jobs_caller(
+        self, settings: Settings
+    ) -> None:
+        before = revisions()[revisions().index("20261129_scopes") + 1]
+        migrate(settings, before)
+        database = open_database(settings)
+        with database.write() as session:
+            filled = "INSERT INTO {} ({}) VALUES ({})"
+            job = {"id": "j", "key_name": "ci", "state": "queued", "model": "m", "revision": "r", "architecture": "a"}
+            job |= {"num_layers": 1, "num_heads": 1, "num_kv_heads": 1, "dataset": "d", "pages": 1, "rule": "aligned"}
+            job |= {"seed": 0, "max_new_tokens": 1, "created_at": utc_now(session)}
+            kept = {"key": "same", "request_hash": "h", "job_id": "j", "created_at": utc_now(session)}
+            api_key = {"id": "k", "name": "ci", "digest": "00", "created_at": utc_now(session)}
+            for table, row in (("jobs", job), ("idempotency_keys", kept), ("api_keys", api_key)):
+                names = ", ".join(row), ", ".join(f":{name}" for name in row)
+                session.execute(text(filled.format(table, *names)), row)
+        database.close()
+        migrate(settings)
+        database = open_database(settings)
+        assert [row["scopes"] for row in rows(database)["api_keys"]] == ["admin"]
+        assert [(row["key_name"], row["key"]) for row in rows(database)["idempotency_keys"]] == [("ci", "same")]
+        with database.write() as session:
+            later = utc_now(session) + timedelta(seconds=1)
+            session.add(IdempotencyKey(key_name="", key="same", request_hash="g", job_id="j", created_at=later))
+        database.close()
+        migrate(settings, before)
+        database = open_database(settings)
+        assert [row["request_hash"] for row in rows(database)["idempotency_keys"]] == ["h"]
         database.close()
 
     def test_processes_that_start_together_migrate_once(self, settings: Settings) -> None:

@@ -22,6 +22,7 @@ const WORDS = {
   out_of_memory: ["The model ran out of memory", "Try a smaller picture or a smaller budget."],
   queue_full: ["Too many requests at once", "Wait a moment, then try again."],
   unauthorized: ["An API key is needed", ""],
+  forbidden: ["Your API key may not do this", "Forget the key, and give one that may. Whoever made it can make another with more scopes."],
   no_image: ["A picture is needed", "Upload one, or take a sample page."],
   invalid_image: ["This is not a picture we can read", "Take a PNG, JPEG, WebP, GIF or BMP file of one frame."],
   image_too_large: ["This picture is too large", "Make it smaller, then try again."],

@@ -1,0 +1,1 @@
+"""A cluster over HTTP, as the command line calls it."""
