@@ -29,7 +29,7 @@ class ProfilerScorer:
                 sums, looks = Profiler(loaded, batch=self._settings.scoring_batch).score(
                     self._source(spec).pages(spec.seed, spec.first, spec.count),
                     first=spec.first,
-                    rule=spec.rule,
+                    rule=spec.parameters["rule"],
                     max_new_tokens=spec.max_new_tokens,
                     on_page=on_page,
                 )
@@ -37,7 +37,7 @@ class ProfilerScorer:
             if is_broken_device(error):
                 raise DeviceFailed(f"the worker's device failed: {str(error).partition(chr(10))[0]}") from error
             raise
-        return ShardResult(sums, looks)
+        return ShardResult(sums.to_bytes(), looks)
 
     def _source(self, spec: ShardSpec) -> PageSource:
         key = (spec.dataset, spec.dataset_checksum)

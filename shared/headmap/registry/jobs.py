@@ -19,7 +19,7 @@ from headmap.registry.aliases import Promote, take_default
 from headmap.registry.datasets import hold_dataset
 from headmap.registry.paging import Page, after, page_of
 from headmap.registry.session import changed, is_id, utc_now
-from headmap.registry.tables import IdempotencyKey, Job, JobState, Map, PageLook, Shard, ShardState
+from headmap.registry.tables import FOLD, IdempotencyKey, Job, JobState, Map, PageLook, Shard, ShardState, StoredResult
 
 AUTO_MIN_PAGES = 64
 AUTO_MAX_PAGES = 1000  # as many as the paper uses
@@ -158,7 +158,7 @@ def add_job(
             session.execute(update(Job).where(Job.active_key == key).values(active_key=None))
         job_id = uuid.uuid4().hex
         told = asdict(params) | {"promote": str(params.promote).lower()}
-        job = Job(id=job_id, state=JobState.QUEUED, active_key=key, created_at=now, **told)
+        job = Job(id=job_id, state=JobState.QUEUED, active_key=key, created_at=now, shard_pages=shard_pages, **told)
         job.request_id, job.key_name = request_id, key_name
         for name in ("revision", "architecture", "num_layers", "num_heads", "num_kv_heads"):
             setattr(job, name, getattr(info, name))
@@ -212,12 +212,26 @@ def _check_open(session: Session, pages: int, key_name: str | None, limits: Open
             )
 
 
-def add_shards(session: Session, job: Job, pages: int, *, shard_pages: int) -> None:
+def add_shards(session: Session, job: Job, pages: int) -> None:
     """Give a locked job more pages, up to `pages` in all. This does not announce the new shards."""
-    before = session.scalars(select(func.count()).where(Shard.job_id == job.id)).one()
-    rows = _shard_rows(job.id, range(job.pages, pages), shard_pages, before, 0, utc_now(session))
+    before = session.scalars(select(func.max(Shard.number) + 1).where(Shard.job_id == job.id)).one()
+    rows = _shard_rows(job.id, range(job.pages, pages), job.shard_pages, before, 0, utc_now(session))
     session.execute(insert(Shard), list(rows))
     job.pages = pages
+    session.flush()
+
+
+def queue_fold(session: Session, job: Job) -> None:
+    """Make the fold of a locked job due, like a shard. Its attempts are numbered on from round to round.
+
+    So a worker that still folds a former round cannot write its outcome.
+    """
+    fold = session.get(Shard, (job.id, FOLD), populate_existing=True) or Shard(
+        job_id=job.id, number=FOLD, first=0, count=0
+    )
+    fold.due_at, fold.enqueued_at = utc_now(session), None
+    fold.state, fold.failures, fold.error = ShardState.QUEUED, 0, None
+    session.add(fold)
     session.flush()
 
 
@@ -282,9 +296,10 @@ def count_jobs(session: Session) -> dict[JobState, int]:
 
 
 def count_open_shards(session: Session) -> dict[ShardState, int]:
-    """Count the waiting and the running shards, by the index on their state."""
+    """Count the waiting and the running shards, by the index on their state. Folds are none."""
     counts = dict.fromkeys((ShardState.QUEUED, ShardState.RUNNING), 0)
-    query = select(Shard.state, func.count()).where(Shard.state.in_(list(counts))).group_by(Shard.state)
+    open_shards = Shard.state.in_(list(counts)), Shard.number != FOLD
+    query = select(Shard.state, func.count()).where(*open_shards).group_by(Shard.state)
     for state, count in session.execute(query):
         counts[ShardState(state)] = count
     return counts
@@ -307,7 +322,8 @@ def end_job(session: Session, job: Job, state: JobState, *, error: str | None = 
     job.finished_at = utc_now(session)
     if state is not JobState.SUCCEEDED:
         job.active_key = None
-        session.execute(delete(PageLook).where(PageLook.job_id == job.id))
+        for rows in (PageLook, StoredResult):
+            session.execute(delete(rows).where(rows.job_id == job.id))
     open_states = (ShardState.QUEUED, ShardState.RUNNING)
     open_shards = update(Shard).where(Shard.job_id == job.id, Shard.state.in_(open_states))
     changed(session, open_shards.values(state=ShardState.CANCELLED, owner=None, lease_until=None))
