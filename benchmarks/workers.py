@@ -18,7 +18,8 @@ from statistics import median
 from types import TracebackType
 from typing import Any, Self
 
-from headmap.jobs.celery_app import CeleryBroker, create_celery
+from headmap.jobs.celery_app import create_celery
+from headmap.jobs.celery_broker import CeleryBroker
 from headmap.jobs.submit import submit
 from headmap.models import find_model
 from headmap.registry.jobs import JobParams, get_job

@@ -7,7 +7,8 @@ from typing import Any
 
 from headmap.errors import RegistryUnavailable
 from headmap.jobs.broker import Broker
-from headmap.jobs.celery_app import CeleryBroker, create_celery
+from headmap.jobs.celery_app import create_celery
+from headmap.jobs.celery_broker import CeleryBroker
 from headmap.jobs.submit import submit
 from headmap.registry.jobs import JobParams, JobRecord
 from headmap.registry.migrations import migrate
