@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +38,9 @@ class Cluster:
         self._workers.append(Worker(self.settings, pool=pool, pause=pause, **options))
         return self._workers[-1]
 
-    def submit(self, params: JobParams = PARAMS) -> str:
-        return submit(self.database, self.broker, self.settings, INFO, params, force=True)[0].id
+    def submit(self, params: JobParams = PARAMS, *, model: str = INFO.name) -> str:
+        info = replace(INFO, name=model)
+        return submit(self.database, self.broker, self.settings, info, params, force=True)[0].id
 
     def job(self, job_id: str) -> JobRecord:
         return steps.read_job(self.database, job_id)

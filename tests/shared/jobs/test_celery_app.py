@@ -39,7 +39,7 @@ def test_the_data_directory_may_have_any_name(tmp_path: Path) -> None:
     migrate(settings)
     database, app = (
         open_database(settings),
-        create_celery(settings.model_copy(update={"device": "cpu"}), lambda _: FakeScorer()),
+        create_celery(settings, lambda _: FakeScorer()),
     )
     try:
         job = steps.make_job(database)
