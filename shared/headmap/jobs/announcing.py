@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any
+from itertools import product
 
 from sqlalchemy import ColumnElement, literal_column, or_, select, update
 from sqlalchemy.orm import Session
@@ -16,6 +16,8 @@ from headmap.registry.tables import Job, JobState, Shard, ShardState
 
 CLOCK_SLACK = 60.0
 """Seconds by which clocks of one deployment may differ, and by which its settings may."""
+
+_JOBS_FIRST = 16
 
 OPEN = Job.state.in_((JobState.QUEUED, JobState.RUNNING))
 
@@ -38,26 +40,28 @@ def claim_unannounced(
     these queues gets shards of its oldest jobs, until it has `limit`. This marks the returned shards, so that another
     sweeper does not return them too.
     """
+    roomy = [queue for queue, messages in waiting.items() if messages < limit]
+    if not roomy:
+        return {}
     now = utc_now(session)
     never = Shard.enqueued_at.is_(None) & (Shard.due_at <= now)
     before = Shard.enqueued_at < now - timedelta(seconds=wait)
-    found_never: dict[JobQueue, list[tuple[str, int]]] = defaultdict(list)
-    found_before: dict[JobQueue, list[tuple[datetime, str, int]]] = defaultdict(list)
-    for row in session.execute(_jobs_with(never, before)).all():
-        queue = JobQueue(row.model, row.revision, row.device)
-        if queue not in waiting:
-            continue  # opened a moment ago
-        room = limit - waiting[queue] - len(found_never[queue])
-        found_never[queue] += [(row.id, number) for number, _ in _claim(session, row.id, never, room)]
-        room = limit - waiting[queue] - len(found_never[queue]) - len(found_before[queue])
-        found_before[queue] += [(at, row.id, number) for number, at in _claim(session, row.id, before, room)]
-    chosen = {}
-    for queue, shards in found_never.items():
+    set_back = Shard.enqueued_at > now + timedelta(seconds=CLOCK_SLACK)
+    jobs: dict[JobQueue, list[str]] = defaultdict(list)
+    oldest_first = select(Job.id, Job.model, Job.revision, Job.device).where(OPEN).order_by(Job.created_at, Job.id)
+    for job_id, model, revision, device in session.execute(oldest_first):
+        jobs[JobQueue(model, revision, device)].append(job_id)
+    claimed = {}
+    for queue in roomy:
+        found = _claim_of(session, jobs[queue], (never, before, set_back), limit - waiting[queue])
+        new = [(job_id, number) for job_id, number, at in found if at is None]
+        old = sorted((at, job_id, number) for job_id, number, at in found if at is not None)
         # As many of the shards enqueued before are still in the queue as the broker has messages.
-        lost = sorted(found_before[queue])[: max(0, len(found_before[queue]) - waiting[queue])]
-        chosen[queue] = shards + [(job_id, number) for _, job_id, number in lost]
-        _mark(session, chosen[queue], now)
-    return {queue: shards for queue, shards in chosen.items() if shards}
+        lost = [(job_id, number) for _, job_id, number in old[: max(0, len(old) - waiting[queue])]]
+        if new or lost:
+            claimed[queue] = new + lost
+            _mark(session, claimed[queue], now)
+    return claimed
 
 
 def has_unannounced(session: Session, job_id: str) -> bool:
@@ -80,18 +84,31 @@ def another_due(
     return None if row is None else (row.job_id, row.number)
 
 
-def _jobs_with(*kinds: ColumnElement[bool]) -> Any:
-    """Select open jobs that have a queued shard of one of these kinds, oldest first."""
-    of_job = select(Shard.number).where(Shard.job_id == Job.id, QUEUED)
-    some = or_(*(of_job.where(kind).exists() for kind in kinds))
-    query = select(Job.id, Job.model, Job.revision, Job.device)
-    return query.where(OPEN, some).order_by(Job.created_at, Job.id)
+def _claim_of(
+    session: Session, job_ids: Sequence[str], kinds: Sequence[ColumnElement[bool]], room: int
+) -> list[tuple[str, int, datetime | None]]:
+    """Lock up to `room` queued shards of these jobs, of the first kinds first, as (job id, number, enqueued at)."""
+    found: list[tuple[str, int, datetime | None]] = []
+    # Mostly, the first few jobs fill the queue.
+    for kind, some_ids in product(kinds, (job_ids[:_JOBS_FIRST], job_ids[_JOBS_FIRST:])):
+        if some_ids and len(found) < room:
+            with_kind = _jobs_with(session, some_ids, kind)
+            for job_id in some_ids:
+                if job_id in with_kind and len(found) < room:
+                    found += _claim(session, job_id, kind, room - len(found))
+    return found
 
 
-def _claim(session: Session, job_id: str, kind: ColumnElement[bool], room: int) -> list[tuple[int, datetime]]:
-    """Lock up to `room` queued shards of a job and return them as (number, enqueued at), in the index's order."""
-    if room <= 0:
-        return []
+def _jobs_with(session: Session, job_ids: Sequence[str], kind: ColumnElement[bool]) -> set[str]:
+    """Which of these jobs have a queued shard of a kind. The index answers with one look for each job."""
+    some = select(Shard.number).where(Shard.job_id == Job.id, QUEUED, kind).exists()
+    return set(session.scalars(select(Job.id).where(Job.id.in_(job_ids), some)))
+
+
+def _claim(
+    session: Session, job_id: str, kind: ColumnElement[bool], room: int
+) -> list[tuple[str, int, datetime | None]]:
+    """Lock up to `room` queued shards of a job and a kind, in the index's order."""
     query = (
         select(Shard.number, Shard.enqueued_at)
         .where(Shard.job_id == job_id, QUEUED, kind)
@@ -99,7 +116,7 @@ def _claim(session: Session, job_id: str, kind: ColumnElement[bool], room: int) 
         .limit(room)
         .with_for_update(skip_locked=True)
     )
-    return [(row.number, row.enqueued_at) for row in session.execute(query)]
+    return [(job_id, row.number, row.enqueued_at) for row in session.execute(query)]
 
 
 def _mark(session: Session, shards: Sequence[tuple[str, int]], now: datetime) -> None:
