@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
-from itertools import product
 
 from sqlalchemy import ColumnElement, literal_column, or_, select, update
 from sqlalchemy.orm import Session
@@ -16,8 +15,6 @@ from headmap.registry.tables import Job, JobState, Shard, ShardState
 
 CLOCK_SLACK = 60.0
 """Seconds by which clocks of one deployment may differ, and by which its settings may."""
-
-_JOBS_FIRST = 16
 
 OPEN = Job.state.in_((JobState.QUEUED, JobState.RUNNING))
 
@@ -47,13 +44,9 @@ def claim_unannounced(
     never = Shard.enqueued_at.is_(None) & (Shard.due_at <= now)
     before = Shard.enqueued_at < now - timedelta(seconds=wait)
     set_back = Shard.enqueued_at > now + timedelta(seconds=CLOCK_SLACK)
-    jobs: dict[JobQueue, list[str]] = defaultdict(list)
-    oldest_first = select(Job.id, Job.model, Job.revision, Job.device).where(OPEN).order_by(Job.created_at, Job.id)
-    for job_id, model, revision, device in session.execute(oldest_first):
-        jobs[JobQueue(model, revision, device)].append(job_id)
     claimed = {}
     for queue in roomy:
-        found = _claim_of(session, jobs[queue], (never, before, set_back), limit - waiting[queue])
+        found = _claim_of(session, queue, (never, before, set_back), limit - waiting[queue])
         new = [(job_id, number) for job_id, number, at in found if at is None]
         old = sorted((at, job_id, number) for job_id, number, at in found if at is not None)
         # As many of the shards enqueued before are still in the queue as the broker has messages.
@@ -85,24 +78,23 @@ def another_due(
 
 
 def _claim_of(
-    session: Session, job_ids: Sequence[str], kinds: Sequence[ColumnElement[bool]], room: int
+    session: Session, queue: JobQueue, kinds: Sequence[ColumnElement[bool]], room: int
 ) -> list[tuple[str, int, datetime | None]]:
-    """Lock up to `room` queued shards of these jobs, of the first kinds first, as (job id, number, enqueued at)."""
+    """Lock up to `room` queued shards of a queue's jobs, of the first kinds first, then of the oldest jobs.
+
+    Returns them as (job id, number, enqueued at).
+    """
     found: list[tuple[str, int, datetime | None]] = []
-    # Mostly, the first few jobs fill the queue.
-    for kind, some_ids in product(kinds, (job_ids[:_JOBS_FIRST], job_ids[_JOBS_FIRST:])):
-        if some_ids and len(found) < room:
-            with_kind = _jobs_with(session, some_ids, kind)
-            for job_id in some_ids:
-                if job_id in with_kind and len(found) < room:
-                    found += _claim(session, job_id, kind, room - len(found))
+    for kind in kinds:
+        if len(found) == room:
+            break
+        some = select(Shard.number).where(Shard.job_id == Job.id, QUEUED, kind).exists()
+        of_queue = (Job.model == queue.model, Job.revision == queue.revision, Job.device == queue.device)
+        jobs = select(Job.id).where(OPEN, *of_queue, some).order_by(Job.created_at, Job.id).limit(room - len(found))
+        for job_id in session.scalars(jobs).all():
+            if len(found) < room:
+                found += _claim(session, job_id, kind, room - len(found))
     return found
-
-
-def _jobs_with(session: Session, job_ids: Sequence[str], kind: ColumnElement[bool]) -> set[str]:
-    """Which of these jobs have a queued shard of a kind. The index answers with one look for each job."""
-    some = select(Shard.number).where(Shard.job_id == Job.id, QUEUED, kind).exists()
-    return set(session.scalars(select(Job.id).where(Job.id.in_(job_ids), some)))
 
 
 def _claim(
