@@ -2,7 +2,7 @@
 
     python -m benchmarks.sweep [--shards 1000000] [--json benchmarks/results/sweep.json]
 
-The shards are of many small jobs or of few large ones, of four models. In `full` the broker's queues are full, in
+The shards are of many small jobs or of few large ones, of two models. In `full` the broker's queues are full, in
 `refill` a tenth of each was taken since the last sweep, in `lost` the broker has lost its messages. Sending messages is
 not counted. `cpu_ms` is the work of the sweeper and of its PostgreSQL process in one sweep, without waiting for a busy
 machine; `median_ms` is what it took. PostgreSQL explains each statement of a sweep: `scans` counts those that read the
@@ -40,7 +40,7 @@ BARS: Mapping[str, Mapping[str, float]] = {
 }
 """By case, on PostgreSQL. A broker that has lost all is filled up with a thousand messages, which takes longer."""
 
-MODELS = 4
+MODELS = 2
 LAYOUTS = {"small jobs": 1000, "large jobs": 8}
 """By name, how many jobs share the shards."""
 CASES = {"full": ANNOUNCE, "refill": ANNOUNCE - ANNOUNCE // 10, "lost": 0}

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
+from typing import Any
 
-from sqlalchemy import ColumnElement, literal_column, or_, select, update
+from sqlalchemy import ColumnElement, Select, func, literal_column, or_, select, update
 from sqlalchemy.orm import Session
 
 from headmap.jobs.queues import JobQueue
-from headmap.registry.session import changed, utc_now
+from headmap.registry.session import utc_now
 from headmap.registry.tables import Job, JobState, Shard, ShardState
 
 CLOCK_SLACK = 60.0
@@ -46,14 +46,15 @@ def claim_unannounced(
     set_back = Shard.enqueued_at > now + timedelta(seconds=CLOCK_SLACK)
     claimed = {}
     for queue in roomy:
-        found = _claim_of(session, queue, (never, before, set_back), limit - waiting[queue])
-        new = [(job_id, number) for job_id, number, at in found if at is None]
-        old = sorted((at, job_id, number) for job_id, number, at in found if at is not None)
-        # As many of the shards enqueued before are still in the queue as the broker has messages.
-        lost = [(job_id, number) for _, job_id, number in old[: max(0, len(old) - waiting[queue])]]
-        if new or lost:
-            claimed[queue] = new + lost
-            _mark(session, claimed[queue], now)
+        room = limit - waiting[queue]
+        shards = _claim(session, queue, never, room, now)
+        for kind in (before, set_back):
+            if len(shards) < room:
+                # As many of the shards enqueued before are still in the queue as the broker has messages.
+                lost = _count(session, queue, kind, limit) - waiting[queue]
+                shards += _claim(session, queue, kind, min(lost, room - len(shards)), now)
+        if shards:
+            claimed[queue] = shards
     return claimed
 
 
@@ -77,44 +78,43 @@ def another_due(
     return None if row is None else (row.job_id, row.number)
 
 
-def _claim_of(
-    session: Session, queue: JobQueue, kinds: Sequence[ColumnElement[bool]], room: int
-) -> list[tuple[str, int, datetime | None]]:
-    """Lock up to `room` queued shards of a queue's jobs, of the first kinds first, then of the oldest jobs.
-
-    Returns them as (job id, number, enqueued at).
-    """
-    found: list[tuple[str, int, datetime | None]] = []
-    for kind in kinds:
+def _claim(
+    session: Session, queue: JobQueue, kind: ColumnElement[bool], room: int, now: datetime
+) -> list[tuple[str, int]]:
+    """Mark up to `room` queued shards of a kind as enqueued, of the oldest jobs first. Returns (job id, number)."""
+    found: list[tuple[str, int]] = []
+    for job_id in _jobs_with(session, queue, kind, room):
         if len(found) == room:
             break
-        some = select(Shard.number).where(Shard.job_id == Job.id, QUEUED, kind).exists()
-        of_queue = (Job.model == queue.model, Job.revision == queue.revision, Job.device == queue.device)
-        jobs = select(Job.id).where(OPEN, *of_queue, some).order_by(Job.created_at, Job.id).limit(room - len(found))
-        for job_id in session.scalars(jobs).all():
-            if len(found) < room:
-                found += _claim(session, job_id, kind, room - len(found))
+        of_job = _queued(job_id, kind, room - len(found)).with_for_update(skip_locked=True)
+        mark = update(Shard).where(Shard.job_id == job_id, Shard.number.in_(of_job)).values(enqueued_at=now)
+        mark = mark.execution_options(synchronize_session=False)
+        numbers = session.scalars(mark.returning(Shard.number)).all()
+        found += [(job_id, number) for number in sorted(numbers)]
     return found
 
 
-def _claim(
-    session: Session, job_id: str, kind: ColumnElement[bool], room: int
-) -> list[tuple[str, int, datetime | None]]:
-    """Lock up to `room` queued shards of a job and a kind, in the index's order."""
-    query = (
-        select(Shard.number, Shard.enqueued_at)
-        .where(Shard.job_id == job_id, QUEUED, kind)
-        .order_by(Shard.enqueued_at, Shard.due_at, Shard.number)
-        .limit(room)
-        .with_for_update(skip_locked=True)
-    )
-    return [(job_id, row.number, row.enqueued_at) for row in session.execute(query)]
+def _count(session: Session, queue: JobQueue, kind: ColumnElement[bool], most: int) -> int:
+    """Count a queue's queued shards of a kind, up to `most` or a few more."""
+    count = 0
+    for job_id in _jobs_with(session, queue, kind, most):
+        if count < most:
+            few = _queued(job_id, kind, most).subquery()
+            count += session.scalars(select(func.count()).select_from(few)).one()
+    return count
 
 
-def _mark(session: Session, shards: Sequence[tuple[str, int]], now: datetime) -> None:
-    numbers: dict[str, list[int]] = defaultdict(list)
-    for job_id, number in shards:
-        numbers[job_id].append(number)
-    for job_id, of_job in numbers.items():
-        claimed = (Shard.job_id == job_id, Shard.number.in_(of_job))
-        changed(session, update(Shard).where(*claimed).values(enqueued_at=now))
+def _jobs_with(session: Session, queue: JobQueue, kind: ColumnElement[bool], most: int) -> Sequence[str]:
+    """The ids of the queue's open jobs that have queued shards of a kind, oldest first. The index has them together."""
+    if most <= 0:
+        return ()
+    some = select(Shard.number).where(Shard.job_id == Job.id, QUEUED, kind).exists()
+    of_queue = (Job.model == queue.model, Job.revision == queue.revision, Job.device == queue.device)
+    jobs = select(Job.id).where(OPEN, *of_queue, some).order_by(Job.created_at, Job.id).limit(most)
+    return session.scalars(jobs).all()
+
+
+def _queued(job_id: str, kind: ColumnElement[bool], most: int) -> Select[Any]:
+    """Select up to `most` queued shards of a job, in the index's order."""
+    query = select(Shard.number).where(Shard.job_id == job_id, QUEUED, kind)
+    return query.order_by(Shard.enqueued_at, Shard.due_at, Shard.number).limit(most)
