@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -15,6 +15,8 @@ from headmap.registry.tables import Job, JobState, Shard, ShardState
 
 CLOCK_SLACK = 60.0
 """Seconds by which clocks of one deployment may differ, and by which its settings may."""
+
+_OLDEST = 16
 
 OPEN = Job.state.in_((JobState.QUEUED, JobState.RUNNING))
 
@@ -83,35 +85,40 @@ def _claim(
 ) -> list[tuple[str, int]]:
     """Mark up to `room` queued shards of a kind as enqueued, of the oldest jobs first. Returns (job id, number)."""
     found: list[tuple[str, int]] = []
-    for job_id in _jobs_with(session, queue, kind, room):
-        if len(found) == room:
-            break
+    for job_id in _jobs_with(session, queue, kind) if room > 0 else ():
         of_job = _queued(job_id, kind, room - len(found)).with_for_update(skip_locked=True)
         mark = update(Shard).where(Shard.job_id == job_id, Shard.number.in_(of_job)).values(enqueued_at=now)
         mark = mark.execution_options(synchronize_session=False)
         numbers = session.scalars(mark.returning(Shard.number)).all()
         found += [(job_id, number) for number in sorted(numbers)]
+        if len(found) == room:
+            break
     return found
 
 
 def _count(session: Session, queue: JobQueue, kind: ColumnElement[bool], most: int) -> int:
     """Count a queue's queued shards of a kind, up to `most` or a few more."""
     count = 0
-    for job_id in _jobs_with(session, queue, kind, most):
-        if count < most:
-            few = _queued(job_id, kind, most).subquery()
-            count += session.scalars(select(func.count()).select_from(few)).one()
+    for job_id in _jobs_with(session, queue, kind):
+        few = _queued(job_id, kind, most).subquery()
+        count += session.scalars(select(func.count()).select_from(few)).one()
+        if count >= most:
+            break
     return count
 
 
-def _jobs_with(session: Session, queue: JobQueue, kind: ColumnElement[bool], most: int) -> Sequence[str]:
-    """The ids of the queue's open jobs that have queued shards of a kind, oldest first. The index has them together."""
-    if most <= 0:
-        return ()
-    some = select(Shard.number).where(Shard.job_id == Job.id, QUEUED, kind).exists()
+def _jobs_with(session: Session, queue: JobQueue, kind: ColumnElement[bool]) -> Iterator[str]:
+    """The ids of the queue's open jobs that have queued shards of a kind, oldest first.
+
+    The index answers with a look for each job. It looks for all jobs only if the caller has use for more than the
+    oldest ones.
+    """
     of_queue = (Job.model == queue.model, Job.revision == queue.revision, Job.device == queue.device)
-    jobs = select(Job.id).where(OPEN, *of_queue, some).order_by(Job.created_at, Job.id).limit(most)
-    return session.scalars(jobs).all()
+    in_order = select(Job.id, Job.created_at).where(OPEN, *of_queue).order_by(Job.created_at, Job.id)
+    for some_jobs in (in_order.limit(_OLDEST), in_order.offset(_OLDEST)):
+        jobs = some_jobs.subquery()
+        some = select(Shard.number).where(Shard.job_id == jobs.c.id, QUEUED, kind).exists()
+        yield from session.scalars(select(jobs.c.id).where(some).order_by(jobs.c.created_at, jobs.c.id)).all()
 
 
 def _queued(job_id: str, kind: ColumnElement[bool], most: int) -> Select[Any]:
