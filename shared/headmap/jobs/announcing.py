@@ -43,7 +43,8 @@ def claim_unannounced(
     if not roomy:
         return {}
     now = utc_now(session)
-    never = Shard.enqueued_at.is_(None) & (Shard.due_at <= now)
+    # As an expression, which no index has: SQLite would look through all due shards, not through those of one job.
+    never = Shard.enqueued_at.is_(None) & (func.coalesce(Shard.due_at, now) <= now)
     before = Shard.enqueued_at < now - timedelta(seconds=wait)
     set_back = Shard.enqueued_at > now + timedelta(seconds=CLOCK_SLACK)
     claimed = {}
