@@ -2,7 +2,8 @@
 
     HeadmapError
     ├── BadRequest 422        InvalidParameter, InvalidImage, EmptyPrompt, BudgetTooSmall, UnknownMethod,
-    │                         PromptTooLong, InvalidScores, InvalidDataset, UnsupportedModel (ModelNotUsable)
+    │                         PromptTooLong, RequestTooLarge, InvalidScores, InvalidDataset,
+    │                         UnsupportedModel (ModelNotUsable)
     ├── NotFound 404          ModelNotFound, JobNotFound, MapNotFound, HeadNotFound, PageNotFound, DatasetNotFound,
     │                         SessionNotFound, KeyNotFound, AliasNotFound, PolicyNotFound
     ├── Conflict 409          JobEnded, NoMapForModel, IdempotencyConflict, MapMismatch, KeyNameTaken,
@@ -21,7 +22,7 @@
 Some are of this host alone (`not_here`): ModelNotFound, ModelNotUsable, DatasetUnavailable, OutOfMemory,
 DeviceNotFound, PackageMissing.
 
-Services turn them into problem documents (RFC 9457) in one handler; nothing else sets a status.
+Services turn them into problem documents (RFC 9457) in one handler.
 """
 
 from __future__ import annotations

@@ -10,7 +10,6 @@ from headmap.errors import RegistryUnavailable
 from headmap.jobs.broker import Broker
 from headmap.jobs.celery_app import create_celery
 from headmap.jobs.celery_broker import CeleryBroker
-from headmap.jobs.submit import submit
 from headmap.registry.jobs import JobParams, JobRecord
 from headmap.registry.migrations import migrate
 from headmap.registry.session import Database, open_database
@@ -40,7 +39,7 @@ class Cluster:
 
     def submit(self, params: JobParams = PARAMS, *, model: str = INFO.name) -> str:
         info = replace(INFO, name=model)
-        return submit(self.database, self.broker, self.settings, info, params, force=True)[0].id
+        return steps.submit(self.database, self.broker, self.settings, info, params, force=True)[0].id
 
     def job(self, job_id: str) -> JobRecord:
         return steps.read_job(self.database, job_id)

@@ -186,7 +186,10 @@ def _attempt(database: Database, settings: Settings, scorer: Callable[[], ShardS
         if cause is error:
             raise
         raise cause from error
-    logger.info("shard done", extra={**context, "seconds": round(time.monotonic() - started, 3)})
+    logger.info(
+        "fold done" if lease.spec.number == FOLD else "shard done",
+        extra={**context, "seconds": round(time.monotonic() - started, 3)},
+    )
     return "done"
 
 

@@ -13,6 +13,7 @@ from headmap.errors import HeadmapError
 from headmap.jobs.announcing import CLOCK_SLACK, claim_unannounced, open_queues
 from headmap.jobs.broker import Broker
 from headmap.jobs.leases import abandon, due_leases, expire, leased_by, shorten_waits
+from headmap.jobs.retention import forget_old_jobs
 from headmap.jobs.submit import ANNOUNCE
 from headmap.registry.jobs import forget_idempotency_keys
 from headmap.registry.session import Database, changed, utc_now
@@ -125,6 +126,7 @@ class SweeperThread:
         if not leapt:
             self.leases_taken_back += take_back(self._database, self._settings)
         announce_due(self._database, self._broker, self._settings)
+        forget_old_jobs(self._database, self._settings)
 
     def _run(self) -> None:
         while not self._stop.is_set():

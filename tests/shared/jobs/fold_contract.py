@@ -8,7 +8,7 @@ from dataclasses import replace
 from sqlalchemy import func, select
 
 from headmap.jobs.kinds import KINDS, Settle
-from headmap.jobs.leases import Lease, complete, complete_fold, expire, release, renew
+from headmap.jobs.leases import Lease, complete_fold, expire, release, renew
 from headmap.jobs.results import stream_results
 from headmap.jobs.runner import run_shard
 from headmap.jobs.work import ShardScorer
@@ -26,18 +26,11 @@ def no_scorer() -> ShardScorer:
     raise ImportError("a fold needs no model")
 
 
-def score(database: Database, found: Lease) -> bool:
-    """Do a shard, but not the fold."""
-    result = FakeScorer()(found.spec, lambda done: None)
-    with database.write() as session:
-        return complete(session, found, result)
-
-
 def scored(database: Database, params: steps.JobParams = PARAMS) -> str:
     """A job whose fold is due."""
     job = make_job(database, params=params)
     for number in steps.open_shards(database, job):
-        assert score(database, held(database, job, number))
+        assert steps.score(database, held(database, job, number))
     return job
 
 
@@ -105,12 +98,12 @@ class FoldContract:
     def test_a_second_write_after_a_lost_answer_changes_nothing(self, database: Database) -> None:
         job = make_job(database)
         leases = [held(database, job, number) for number in range(SHARDS)]
-        assert all(score(database, found) for found in leases)
+        assert all(steps.score(database, found) for found in leases)
         fold = held(database, job, FOLD)
         outcome = added_up(database, fold)
         assert settle(database, fold, outcome)
         assert settle(database, fold, outcome)
-        assert all(score(database, found) for found in leases)  # the fold has removed them meanwhile
+        assert all(steps.score(database, found) for found in leases)  # the fold has removed them meanwhile
         assert read_job(database, job).done == 10
         assert (steps.maps_of(database, job), rows(database, job)) == (1, (0, 0))
 
@@ -180,7 +173,7 @@ class FoldContract:
         outcome = added_up(database, late)
         steps.let_run_out(database, job)
         steps.fold_if_due(database, job)
-        assert score(database, held(database, job, 2))
+        assert steps.score(database, held(database, job, 2))
         second = held(database, job, FOLD)  # of the second round
         assert second.attempt == 3
         assert not settle(database, late, outcome)
@@ -197,7 +190,7 @@ class FoldContract:
             with database.read() as session:
                 sizes += [session.get_one(Shard, (job, number)).count for number in opened]
             for number in opened:
-                score(database, held(database, job, number))
+                steps.score(database, held(database, job, number))
             steps.fold_if_due(database, job)
         assert sizes == [4, 4, 4, 1, 4, 1][: len(sizes)]
 

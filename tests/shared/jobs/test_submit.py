@@ -10,7 +10,7 @@ import pytest
 
 from headmap.errors import IdempotencyConflict
 from headmap.jobs.queues import JobQueue
-from headmap.jobs.submit import ANNOUNCE, submit
+from headmap.jobs.submit import ANNOUNCE
 from headmap.registry.jobs import JobRecord, cancel_job
 from headmap.registry.session import Database
 from headmap.registry.tables import JobState
@@ -28,7 +28,7 @@ class Start:
         self, *, pages: int = 10, seed: int = 0, force: bool = False, key: str | None = None
     ) -> tuple[JobRecord, bool]:
         params = replace(PARAMS, pages=pages, seed=seed)
-        return submit(self.database, self.broker, self.settings, INFO, params, force=force, idempotency_key=key)
+        return steps.submit(self.database, self.broker, self.settings, INFO, params, force=force, idempotency_key=key)
 
 
 @pytest.fixture
