@@ -11,7 +11,7 @@ from alembic import op
 from headmap.errors import RegistryUnavailable
 
 revision = "20261129_blobs"
-down_revision = "20261129_shard_results"
+down_revision = "20261129_queues"
 branch_labels = None
 depends_on = None
 
