@@ -19,6 +19,7 @@ from headmap.settings import Settings
 from services.scoring import (
     routes_aliases,
     routes_datasets,
+    routes_evaluations,
     routes_jobs,
     routes_maps,
     routes_pictures,
@@ -71,6 +72,7 @@ def scoring_router() -> APIRouter:
     router.include_router(routes_maps.router)
     router.include_router(routes_aliases.router)
     router.include_router(routes_policies.router)
+    router.include_router(routes_evaluations.router)
     router.include_router(routes_pictures.router)
     router.include_router(routes_datasets.router)
     return router

@@ -1,4 +1,4 @@
-"""Maps as pictures: heatmaps, a scatter of two maps, and pages with where one head looked."""
+"""Pictures: heatmaps, a scatter of two maps, pages with where one head looked, and curves of evaluations."""
 
 from __future__ import annotations
 
@@ -11,14 +11,17 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
 
 from headmap.errors import QueueFull
+from headmap.pictures.curve import draw_curve
 from headmap.pictures.drawing import PictureForm
 from headmap.pictures.heatmap import HeatmapView, Picture, draw
 from headmap.pictures.overlay import Caption, draw_overlay
 from headmap.pictures.scatter import MapName, draw_scatter
+from headmap.registry.evaluations import curve_of
+from headmap.registry.jobs import EVALUATION, get_job
 from headmap.registry.looks import get_looks, list_looks
 from headmap.registry.maps import check_head, get_map, get_scores
 from services.scoring import deps
-from services.scoring.deps import MapId, ScoringState, State
+from services.scoring.deps import JobId, MapId, ScoringState, State
 from services.scoring.schemas import LookBody, OverlayBody, WordBody
 
 router = APIRouter(tags=["pictures"])
@@ -26,6 +29,10 @@ router = APIRouter(tags=["pictures"])
 View = Annotated[HeatmapView, Query(description="query heads, or KV heads with the scores of their query heads added")]
 _INVALID: dict[int | str, dict[str, Any]] = {422: {"description": "Invalid request"}}
 _NO_MAP: dict[int | str, dict[str, Any]] = {404: {"description": "No such map"}}
+_NO_CURVE: dict[int | str, dict[str, Any]] = {
+    404: {"description": "No such evaluation"},
+    409: {"description": "It has not succeeded"},
+}
 _BUSY = {"description": "Too many pictures wait to be drawn"}
 _MAX_WAITING = 32
 _RETRY_SECONDS = 2
@@ -137,6 +144,32 @@ async def overlay(
     response = await _drawn(state, "image/png", _overlay, map_id, layer, head, page)
     response.headers["Vary"] = "Accept"
     return response
+
+
+@router.get(
+    "/evaluations/{job_id}/curve.svg",
+    summary="An evaluation's curve as a picture",
+    response_class=Response,
+    responses=_picture("image/svg+xml", "Accuracy against the share kept, a line for each method") | _NO_CURVE,
+)
+async def curve_svg(job_id: JobId, state: State) -> Response:
+    return await _drawn(state, "image/svg+xml", _curve, job_id, "svg")
+
+
+@router.get(
+    "/evaluations/{job_id}/curve.png",
+    summary="An evaluation's curve as a picture",
+    response_class=Response,
+    responses=_picture("image/png", "Accuracy against the share kept, a line for each method") | _NO_CURVE,
+)
+async def curve_png(job_id: JobId, state: State) -> Response:
+    return await _drawn(state, "image/png", _curve, job_id, "png")
+
+
+def _curve(state: ScoringState, job_id: str, form: PictureForm) -> bytes:
+    with state.database.read() as session:
+        job = get_job(session, job_id, EVALUATION)
+    return draw_curve(curve_of(job), job.model, job.params.dataset, form)
 
 
 def _looks(state: ScoringState, map_id: str, layer: int, head: int, page: int) -> OverlayBody:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -96,6 +95,7 @@ def evaluate(
     Example:
       headmap evaluate headmap/demo-ocr --dataset synthetic --questions 300 --plot curve.svg
     """
+    from headmap.evaluation.answers import write_lines
     from headmap.evaluation.cases import make_cases
     from headmap.evaluation.curve import check_margin, make_curve
     from headmap.evaluation.metrics import get_metric
@@ -138,8 +138,7 @@ def evaluate(
                 memory_bytes=settings.kv_memory_bytes,
             )
     if answers is not None:
-        lines = (json.dumps(row.to_json(), ensure_ascii=False) for row in rows)
-        answers.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        answers.write_bytes(write_lines(rows))
     curve = make_curve(rows, marked, margin)
     if plot is not None and form is not None:
         from headmap.pictures.curve import draw_curve
