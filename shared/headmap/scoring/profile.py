@@ -16,9 +16,8 @@ import torch
 from headmap.engine.detokenizer import TextStream
 from headmap.errors import InvalidParameter
 from headmap.families.base import PreparedPrompt, VisualTokens
-from headmap.families.loading import LoadedModel, load_model
+from headmap.families.loading import LoadedModel
 from headmap.looks import PAGES_WITH_LOOKS, PageLooks, small_jpeg
-from headmap.models import ModelInfo
 from headmap.page_sums import PageSums
 from headmap.scoring.alignment import RULES
 from headmap.scoring.lanes import in_lanes
@@ -49,10 +48,10 @@ class PageScores:
 
 
 class Profiler:
-    """Owns one loaded model and scores pages with it. `score_pages` reads up to `batch` pages together."""
+    """Scores pages with a loaded model. `score_pages` reads up to `batch` pages together."""
 
-    def __init__(self, info: ModelInfo, *, device: str = "auto", dtype: str = "auto", batch: int = 4) -> None:
-        self.loaded = load_model(info, device=device, dtype=dtype)
+    def __init__(self, loaded: LoadedModel, *, batch: int = 4) -> None:
+        self.loaded = loaded
         self._batch = batch
 
     def score(

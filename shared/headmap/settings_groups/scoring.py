@@ -105,3 +105,10 @@ class Scoring(BaseModel):
         change="the worker runs out of memory, or its GPU idles",
         ge=1,
     )
+    model_idle_seconds: float = setting(
+        300.0,
+        "time without a shard after which a worker lets go of its model and the model's memory",
+        unit="seconds",
+        change="loading the model takes minutes (longer), or others need the memory (shorter)",
+        gt=0,
+    )

@@ -11,6 +11,7 @@ import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
 
+from headmap.families.loading import load_model
 from headmap.jobs.runner import run_shard
 from headmap.jobs.work import OnPage, ShardResult, ShardSpec
 from headmap.models import find_model
@@ -37,7 +38,7 @@ class OneWordScorer:
         self._settings = settings
 
     def __call__(self, spec: ShardSpec, on_page: OnPage) -> ShardResult:
-        profiler = Profiler(find_model(spec.model, self._settings), device="cpu")
+        profiler = Profiler(load_model(find_model(spec.model, self._settings), device="cpu"))
         word = Word(CHARACTERS, (0, 0, 72, 56))
         pages = [Page(Image.fromarray(noise(72, 56, spec.first + index)), (word,), ()) for index in range(spec.count)]
         sums, looks = profiler.score(

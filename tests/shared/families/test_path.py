@@ -186,7 +186,7 @@ def test_reading_equals_step_by_step_eager_attention(family_model: LoadedModel) 
 
 def test_a_profiler_scores_pages_of_it(family_model: LoadedModel) -> None:
     info = family_model.info
-    profiler = Profiler(info, device="cpu", batch=2)
+    profiler = Profiler(family_model, batch=2)
     pages = [make_page(3, index) for index in range(2)]
     total, _ = profiler.score(pages, rule="paper", max_new_tokens=8, on_page=int)
     assert total.pages == 2

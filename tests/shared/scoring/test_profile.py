@@ -33,7 +33,7 @@ def test_pages_are_scored_the_same_in_any_batch(small_model: Callable[[str], Loa
 
 def test_a_profiler_sums_pages_and_reports_each(small_model: Callable[[str], LoadedModel]) -> None:
     loaded = small_model("qwen2_vl")
-    profiler = Profiler(loaded.info, device="cpu", batch=2)
+    profiler = Profiler(loaded, batch=2)
     done: list[int] = []
     pages = [make_page(3, index) for index in range(3)]
     whole, looks = profiler.score(pages, first=2, rule="paper", max_new_tokens=10, on_page=done.append)
@@ -54,7 +54,7 @@ def test_an_abort_from_the_callback_ends_the_work(small_model: Callable[[str], L
         if done:  # a slow machine also tells of 0
             raise TimeoutError(f"after {done}")
 
-    profiler = Profiler(small_model("qwen2_vl").info, device="cpu")
+    profiler = Profiler(small_model("qwen2_vl"))
     pages = (make_page(3, index) for index in range(3))
     with pytest.raises(TimeoutError, match="after 1"):
         profiler.score(pages, rule="aligned", max_new_tokens=4, on_page=abort)

@@ -1,0 +1,99 @@
+"""The model that a worker process holds: loaded on first use, and let go once it has been idle for a while."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import logging
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from headmap.models import find_model
+from headmap.settings import Settings
+
+if TYPE_CHECKING:
+    from headmap.families.loading import LoadedModel
+
+logger = logging.getLogger(__name__)
+
+
+class LoadedModels:
+    """Holds the model of the last shard, and nothing after `settings.model_idle_seconds` without any use.
+
+    Make one in each process, after its fork. It imports torch with the first model.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._lock = threading.Lock()
+        self._held: LoadedModel | None = None
+        self._timer: threading.Timer | None = None
+
+    @contextmanager
+    def use(self, name: str, revision: str) -> Iterator[LoadedModel]:
+        """Lend a model until the block ends; one borrower at a time. Another model than the last one replaces it.
+
+        The borrower must keep no reference to it. Raises as `find_model` and `load_model` do, and OutOfMemory if the
+        model does not fit.
+        """
+        with self._lock:
+            self._stop_timer()
+            try:
+                yield self._load(name, revision)
+            finally:
+                self._start_timer()
+
+    def let_go(self) -> None:
+        """Let go of the model, and return its memory to the system and to the device. Waits for its borrower."""
+        with self._lock:
+            self._stop_timer()
+            self._drop()
+
+    def _load(self, name: str, revision: str) -> LoadedModel:
+        if self._held is None or (self._held.info.name, self._held.info.revision) != (name, revision):
+            from headmap.device_errors import told_as_out_of_memory
+            from headmap.families.loading import load_model
+
+            self._drop()
+            info = find_model(name, self._settings, revision)
+            with told_as_out_of_memory():
+                self._held = load_model(info, device=self._settings.device, dtype=self._settings.dtype)
+        return self._held
+
+    def _drop(self) -> None:
+        if self._held is None:
+            return
+        name, self._held = self._held.info.name, None
+        return_memory()
+        logger.info("model let go", extra={"model": name})
+
+    def _start_timer(self) -> None:
+        if self._held is not None:
+            self._timer = threading.Timer(self._settings.model_idle_seconds, self._idle)
+            self._timer.daemon = True
+            self._timer.start()
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _idle(self) -> None:
+        with self._lock:
+            if self._timer is threading.current_thread():  # nobody has borrowed the model since it was started
+                self._timer = None
+                self._drop()
+
+
+def return_memory() -> None:
+    """Return unused memory of this process to the system and to the device."""
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # of glibc alone
+    if trim is not None:
+        trim(0)
