@@ -6,7 +6,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "20261129_evaluations"
-down_revision = "20261129_policies"
+down_revision = "20261129_shard_results"
 branch_labels = None
 depends_on = None
 
@@ -31,6 +31,5 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    op.execute("DELETE FROM jobs WHERE kind = 'evaluation'")  # they mean nothing to earlier code
     op.drop_index("ix_evaluations_map_id", "evaluations")
     op.drop_table("evaluations")

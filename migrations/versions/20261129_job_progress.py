@@ -12,7 +12,8 @@ depends_on = None
 
 _FILL = """
     UPDATE jobs SET
-        pages_done = (SELECT COALESCE(SUM(s.count), 0) FROM shards s WHERE s.job_id = jobs.id AND s.state = 'done'),
+        pages_done = CASE WHEN state = 'succeeded' THEN pages
+            ELSE (SELECT COALESCE(SUM(s.count), 0) FROM shards s WHERE s.job_id = jobs.id AND s.state = 'done') END,
         attempts = (SELECT COALESCE(MAX(s.attempt), 0) FROM shards s WHERE s.job_id = jobs.id)
 """
 _RUNNING = sa.text("state = 'running'")

@@ -12,7 +12,7 @@ from fastapi import Depends, Header, Path, Query, Request
 
 from headmap.http.auth import KEY_NAME
 from headmap.jobs.broker import Broker
-from headmap.registry.jobs import OpenLimits
+from headmap.registry.job_limits import OpenLimits
 from headmap.registry.session import Database
 from headmap.settings import Settings
 from services.scoring.following import Followers
@@ -73,8 +73,7 @@ JobId = Annotated[str, Path(description="a job's id")]
 MapId = Annotated[str, Path(description="a map's id")]
 Layer = Annotated[int, Path(ge=0, le=99_999, description="a layer, from 0")]
 Head = Annotated[int, Path(ge=0, le=99_999, description="a query head of the layer, from 0")]
-OtherEvaluationId = Annotated[str, Path(description="an evaluation's id")]
-MapId = Annotated[str, Path(description="the map to compare with")]
+OtherMapId = Annotated[str, Path(description="the map to compare with")]
 DatasetPath = Annotated[DatasetName, Path(description="a dataset's name")]
 Alias = Annotated[AliasName, Path(description="an alias, such as default or stable")]
 

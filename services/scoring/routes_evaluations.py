@@ -31,8 +31,8 @@ from headmap.registry.tables import JobState
 from services.scoring.deps import (
     Caller,
     Cursor,
-    JobId,
     IdempotencyKey,
+    JobId,
     KeyName,
     Limit,
     ModelFilter,
@@ -83,9 +83,7 @@ def start(
     info = find_model(body.model, state.settings, body.revision)
     dataset = None if is_hub_id(body.dataset) else find_dataset(body.dataset, state.database)
     metric, most = choose_marking(body.dataset, None if body.metric is None else get_metric(body.metric))
-    asked = make_params(
-        body.methods, body.ratios, metric=metric.name, margin=body.margin, questions=body.questions
-    )
+    asked = make_params(body.methods, body.ratios, metric=metric.name, margin=body.margin, questions=body.questions)
     size = None if dataset is None else dataset.size if metric.transcribes else dataset.questions
     count = fit_count(body.dataset, body.questions, size)
     with state.database.read() as session:
@@ -143,9 +141,7 @@ async def events(
     return await follow_job(state, job_id, EVALUATION, EvaluationBody.of, last_event_id)
 
 
-@router.delete(
-    "/evaluations/{job_id}", status_code=202, summary="Cancel an evaluation", responses=CANCELLED
-)
+@router.delete("/evaluations/{job_id}", status_code=202, summary="Cancel an evaluation", responses=CANCELLED)
 def cancel(job_id: JobId, state: State) -> EvaluationBody:
     return EvaluationBody.of(end_by_request(state, job_id, EVALUATION))
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from celery import Celery
 
 from headmap.jobs.celery_app import create_celery
-from headmap.jobs.profiler import ProfilerScorer
 from headmap.jobs.runner import Observe, unobserved
+from headmap.jobs.scorers import WorkerScorer
 from headmap.settings import Settings
 
 
 def create_worker(settings: Settings, observe: Observe = unobserved) -> Celery:
     """The Celery application of a scoring worker; torch is imported with the first shard, in the child."""
-    return create_celery(settings, ProfilerScorer, observe)
+    return create_celery(settings, WorkerScorer, observe)

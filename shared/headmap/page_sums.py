@@ -6,15 +6,20 @@ time, whoever scored which page.
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 
+from headmap.errors import InvalidScores
 from headmap.head_scores import HeadScores, compare
 
 Floats = npt.NDArray[np.float64]
+
+_HEADER = struct.Struct("<6q")
+"""pages, tokens_seen, tokens_matched, hits, num_layers, num_heads"""
 
 Z95 = 1.959963984540054
 """Standard errors to each side of a score that a 95 % confidence interval reaches (normal approximation)."""
@@ -69,6 +74,23 @@ class PageSums:
             self.squares + other.squares,
             self.products + other.products,
         )
+
+    @classmethod
+    def from_bytes(cls, body: bytes) -> Self:
+        """Read what `to_bytes` wrote, bit for bit. Raises InvalidScores for bytes of another length."""
+        header = _HEADER.unpack_from(body) if len(body) >= _HEADER.size else (0,) * 6
+        pages, seen, matched, hits, num_layers, num_heads = header
+        heads = num_layers * num_heads
+        if min(header) < 0 or len(body) != _HEADER.size + 8 * 4 * heads:
+            raise InvalidScores(f"sums: {len(body)} bytes, which are no sums of {num_layers} x {num_heads} heads")
+        values = np.frombuffer(body, "<f8", offset=_HEADER.size).reshape(4, num_layers, num_heads)
+        return cls(pages, seen, matched, hits, values[:2], values[2], values[3])
+
+    def to_bytes(self) -> bytes:
+        """Six int64 (`_HEADER`), then the float64 of sums, squares and products; all little-endian."""
+        header = _HEADER.pack(self.pages, self.tokens_seen, self.tokens_matched, self.hits, *self.shape)
+        values = np.concatenate([self.sums, self.squares[None], self.products[None]])
+        return header + values.astype("<f8").tobytes()
 
     @property
     def shape(self) -> tuple[int, int]:

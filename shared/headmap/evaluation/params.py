@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from headmap.evaluation.cases import FULL, Case, make_cases
@@ -42,8 +42,13 @@ class EvaluationParams:
         return asdict(self)
 
     @classmethod
-    def from_json(cls, fields: Mapping[str, Any]) -> EvaluationParams:
-        return cls(**{**fields, "methods": tuple(fields["methods"]), "ratios": tuple(fields["ratios"])})
+    def from_json(cls, values: Mapping[str, Any]) -> EvaluationParams:
+        return cls(**{**values, "methods": tuple(values["methods"]), "ratios": tuple(values["ratios"])})
+
+    @classmethod
+    def from_attributes(cls, source: object) -> EvaluationParams:
+        """Read the parameters from attributes of the same names."""
+        return cls.from_json({field.name: getattr(source, field.name) for field in fields(cls)})
 
 
 def make_params(

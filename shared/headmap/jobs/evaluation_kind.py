@@ -16,13 +16,13 @@ from headmap.evaluation.curve import Curve, make_curve
 from headmap.evaluation.metrics import get_metric
 from headmap.evaluation.params import EvaluationParams
 from headmap.jobs.work import ShardSpec
-from headmap.registry.evaluations import file_curve, params_of
+from headmap.registry.evaluations import file_curve, get_params
 from headmap.registry.jobs import end_job
 from headmap.registry.tables import Job, JobState
 
 
 def parameters(session: Session, job: Job) -> Mapping[str, Any]:
-    return params_of(session, job.id).to_json()
+    return get_params(session, job.id).to_json()
 
 
 def check(job: Job, body: bytes) -> None:

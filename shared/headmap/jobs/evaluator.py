@@ -26,23 +26,27 @@ class Evaluator:
 
     def __call__(self, spec: ShardSpec, on_page: OnPage) -> ShardResult:
         """Answer the shard's questions; fewer, or none, where the dataset ends before."""
-        from headmap.evaluation.runner import evaluate_questions  # imports torch: only in a worker, after its fork
+        # imports torch: only in a worker, after its fork
+        from headmap.device_errors import told_as_device_failed, told_as_out_of_memory
+        from headmap.evaluation.runner import evaluate_questions
 
         params = EvaluationParams.from_json(spec.parameters)
         metric = get_metric(params.metric)
         database = self._database = self._database or open_database(self._settings)
         asked = self._questions(spec, metric, database)
         take_questions(asked, spec.dataset, metric, count=params.questions, seed=spec.seed)
-        rows = evaluate_questions(
-            self._models.get(spec.model, spec.revision),
-            asked.questions(spec.seed, spec.first, spec.count),
-            params.cases,
-            _scores(database, params.map_id),
-            metric,
-            on_page,
-            max_new_tokens=spec.max_new_tokens,
-            memory_bytes=self._settings.kv_memory_bytes,
-        )
+        scores = _scores(database, params.map_id)
+        with told_as_device_failed(), told_as_out_of_memory(), self._models.use(spec.model, spec.revision) as loaded:
+            rows = evaluate_questions(
+                loaded,
+                asked.questions(spec.seed, spec.first, spec.count),
+                params.cases,
+                scores,
+                metric,
+                on_page,
+                max_new_tokens=spec.max_new_tokens,
+                memory_bytes=self._settings.kv_memory_bytes,
+            )
         return ShardResult(write_lines(rows))
 
     def _questions(self, spec: ShardSpec, metric: Metric, database: Database) -> QuestionSet:

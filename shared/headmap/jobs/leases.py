@@ -7,23 +7,19 @@ state holds the lock on its job's row (`headmap.registry.jobs.lock_job`), so all
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-import numpy as np
-from sqlalchemy import func, or_, select, update
+from sqlalchemy import delete, or_, select, update
 from sqlalchemy.orm import Session
 
-from headmap.errors import UnsupportedModel
-from headmap.jobs.fold import settle
+from headmap.jobs.kinds import KINDS, Settle
 from headmap.jobs.work import ShardResult, ShardSpec
-from headmap.page_sums import Floats
-from headmap.registry.jobs import end_job, lock_job
+from headmap.registry.jobs import end_job, lock_job, queue_fold
 from headmap.registry.looks import add_looks
 from headmap.registry.session import changed, utc_now
-from headmap.registry.tables import Job, JobState, Shard, ShardState
+from headmap.registry.tables import FOLD, Job, JobState, Shard, ShardState, StoredResult
 
 MAX_BACK_OFF = 300.0
 _CLOCK_SLACK = 60.0
@@ -66,7 +62,8 @@ def acquire(
         shard.failures += 1
     shard.state = ShardState.RUNNING
     shard.attempt += 1
-    job.attempts = max(job.attempts, shard.attempt)
+    if number != FOLD:
+        job.attempts = max(job.attempts, shard.attempt)
     shard.owner = owner
     shard.lease_until = now + timedelta(seconds=seconds)
     shard.pages_done = 0
@@ -76,16 +73,17 @@ def acquire(
     session.flush()
     spec = ShardSpec(
         job_id=job_id,
+        kind=job.kind,
         number=number,
         model=job.model,
         revision=job.revision,
         dataset=job.dataset,
         dataset_checksum=job.dataset_checksum,
-        rule=job.rule,
         seed=job.seed,
         first=shard.first,
         count=shard.count,
         max_new_tokens=job.max_new_tokens,
+        parameters=KINDS[job.kind].parameters(session, job),
     )
     return Lease(spec, owner, shard.attempt, job.request_id)
 
@@ -97,42 +95,43 @@ def renew(session: Session, lease: Lease, *, seconds: float, pages_done: int) ->
 
 
 def complete(session: Session, lease: Lease, result: ShardResult) -> bool:
-    """Write a shard's result, and settle the job if this was its last shard. False if the lease is lost.
+    """Write a shard's result, and make the job's fold due if this was its last shard. False if the lease is lost.
 
-    A second write, after a commit whose answer was lost, changes nothing and returns True. Raises UnsupportedModel if
-    the result does not have the job's numbers of layers and heads.
+    A second write, after a commit whose answer was lost, changes nothing and returns True. Raises as the kind's `check`
+    does if the result is not of this job.
     """
     job = lock_job(session, lease.spec.job_id)
     if job is None:
         return False
-    sums, shape = result.sums, (job.num_layers, job.num_heads)
-    if sums.shape != shape:
-        raise UnsupportedModel(f"model: scores of shape {sums.shape} for a model of {shape} layers and heads")
-    done = (
-        update(Shard)
-        .where(*_held(lease))
-        .values(
-            state=ShardState.DONE,
-            lease_until=None,
-            pages_done=sums.pages,
-            error=None,
-            tokens_seen=sums.tokens_seen,
-            tokens_matched=sums.tokens_matched,
-            hits=sums.hits,
-            sums=_dump(sums.sums),
-            squares=_dump(sums.squares),
-            products=_dump(sums.products),
-        )
-    )
-    if not changed(session, done):
-        ours = (Shard.attempt == lease.attempt, Shard.state == ShardState.DONE)
-        return session.scalar(select(Shard.number).where(*_of(lease.spec), *ours)) is not None
-    job.pages_done += sums.pages
+    KINDS[job.kind].check(job, result.body)
+    if not _mark_done(session, lease):
+        return _was_done(session, lease)
+    number = lease.spec.number
+    session.add(StoredResult(job_id=job.id, number=number, body=result.body))
     add_looks(session, job.id, result.looks)
-    left = select(func.count()).where(Shard.job_id == job.id, Shard.state != ShardState.DONE)
-    if job.state == JobState.RUNNING and session.scalar(left) == 0:
-        settle(session, job)
+    job.pages_done += lease.spec.count
+    if job.state == JobState.RUNNING and job.pages_done == job.pages:
+        queue_fold(session, job)
+    session.flush()
     return True
+
+
+def complete_fold(session: Session, lease: Lease, settle: Settle) -> bool:
+    """Settle the job with the outcome of its fold, and drop the shards of a job that has ended. Like `complete`."""
+    job = lock_job(session, lease.spec.job_id)
+    if job is None:
+        return False
+    if not _mark_done(session, lease):
+        return _was_done(session, lease)
+    settle(session, job)
+    if JobState(job.state).ended:
+        changed(session, delete(Shard).where(Shard.job_id == job.id))
+    return True
+
+
+def fold_is_due(session: Session, job_id: str) -> bool:
+    due = (Shard.job_id == job_id, Shard.number == FOLD, Shard.state == ShardState.QUEUED)
+    return session.scalar(select(Shard.number).where(*due)) is not None
 
 
 def fail(
@@ -204,7 +203,7 @@ def _failed(
     if permanent or shard.failures >= max_attempts:
         shard.state = ShardState.FAILED
         session.flush()
-        pages = f"pages {shard.first} to {shard.first + shard.count - 1}"
+        pages = "the fold" if shard.number == FOLD else f"pages {shard.first} to {shard.first + shard.count - 1}"
         times = "" if permanent else f" after {shard.failures} attempts"
         if not JobState(job.state).ended:
             end_job(session, job, JobState.FAILED, error=f"{pages} failed{times}: {reason}")
@@ -289,6 +288,12 @@ def _held(lease: Lease) -> tuple[Any, ...]:
     return *_of(lease.spec), Shard.state == ShardState.RUNNING, Shard.attempt == lease.attempt
 
 
-def _dump(values: Floats) -> str:
-    """Write JSON with Python's shortest exact floats, which read back bit for bit."""
-    return json.dumps(np.asarray(values, dtype=np.float64).tolist())
+def _mark_done(session: Session, lease: Lease) -> bool:
+    done = {"state": ShardState.DONE, "lease_until": None, "pages_done": lease.spec.count, "error": None}
+    return bool(changed(session, update(Shard).where(*_held(lease)).values(**done)))
+
+
+def _was_done(session: Session, lease: Lease) -> bool:
+    """Whether this attempt did the shard, or the fold has used and removed it."""
+    shard = session.get(Shard, (lease.spec.job_id, lease.spec.number), populate_existing=True)
+    return shard is None or (shard.attempt == lease.attempt and shard.state == ShardState.DONE)

@@ -1,4 +1,7 @@
-"""Run one shard: lease it, score it, write the result; the body of the Celery task, without Celery."""
+"""Run one shard: lease it, score it, write the result; the body of the Celery task, without Celery.
+
+The fold of a job runs in the same way, and at once after the job's last shard.
+"""
 
 from __future__ import annotations
 
@@ -6,16 +9,20 @@ import contextvars
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Self
 
+from sqlalchemy.orm import Session
+
 from headmap.context import request_id
 from headmap.errors import DeviceFailed, HeadmapError, RegistryUnavailable
-from headmap.jobs.leases import Lease, acquire, complete, fail, renew
-from headmap.jobs.work import ShardAborted, ShardScorer
+from headmap.jobs.kinds import KINDS
+from headmap.jobs.leases import Lease, acquire, complete, complete_fold, fail, fold_is_due, renew
+from headmap.jobs.results import stream_results
+from headmap.jobs.work import OnPage, ShardAborted, ShardScorer
 from headmap.registry.session import Database
-from headmap.registry.tables import ShardState
+from headmap.registry.tables import FOLD, ShardState
 from headmap.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -97,13 +104,14 @@ def run_shard(
     owner: str,
     observe: Observe = unobserved,
 ) -> str:
-    """Do one shard if it is open, and return the outcome.
+    """Do one shard or fold if it is open, and return the outcome.
 
     `scorer` returns the process's scorer. It is called under the lease, so the attempt fails if no scorer can be made.
     Log lines have the id of the request that made the job. Outcomes: `skipped` (no work, or another worker has the
     shard), `done`, `lost` (another worker has the shard now, or the job was cancelled), `retry` (after a back-off) or
     `failed`. Waits for an unavailable registry, then raises RegistryUnavailable: the lease expires and another attempt
     follows. Raises DeviceFailed after giving the shard back: this process cannot score any other shard.
+    `observe` is not told of folds.
     """
     with database.write() as session:
         lease = acquire(
@@ -116,27 +124,44 @@ def run_shard(
         )
     if lease is None:
         return "skipped"
+    folds = number == FOLD
     token = request_id.set(lease.request_id)
     started = time.monotonic()
     try:
-        outcome = _score(database, settings, scorer, lease)
-        observe(outcome, lease.spec.count, time.monotonic() - started)
-        return outcome
+        outcome = _attempt(database, settings, scorer, lease)
+        if not folds:
+            observe(outcome, lease.spec.count, time.monotonic() - started)
     except DeviceFailed:
         observe("retry", lease.spec.count, time.monotonic() - started)
         raise
     finally:
         request_id.reset(token)
+    if outcome == "done" and not folds:
+        _fold_if_due(database, settings, scorer, job_id, owner)
+    return outcome
 
 
-def _score(database: Database, settings: Settings, scorer: Callable[[], ShardScorer], lease: Lease) -> str:
+def _fold_if_due(
+    database: Database, settings: Settings, scorer: Callable[[], ShardScorer], job_id: str, owner: str
+) -> None:
+    """Run the fold if the job's last shard is done. If this fails, a sweeper finds the fold due."""
+    try:
+        with database.read() as session:
+            due = fold_is_due(session, job_id)
+        if due:
+            run_shard(database, settings, scorer, job_id, FOLD, owner=owner)
+    except RegistryUnavailable as error:
+        logger.warning("the fold of a job waits for the sweeper: %s", error)
+
+
+def _attempt(database: Database, settings: Settings, scorer: Callable[[], ShardScorer], lease: Lease) -> str:
     context = {"job_id": lease.spec.job_id, "shard": lease.spec.number, "attempt": lease.attempt}
     started = time.monotonic()
     heartbeat = Heartbeat(database, lease, settings)
     try:
         with heartbeat:
-            result = scorer()(lease.spec, heartbeat.on_page)
-        if not database.patiently(lambda session: complete(session, lease, result), seconds=settings.lease_seconds):
+            write = _work(database, scorer, lease, heartbeat.on_page)
+        if not database.patiently(write, seconds=settings.lease_seconds):
             raise ShardAborted
     except ShardAborted:
         logger.info("shard aborted", extra={**context, "outcome": heartbeat.outcome})
@@ -150,6 +175,25 @@ def _score(database: Database, settings: Settings, scorer: Callable[[], ShardSco
         return _give_up(database, settings, lease, error)
     logger.info("shard done", extra={**context, "seconds": round(time.monotonic() - started, 3)})
     return "done"
+
+
+def _work(
+    database: Database, scorer: Callable[[], ShardScorer], lease: Lease, on_page: OnPage
+) -> Callable[[Session], bool]:
+    """Score the shard, or fold the job. Returns what writes the outcome, False if the lease is lost."""
+    spec = lease.spec
+    if spec.number == FOLD:
+        settle = KINDS[spec.kind].fold(spec, _watched(stream_results(database, spec.job_id), on_page))
+        return lambda session: complete_fold(session, lease, settle)
+    result = scorer()(spec, on_page)
+    return lambda session: complete(session, lease, result)
+
+
+def _watched(bodies: Iterator[bytes], on_page: OnPage) -> Iterator[bytes]:
+    """The same results. Raises ShardAborted in between once the lease is lost."""
+    for body in bodies:
+        on_page(0)
+        yield body
 
 
 def _give_up(database: Database, settings: Settings, lease: Lease, error: Exception) -> str:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from headmap.looks import PageLooks
-from headmap.page_sums import PageSums
 
 
 class ShardAborted(Exception):
@@ -16,26 +15,31 @@ class ShardAborted(Exception):
 
 @dataclass(frozen=True)
 class ShardSpec:
-    """Pages `first` to `first + count - 1` of a job, and everything that determines their scores."""
+    """Pages `first` to `first + count - 1` of a job, and everything that determines their scores.
+
+    A job's fold has the number FOLD and no pages.
+    """
 
     job_id: str
+    kind: str
     number: int
     model: str
     revision: str
     dataset: str
     dataset_checksum: str | None
-    rule: str
     seed: int
     first: int
     count: int
     max_new_tokens: int
+    parameters: Mapping[str, Any]
+    """What only this kind of job has, as JSON values."""
 
 
 @dataclass(frozen=True, eq=False)
 class ShardResult:
-    """The sums of a shard's pages, and the looks of the job's first pages by page number."""
+    """A shard's result in the form of its job's kind, and the looks of the job's first pages by page number."""
 
-    sums: PageSums
+    body: bytes
     looks: Mapping[int, PageLooks] = field(default_factory=dict)
 
 

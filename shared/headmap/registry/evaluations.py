@@ -13,7 +13,7 @@ from headmap.evaluation.params import EvaluationParams
 from headmap.models import ModelInfo
 from headmap.registry.jobs import JobRecord
 from headmap.registry.maps import find_map, resolve_map
-from headmap.registry.tables import Map
+from headmap.registry.tables import Evaluation, Map
 
 
 def choose_map(session: Session, info: ModelInfo, params: EvaluationParams, name: str | None) -> EvaluationParams:
@@ -39,14 +39,22 @@ def choose_map(session: Session, info: ModelInfo, params: EvaluationParams, name
         if owner is not None:
             raise MapMismatch(f"map: {name!r} is a map of {owner!r}, not of {info.name!r}", param="map") from error
         raise MapNotFound(f"map: {name!r} is no map or alias of {info.name!r}", param="map") from error
-    found, expected = (
-        (one.num_layers, one.num_heads, one.num_kv_heads) for one in (record, info)
-    )
+    found, expected = ((one.num_layers, one.num_heads, one.num_kv_heads) for one in (record, info))
     if found != expected:
         raise MapMismatch(
             f"map: {record.id!r} has (layers, heads, KV heads) {found}, model {info.name!r} has {expected}", param="map"
         )
     return replace(params, map_id=record.id, map_version=record.version, map_revision=record.revision)
+
+
+def get_params(session: Session, job_id: str) -> EvaluationParams:
+    """Return the parameters of an evaluation that exists."""
+    return EvaluationParams.from_attributes(session.get_one(Evaluation, job_id))
+
+
+def file_curve(session: Session, job_id: str, curve: Curve) -> None:
+    """Write the curve of a locked evaluation."""
+    session.get_one(Evaluation, job_id).result = curve.to_json()
 
 
 def curve_of(job: JobRecord) -> Curve:

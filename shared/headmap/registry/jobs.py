@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import uuid
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime, timedelta
 from typing import Any, Literal
@@ -13,13 +13,29 @@ from typing import Any, Literal
 from sqlalchemy import Select, delete, func, insert, literal_column, select, update
 from sqlalchemy.orm import Session
 
-from headmap.errors import IdempotencyConflict, InvalidParameter, JobEnded, JobNotFound, TooManyJobs
+from headmap.errors import IdempotencyConflict, InvalidParameter, JobEnded, JobNotFound
+from headmap.evaluation.params import EvaluationParams
 from headmap.models import ModelInfo
 from headmap.registry.aliases import Promote, take_default
 from headmap.registry.datasets import hold_dataset
+from headmap.registry.job_limits import OpenLimits, check_open
 from headmap.registry.paging import Page, after, page_of
 from headmap.registry.session import changed, is_id, utc_now
-from headmap.registry.tables import IdempotencyKey, Job, JobState, Map, PageLook, Shard, ShardState
+from headmap.registry.tables import (
+    FOLD,
+    Evaluation,
+    IdempotencyKey,
+    Job,
+    JobState,
+    Map,
+    PageLook,
+    Shard,
+    ShardState,
+    StoredResult,
+)
+
+PROFILE, EVALUATION = "profile", "evaluation"
+"""Kinds of jobs."""
 
 AUTO_MIN_PAGES = 64
 AUTO_MAX_PAGES = 1000  # as many as the paper uses
@@ -28,7 +44,9 @@ AUTO_OVERLAP = 0.9
 
 @dataclass(frozen=True)
 class JobParams:
-    """The parameters that determine a job's pages and scores, besides the model.
+    """The parameters that determine a job's result, besides the model. `evaluation` makes it an evaluation.
+
+    In an evaluation, `pages` counts questions, and it has no `rule`.
 
     With `stable_overlap` (0 to 1) the job adds rounds of pages until the top 5 % of heads of its pages' two halves
     overlap that much, or until it has read `max_pages`. `pages`: the pages of the first round. In a job read
@@ -37,7 +55,7 @@ class JobParams:
 
     dataset: str
     pages: int
-    rule: str
+    rule: str | None
     seed: int
     max_new_tokens: int
     min_pages: int | None = None
@@ -47,6 +65,11 @@ class JobParams:
     """Of an uploaded dataset: which pages its name stood for."""
     promote: Promote = "auto"
     """Whether the map takes the alias `default`. Equal requests with another wish share a job and its map."""
+    evaluation: EvaluationParams | None = None
+
+    @property
+    def kind(self) -> str:
+        return PROFILE if self.evaluation is None else EVALUATION
 
 
 def job_params(
@@ -77,7 +100,10 @@ def job_params(
 
 @dataclass(frozen=True)
 class JobRecord:
-    """A job as its readers see it. `attempts` is the maximum number of attempts over its shards."""
+    """A job as its readers see it. `attempts` is the maximum number of attempts over its shards.
+
+    `result`: the curve of an evaluation that has succeeded, as JSON.
+    """
 
     id: str
     state: JobState
@@ -87,24 +113,12 @@ class JobRecord:
     done: int
     total: int
     map_id: str | None
+    result: Mapping[str, Any] | None
     error: str | None
     attempts: int
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
-
-
-@dataclass(frozen=True)
-class OpenLimits:
-    """The limits on open jobs and on their total pages, for one API key and for all callers together.
-
-    Callers without a key count as one caller. A job with `pages: "auto"` counts its maximum number of pages.
-    """
-
-    key_jobs: int
-    key_pages: int
-    jobs: int
-    pages: int
 
 
 def request_hash(info: ModelInfo, params: JobParams) -> str:
@@ -153,18 +167,21 @@ def add_job(
     numbers: list[int] = []
     if job_id is None:
         if limits is not None:
-            _check_open(session, params.max_pages or params.pages, key_name, limits)
+            check_open(session, params.max_pages or params.pages, key_name, limits)
         if force:  # only at this point: an equal job committed since the look above must stand, and refuse this one
             session.execute(update(Job).where(Job.active_key == key).values(active_key=None))
         job_id = uuid.uuid4().hex
-        told = asdict(params) | {"promote": str(params.promote).lower()}
-        job = Job(id=job_id, state=JobState.QUEUED, active_key=key, created_at=now, **told)
+        told = asdict(params) | {"promote": str(params.promote).lower(), "kind": params.kind}
+        asked = told.pop("evaluation")
+        job = Job(id=job_id, state=JobState.QUEUED, active_key=key, created_at=now, shard_pages=shard_pages, **told)
         job.request_id, job.key_name = request_id, key_name
         for name in ("revision", "architecture", "num_layers", "num_heads", "num_kv_heads"):
             setattr(job, name, getattr(info, name))
         job.model = info.name
         session.add(job)
         session.flush()
+        if asked is not None:
+            session.add(Evaluation(job_id=job_id, **asked))
         rows = list(_shard_rows(job_id, range(params.pages), shard_pages, 0, announce, now))
         session.execute(insert(Shard), rows)
         numbers = [row["number"] for row in rows[:announce]]
@@ -192,32 +209,26 @@ def _promote_too(session: Session, job_id: str) -> None:
     session.flush()
 
 
-def _check_open(session: Session, pages: int, key_name: str | None, limits: OpenLimits) -> None:
-    """Raises TooManyJobs. Simultaneous requests may each find room, and so exceed the limits by a few jobs."""
-    of_job = func.coalesce(Job.max_pages, Job.pages)
-    query = select(Job.key_name, func.count(), func.sum(of_job)).group_by(Job.key_name)
-    found = session.execute(query.where(Job.state.in_((JobState.QUEUED, JobState.RUNNING)))).all()
-    ours = [row for row in found if row[0] == key_name]
-    whose = "without a key" if key_name is None else f"of key {key_name!r}"
-    for rows, who, most_jobs, most_pages in (
-        (ours, whose, limits.key_jobs, limits.key_pages),
-        (found, "of all callers", limits.jobs, limits.pages),
-    ):
-        jobs, held = sum(row[1] for row in rows), sum(row[2] for row in rows)
-        if jobs >= most_jobs:
-            raise TooManyJobs(f"{jobs} jobs {who} are open, at most {most_jobs} may be; cancel one or wait")
-        if held + pages > most_pages:
-            raise TooManyJobs(
-                f"pages: the open jobs {who} have {held}, with {pages} more than {most_pages}; cancel one or wait"
-            )
-
-
-def add_shards(session: Session, job: Job, pages: int, *, shard_pages: int) -> None:
+def add_shards(session: Session, job: Job, pages: int) -> None:
     """Give a locked job more pages, up to `pages` in all. This does not announce the new shards."""
-    before = session.scalars(select(func.count()).where(Shard.job_id == job.id)).one()
-    rows = _shard_rows(job.id, range(job.pages, pages), shard_pages, before, 0, utc_now(session))
+    before = session.scalars(select(func.max(Shard.number) + 1).where(Shard.job_id == job.id)).one()
+    rows = _shard_rows(job.id, range(job.pages, pages), job.shard_pages, before, 0, utc_now(session))
     session.execute(insert(Shard), list(rows))
     job.pages = pages
+    session.flush()
+
+
+def queue_fold(session: Session, job: Job) -> None:
+    """Make the fold of a locked job due, like a shard. Its attempts are numbered on from round to round.
+
+    So a worker that still folds a former round cannot write its outcome.
+    """
+    fold = session.get(Shard, (job.id, FOLD), populate_existing=True)
+    if fold is None:
+        fold = Shard(job_id=job.id, number=FOLD, first=0, count=0)
+        session.add(fold)
+    fold.state, fold.failures, fold.error = ShardState.QUEUED, 0, None
+    fold.due_at, fold.enqueued_at = utc_now(session), None
     session.flush()
 
 
@@ -240,10 +251,10 @@ def _shard_rows(
         }
 
 
-def get_job(session: Session, job_id: str) -> JobRecord:
-    """Return a job by id. Raises JobNotFound."""
+def get_job(session: Session, job_id: str, kind: str | None = None) -> JobRecord:
+    """Return a job by id. Raises JobNotFound, also for a job that is not of this kind."""
     row = session.execute(_jobs().where(Job.id == job_id)).one_or_none() if is_id(job_id) else None
-    if row is None:
+    if row is None or kind not in (None, row.Job.kind):
         raise JobNotFound(f"job: there is no job {job_id!r}", param="job_id")
     return _record(row)
 
@@ -255,6 +266,7 @@ def get_jobs(session: Session, job_ids: Collection[str]) -> dict[str, JobRecord]
 
 def list_jobs(
     session: Session,
+    kind: str | None = None,
     *,
     model: str | None = None,
     state: JobState | None = None,
@@ -263,6 +275,8 @@ def list_jobs(
 ) -> Page[JobRecord]:
     """Jobs, newest first. Raises InvalidParameter for a malformed cursor."""
     query = _jobs().order_by(Job.created_at.desc(), Job.id.desc()).limit(limit + 1)
+    if kind is not None:
+        query = query.where(Job.kind == kind)
     if model is not None:
         query = query.where(Job.model == model)
     if state is not None:
@@ -282,9 +296,10 @@ def count_jobs(session: Session) -> dict[JobState, int]:
 
 
 def count_open_shards(session: Session) -> dict[ShardState, int]:
-    """Count the waiting and the running shards, by the index on their state."""
+    """Count the waiting and the running shards, by the index on their state. Folds are none."""
     counts = dict.fromkeys((ShardState.QUEUED, ShardState.RUNNING), 0)
-    query = select(Shard.state, func.count()).where(Shard.state.in_(list(counts))).group_by(Shard.state)
+    open_shards = Shard.state.in_(list(counts)), Shard.number != FOLD
+    query = select(Shard.state, func.count()).where(*open_shards).group_by(Shard.state)
     for state, count in session.execute(query):
         counts[ShardState(state)] = count
     return counts
@@ -307,17 +322,18 @@ def end_job(session: Session, job: Job, state: JobState, *, error: str | None = 
     job.finished_at = utc_now(session)
     if state is not JobState.SUCCEEDED:
         job.active_key = None
-        session.execute(delete(PageLook).where(PageLook.job_id == job.id))
+        for rows in (PageLook, StoredResult):
+            session.execute(delete(rows).where(rows.job_id == job.id))
     open_states = (ShardState.QUEUED, ShardState.RUNNING)
     open_shards = update(Shard).where(Shard.job_id == job.id, Shard.state.in_(open_states))
     changed(session, open_shards.values(state=ShardState.CANCELLED, owner=None, lease_until=None))
     session.flush()
 
 
-def cancel_job(session: Session, job_id: str) -> None:
-    """Cancel a job; workers on it notice within seconds. Raises JobNotFound, or JobEnded when it has ended."""
+def cancel_job(session: Session, job_id: str, kind: str | None = None) -> None:
+    """Cancel a job; workers on it notice within seconds. Raises JobNotFound as `get_job` does, or JobEnded."""
     job = lock_job(session, job_id) if is_id(job_id) else None
-    if job is None:
+    if job is None or kind not in (None, job.kind):
         raise JobNotFound(f"job: there is no job {job_id!r}", param="job_id")
     if JobState(job.state).ended:
         raise JobEnded(f"job: {job_id!r} has ended as {job.state!r}", param="job_id")
@@ -336,24 +352,27 @@ def _jobs() -> Select[Any]:
     under_way = select(func.coalesce(func.sum(Shard.pages_done), 0)).where(*running).correlate(Job)
     return select(
         Job,
+        Evaluation,
         under_way.scalar_subquery().label("under_way"),
         select(Map.id).where(Map.job_id == Job.id).correlate(Job).scalar_subquery().label("map_id"),
-    )
+    ).outerjoin(Evaluation, Evaluation.job_id == Job.id)
 
 
 def _record(row: Any) -> JobRecord:
     job: Job = row.Job
+    asked: Evaluation | None = row.Evaluation
+    told = {field.name: getattr(job, field.name) for field in fields(JobParams) if field.name != "evaluation"}
+    evaluation = None if asked is None else EvaluationParams.from_attributes(asked)
     return JobRecord(
         id=job.id,
         state=JobState(job.state),
         model=job.model,
         revision=job.revision,
-        params=JobParams(
-            **{field.name: getattr(job, field.name) for field in fields(JobParams)} | {"promote": promote_of(job)}
-        ),
+        params=JobParams(**told | {"promote": promote_of(job), "evaluation": evaluation}),
         done=job.pages_done + int(row.under_way),
         total=job.pages,
         map_id=row.map_id,
+        result=None if asked is None else asked.result,
         error=job.error,
         attempts=job.attempts,
         created_at=job.created_at,

@@ -78,12 +78,14 @@ class Base(DeclarativeBase):
 
 
 class Job(Base):
-    """A request to profile a model. The map that it makes refers to the job."""
+    """A request for work on a model. The map that a profile makes refers to the job."""
 
     __tablename__ = "jobs"
     __table_args__ = (Index(None, "created_at", "id"), Index(None, "state"))
 
     id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    kind: Mapped[str] = mapped_column(String(16), default="profile", server_default="profile")
+    """Of `headmap.jobs.kinds`."""
     state: Mapped[str] = mapped_column(String(16))
     active_key: Mapped[str | None] = mapped_column(String(64), unique=True)
     """Hash of the request while it stands for it: empty once failed, cancelled or replaced by a forced one."""
@@ -97,7 +99,10 @@ class Job(Base):
 
     dataset: Mapped[str] = mapped_column(String(64))
     pages: Mapped[int] = mapped_column(Integer)
-    rule: Mapped[str] = mapped_column(String(32))
+    shard_pages: Mapped[int] = mapped_column(Integer)
+    """Pages of one shard; the last shard of a round may have fewer."""
+    rule: Mapped[str | None] = mapped_column(String(32))
+    """How a profile decides which tokens are on the page."""
     seed: Mapped[int] = mapped_column(BigInteger)
     max_new_tokens: Mapped[int] = mapped_column(Integer)
     min_pages: Mapped[int | None] = mapped_column(Integer)
@@ -125,8 +130,12 @@ class Job(Base):
 _IS_RUNNING = text("state = 'running'")
 
 
+FOLD = -1
+"""The `number` of a job's fold among its shards, and of the running total of former rounds among their results."""
+
+
 class Shard(Base):
-    """Some consecutive pages of a job, leased by one worker at a time.
+    """Some consecutive pages of a job, leased by one worker at a time; or, as number FOLD, the fold of their results.
 
     `attempt` numbers the leases and fences them: writes of an earlier attempt are refused. `failures` counts failed
     attempts; handing a shard back at shutdown is not a failure.
@@ -153,12 +162,18 @@ class Shard(Base):
     pages_done: Mapped[int] = mapped_column(Integer, default=0)
     error: Mapped[str | None] = mapped_column(Text)
 
-    tokens_seen: Mapped[int | None] = mapped_column(BigInteger)
-    tokens_matched: Mapped[int | None] = mapped_column(BigInteger)
-    hits: Mapped[int | None] = mapped_column(BigInteger)
-    sums: Mapped[str | None] = mapped_column(Text)
-    squares: Mapped[str | None] = mapped_column(Text)
-    products: Mapped[str | None] = mapped_column(Text)
+
+class StoredResult(Base):
+    """What the scoring of a shard gave, in the form of the job's kind; until the fold, or for ever.
+
+    It is apart from the shard, so that the many reads of shards do not meet large values.
+    """
+
+    __tablename__ = "shard_results"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    number: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    body: Mapped[bytes] = mapped_column(LargeBinary)
 
 
 class PageLook(Base):

@@ -42,9 +42,9 @@ class OneWordScorer:
         word = Word(CHARACTERS, (0, 0, 72, 56))
         pages = [Page(Image.fromarray(noise(72, 56, spec.first + index)), (word,), ()) for index in range(spec.count)]
         sums, looks = profiler.score(
-            pages, first=spec.first, rule=spec.rule, max_new_tokens=spec.max_new_tokens, on_page=on_page
+            pages, first=spec.first, rule=spec.parameters["rule"], max_new_tokens=spec.max_new_tokens, on_page=on_page
         )
-        return ShardResult(sums, looks)
+        return ShardResult(sums.to_bytes(), looks)
 
 
 @pytest.fixture(scope="module")

@@ -18,4 +18,5 @@ def finish(database: Database, job_id: str, *, shards: int | None = None) -> Non
         result = FakeScorer(shape=(info.num_layers, info.num_heads))(found.spec, lambda done: None)
         with database.write() as session:
             complete(session, found, result)
+        steps.fold_if_due(database, job_id)
         number += 1

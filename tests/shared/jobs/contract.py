@@ -27,6 +27,7 @@ from tests.shared.jobs.steps import (
     checksum,
     fails,
     finish,
+    fold_if_due,
     held,
     later,
     lease,
@@ -315,9 +316,10 @@ class LeaseContract:
     def test_a_job_without_a_hit_fails_and_says_so(self, database: Database) -> None:
         job = make_job(database, params=JobParams(**{**vars(PARAMS), "pages": 4}))
         found = held(database, job, 0)
-        empty = ShardResult(replace(PageSums.none(LAYERS, HEADS), pages=4, tokens_seen=40))
+        empty = ShardResult(replace(PageSums.none(LAYERS, HEADS), pages=4, tokens_seen=40).to_bytes())
         with database.write() as session:
             assert complete(session, found, empty)
+        fold_if_due(database, job)
         failed = read_job(database, job)
         assert failed.state is JobState.FAILED
         assert "every score is 0" in (failed.error or "")

@@ -46,7 +46,7 @@ class FakeScorer:
                 looks[number] = page_looks(number, self.shape)
             time.sleep(self.pause)
             on_page(total.pages)
-        return ShardResult(total, looks)
+        return ShardResult(total.to_bytes(), looks)
 
 
 def page_scores(seed: int, number: int, shape: tuple[int, int] = (LAYERS, HEADS)) -> np.ndarray:

@@ -7,12 +7,14 @@ from datetime import timedelta
 
 from sqlalchemy import func, select, update
 
-from headmap.jobs.leases import Lease, acquire, complete, fail
+from headmap.jobs.kinds import KINDS
+from headmap.jobs.leases import Lease, acquire, complete, complete_fold, fail
+from headmap.jobs.results import stream_results
 from headmap.page_sums import PageSums
 from headmap.registry import maps
 from headmap.registry.jobs import JobParams, JobRecord, add_job, get_job
 from headmap.registry.session import Database, utc_now
-from headmap.registry.tables import Map, Shard, ShardState
+from headmap.registry.tables import FOLD, Map, Shard, ShardState
 from tests.shared.jobs.fakes import INFO, FakeScorer, page_scores
 
 PARAMS = JobParams(dataset="synthetic", pages=10, rule="aligned", seed=0, max_new_tokens=64)
@@ -42,7 +44,17 @@ def held(database: Database, job: str, number: int, owner: str = "a") -> Lease:
 def finish(database: Database, found: Lease) -> bool:
     result = FakeScorer()(found.spec, lambda done: None)
     with database.write() as session:
-        return complete(session, found, result)
+        done = complete(session, found, result)
+    fold_if_due(database, found.spec.job_id)
+    return done
+
+
+def fold_if_due(database: Database, job: str) -> None:
+    found = lease(database, job, FOLD)
+    if found is not None:
+        settle = KINDS[found.spec.kind].fold(found.spec, stream_results(database, job))
+        with database.write() as session:
+            complete_fold(session, found, settle)
 
 
 def fails(database: Database, found: Lease, *, permanent: bool = False, max_attempts: int = 3) -> bool:

@@ -1,38 +1,57 @@
-"""Once all shards of a job are done, add their sums in shard order and make the map, or add more pages.
+"""The kind of job that profiles a model: results are sums over pages, and the fold makes a map of them.
 
-The decision depends only on the shards' sums, and happens in the transaction of the last shard's result. If a worker is
-killed before the commit, the next worker of that shard decides the same.
+Or it gives the job its next round of pages. Only the sums decide that, so it does not matter who folds, or how often.
 """
 
 from __future__ import annotations
 
-import json
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
-import numpy as np
-from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from headmap.errors import UnsupportedModel
 from headmap.head_scores import HeadScores
-from headmap.page_sums import Floats, PageSums
+from headmap.jobs.results import drop_results, replace_results
+from headmap.jobs.work import ShardSpec
+from headmap.page_sums import PageSums
 from headmap.registry.aliases import nobody_chose
 from headmap.registry.jobs import add_shards, end_job, promote_of
 from headmap.registry.maps import Provenance, add_map
-from headmap.registry.tables import Job, JobState, Shard
+from headmap.registry.tables import Job, JobState
 
 
-def settle(session: Session, job: Job) -> None:
-    """End a locked, running job whose shards are all done with its map, or give it the next round of pages.
+def parameters(session: Session, job: Job) -> Mapping[str, Any]:
+    return {"rule": job.rule}
 
-    Runs in the transaction of the last shard's result. The job's lock and state and the unique `job_id` of maps ensure
-    that this happens once. A job without any hit fails, because a map of zeros has no information.
+
+def check(job: Job, body: bytes) -> None:
+    """Raises UnsupportedModel if the sums do not have the job's numbers of layers and heads."""
+    found, expected = PageSums.from_bytes(body).shape, (job.num_layers, job.num_heads)
+    if found != expected:
+        raise UnsupportedModel(f"model: scores of shape {found} for a model of {expected} layers and heads")
+
+
+def fold(spec: ShardSpec, bodies: Iterator[bytes]) -> Callable[[Session, Job], None]:
+    """Add up the sums of the job's pages. Raises InvalidScores for bytes that are no sums."""
+    total = PageSums.from_bytes(next(bodies))
+    for body in bodies:
+        total += PageSums.from_bytes(body)
+    return lambda session, job: _settle(session, job, total)
+
+
+def _settle(session: Session, job: Job, total: PageSums) -> None:
+    """End the job with its map, or give it the next round of pages.
+
+    The job's lock and state and the unique `job_id` of maps ensure that this happens once. A job without any hit
+    fails, because a map of zeros has no information.
     """
-    total = _add_up(session, job)
     if not total.sound():
         end_job(session, job, JobState.FAILED, error="the scores are not finite numbers >= 0")
         return
     if wants_more(job, total):
-        size = session.scalars(select(Shard.count).where(Shard.job_id == job.id, Shard.number == 0)).one()
-        add_shards(session, job, next_pages(job, size), shard_pages=size)
+        add_shards(session, job, next_pages(job))
+        replace_results(session, job.id, total.to_bytes())
         return
     if not total.sums.any():
         read = f"{total.tokens_matched} of {total.tokens_seen} generated tokens were found on the pages"
@@ -68,6 +87,7 @@ def settle(session: Session, job: Job) -> None:
         promote=nobody_chose(session, job.model) if wish == "auto" else wish,
         by=f"job {job.id}",
     )
+    drop_results(session, job.id)
     end_job(session, job, JobState.SUCCEEDED)
 
 
@@ -79,24 +99,7 @@ def wants_more(job: Job, total: PageSums) -> bool:
     return stability is None or stability.top5pct_overlap < job.stable_overlap
 
 
-def next_pages(job: Job, shard_pages: int) -> int:
+def next_pages(job: Job) -> int:
     """Return a job's pages including its next round, which adds half as many, at least a shard, up to its maximum."""
-    more = job.pages + max(job.pages // 2, shard_pages)
+    more = job.pages + max(job.pages // 2, job.shard_pages)
     return more if job.max_pages is None else min(more, job.max_pages)
-
-
-def _add_up(session: Session, job: Job) -> PageSums:
-    total = PageSums.none(job.num_layers, job.num_heads)
-    for shard in session.scalars(select(Shard).where(Shard.job_id == job.id).order_by(Shard.number)):
-        total += PageSums(
-            shard.count,
-            shard.tokens_seen or 0,
-            shard.tokens_matched or 0,
-            shard.hits or 0,
-            *(_load(text) for text in (shard.sums, shard.squares, shard.products)),
-        )
-    return total
-
-
-def _load(text: str | None) -> Floats:
-    return np.array(json.loads(text or "0"), dtype=np.float64)
