@@ -17,7 +17,7 @@ from headmap.registry.maps import list_maps
 from headmap.registry.migrations import current_revision, head_revision, migrate, scripts_folder
 from headmap.registry.policies import delete_policy, put_policy
 from headmap.registry.session import Database, open_database, utc_now
-from headmap.registry.tables import Base, Dataset, DatasetPage, JobState
+from headmap.registry.tables import Base, Dataset, DatasetPage, Evaluation, JobState
 from headmap.settings import Settings
 from tests.shared.jobs import steps
 from tests.shared.jobs.fakes import INFO
@@ -42,6 +42,8 @@ def fill_every_table(database: Database) -> tuple[str, str]:
         now = utc_now(session)
         session.add(Dataset(id="d", name="mine", pages=1, words=2, questions=3, bytes=4, checksum="c", created_at=now))
         session.flush()
+        asked = Evaluation(job_id=half, methods=["full"], ratios=[], metric="exact", margin=0.5, result={"points": []})
+        session.add(asked)
         session.add(DatasetPage(dataset_id="d", number=0, record="{}", picture=b"png"))
     steps.finish(database, steps.held(database, half, 0))
     return done, half
