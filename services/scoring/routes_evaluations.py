@@ -9,23 +9,19 @@ from fastapi import APIRouter, BackgroundTasks, Header, Query, Response
 from fastapi.responses import StreamingResponse
 from sse_starlette import EventSourceResponse
 
-from headmap.datasets.sources import find_dataset
 from headmap.errors import InvalidParameter, NothingRecommended
 from headmap.evaluation.answers import read_lines, with_differences, write_lines
 from headmap.evaluation.cases import FULL, Case
 from headmap.evaluation.curve import Curve
-from headmap.evaluation.metrics import get_metric
-from headmap.evaluation.params import make_params
-from headmap.evaluation.public_sets import is_hub_id
-from headmap.evaluation.sources import choose_marking, fit_count
 from headmap.http.bodies import SmallRoute
 from headmap.http.kv_body import KVBody
+from headmap.jobs.evaluation_request import evaluation_params
 from headmap.jobs.results import stream_results
 from headmap.kvcache.methods import METHODS
 from headmap.models import find_model
 from headmap.registry import policies
-from headmap.registry.evaluations import choose_map, curve_of
-from headmap.registry.jobs import EVALUATION, JobParams, get_job, list_jobs
+from headmap.registry.evaluations import curve_of
+from headmap.registry.jobs import EVALUATION, get_job, list_jobs
 from headmap.registry.policies import PolicyRecord
 from headmap.registry.tables import JobState
 from services.scoring.deps import (
@@ -81,21 +77,18 @@ def start(
 ) -> EvaluationBody:
     """Workers ask the model the dataset's questions with the full cache, and with each method at each ratio."""
     info = find_model(body.model, state.settings, body.revision)
-    dataset = None if is_hub_id(body.dataset) else find_dataset(body.dataset, state.database)
-    metric, most = choose_marking(body.dataset, None if body.metric is None else get_metric(body.metric))
-    asked = make_params(body.methods, body.ratios, metric=metric.name, margin=body.margin, questions=body.questions)
-    size = None if dataset is None else dataset.size if metric.transcribes else dataset.questions
-    count = fit_count(body.dataset, body.questions, size)
-    with state.database.read() as session:
-        asked = choose_map(session, info, asked, body.map)
-    params = JobParams(
+    params = evaluation_params(
+        state.database,
+        info,
         dataset=body.dataset,
-        pages=count,
-        rule=None,
+        map_name=body.map,
+        questions=body.questions,
+        methods=body.methods,
+        ratios=body.ratios,
+        metric=body.metric,
+        max_new_tokens=body.max_new_tokens,
+        margin=body.margin,
         seed=body.seed,
-        max_new_tokens=body.max_new_tokens or most,
-        dataset_checksum=None if dataset is None else dataset.checksum,
-        evaluation=asked,
     )
     job = start_job(
         state,

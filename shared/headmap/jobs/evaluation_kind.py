@@ -20,6 +20,8 @@ from headmap.registry.evaluations import file_curve, get_params
 from headmap.registry.jobs import end_job
 from headmap.registry.tables import Job, JobState
 
+UNIT = "questions"
+
 
 def parameters(session: Session, job: Job) -> Mapping[str, Any]:
     return get_params(session, job.id).to_json()

@@ -19,6 +19,9 @@ Settle = Callable[[Session, Job], None]
 class JobKind(Protocol):
     """One kind of job; a module can be one. Everything here is repeatable: workers die at any moment."""
 
+    UNIT: str
+    """What a shard has some of: `pages`."""
+
     def parameters(self, session: Session, job: Job) -> Mapping[str, Any]:
         """Return what a shard's scorer needs besides the fields of ShardSpec, as JSON values."""
         ...
