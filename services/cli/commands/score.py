@@ -90,7 +90,7 @@ def score(
     quiet_libraries()
     database = open_database(settings)
     try:
-        name = _named(dataset, settings, database)
+        name = name_dataset(dataset, settings, database)
         known = find_dataset(name, database)
         count, most = known.fit(asked, max_pages)
         params = job_params(
@@ -153,7 +153,7 @@ def _count(pages: str | None) -> int | Literal["auto"] | None:
     return int(pages)
 
 
-def _named(dataset: str, settings: Settings, database: Database) -> str:
+def name_dataset(dataset: str, settings: Settings, database: Database) -> str:
     """The dataset's name. A folder is checked and added to the registry, which keeps the pages of its map."""
     from headmap.datasets.checking import check_folder
     from headmap.datasets.records import INDEX_FILE
