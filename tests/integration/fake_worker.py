@@ -11,9 +11,11 @@ from headmap.errors import DeviceFailed
 from headmap.jobs.celery_app import create_celery
 from headmap.jobs.work import OnPage, ShardResult, ShardSpec
 from headmap.models import find_model
+from headmap.registry.jobs import EVALUATION
 from headmap.settings import Settings
 from services.scoring.worker import run_worker, tell_metrics
 from services.scoring.worker_metrics import ShardMetrics, count_in
+from tests.shared.jobs.fake_answers import FakeEvaluator
 from tests.shared.jobs.fakes import HEADS, LAYERS, FakeScorer
 
 
@@ -34,13 +36,14 @@ def main() -> None:
         shape = (info.num_layers, info.num_heads)
     count_in(arguments.metrics)
     scorer = FakeScorer(pause=arguments.pause, shape=shape)
+    evaluator = FakeEvaluator(pause=arguments.pause, owner_ms=os.getpid())
 
     def score(spec: ShardSpec, on_page: OnPage) -> ShardResult:
         if spec.seed == arguments.poison:
             os.kill(os.getpid(), signal.SIGKILL)
         if arguments.broken_device:
             raise DeviceFailed("the worker's device failed")
-        return scorer(spec, on_page)
+        return evaluator(spec, on_page) if spec.kind == EVALUATION else scorer(spec, on_page)
 
     app = create_celery(settings, lambda _: score, ShardMetrics())
     if arguments.metrics_port:
