@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from headmap.jobs.celery_app import CeleryBroker, create_celery
-from headmap.jobs.submit import submit
+from headmap.jobs.submit import announce, write_job
 from headmap.models import find_model
 from headmap.registry.jobs import JobParams, get_job
 from headmap.registry.migrations import migrate
@@ -93,7 +93,8 @@ class Cluster:
         params = JobParams(dataset="synthetic", pages=pages, rule="paper", seed=seed, max_new_tokens=256)
         began = time.perf_counter()
         info, broker = find_model(DEMO_MODEL, self._settings), CeleryBroker(create_celery(self._settings))
-        job, _ = submit(self._database, broker, self._settings, info, params)
+        job, shards, _ = write_job(self._database, self._settings, info, params)
+        announce(broker, shards)
         while not job.state.ended:
             if any(worker.poll() is not None for worker in self._workers):
                 raise RuntimeError(f"a worker ended: {self._logs[0].read_text(encoding='utf-8')[-2000:]}")

@@ -2,7 +2,7 @@
 
     HeadmapError
     ├── BadRequest 422        InvalidParameter, InvalidImage, EmptyPrompt, BudgetTooSmall, UnknownMethod,
-    │                         PromptTooLong, InvalidScores, InvalidDataset, UnsupportedModel
+    │                         PromptTooLong, RequestTooLarge, InvalidScores, InvalidDataset, UnsupportedModel
     ├── NotFound 404          ModelNotFound, JobNotFound, MapNotFound, HeadNotFound, PageNotFound, DatasetNotFound,
     │                         SessionNotFound, KeyNotFound, AliasNotFound, PolicyNotFound
     ├── Conflict 409          JobEnded, JobNotSucceeded, NothingRecommended, NoMapForModel, IdempotencyConflict,
@@ -18,7 +18,7 @@
     └── Unavailable 503       RegistryUnavailable, RegistryBroken, DatasetUnavailable, ShuttingDown, OutOfMemory,
                               DeviceFailed, TooManyConnections
 
-Services turn them into problem documents (RFC 9457) in one handler; nothing else sets a status.
+Services turn them into problem documents (RFC 9457) in one handler.
 """
 
 from __future__ import annotations

@@ -8,7 +8,6 @@ from typing import Any
 from headmap.errors import RegistryUnavailable
 from headmap.jobs.broker import Broker
 from headmap.jobs.celery_app import CeleryBroker, create_celery
-from headmap.jobs.submit import submit
 from headmap.registry.jobs import JobParams, JobRecord
 from headmap.registry.migrations import migrate
 from headmap.registry.session import Database, open_database
@@ -37,7 +36,7 @@ class Cluster:
         return self._workers[-1]
 
     def submit(self, params: JobParams = PARAMS) -> str:
-        return submit(self.database, self.broker, self.settings, INFO, params, force=True)[0].id
+        return steps.submit(self.database, self.broker, self.settings, INFO, params, force=True)[0].id
 
     def job(self, job_id: str) -> JobRecord:
         return steps.read_job(self.database, job_id)

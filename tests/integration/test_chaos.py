@@ -35,4 +35,4 @@ def test_each_fault_once_loses_doubles_and_changes_nothing(cluster: Cluster) -> 
     assert report.wrong == []
     assert set(report.faults.values()) == {1}
     assert report.jobs_succeeded == report.jobs == report.maps
-    assert report.attempts > report.shards, "no fault met a shard at work"
+    assert report.most_attempts_of_a_shard > 1, "no fault met a shard at work"

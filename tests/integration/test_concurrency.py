@@ -10,7 +10,6 @@ import pytest
 from sqlalchemy import event
 
 from headmap.head_scores import HeadScores
-from headmap.jobs.submit import submit
 from headmap.registry import maps
 from headmap.registry.bundled import file_bundled_map
 from headmap.registry.jobs import JobRecord, list_jobs
@@ -18,7 +17,7 @@ from headmap.registry.maps import Provenance
 from headmap.registry.session import Database, open_database
 from headmap.settings import Settings
 from tests.shared.jobs.fakes import INFO, CountingBroker
-from tests.shared.jobs.steps import PARAMS
+from tests.shared.jobs.steps import PARAMS, submit
 
 pytestmark = pytest.mark.integration
 

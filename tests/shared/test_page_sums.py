@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from headmap.errors import InvalidScores
 from headmap.head_scores import HeadScores, compare
 from headmap.page_sums import PageSums, Stability
 
@@ -88,3 +89,21 @@ def test_unsound_sums_are_told(value: float) -> None:
     scores[1, 2, 3] = value
     with np.errstate(invalid="ignore"):
         assert not add_up(scores).sound()
+
+
+def test_bytes_read_back_bit_for_bit() -> None:
+    total = add_up(pages(5))
+    total.sums[0, 0, :3] = [np.nan, np.inf, -0.0]
+    again = PageSums.from_bytes(total.to_bytes())
+    assert (again.pages, again.tokens_seen, again.tokens_matched, again.hits) == (5, 25, 20, 15)
+    for name in ("sums", "squares", "products"):
+        assert getattr(again, name).tobytes() == getattr(total, name).tobytes()
+    assert again.shape == SHAPE
+
+
+@pytest.mark.parametrize("length", [0, 47, 48, 431, 433])
+def test_bytes_of_another_length_are_refused(length: int) -> None:
+    body = add_up(pages(1)).to_bytes()
+    assert len(body) == 432
+    with pytest.raises(InvalidScores, match=f"sums: {length} bytes"):
+        PageSums.from_bytes((body + b"0")[:length])

@@ -1,8 +1,9 @@
 """Leases on shards: which worker has which shard, for how long, and whose results are accepted.
 
 A lease has an owner, an attempt number and an expiry. Only the newest attempt of a running shard may renew the lease,
-write the result or fail the shard, so late results of a worker thought dead are refused. Every change of a shard's
-state holds the lock on its job's row (`headmap.registry.jobs.lock_job`), so all workers agree which shard is the last.
+write the result or fail the shard, so late results of a worker thought dead are refused. Leasing and ending a shard
+hold the lock on its job's row (`headmap.registry.jobs.lock_job`), so all workers agree which shard is the last. The
+fold of a job is leased like a shard, with the number FOLD.
 """
 
 from __future__ import annotations

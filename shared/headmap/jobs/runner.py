@@ -160,7 +160,7 @@ def _attempt(database: Database, settings: Settings, scorer: Callable[[], ShardS
     heartbeat = Heartbeat(database, lease, settings)
     try:
         with heartbeat:
-            write = _work(database, scorer, lease, heartbeat.on_page)
+            write = _work(database, settings, scorer, lease, heartbeat.on_page)
         if not database.patiently(write, seconds=settings.lease_seconds):
             raise ShardAborted
     except ShardAborted:
@@ -173,17 +173,21 @@ def _attempt(database: Database, settings: Settings, scorer: Callable[[], ShardS
         raise
     except Exception as error:
         return _give_up(database, settings, lease, error)
-    logger.info("shard done", extra={**context, "seconds": round(time.monotonic() - started, 3)})
+    logger.info(
+        "fold done" if lease.spec.number == FOLD else "shard done",
+        extra={**context, "seconds": round(time.monotonic() - started, 3)},
+    )
     return "done"
 
 
 def _work(
-    database: Database, scorer: Callable[[], ShardScorer], lease: Lease, on_page: OnPage
+    database: Database, settings: Settings, scorer: Callable[[], ShardScorer], lease: Lease, on_page: OnPage
 ) -> Callable[[Session], bool]:
     """Score the shard, or fold the job. Returns what writes the outcome, False if the lease is lost."""
     spec = lease.spec
     if spec.number == FOLD:
-        settle = KINDS[spec.kind].fold(spec, _watched(stream_results(database, spec.job_id), on_page))
+        bodies = stream_results(database, spec.job_id, seconds=settings.lease_seconds)
+        settle = KINDS[spec.kind].fold(spec, _watched(bodies, on_page))
         return lambda session: complete_fold(session, lease, settle)
     result = scorer()(spec, on_page)
     return lambda session: complete(session, lease, result)

@@ -23,22 +23,6 @@ ANNOUNCE = 256
 _TRIES = 5
 
 
-def submit(
-    database: Database,
-    broker: Broker,
-    settings: Settings,
-    info: ModelInfo,
-    params: JobParams,
-    *,
-    force: bool = False,
-    idempotency_key: str | None = None,
-) -> tuple[JobRecord, bool]:
-    """Write and announce the job for a request; also returns whether it is new. Raises as `write_job` does."""
-    record, shards, created = write_job(database, settings, info, params, force=force, idempotency_key=idempotency_key)
-    announce(broker, shards)
-    return record, created
-
-
 def write_job(
     database: Database,
     settings: Settings,

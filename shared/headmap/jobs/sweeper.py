@@ -10,6 +10,7 @@ from datetime import datetime
 from headmap.errors import HeadmapError
 from headmap.jobs.broker import Broker
 from headmap.jobs.leases import abandon, claim_unannounced, due_leases, expire, leased_by, shorten_waits
+from headmap.jobs.retention import forget_old_jobs
 from headmap.jobs.submit import ANNOUNCE
 from headmap.registry.jobs import forget_idempotency_keys
 from headmap.registry.session import Database, utc_now
@@ -98,6 +99,7 @@ class SweeperThread:
         if not self._clock_leapt():
             self.leases_taken_back += take_back(self._database, self._settings)
         announce_due(self._database, self._broker, self._settings)
+        forget_old_jobs(self._database, self._settings)
 
     def _run(self) -> None:
         while not self._stop.is_set():

@@ -223,12 +223,12 @@ def queue_fold(session: Session, job: Job) -> None:
 
     So a worker that still folds a former round cannot write its outcome.
     """
-    fold = session.get(Shard, (job.id, FOLD), populate_existing=True)
-    if fold is None:
-        fold = Shard(job_id=job.id, number=FOLD, first=0, count=0)
-        session.add(fold)
-    fold.state, fold.failures, fold.error = ShardState.QUEUED, 0, None
+    fold = session.get(Shard, (job.id, FOLD), populate_existing=True) or Shard(
+        job_id=job.id, number=FOLD, first=0, count=0
+    )
     fold.due_at, fold.enqueued_at = utc_now(session), None
+    fold.state, fold.failures, fold.error = ShardState.QUEUED, 0, None
+    session.add(fold)
     session.flush()
 
 
@@ -308,8 +308,9 @@ def count_open_shards(session: Session) -> dict[ShardState, int]:
 def lock_job(session: Session, job_id: str) -> Job | None:
     """Lock a job's row until the transaction ends, and return it; None if there is no such job.
 
-    Every transaction that changes a job or the state of its shards takes this lock first. So the last two shards to
-    finish see each other, and transactions cannot deadlock. SQLite locks the whole file anyway.
+    Who leases, completes, fails or cancels shards, or ends a job, takes this lock before it changes a row of them. So
+    the last two shards to finish see each other, and these transactions cannot deadlock. Renewing, announcing and
+    handing back change shards alone, and do without it. SQLite locks the whole file anyway.
     """
     query = select(Job).where(Job.id == job_id).with_for_update().execution_options(populate_existing=True)
     return session.scalar(query)

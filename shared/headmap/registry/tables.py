@@ -1,4 +1,4 @@
-"""The registry's tables. Times are UTC. Scores are JSON text, so that every float reads back bit for bit."""
+"""The registry's tables. Times are UTC. Maps' scores are JSON text, so that every float reads back bit for bit."""
 
 from __future__ import annotations
 

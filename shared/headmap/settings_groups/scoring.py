@@ -84,6 +84,14 @@ class Scoring(BaseModel):
         change="many workers read the registry too often",
         gt=0,
     )
+    keep_jobs_days: float = setting(
+        0.0,
+        "age at which ended jobs are deleted, except those with a map or an evaluation's result; 0 keeps all",
+        unit="days",
+        change="the list of jobs, or the registry, grows too long",
+        ge=0,
+        le=36_500,
+    )
     max_attempts: int = setting(
         5, "attempts at a shard before its job fails", unit="attempts", change="hosts fail often", ge=1
     )

@@ -254,7 +254,7 @@ class LeaseContract:
 
             with ThreadPoolExecutor(2) as pool:
                 finished, cancelled = pool.submit(finish, database, found), pool.submit(cancel)
-            assert finished.result() != cancelled.result()
+            assert finished.result() or cancelled.result()  # both: cancelled between the shard and the fold
             state = read_job(database, job)
             assert state.state is (JobState.CANCELLED if cancelled.result() else JobState.SUCCEEDED)
             assert maps_of(database, job) == (0 if cancelled.result() else 1)

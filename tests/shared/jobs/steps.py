@@ -7,19 +7,39 @@ from datetime import timedelta
 
 from sqlalchemy import func, select, update
 
+from headmap.jobs.broker import Broker
 from headmap.jobs.kinds import KINDS
 from headmap.jobs.leases import Lease, acquire, complete, complete_fold, fail
 from headmap.jobs.results import stream_results
+from headmap.jobs.submit import announce, write_job
+from headmap.models import ModelInfo
 from headmap.page_sums import PageSums
 from headmap.registry import maps
 from headmap.registry.jobs import JobParams, JobRecord, add_job, get_job
 from headmap.registry.session import Database, utc_now
 from headmap.registry.tables import FOLD, Map, Shard, ShardState
+from headmap.settings import Settings
 from tests.shared.jobs.fakes import INFO, FakeScorer, page_scores
 
 PARAMS = JobParams(dataset="synthetic", pages=10, rule="aligned", seed=0, max_new_tokens=64)
 SHARDS = 3  # of 4, 4 and 2 pages
 AUTO = replace(PARAMS, pages=6, min_pages=6, max_pages=40, stable_overlap=1.0)
+
+
+def submit(
+    database: Database,
+    broker: Broker,
+    settings: Settings,
+    info: ModelInfo,
+    params: JobParams,
+    *,
+    force: bool = False,
+    idempotency_key: str | None = None,
+) -> tuple[JobRecord, bool]:
+    """Write and announce a job, as the scoring API does; also returns whether it is new."""
+    record, shards, created = write_job(database, settings, info, params, force=force, idempotency_key=idempotency_key)
+    announce(broker, shards)
+    return record, created
 
 
 def make_job(
@@ -41,10 +61,15 @@ def held(database: Database, job: str, number: int, owner: str = "a") -> Lease:
     return found
 
 
-def finish(database: Database, found: Lease) -> bool:
+def score(database: Database, found: Lease) -> bool:
+    """Do a shard, but not the fold that it makes due."""
     result = FakeScorer()(found.spec, lambda done: None)
     with database.write() as session:
-        done = complete(session, found, result)
+        return complete(session, found, result)
+
+
+def finish(database: Database, found: Lease) -> bool:
+    done = score(database, found)
     fold_if_due(database, found.spec.job_id)
     return done
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from headmap.errors import IdempotencyConflict
-from headmap.jobs.submit import ANNOUNCE, submit
+from headmap.jobs.submit import ANNOUNCE
 from headmap.registry.jobs import JobRecord, cancel_job
 from headmap.registry.session import Database
 from headmap.registry.tables import JobState
@@ -26,7 +26,7 @@ class Start:
         self, *, pages: int = 10, seed: int = 0, force: bool = False, key: str | None = None
     ) -> tuple[JobRecord, bool]:
         params = replace(PARAMS, pages=pages, seed=seed)
-        return submit(self.database, self.broker, self.settings, INFO, params, force=force, idempotency_key=key)
+        return steps.submit(self.database, self.broker, self.settings, INFO, params, force=force, idempotency_key=key)
 
 
 @pytest.fixture

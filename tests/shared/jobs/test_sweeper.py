@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import update
 
 from headmap.jobs import leases, sweeper
-from headmap.jobs.submit import ANNOUNCE, submit
+from headmap.jobs.submit import ANNOUNCE
 from headmap.jobs.sweeper import SweeperThread, sweep
 from headmap.registry.session import Database
 from headmap.registry.tables import JobState, Shard, ShardState
@@ -23,7 +23,7 @@ def settled(settings: Settings) -> Settings:
 
 
 def test_shards_that_never_arrived_are_sent_again(database: Database, settings: Settings) -> None:
-    job = submit(database, CountingBroker(away=True), settings, INFO, steps.PARAMS)[0]
+    job = steps.submit(database, CountingBroker(away=True), settings, INFO, steps.PARAMS)[0]
     time.sleep(0.15)
     broker = CountingBroker()
     assert sweep(database, broker, settled(settings)) == 3
@@ -31,7 +31,7 @@ def test_shards_that_never_arrived_are_sent_again(database: Database, settings: 
 
 
 def test_shards_that_wait_in_the_broker_are_left_alone(database: Database, settings: Settings) -> None:
-    submit(database, CountingBroker(), settings, INFO, steps.PARAMS)
+    steps.submit(database, CountingBroker(), settings, INFO, steps.PARAMS)
     time.sleep(0.15)
     assert sweep(database, CountingBroker(waiting=3), settled(settings)) == 0
 
@@ -60,7 +60,7 @@ def test_a_shard_that_kills_its_workers_fails_its_job(database: Database, settin
 
 def test_the_rest_of_a_long_job_follows_as_messages_are_taken(database: Database, settings: Settings) -> None:
     long = steps.JobParams(**{**vars(steps.PARAMS), "pages": 4 * (ANNOUNCE + 50)})
-    job = submit(database, CountingBroker(), settings, INFO, long)[0]
+    job = steps.submit(database, CountingBroker(), settings, INFO, long)[0]
     assert sweep(database, CountingBroker(waiting=ANNOUNCE), settings) == 0
     broker = CountingBroker(waiting=ANNOUNCE - 20)
     assert sweep(database, broker, settings) == 20
@@ -76,7 +76,7 @@ def test_shards_of_ended_jobs_are_not_sent(database: Database, settings: Setting
 
 
 def test_the_thread_goes_on_when_the_broker_was_away(database: Database, settings: Settings) -> None:
-    job = submit(database, CountingBroker(away=True), settings, INFO, steps.PARAMS)[0]
+    job = steps.submit(database, CountingBroker(away=True), settings, INFO, steps.PARAMS)[0]
     broker = CountingBroker(away=True)
     thread = SweeperThread(database, broker, settled(settings))
     thread.start()

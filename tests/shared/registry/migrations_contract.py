@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 from alembic.autogenerate import compare_metadata
@@ -157,6 +158,39 @@ class MigrationContract:
         database = open_database(settings)
         assert not any(rows(database).values())
         finished_job(database)
+        database.close()
+
+    def test_jobs_at_work_go_on_to_the_calm_map_after_a_step_back_and_forth(self, settings: Settings) -> None:
+        """One in its third round, with a total of the former ones; one whose fold is due."""
+        migrate(settings)
+        database = open_database(settings)
+        jobs = {}
+        for params in (replace(steps.AUTO, seed=1), steps.PARAMS):
+            calm = steps.make_job(database, params=params)
+            steps.read_on(database, calm)
+            jobs[steps.make_job(database, params=params)] = calm
+        rounds, due = jobs
+        for number in range(4):
+            steps.finish(database, steps.held(database, rounds, number))
+        for number in range(steps.SHARDS):
+            steps.score(database, steps.held(database, due, number))
+        database.close()
+        before = "20261129_policies"
+        migrate(settings, before)
+        database = open_database(settings)
+        with database.engine.connect() as connection:
+            states = connection.execute(text("SELECT number, state FROM shards WHERE job_id = :id"), {"id": due})
+            assert sorted(tuple(row) for row in states) == [(0, "done"), (1, "done"), (2, "queued")]
+            done = connection.execute(text("SELECT pages_done FROM jobs WHERE id = :id"), {"id": due})
+            assert done.scalar_one() == 8
+        database.close()
+        migrate(settings)
+        database = open_database(settings)
+        for job, calm in jobs.items():
+            steps.read_on(database, job)
+            assert steps.checksum(database, job) == steps.checksum(database, calm)
+            found = steps.read_job(database, job)
+            assert found.done == found.total == steps.read_job(database, calm).total
         database.close()
 
     def test_processes_that_start_together_migrate_once(self, settings: Settings) -> None:
