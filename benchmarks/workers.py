@@ -18,7 +18,8 @@ from statistics import median
 from types import TracebackType
 from typing import Any, Self
 
-from headmap.jobs.celery_app import CeleryBroker, create_celery
+from headmap.jobs.celery_app import create_celery
+from headmap.jobs.celery_broker import CeleryBroker
 from headmap.jobs.submit import announce, write_job
 from headmap.models import find_model
 from headmap.registry.jobs import JobParams, get_job
@@ -94,7 +95,7 @@ class Cluster:
         began = time.perf_counter()
         info, broker = find_model(DEMO_MODEL, self._settings), CeleryBroker(create_celery(self._settings))
         job, shards, _ = write_job(self._database, self._settings, info, params)
-        announce(broker, shards)
+        announce(broker, job, shards)
         while not job.state.ended:
             if any(worker.poll() is not None for worker in self._workers):
                 raise RuntimeError(f"a worker ended: {self._logs[0].read_text(encoding='utf-8')[-2000:]}")

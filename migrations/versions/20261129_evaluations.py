@@ -6,7 +6,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "20261129_evaluations"
-down_revision = "20261129_shard_results"
+down_revision = "20261129_queues"
 branch_labels = None
 depends_on = None
 

@@ -12,7 +12,8 @@ import headmap
 from headmap.errors import RegistryUnavailable
 from headmap.http.plumbing import Check, Checks, install, log_start
 from headmap.jobs.broker import Broker
-from headmap.jobs.celery_app import CeleryBroker, create_celery
+from headmap.jobs.celery_app import create_celery
+from headmap.jobs.celery_broker import CeleryBroker
 from headmap.registry.keys import read_keys
 from headmap.registry.session import Database, open_database
 from headmap.settings import Settings

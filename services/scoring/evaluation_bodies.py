@@ -124,6 +124,8 @@ class EvaluationBody(BaseModel):
     progress: Progress = Field(description="questions asked, and questions in all")
     result: EvaluationResult | None = Field(description="null until the job has succeeded")
     error: str | None
+    device: str | None = Field(None, description="kind of device that answers all of its questions, once it has begun")
+    waits_for: str | None = Field(None, description="why no worker takes its questions; null if some worker may")
     attempts: int = Field(description="most attempts at one shard; 1 if nothing went wrong")
     created_at: datetime
     started_at: datetime | None

@@ -64,7 +64,7 @@ def start_job(
         limits=state.open_limits,
     )
     # After the commit, and after the answer: a broker that is away keeps no client waiting.
-    background.add_task(announce, state.broker, shards)
+    background.add_task(announce, state.broker, job, shards)
     response.status_code = 202 if created else 200
     response.headers["Location"] = f"{place}/{job.id}"
     return job

@@ -157,6 +157,8 @@ class JobBody(BaseModel):
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
+    device: str | None = Field(None, description="kind of device that all of its pages are read on, once it has begun")
+    waits_for: str | None = Field(None, description="why no worker takes its pages; null if some worker may")
 
     @classmethod
     def of(cls, job: JobRecord) -> Self:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
     from prometheus_client.core import Metric
 
-_OUTCOMES = ("done", "retry", "failed", "lost")
+_OUTCOMES = ("done", "retry", "failed", "lost", "handed_back")
 _PAGE_SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 _FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import torch
 
-from headmap.errors import Unavailable
+from headmap.errors import DeviceNotFound
 
 
 def find_device(name: str) -> torch.device:
     """The device that HEADMAP_DEVICE names, a GPU always with its number; auto is the first GPU if there is one.
 
-    Raises Unavailable for a GPU that is not there.
+    Raises DeviceNotFound for a GPU that is not there.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
@@ -19,7 +19,7 @@ def find_device(name: str) -> torch.device:
         return device
     count, index = torch.cuda.device_count(), device.index or 0
     if index >= count:
-        raise Unavailable(f"HEADMAP_DEVICE={name}: PyTorch {torch.__version__} sees {count} GPUs on this machine")
+        raise DeviceNotFound(f"HEADMAP_DEVICE={name}: PyTorch {torch.__version__} sees {count} GPUs on this machine")
     return torch.device("cuda", index)
 
 

@@ -2,7 +2,8 @@
 
     HeadmapError
     ├── BadRequest 422        InvalidParameter, InvalidImage, EmptyPrompt, BudgetTooSmall, UnknownMethod,
-    │                         PromptTooLong, RequestTooLarge, InvalidScores, InvalidDataset, UnsupportedModel
+    │                         PromptTooLong, RequestTooLarge, InvalidScores, InvalidDataset,
+    │                         UnsupportedModel (ModelNotUsable)
     ├── NotFound 404          ModelNotFound, JobNotFound, MapNotFound, HeadNotFound, PageNotFound, DatasetNotFound,
     │                         SessionNotFound, KeyNotFound, AliasNotFound, PolicyNotFound
     ├── Conflict 409          JobEnded, JobNotSucceeded, NothingRecommended, NoMapForModel, IdempotencyConflict,
@@ -16,7 +17,10 @@
     ├── CrossSite 403
     ├── TooManyRequests 429   QueueFull, RateLimited, TooManyJobs, BodiesTooLarge; with retry_after
     └── Unavailable 503       RegistryUnavailable, RegistryBroken, DatasetUnavailable, ShuttingDown, OutOfMemory,
-                              DeviceFailed, TooManyConnections
+                              DeviceFailed, DeviceNotFound, PackageMissing, TooManyConnections
+
+Some are of this host alone (`not_here`): ModelNotFound, ModelNotUsable, DatasetUnavailable, OutOfMemory,
+DeviceNotFound, PackageMissing.
 
 Services turn them into problem documents (RFC 9457) in one handler.
 """
@@ -32,6 +36,8 @@ class HeadmapError(Exception):
     code: ClassVar[str] = "internal_error"
     status: ClassVar[int] = 500
     title: ClassVar[str] = "Internal error"
+    not_here: ClassVar[bool] = False
+    """Whether another host may do what this one cannot. A worker hands its shard back for that host, uncounted."""
 
     def __init__(self, detail: str, *, param: str | None = None) -> None:
         super().__init__(detail)
@@ -92,6 +98,12 @@ class UnsupportedModel(BadRequest):
     code, title = "unsupported_model", "Unsupported model"
 
 
+class ModelNotUsable(UnsupportedModel):
+    """This host cannot run the model: files or packages are missing or broken, or the device is too small."""
+
+    code, title, not_here = "model_not_usable", "Model not usable on this host", True
+
+
 class RequestTooLarge(BadRequest):
     """The request's KV cache can never fit into the server's KV memory."""
 
@@ -103,7 +115,7 @@ class NotFound(HeadmapError):
 
 
 class ModelNotFound(NotFound):
-    code, title = "model_not_found", "Model not found"
+    code, title, not_here = "model_not_found", "Model not found", True
 
 
 class JobNotFound(NotFound):
@@ -302,7 +314,7 @@ class RegistryBroken(RegistryUnavailable):
 class DatasetUnavailable(Unavailable):
     """The dataset's files are not on this machine and cannot be fetched now."""
 
-    code, title = "dataset_unavailable", "Dataset unavailable"
+    code, title, not_here = "dataset_unavailable", "Dataset unavailable", True
 
 
 class ShuttingDown(Unavailable):
@@ -310,7 +322,19 @@ class ShuttingDown(Unavailable):
 
 
 class OutOfMemory(Unavailable):
-    code, title = "out_of_memory", "Out of memory"
+    code, title, not_here = "out_of_memory", "Out of memory", True
+
+
+class DeviceNotFound(Unavailable):
+    """This host has no such device."""
+
+    code, title, not_here = "device_not_found", "Device not found", True
+
+
+class PackageMissing(Unavailable):
+    """A Python package is not installed on this host."""
+
+    code, title, not_here = "package_missing", "Package missing", True
 
 
 class DeviceFailed(Unavailable):

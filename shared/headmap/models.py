@@ -77,6 +77,23 @@ def list_models(settings: Settings) -> list[ModelInfo]:
     return found
 
 
+def models_here(settings: Settings) -> set[tuple[str, str]]:
+    """Every model that this host can load, as (name, revision): of a Hub id each revision in the local Hub cache."""
+    found = {(info.name, info.revision) for info in list_models(settings)}
+    for name in settings.models:
+        repo = _hub_repo(name)
+        if repo is None:
+            continue
+        for snapshot in repo.glob("snapshots/*"):
+            folder = _folder(name, settings, snapshot.name)
+            if folder == snapshot:
+                try:
+                    found.add((name, read_model(name, folder).revision))
+                except UnsupportedModel:
+                    continue
+    return found
+
+
 def read_model(name: str, folder: Path) -> ModelInfo:
     """Read `folder`/config.json. Raises UnsupportedModel if it is no model of a family that is served."""
     try:
@@ -165,13 +182,18 @@ def _hub_cache() -> Path:
     return Path(os.environ.get("HF_HUB_CACHE", home / "hub")).expanduser()
 
 
-def _hub_snapshot(name: str, revision: str | None) -> Path | None:
-    """The snapshot folder of a Hub id in the local cache (layout: models--ORG--NAME/{refs,snapshots})."""
+def _hub_repo(name: str) -> Path | None:
+    """The folder of a Hub id in the local cache, whether it exists or not; None for a name that is no Hub id."""
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", name) or ".." in name:
         return None
-    repo = _hub_cache() / f"models--{name.replace('/', '--')}"
+    return _hub_cache() / f"models--{name.replace('/', '--')}"
+
+
+def _hub_snapshot(name: str, revision: str | None) -> Path | None:
+    """The snapshot folder of a Hub id in the local cache (layout: models--ORG--NAME/{refs,snapshots})."""
+    repo = _hub_repo(name)
     revision = revision or "main"
-    if not re.fullmatch(r"[\w.-]+", revision) or ".." in revision:
+    if repo is None or not re.fullmatch(r"[\w.-]+", revision) or ".." in revision:
         return None
     ref = repo / "refs" / revision
     commit = ref.read_text(encoding="utf-8").strip() if ref.is_file() else revision

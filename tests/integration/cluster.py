@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from headmap.errors import RegistryUnavailable
 from headmap.jobs.broker import Broker
-from headmap.jobs.celery_app import CeleryBroker, create_celery
+from headmap.jobs.celery_app import create_celery
+from headmap.jobs.celery_broker import CeleryBroker
 from headmap.registry.jobs import JobParams, JobRecord
 from headmap.registry.migrations import migrate
 from headmap.registry.session import Database, open_database
@@ -35,8 +37,9 @@ class Cluster:
         self._workers.append(Worker(self.settings, pool=pool, pause=pause, **options))
         return self._workers[-1]
 
-    def submit(self, params: JobParams = PARAMS) -> str:
-        return steps.submit(self.database, self.broker, self.settings, INFO, params, force=True)[0].id
+    def submit(self, params: JobParams = PARAMS, *, model: str = INFO.name) -> str:
+        info = replace(INFO, name=model)
+        return steps.submit(self.database, self.broker, self.settings, info, params, force=True)[0].id
 
     def job(self, job_id: str) -> JobRecord:
         return steps.read_job(self.database, job_id)

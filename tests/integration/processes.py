@@ -84,7 +84,8 @@ class Process:
 class Worker(Process):
     """A scoring worker without a model: `pause` seconds a page, scores of `model`'s shape, metrics at `url`.
 
-    A job of seed `poison` kills the process that scores it; `broken_device` fails every shard of every job.
+    A job of seed `poison` kills the process that scores it; `broken_device` fails every shard of every job. The worker
+    finds that it cannot load the model that it `lacks`.
     """
 
     def __init__(
@@ -96,11 +97,13 @@ class Worker(Process):
         model: str = "",
         poison: int = -1,
         broken_device: bool = False,
+        lacks: str = "",
     ) -> None:
         self.port = free_port()
         arguments = ["tests.integration.fake_worker", f"--pool={pool}", f"--pause={pause}", f"--poison={poison}"]
         arguments += [f"--metrics={settings.data_dir / f'metrics-{self.port}'}", f"--metrics-port={self.port}"]
         arguments += ["--broken-device"] if broken_device else []
+        arguments += [f"--lacks={lacks}"] if lacks else []
         super().__init__(settings, "worker", [*arguments, *([f"--model={model}"] if model else [])])
 
     @property

@@ -13,7 +13,6 @@ import pytest
 
 from headmap.evaluation.curve import Curve, make_curve
 from headmap.evaluation.metrics import get_metric
-from headmap.jobs.celery_app import QUEUE
 from headmap.jobs.sweeper import sweep
 from headmap.registry.jobs import cancel_job
 from headmap.registry.tables import JobState, ShardState
@@ -22,7 +21,7 @@ from tests.integration.processes import wait_for
 from tests.integration.servers import Postgres, Redis
 from tests.shared.jobs import steps
 from tests.shared.jobs.fake_answers import fake_answer
-from tests.shared.jobs.fakes import CountingBroker
+from tests.shared.jobs.fakes import QUEUE, CountingBroker
 from tests.shared.jobs.test_evaluations import ASKED
 
 EVALUATION_PARAMS = replace(PARAMS, rule=None, evaluation=ASKED)
@@ -189,9 +188,9 @@ def test_a_job_that_reads_on_makes_the_calm_map_although_a_worker_is_killed(clus
 def test_broken_files_in_the_queue_stop_no_worker(embedded: Cluster) -> None:
     queue = embedded.settings.data_dir / "broker" / "queue"
     for number, data in enumerate((b"", b"junk", b"[]", b"{}")):
-        (queue / f"{number}.{QUEUE}.msg").write_bytes(data)
+        (queue / f"{number}.{QUEUE.name}.msg").write_bytes(data)
     unknown = {"headers": {"task": "unknown", "id": "1"}, "body": base64.b64encode(b'[["job", 1]]').decode()}
-    (queue / f"5.{QUEUE}.msg").write_text(json.dumps(unknown))
+    (queue / f"5.{QUEUE.name}.msg").write_text(json.dumps(unknown))
     worker = embedded.worker()
     embedded.assert_succeeded(embedded.submit())
     assert worker.code is None

@@ -21,7 +21,7 @@ from transformers import (
 from transformers.models.auto.image_processing_auto import AutoImageProcessor
 
 from headmap.devices import find_device, use_device
-from headmap.errors import EmptyPrompt, InvalidParameter, UnsupportedModel
+from headmap.errors import EmptyPrompt, InvalidParameter, ModelNotUsable, UnsupportedModel
 from headmap.families.base import Family, PreparedPrompt, VisualTokens
 from headmap.families.registry import FAMILIES
 from headmap.families.tokenizing import Message, PromptTokenizer
@@ -159,7 +159,8 @@ class LoadedModel:
 def load_model(info: ModelInfo, *, device: str = "auto", dtype: str = "auto") -> LoadedModel:
     """Load the model that `info` names. Its device becomes the calling thread's current device.
 
-    Raises UnsupportedModel if files are missing or broken, and Unavailable if the device does not exist.
+    Raises ModelNotUsable if files or packages are missing or broken, UnsupportedModel as `wrap_model` does, and
+    DeviceNotFound.
     """
     where = find_device(device)
     use_device(where)
@@ -173,7 +174,7 @@ def load_model(info: ModelInfo, *, device: str = "auto", dtype: str = "auto") ->
         tokenizer = AutoTokenizer.from_pretrained(info.folder, **code)
         image_processor = AutoImageProcessor.from_pretrained(info.folder, **code)
     except (OSError, ValueError, ImportError, SafetensorError) as error:
-        raise UnsupportedModel(f"model: {info.name!r} cannot be loaded: {error}", param="model") from error
+        raise ModelNotUsable(f"model: {info.name!r} cannot be loaded: {error}", param="model") from error
     return wrap_model(info, model.eval(), tokenizer, image_processor)
 
 

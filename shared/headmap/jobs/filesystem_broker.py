@@ -21,6 +21,7 @@ from typing import Any
 
 from kombu.transport import filesystem
 
+from headmap.jobs.queue_turns import QueueTurns, TurnCycle
 from headmap.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -41,10 +42,18 @@ def transport_options(settings: Settings) -> dict[str, Any]:
         "processed_folder": str(folders["taken"]),
         "control_folder": str(folders["control"]),
         "polling_interval": 0.2,
+        "turn_seconds": settings.model_turn_seconds,
     }
 
 
 class Channel(filesystem.Channel):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._turns = QueueTurns(self.transport_options["turn_seconds"])
+
+    def _reset_cycle(self) -> None:
+        self._cycle = TurnCycle(self._get, self._active_queues, Empty, self._turns)
+
     def _put(self, queue: str, payload: dict[str, Any], **kwargs: Any) -> None:  # type: ignore[override]  # as kombu's
         name = f"{time.time_ns():020d}_{uuid.uuid4().hex}.{queue}.msg"
         aside = Path(self.processed_folder) / f"{name}.new"

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import delete, or_, select, update
+from sqlalchemy import delete, literal_column, select, update
 from sqlalchemy.orm import Session
 
+from headmap.jobs.announcing import CLOCK_SLACK, OPEN, QUEUED
 from headmap.jobs.kinds import KINDS, Settle
 from headmap.jobs.work import ShardResult, ShardSpec
 from headmap.registry.jobs import end_job, lock_job, queue_fold
@@ -23,8 +24,9 @@ from headmap.registry.session import changed, utc_now
 from headmap.registry.tables import FOLD, Job, JobState, Shard, ShardState, StoredResult
 
 MAX_BACK_OFF = 300.0
-_CLOCK_SLACK = 60.0
-"""Seconds by which clocks of one deployment may differ, and by which its settings may."""
+
+_RUNNING = Shard.state == literal_column(f"'{ShardState.RUNNING}'")
+"""As a literal, so that PostgreSQL uses the index on running shards."""
 
 
 @dataclass(frozen=True)
@@ -39,15 +41,25 @@ class Lease:
 
 
 def acquire(
-    session: Session, job_id: str, number: int, *, owner: str, seconds: float, max_attempts: int | None = None
+    session: Session,
+    job_id: str,
+    number: int,
+    *,
+    owner: str,
+    seconds: float,
+    max_attempts: int | None = None,
+    device: str | None = None,
 ) -> Lease | None:
-    """Lease a shard that is due or whose lease has expired. Returns None if the shard needs no work.
+    """Lease a shard that is due or whose lease has expired. Returns None if the shard needs no work, or not from here.
 
-    The first lease of a job sets the job to `running`. An expired lease is a failed attempt, and the `max_attempts`-th
-    failed attempt fails the job.
+    The first lease of a job sets the job to `running`, and to the owner's kind of `device`: owners of another kind get
+    no lease, except on the fold. An expired lease is a failed attempt, and the `max_attempts`-th failed attempt fails
+    the job.
     """
     job = lock_job(session, job_id)
     if job is None or JobState(job.state).ended:
+        return None
+    if number != FOLD and device is not None and job.device not in (None, device):
         return None
     now = utc_now(session)
     shard = session.get(Shard, (job_id, number), populate_existing=True)
@@ -68,6 +80,8 @@ def acquire(
     shard.owner = owner
     shard.lease_until = now + timedelta(seconds=seconds)
     shard.pages_done = 0
+    if job.device is None:
+        job.device = device
     if job.state == JobState.QUEUED:
         job.state = JobState.RUNNING
         job.started_at = now
@@ -150,6 +164,22 @@ def fail(
     return ShardState(shard.state)
 
 
+def hand_back(session: Session, lease: Lease, reason: str) -> bool:
+    """Give a shard back that this host cannot do, for another host. No failure is counted. False if the lease is lost.
+
+    `reason` stays on the job, for people who wonder why it waits.
+    """
+    job = lock_job(session, lease.spec.job_id)
+    queued = {"state": ShardState.QUEUED, "owner": None, "lease_until": None, "pages_done": 0, "enqueued_at": None}
+    if job is None or not changed(session, update(Shard).where(*_held(lease)).values(**queued)):
+        return False
+    job.handed_back = reason
+    if job.pages_done == 0 and session.scalar(select(Shard.number).where(Shard.job_id == job.id, _RUNNING)) is None:
+        job.device = None  # nothing was done on it, so another kind may do all
+    session.flush()
+    return True
+
+
 def expire(session: Session, job_id: str, number: int, *, max_attempts: int, back_off: float) -> bool:
     """Take back a shard whose lease has expired. Returns False if it has not expired, or no longer."""
     job = lock_job(session, job_id)
@@ -176,7 +206,7 @@ def abandon(session: Session, job_id: str, number: int, owner: str, *, max_attem
 def leased_by(session: Session, owner_prefix: str) -> list[tuple[str, int, str]]:
     """Return the running shards of owners with this prefix, as (job id, number, owner)."""
     query = select(Shard.job_id, Shard.number, Shard.owner).where(
-        Shard.state == ShardState.RUNNING, Shard.owner.startswith(owner_prefix, autoescape=True)
+        _RUNNING, Shard.owner.startswith(owner_prefix, autoescape=True)
     )
     return [(row.job_id, row.number, row.owner) for row in session.execute(query)]
 
@@ -184,7 +214,7 @@ def leased_by(session: Session, owner_prefix: str) -> list[tuple[str, int, str]]
 def release(session: Session, owner_prefix: str) -> int:
     """Hand back the shards of owners with this prefix when a worker stops. Returns how many; no failure is counted."""
     now = utc_now(session)
-    mine = (Shard.state == ShardState.RUNNING, Shard.owner.startswith(owner_prefix, autoescape=True))
+    mine = (_RUNNING, Shard.owner.startswith(owner_prefix, autoescape=True))
     queued = {"state": ShardState.QUEUED, "owner": None, "lease_until": None, "pages_done": 0}
     return changed(session, update(Shard).where(*mine).values(**queued, due_at=now, enqueued_at=None))
 
@@ -223,63 +253,25 @@ def shorten_waits(session: Session, *, lease_seconds: float) -> int:
     This happens after the clock was set back. Otherwise leases of dead workers and waits would last that much longer.
     """
     now = utc_now(session)
-    lease_ends, due = now + timedelta(seconds=lease_seconds), now + timedelta(seconds=MAX_BACK_OFF)
-    slack = timedelta(seconds=_CLOCK_SLACK)
-    running = (Shard.state == ShardState.RUNNING, Shard.lease_until > lease_ends + slack)
-    waiting = (Shard.state == ShardState.QUEUED, Shard.due_at > due + slack)
-    return changed(session, update(Shard).where(*running).values(lease_until=lease_ends)) + changed(
-        session, update(Shard).where(*waiting).values(due_at=now, enqueued_at=None)
+    lease_ends, latest = now + timedelta(seconds=lease_seconds), now + timedelta(seconds=MAX_BACK_OFF)
+    slack = timedelta(seconds=CLOCK_SLACK)
+    running = (_RUNNING, Shard.lease_until > lease_ends + slack)
+    waiting = (Shard.state == ShardState.QUEUED, Shard.due_at > latest + slack)
+    enqueued_later = (QUEUED, Shard.enqueued_at > now + slack)
+    jobs = select(Job.id).where(OPEN, select(Shard.number).where(Shard.job_id == Job.id, *enqueued_later).exists())
+    enqueued = (Shard.job_id.in_(session.scalars(jobs).all()), *enqueued_later)
+    changes = (
+        update(Shard).where(*running).values(lease_until=lease_ends),
+        update(Shard).where(*waiting).values(due_at=now, enqueued_at=None),
+        update(Shard).where(*enqueued).values(enqueued_at=None),
     )
+    return sum(changed(session, change) for change in changes)
 
 
 def due_leases(session: Session, limit: int) -> list[tuple[str, int]]:
     """Return shards whose lease has expired, as (job id, number)."""
-    query = select(Shard.job_id, Shard.number).where(
-        Shard.state == ShardState.RUNNING, Shard.lease_until < utc_now(session)
-    )
+    query = select(Shard.job_id, Shard.number).where(_RUNNING, Shard.lease_until < utc_now(session))
     return [(row.job_id, row.number) for row in session.execute(query.limit(limit))]
-
-
-def claim_unannounced(session: Session, *, wait: float, limit: int, waiting: int) -> list[tuple[str, int]]:
-    """Return due shards to enqueue: never enqueued, or not taken within `wait` seconds of being enqueued.
-
-    `waiting`: the number of messages that the broker still holds; as many shards just wait for their turn. This marks
-    the returned shards, so that another sweeper does not return them too.
-    """
-    now = utc_now(session)
-    query = (
-        select(Shard)
-        .join(Job)
-        .where(
-            Shard.state == ShardState.QUEUED,
-            Shard.due_at <= now,
-            or_(
-                Shard.enqueued_at.is_(None),
-                Shard.enqueued_at < now - timedelta(seconds=wait),
-                Shard.enqueued_at > now + timedelta(seconds=_CLOCK_SLACK),  # the clock was set back
-            ),
-            Job.state.in_((JobState.QUEUED, JobState.RUNNING)),
-        )
-        .order_by(Shard.enqueued_at.asc().nulls_first(), Shard.due_at, Shard.job_id, Shard.number)
-        .limit(max(0, limit - waiting))
-        .with_for_update(skip_locked=True, of=Shard)
-    )
-    never: list[Shard] = []
-    before: list[Shard] = []
-    for shard in session.scalars(query):
-        (never if shard.enqueued_at is None else before).append(shard)
-    # As many of the shards enqueued before are still in the queue as the broker has messages.
-    chosen = never + before[: max(0, len(before) - waiting)]
-    for shard in chosen:
-        shard.enqueued_at = now
-    session.flush()
-    return [(shard.job_id, shard.number) for shard in chosen]
-
-
-def has_unannounced(session: Session, job_id: str) -> bool:
-    """Whether a job has open shards that were never sent to a broker."""
-    never = (Shard.job_id == job_id, Shard.state == ShardState.QUEUED, Shard.enqueued_at.is_(None))
-    return session.scalar(select(Shard.number).where(*never).limit(1)) is not None
 
 
 def _of(spec: ShardSpec) -> tuple[Any, ...]:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from headmap.errors import HeadmapError, ModelNotUsable
 from headmap.models import find_model
 from headmap.settings import Settings
 
@@ -35,8 +36,8 @@ class LoadedModels:
     def use(self, name: str, revision: str) -> Iterator[LoadedModel]:
         """Lend a model until the block ends; one borrower at a time. Another model than the last one replaces it.
 
-        The borrower must keep no reference to it. Raises as `find_model` and `load_model` do, and OutOfMemory if the
-        model does not fit.
+        The borrower must keep no reference to it. Raises ModelNotUsable if this host cannot run the model,
+        UnsupportedModel if no host can.
         """
         with self._lock:
             self._stop_timer()
@@ -53,14 +54,22 @@ class LoadedModels:
 
     def _load(self, name: str, revision: str) -> LoadedModel:
         if self._held is None or (self._held.info.name, self._held.info.revision) != (name, revision):
-            from headmap.device_errors import told_as_out_of_memory
-            from headmap.families.loading import load_model
-
             self._drop()
-            info = find_model(name, self._settings, revision)
-            with told_as_out_of_memory():
-                self._held = load_model(info, device=self._settings.device, dtype=self._settings.dtype)
+            try:
+                self._held = self._loaded(name, revision)
+            except HeadmapError as error:
+                if not error.not_here or isinstance(error, ModelNotUsable):
+                    raise
+                raise ModelNotUsable(error.detail, param="model") from error
         return self._held
+
+    def _loaded(self, name: str, revision: str) -> LoadedModel:
+        from headmap.device_errors import told_as_out_of_memory
+        from headmap.families.loading import load_model
+
+        info = find_model(name, self._settings, revision)
+        with told_as_out_of_memory():
+            return load_model(info, device=self._settings.device, dtype=self._settings.dtype)
 
     def _drop(self) -> None:
         if self._held is None:

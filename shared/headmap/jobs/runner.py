@@ -16,9 +16,9 @@ from typing import Self
 from sqlalchemy.orm import Session
 
 from headmap.context import request_id
-from headmap.errors import DeviceFailed, HeadmapError, RegistryUnavailable
+from headmap.errors import DeviceFailed, HeadmapError, PackageMissing, RegistryUnavailable
 from headmap.jobs.kinds import KINDS
-from headmap.jobs.leases import Lease, acquire, complete, complete_fold, fail, fold_is_due, renew
+from headmap.jobs.leases import Lease, acquire, complete, complete_fold, fail, fold_is_due, hand_back, renew
 from headmap.jobs.results import stream_results
 from headmap.jobs.work import OnPage, ShardAborted, ShardScorer
 from headmap.registry.session import Database
@@ -102,16 +102,19 @@ def run_shard(
     number: int,
     *,
     owner: str,
+    device: str | None = None,
     observe: Observe = unobserved,
 ) -> str:
     """Do one shard or fold if it is open, and return the outcome.
 
     `scorer` returns the process's scorer. It is called under the lease, so the attempt fails if no scorer can be made.
+    `device`: the kind that the scorer's results come from.
     Log lines have the id of the request that made the job. Outcomes: `skipped` (no work, or another worker has the
     shard), `done`, `lost` (another worker has the shard now, or the job was cancelled), `retry` (after a back-off) or
     `failed`. Waits for an unavailable registry, then raises RegistryUnavailable: the lease expires and another attempt
-    follows. Raises DeviceFailed after giving the shard back: this process cannot score any other shard.
-    `observe` is not told of folds.
+    follows. Raises DeviceFailed after giving the shard back: this process cannot score any other shard. Raises an error
+    with `not_here` after handing the shard back uncounted: this host cannot score it. `observe` is told of these as
+    `retry` and `handed_back`, and of folds nothing.
     """
     with database.write() as session:
         lease = acquire(
@@ -121,6 +124,7 @@ def run_shard(
             owner=owner,
             seconds=settings.lease_seconds,
             max_attempts=settings.max_attempts,
+            device=device,
         )
     if lease is None:
         return "skipped"
@@ -131,8 +135,9 @@ def run_shard(
         outcome = _attempt(database, settings, scorer, lease)
         if not folds:
             observe(outcome, lease.spec.count, time.monotonic() - started)
-    except DeviceFailed:
-        observe("retry", lease.spec.count, time.monotonic() - started)
+    except HeadmapError as error:
+        if error.not_here or isinstance(error, DeviceFailed):
+            observe("handed_back" if error.not_here else "retry", lease.spec.count, time.monotonic() - started)
         raise
     finally:
         request_id.reset(token)
@@ -150,7 +155,7 @@ def _fold_if_due(
             due = fold_is_due(session, job_id)
         if due:
             run_shard(database, settings, scorer, job_id, FOLD, owner=owner)
-    except RegistryUnavailable as error:
+    except HeadmapError as error:
         logger.warning("the fold of a job waits for the sweeper: %s", error)
 
 
@@ -172,7 +177,15 @@ def _attempt(database: Database, settings: Settings, scorer: Callable[[], ShardS
         _give_up(database, settings, lease, error)
         raise
     except Exception as error:
-        return _give_up(database, settings, lease, error)
+        cause = PackageMissing(f"a package is missing: {error}") if isinstance(error, ImportError) else error
+        if not isinstance(cause, HeadmapError) or not cause.not_here:
+            return _give_up(database, settings, lease, error)
+        logger.warning("shard handed back, which this host cannot do: %s", cause, extra=context)
+        reason = f"{lease.owner.partition(':')[0]}: {_reason(cause)}"
+        database.patiently(lambda session: hand_back(session, lease, reason), seconds=settings.lease_seconds)
+        if cause is error:
+            raise
+        raise cause from error
     logger.info(
         "fold done" if lease.spec.number == FOLD else "shard done",
         extra={**context, "seconds": round(time.monotonic() - started, 3)},
@@ -204,8 +217,7 @@ def _give_up(database: Database, settings: Settings, lease: Lease, error: Except
     permanent = isinstance(error, HeadmapError) and 400 <= error.status < 500
     context = {"job_id": lease.spec.job_id, "shard": lease.spec.number, "attempt": lease.attempt}
     logger.warning("shard failed", exc_info=error, extra=context)
-    reason = error.detail if isinstance(error, HeadmapError) else f"{type(error).__name__}: {error}"
-    reason = reason.replace("\0", "")[:1000]  # PostgreSQL stores no NUL
+    reason = _reason(error)
     state = database.patiently(
         lambda session: fail(
             session,
@@ -220,3 +232,8 @@ def _give_up(database: Database, settings: Settings, lease: Lease, error: Except
     if state is None:
         return "lost"
     return "failed" if state is ShardState.FAILED else "retry"
+
+
+def _reason(error: Exception) -> str:
+    reason = error.detail if isinstance(error, HeadmapError) else f"{type(error).__name__}: {error}"
+    return reason.replace("\0", "")[:1000]  # PostgreSQL stores no NUL

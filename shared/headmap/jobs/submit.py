@@ -9,6 +9,7 @@ from sqlalchemy.exc import IntegrityError
 from headmap.context import request_id
 from headmap.errors import Unavailable
 from headmap.jobs.broker import Broker
+from headmap.jobs.queues import JobQueue
 from headmap.models import ModelInfo
 from headmap.registry.job_limits import OpenLimits
 from headmap.registry.jobs import JobParams, JobRecord, add_job, get_job
@@ -62,9 +63,9 @@ def write_job(
     raise Unavailable("too many identical requests at once; try again")
 
 
-def announce(broker: Broker, shards: list[tuple[str, int]]) -> None:
-    """Send committed shards to the broker. If the broker does not answer, the sweeper sends them later."""
+def announce(broker: Broker, job: JobRecord, shards: list[tuple[str, int]]) -> None:
+    """Send committed shards of a job to the broker. If the broker does not answer, the sweeper sends them later."""
     try:
-        broker.enqueue(shards)
+        broker.enqueue(JobQueue(job.model, job.revision, job.device), shards)
     except OSError as error:
         logger.warning("%d shards wait for the sweeper: %s", len(shards), error)

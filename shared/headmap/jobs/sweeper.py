@@ -1,19 +1,23 @@
-"""The sweeper recovers shards that broker or workers lose. Every worker runs one; any number may run at once."""
+"""The sweeper recovers shards that broker or workers lose. Every worker has one, and they take turns."""
 
 from __future__ import annotations
 
 import logging
 import threading
 import time
-from datetime import datetime
+from datetime import datetime, timedelta
+
+from sqlalchemy import update
 
 from headmap.errors import HeadmapError
+from headmap.jobs.announcing import CLOCK_SLACK, claim_unannounced, open_queues
 from headmap.jobs.broker import Broker
-from headmap.jobs.leases import abandon, claim_unannounced, due_leases, expire, leased_by, shorten_waits
+from headmap.jobs.leases import abandon, due_leases, expire, leased_by, shorten_waits
 from headmap.jobs.retention import forget_old_jobs
 from headmap.jobs.submit import ANNOUNCE
 from headmap.registry.jobs import forget_idempotency_keys
-from headmap.registry.session import Database, utc_now
+from headmap.registry.session import Database, changed, utc_now
+from headmap.registry.tables import Sweep
 from headmap.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -65,19 +69,39 @@ def take_back_from(database: Database, settings: Settings, owner_prefix: str, *,
 
 def announce_due(database: Database, broker: Broker, settings: Settings) -> int:
     """Enqueue due shards that are not in the queue. Returns how many. Raises as `sweep` does."""
-    waiting = broker.waiting()
+    with database.read() as session:
+        queues = open_queues(session)
+    lengths = broker.waiting({one for queue in queues for one in (queue, queue.any_device)})
+    # Shards of a job that has begun may still wait in the queue of any device.
+    waiting = {queue: sum(lengths[one] for one in {queue, queue.any_device}) for queue in queues}
     with database.write() as session:
         forget_idempotency_keys(session)
         shortened = shorten_waits(session, lease_seconds=settings.lease_seconds)
         due = claim_unannounced(session, wait=settings.sweep_seconds, limit=ANNOUNCE, waiting=waiting)
     if shortened:
         logger.warning("the clock went back: %d shards would have waited for as long as it jumped", shortened)
-    broker.enqueue(due)
-    return len(due)
+    for queue, shards in due.items():
+        broker.enqueue(queue, shards)
+    return sum(map(len, due.values()))
+
+
+def take_turn(database: Database, seconds: float) -> bool:
+    """Whether the caller shall sweep: nobody else has within `seconds`. Raises RegistryUnavailable.
+
+    The update of one row decides, on either database and through a connection pooler, which advisory locks do not pass.
+    """
+    with database.write() as session:
+        now = utc_now(session)
+        set_back = Sweep.next_at > now + timedelta(seconds=seconds + CLOCK_SLACK)
+        turn = update(Sweep).where(Sweep.id == 1, (Sweep.next_at <= now) | set_back)
+        return bool(changed(session, turn.values(next_at=now + timedelta(seconds=seconds))))
 
 
 class SweeperThread:
-    """Sweeps every `settings.sweep_seconds` until stopped, even while the registry or broker is unavailable."""
+    """Tries to sweep every `settings.sweep_seconds` until stopped, even while the registry or broker is unavailable.
+
+    Of all workers' threads together, one sweeps in that time.
+    """
 
     def __init__(self, database: Database, broker: Broker, settings: Settings) -> None:
         self._database, self._broker, self._settings = database, broker, settings
@@ -95,8 +119,11 @@ class SweeperThread:
         self._thread.join(timeout=5)
 
     def sweep(self) -> None:
-        """Sweep once, like the function `sweep`, but spare leases that only seem to have expired."""
-        if not self._clock_leapt():
+        """Sweep like `sweep` if it is this worker's turn, but spare leases that only seem to have expired."""
+        leapt = self._clock_leapt()
+        if not take_turn(self._database, self._settings.sweep_seconds):
+            return
+        if not leapt:
             self.leases_taken_back += take_back(self._database, self._settings)
         announce_due(self._database, self._broker, self._settings)
         forget_old_jobs(self._database, self._settings)

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, fields
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
-from sqlalchemy import Select, delete, func, insert, literal_column, select, update
+from sqlalchemy import Select, delete, func, insert, literal_column, or_, select, update
 from sqlalchemy.orm import Session
 
 from headmap.errors import IdempotencyConflict, InvalidParameter, JobEnded, JobNotFound
@@ -32,6 +32,7 @@ from headmap.registry.tables import (
     Shard,
     ShardState,
     StoredResult,
+    WorkerModel,
 )
 
 PROFILE, EVALUATION = "profile", "evaluation"
@@ -40,6 +41,9 @@ PROFILE, EVALUATION = "profile", "evaluation"
 AUTO_MIN_PAGES = 64
 AUTO_MAX_PAGES = 1000  # as many as the paper uses
 AUTO_OVERLAP = 0.9
+
+WORKER_SEEN = timedelta(seconds=60)
+"""A worker that did not say for as long which models it takes counts as gone."""
 
 
 @dataclass(frozen=True)
@@ -119,6 +123,10 @@ class JobRecord:
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
+    device: str | None = None
+    """The kind of device that all of it runs on, once it has begun."""
+    waits_for: str | None = None
+    """Why no worker takes its shards; None if some may."""
 
 
 def request_hash(info: ModelInfo, params: JobParams) -> str:
@@ -253,7 +261,7 @@ def _shard_rows(
 
 def get_job(session: Session, job_id: str, kind: str | None = None) -> JobRecord:
     """Return a job by id. Raises JobNotFound, also for a job that is not of this kind."""
-    row = session.execute(_jobs().where(Job.id == job_id)).one_or_none() if is_id(job_id) else None
+    row = session.execute(_jobs(session).where(Job.id == job_id)).one_or_none() if is_id(job_id) else None
     if row is None or kind not in (None, row.Job.kind):
         raise JobNotFound(f"job: there is no job {job_id!r}", param="job_id")
     return _record(row)
@@ -261,7 +269,7 @@ def get_job(session: Session, job_id: str, kind: str | None = None) -> JobRecord
 
 def get_jobs(session: Session, job_ids: Collection[str]) -> dict[str, JobRecord]:
     """Return the existing jobs among `job_ids`, by id."""
-    return {row.Job.id: _record(row) for row in session.execute(_jobs().where(Job.id.in_(job_ids)))}
+    return {row.Job.id: _record(row) for row in session.execute(_jobs(session).where(Job.id.in_(job_ids)))}
 
 
 def list_jobs(
@@ -274,7 +282,7 @@ def list_jobs(
     cursor: str | None = None,
 ) -> Page[JobRecord]:
     """Jobs, newest first. Raises InvalidParameter for a malformed cursor."""
-    query = _jobs().order_by(Job.created_at.desc(), Job.id.desc()).limit(limit + 1)
+    query = _jobs(session).order_by(Job.created_at.desc(), Job.id.desc()).limit(limit + 1)
     if kind is not None:
         query = query.where(Job.kind == kind)
     if model is not None:
@@ -347,13 +355,22 @@ def forget_idempotency_keys(session: Session, older_than: timedelta = timedelta(
     return changed(session, delete(IdempotencyKey).where(IdempotencyKey.created_at < cutoff))
 
 
-def _jobs() -> Select[Any]:
+def _jobs(session: Session) -> Select[Any]:
     """Select jobs with data of other tables. A separate index finds the few running shards."""
     running = Shard.job_id == Job.id, Shard.state == literal_column(f"'{ShardState.RUNNING}'")
     under_way = select(func.coalesce(func.sum(Shard.pages_done), 0)).where(*running).correlate(Job)
+    takers = (
+        WorkerModel.model == Job.model,
+        WorkerModel.revision == Job.revision,
+        or_(Job.device.is_(None), WorkerModel.device == Job.device),
+        WorkerModel.seen_at > utc_now(session) - WORKER_SEEN,
+    )
     return select(
         Job,
         Evaluation,
+        or_(select(WorkerModel.worker).where(*takers).exists(), select(Shard.number).where(*running).exists()).label(
+            "taken"
+        ),
         under_way.scalar_subquery().label("under_way"),
         select(Map.id).where(Map.job_id == Job.id).correlate(Job).scalar_subquery().label("map_id"),
     ).outerjoin(Evaluation, Evaluation.job_id == Job.id)
@@ -379,4 +396,12 @@ def _record(row: Any) -> JobRecord:
         created_at=job.created_at,
         started_at=job.started_at,
         finished_at=job.finished_at,
+        device=job.device,
+        waits_for=None if JobState(job.state).ended or row.taken else _nobody_has(job),
     )
+
+
+def _nobody_has(job: Job) -> str:
+    kind = "" if job.device is None else f" on {job.device}, on which the job began,"
+    last = "" if job.handed_back is None else f"; the last to try was {job.handed_back}"
+    return f"no worker{kind} takes model {job.model!r} at revision {job.revision}{last}"

@@ -121,6 +121,10 @@ class Job(Base):
     """In shards that are done; those being scored tell how far they are themselves."""
     attempts: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
     """The most that any one shard took."""
+    device: Mapped[str | None] = mapped_column(String(16))
+    """The kind of device of its first lease (cpu, cuda), and so of all: kinds differ in the last bits of a result."""
+    handed_back: Mapped[str | None] = mapped_column(Text)
+    """Why a host that cannot do it handed a shard back the last time."""
     error: Mapped[str | None] = mapped_column(Text)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     started_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
@@ -128,6 +132,7 @@ class Job(Base):
 
 
 _IS_RUNNING = text("state = 'running'")
+_IS_QUEUED = text("state = 'queued'")
 
 
 FOLD = -1
@@ -145,6 +150,12 @@ class Shard(Base):
     __table_args__ = (
         Index(None, "state", "due_at"),
         Index("ix_shards_running", "job_id", sqlite_where=_IS_RUNNING, postgresql_where=_IS_RUNNING),
+        Index(
+            "ix_shards_queued",
+            *("job_id", "enqueued_at", "due_at", "number"),
+            sqlite_where=_IS_QUEUED,
+            postgresql_where=_IS_QUEUED,
+        ),
     )
 
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
@@ -161,6 +172,28 @@ class Shard(Base):
     enqueued_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     pages_done: Mapped[int] = mapped_column(Integer, default=0)
     error: Mapped[str | None] = mapped_column(Text)
+
+
+class WorkerModel(Base):
+    """A model at a revision that a worker takes shards of, and the kind of its device. Workers renew their rows."""
+
+    __tablename__ = "worker_models"
+    __table_args__ = (Index(None, "model", "revision"),)
+
+    worker: Mapped[str] = mapped_column(String(128), primary_key=True)
+    model: Mapped[str] = mapped_column(String(512), primary_key=True)
+    revision: Mapped[str] = mapped_column(String(128), primary_key=True)
+    device: Mapped[str] = mapped_column(String(16))
+    seen_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class Sweep(Base):
+    """When the next sweep is due, in the one row with id 1. Whoever moves the time on does that sweep."""
+
+    __tablename__ = "sweeps"
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    next_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
 class StoredResult(Base):

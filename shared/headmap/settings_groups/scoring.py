@@ -116,6 +116,13 @@ class Scoring(BaseModel):
         change="the worker runs out of memory, or its GPU idles",
         ge=1,
     )
+    model_turn_seconds: float = setting(
+        120.0,
+        "time for which a worker goes on with one model while shards of other models wait",
+        unit="seconds",
+        change="models load slowly (longer), or short jobs wait behind long ones (shorter)",
+        gt=0,
+    )
     model_idle_seconds: float = setting(
         300.0,
         "time without a shard after which a worker lets go of its model and the model's memory",

@@ -12,7 +12,7 @@ from sqlalchemy import select, update
 
 from headmap.errors import JobEnded, UnsupportedModel
 from headmap.head_scores import HeadScores, compare
-from headmap.jobs.leases import acquire, claim_unannounced, complete, expire, fail, release, renew, shorten_waits
+from headmap.jobs.leases import acquire, complete, expire, fail, release, renew, shorten_waits
 from headmap.jobs.work import ShardResult
 from headmap.page_sums import PageSums
 from headmap.registry import maps
@@ -25,6 +25,7 @@ from tests.shared.jobs.steps import (
     PARAMS,
     SHARDS,
     checksum,
+    claim,
     fails,
     finish,
     fold_if_due,
@@ -198,7 +199,7 @@ class LeaseContract:
             assert until <= utc_now(session) + timedelta(seconds=61)
         with database.write() as session:
             assert shorten_waits(session, lease_seconds=60) == 0
-            assert claim_unannounced(session, wait=5, limit=9, waiting=0) == [(job, 2)]
+        assert claim(database) == [(job, 2)]
 
     def test_a_lease_in_force_does_not_expire(self, database: Database) -> None:
         job = make_job(database)
@@ -309,8 +310,7 @@ class LeaseContract:
         for number in open_shards(database, job):
             finish(database, held(database, job, number))
         assert open_shards(database, job) == [2]
-        with database.write() as session:
-            found = claim_unannounced(session, wait=10, limit=1000, waiting=0)
+        found = claim(database)
         assert [number for owner, number in found if owner == job] == [2]
 
     def test_a_job_without_a_hit_fails_and_says_so(self, database: Database) -> None:
@@ -357,17 +357,12 @@ class LeaseContract:
     def test_only_shards_that_got_lost_are_announced_again(self, database: Database) -> None:
         job = make_job(database)
 
-        def claim(waiting: int) -> list[int]:
-            with database.write() as session:
-                found = claim_unannounced(session, wait=10, limit=1000, waiting=waiting)
-            return [number for owner, number in found if owner == job]
-
         with database.write() as session:  # whatever other tests left
             session.execute(update(Shard).where(Shard.job_id != job).values(state=ShardState.CANCELLED))
-        assert claim(0) == []  # announced a moment ago
+        assert claim(database) == []  # announced a moment ago
         with database.write() as session:
             long_ago = utc_now(session) - timedelta(seconds=11)
             session.execute(update(Shard).where(Shard.job_id == job).values(enqueued_at=long_ago))
-        assert claim(SHARDS) == []  # all still wait in the broker
-        assert claim(0) == [0, 1, 2]
-        assert claim(0) == []  # another sweeper leaves them alone
+        assert claim(database, waiting=SHARDS) == []  # all still wait in the broker
+        assert claim(database) == [(job, number) for number in range(SHARDS)]
+        assert claim(database) == []  # another sweeper leaves them alone

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from headmap.jobs.queues import JobQueue
 from headmap.jobs.work import OnPage, ShardResult, ShardSpec
 from headmap.looks import PAGES_WITH_LOOKS, PageLooks, small_jpeg
 from headmap.models import ModelInfo
@@ -27,6 +28,7 @@ INFO = ModelInfo(
     num_kv_heads=KV_HEADS,
     max_positions=4096,
 )
+QUEUE = JobQueue(INFO.name, INFO.revision)
 
 
 class FakeScorer:
@@ -75,19 +77,21 @@ def page_looks(number: int, shape: tuple[int, int] = (LAYERS, HEADS)) -> PageLoo
 
 
 class CountingBroker:
-    """Keeps what it is told; `away` as if it could not be reached."""
+    """Keeps what it is told; `away` as if it could not be reached. `waiting`: messages in each model's queue."""
 
     def __init__(self, *, away: bool = False, waiting: int = 0) -> None:
         self.sent: list[tuple[str, int]] = []
+        self.queues: set[str] = set()
         self.away = away
         self.messages = waiting
 
-    def enqueue(self, shards: Iterable[tuple[str, int]]) -> None:
+    def enqueue(self, queue: JobQueue, shards: Iterable[tuple[str, int]]) -> None:
         if self.away:
             raise OSError("nobody there")
         self.sent.extend(shards)
+        self.queues.add(queue.name)
 
-    def waiting(self) -> int:
+    def waiting(self, queues: Iterable[JobQueue]) -> dict[JobQueue, int]:
         if self.away:
             raise OSError("nobody there")
-        return self.messages
+        return {queue: self.messages if queue.device is None else 0 for queue in queues}

@@ -8,7 +8,7 @@ from dataclasses import replace
 from sqlalchemy import func, select
 
 from headmap.jobs.kinds import KINDS, Settle
-from headmap.jobs.leases import Lease, claim_unannounced, complete_fold, expire, release, renew
+from headmap.jobs.leases import Lease, complete_fold, expire, release, renew
 from headmap.jobs.results import stream_results
 from headmap.jobs.runner import run_shard
 from headmap.jobs.work import ShardScorer
@@ -119,8 +119,7 @@ class FoldContract:
 
     def test_a_fold_that_nobody_began_is_announced(self, database: Database) -> None:
         job = scored(database)
-        with database.write() as session:
-            found = claim_unannounced(session, wait=10, limit=1000, waiting=0)
+        found = steps.claim(database)
         assert (job, FOLD) in found
 
     def test_a_fold_that_nobody_survives_fails_its_job_and_says_so(self, database: Database) -> None:

@@ -7,6 +7,7 @@ from datetime import timedelta
 
 from sqlalchemy import func, select, update
 
+from headmap.jobs.announcing import claim_unannounced
 from headmap.jobs.broker import Broker
 from headmap.jobs.kinds import KINDS
 from headmap.jobs.leases import Lease, acquire, complete, complete_fold, fail
@@ -19,7 +20,7 @@ from headmap.registry.jobs import JobParams, JobRecord, add_job, get_job
 from headmap.registry.session import Database, utc_now
 from headmap.registry.tables import FOLD, Map, Shard, ShardState
 from headmap.settings import Settings
-from tests.shared.jobs.fakes import INFO, FakeScorer, page_scores
+from tests.shared.jobs.fakes import INFO, QUEUE, FakeScorer, page_scores
 
 PARAMS = JobParams(dataset="synthetic", pages=10, rule="aligned", seed=0, max_new_tokens=64)
 SHARDS = 3  # of 4, 4 and 2 pages
@@ -38,7 +39,7 @@ def submit(
 ) -> tuple[JobRecord, bool]:
     """Write and announce a job, as the scoring API does; also returns whether it is new."""
     record, shards, created = write_job(database, settings, info, params, force=force, idempotency_key=idempotency_key)
-    announce(broker, shards)
+    announce(broker, record, shards)
     return record, created
 
 
@@ -85,6 +86,12 @@ def fold_if_due(database: Database, job: str) -> None:
 def fails(database: Database, found: Lease, *, permanent: bool = False, max_attempts: int = 3) -> bool:
     with database.write() as session:
         return bool(fail(session, found, "broken", permanent=permanent, max_attempts=max_attempts, back_off=0))
+
+
+def claim(database: Database, *, waiting: int = 0, wait: float = 10, limit: int = 1000) -> list[tuple[str, int]]:
+    """The shards that a sweeper would send to the queue of any device, where `waiting` messages are."""
+    with database.write() as session:
+        return claim_unannounced(session, wait=wait, limit=limit, waiting={QUEUE: waiting}).get(QUEUE, [])
 
 
 def let_run_out(database: Database, job: str) -> None:

@@ -7,19 +7,20 @@ from pathlib import Path
 import pytest
 from celery import Celery
 
-from headmap.jobs.celery_app import CeleryBroker, create_celery
+from headmap.jobs.celery_app import create_celery
+from headmap.jobs.celery_broker import CeleryBroker
 from headmap.registry.migrations import migrate
 from headmap.registry.session import Database, open_database
 from headmap.registry.tables import JobState
 from headmap.settings import Settings
 from tests.shared.jobs import steps
-from tests.shared.jobs.fakes import FakeScorer
+from tests.shared.jobs.fakes import QUEUE, FakeScorer
 from tests.shared.jobs.test_filesystem_broker import take_all
 
 
 @pytest.fixture
 def app(settings: Settings) -> Celery:
-    return create_celery(settings, lambda _: FakeScorer())
+    return create_celery(settings.model_copy(update={"device": "cpu"}), lambda _: FakeScorer())
 
 
 def test_a_further_round_is_announced_with_the_result_that_begins_it(app: Celery, database: Database) -> None:
@@ -27,7 +28,7 @@ def test_a_further_round_is_announced_with_the_result_that_begins_it(app: Celery
     assert app.headmap_runtime.score_shard(job, 0) == "done"
     assert take_all(app) == []
     assert app.headmap_runtime.score_shard(job, 1) == "done"
-    assert take_all(app) == [(job, 2)]
+    assert take_all(app, QUEUE._replace(device="cpu").name) == [(job, 2)]
     assert steps.read_job(database, job).total == 10
 
 
@@ -36,10 +37,13 @@ def test_the_data_directory_may_have_any_name(tmp_path: Path) -> None:
     migrate(settings)
     migrate(settings, "base")
     migrate(settings)
-    database, app = open_database(settings), create_celery(settings, lambda _: FakeScorer())
+    database, app = (
+        open_database(settings),
+        create_celery(settings, lambda _: FakeScorer()),
+    )
     try:
         job = steps.make_job(database)
-        CeleryBroker(app).enqueue((job, number) for number in range(steps.SHARDS))
+        CeleryBroker(app).enqueue(QUEUE, ((job, number) for number in range(steps.SHARDS)))
         for shard in take_all(app):
             assert app.headmap_runtime.score_shard(*shard) == "done"
         assert steps.read_job(database, job).state is JobState.SUCCEEDED

@@ -13,15 +13,17 @@ import pytest
 from celery import Celery
 from kombu.exceptions import OperationalError
 
-from headmap.jobs.celery_app import QUEUE, TASK, CeleryBroker, create_celery
+from headmap.jobs.celery_app import create_celery
+from headmap.jobs.celery_broker import TASK, CeleryBroker
 from headmap.settings import Settings
+from tests.shared.jobs.fakes import QUEUE
 
 
-def take_all(app: Celery) -> list[tuple[str, int]]:
+def take_all(app: Celery, queue_name: str = QUEUE.name) -> list[tuple[str, int]]:
     """What a consumer gets, each message as (job id, number)."""
     found = []
     with app.connection_for_read() as connection:
-        queue = connection.SimpleQueue(QUEUE, no_ack=True)
+        queue = connection.SimpleQueue(queue_name, no_ack=True)
         while True:
             try:
                 message = queue.get(block=False)
@@ -35,10 +37,10 @@ def test_what_is_sent_arrives_in_order(tmp_path: Path) -> None:
     settings = Settings(data_dir=tmp_path)
     broker = CeleryBroker(create_celery(settings))
     shards = [("job", number) for number in range(5)]
-    broker.enqueue(shards)
-    assert broker.waiting() == 5
+    broker.enqueue(QUEUE, shards)
+    assert broker.waiting([QUEUE]) == {QUEUE: 5}
     assert take_all(create_celery(settings)) == shards
-    assert broker.waiting() == 0
+    assert broker.waiting([QUEUE]) == {QUEUE: 0}
     assert [path for path in tmp_path.rglob("*.msg*") if path.is_file()] == []
 
 
@@ -46,7 +48,7 @@ def test_many_senders_and_takers_lose_and_double_nothing(tmp_path: Path) -> None
     settings = Settings(data_dir=tmp_path)
 
     def send(sender: int) -> None:
-        CeleryBroker(create_celery(settings)).enqueue([(f"job{sender}", number) for number in range(20)])
+        CeleryBroker(create_celery(settings)).enqueue(QUEUE, [(f"job{sender}", number) for number in range(20)])
 
     def take(_: int) -> list[tuple[str, int]]:
         return [shard for _ in range(5) for shard in take_all(create_celery(settings))]
@@ -61,7 +63,7 @@ def test_many_senders_and_takers_lose_and_double_nothing(tmp_path: Path) -> None
 
 def a_message(settings: Settings) -> dict[str, Any]:
     """As it lies in the queue; taken out of it."""
-    CeleryBroker(create_celery(settings)).enqueue([("job", 7)])
+    CeleryBroker(create_celery(settings)).enqueue(QUEUE, [("job", 7)])
     (file,) = (settings.data_dir / "broker" / "queue").iterdir()
     message: dict[str, Any] = json.loads(file.read_text())
     file.unlink()
@@ -85,14 +87,14 @@ def test_what_is_no_message_is_set_aside_and_the_rest_goes_on(tmp_path: Path, ca
     files = broken(good)
     queue = tmp_path / "broker" / "queue"
     for number, data in enumerate(files):
-        (queue / f"{number:020d}_x.{QUEUE}.msg").write_bytes(data)
-    (queue / f"a folder.{QUEUE}.msg").mkdir()
-    (queue / f"a link.{QUEUE}.msg").symlink_to("/dev/zero")
-    os.mkfifo(queue / f"a pipe.{QUEUE}.msg")
+        (queue / f"{number:020d}_x.{QUEUE.name}.msg").write_bytes(data)
+    (queue / f"a folder.{QUEUE.name}.msg").mkdir()
+    (queue / f"a link.{QUEUE.name}.msg").symlink_to("/dev/zero")
+    os.mkfifo(queue / f"a pipe.{QUEUE.name}.msg")
     (tmp_path / "broker" / "control" / "headmap-scoring.exchange").write_text("{broken")
     odd = good | {"properties": 7, "content-type": 7, "headers": good["headers"] | {"eta": "x", "timelimit": 3}}
-    (queue / f"1_x.{QUEUE}.msg").write_text(json.dumps(odd))
-    CeleryBroker(create_celery(settings)).enqueue([("job", 1)])
+    (queue / f"1_x.{QUEUE.name}.msg").write_text(json.dumps(odd))
+    CeleryBroker(create_celery(settings)).enqueue(QUEUE, [("job", 1)])
     assert take_all(create_celery(settings)) == [("job", 1), ("job", 7)], "what does not matter does no harm"
     assert list(queue.iterdir()) == []
     assert list((tmp_path / "broker" / "taken").iterdir()) == []
@@ -104,10 +106,10 @@ def test_what_is_no_message_is_set_aside_and_the_rest_goes_on(tmp_path: Path, ca
 def test_a_queue_that_is_away_is_empty_until_it_is_back(tmp_path: Path) -> None:
     settings = Settings(data_dir=tmp_path)
     app = create_celery(settings)
-    CeleryBroker(app).enqueue([("job", 1)])
+    CeleryBroker(app).enqueue(QUEUE, [("job", 1)])
     queue, elsewhere = tmp_path / "broker" / "queue", tmp_path / "elsewhere"
     with app.connection_for_read() as connection:
-        consumer = connection.SimpleQueue(QUEUE, no_ack=True)
+        consumer = connection.SimpleQueue(QUEUE.name, no_ack=True)
         queue.rename(elsewhere)
         with pytest.raises((consumer.Empty, OperationalError)):
             consumer.get(block=False)

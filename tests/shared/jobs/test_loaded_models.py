@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from headmap.errors import ModelNotFound
+from headmap.errors import ModelNotUsable
 from headmap.jobs.loaded_models import LoadedModels
 from headmap.models import find_model
 from headmap.settings import DEMO_MODEL, Settings
@@ -50,7 +50,7 @@ def test_a_model_in_use_is_loaded_once_and_another_replaces_it(tmp_path: Path) -
     models = LoadedModels(Settings(data_dir=tmp_path, device="cpu"))
     first = borrow(models)
     assert borrow(models)() is first()
-    with pytest.raises(ModelNotFound), models.use(DEMO_MODEL, "another revision"):
+    with pytest.raises(ModelNotUsable), models.use(DEMO_MODEL, "another revision"):
         pass
     assert first() is None, "the former model goes before the next one comes"
     models.let_go()

@@ -9,7 +9,17 @@ from collections.abc import Callable
 import pytest
 
 from headmap.context import request_id
-from headmap.errors import DeviceFailed, InvalidParameter, ModelNotFound, OutOfMemory
+from headmap.errors import (
+    DatasetUnavailable,
+    DeviceFailed,
+    DeviceNotFound,
+    HeadmapError,
+    InvalidParameter,
+    ModelNotFound,
+    ModelNotUsable,
+    OutOfMemory,
+    UnsupportedModel,
+)
 from headmap.jobs.runner import run_shard
 from headmap.jobs.work import OnPage, ShardAborted, ShardResult, ShardScorer, ShardSpec
 from headmap.registry.jobs import cancel_job
@@ -60,9 +70,9 @@ def test_a_shard_that_does_not_exist_is_skipped(
     assert run_shard(database, settings, FakeScorer, job, number, owner="w") == "skipped"
 
 
-@pytest.mark.parametrize("error", [ModelNotFound("model: gone"), InvalidParameter("rule: unknown")])
+@pytest.mark.parametrize("error", [UnsupportedModel("model: of no family"), InvalidParameter("rule: unknown")])
 def test_a_clients_error_fails_the_job_with_its_reason(
-    database: Database, settings: Settings, error: ModelNotFound
+    database: Database, settings: Settings, error: HeadmapError
 ) -> None:
     job = steps.make_job(database)
     assert run_shard(database, settings, raising(error), job, 0, owner="w") == "failed"
@@ -71,7 +81,7 @@ def test_a_clients_error_fails_the_job_with_its_reason(
     assert failed.error == f"pages 0 to 3 failed: {error.detail}"
 
 
-@pytest.mark.parametrize("error", [RuntimeError("device lost\x00"), MemoryError(), OutOfMemory("KV memory")])
+@pytest.mark.parametrize("error", [RuntimeError("device lost\x00"), MemoryError()])
 def test_other_errors_are_tried_again_a_bounded_number_of_times(
     database: Database, settings: Settings, error: Exception
 ) -> None:
@@ -83,6 +93,47 @@ def test_other_errors_are_tried_again_a_bounded_number_of_times(
     assert f"after {settings.max_attempts} attempts" in (failed.error or "")
     assert str(error).strip("\x00") in (failed.error or "")
     assert "\x00" not in (failed.error or "")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ModelNotFound("model: not here"),
+        ModelNotUsable("model: a file is missing"),
+        DatasetUnavailable("dataset: not in the cache"),
+        OutOfMemory("the device is small"),
+        DeviceNotFound("cuda:7"),
+        ImportError("no torch here"),
+    ],
+)
+def test_what_this_host_cannot_do_is_left_to_another_and_counts_as_no_failure(
+    database: Database, settings: Settings, error: Exception
+) -> None:
+    job = steps.make_job(database)
+    told: list[str] = []
+    for _ in range(settings.max_attempts + 1):
+        with pytest.raises(HeadmapError, match=str(error)):
+            run_shard(
+                database, settings, raising(error), job, 0,
+                owner="host:0:x/1", device="cuda", observe=lambda outcome, *_: told.append(outcome),
+            )  # fmt: skip
+    assert set(told) == {"handed_back"}
+    waiting = steps.read_job(database, job)
+    assert waiting.state is JobState.RUNNING
+    assert str(error) in (waiting.waits_for or "")
+    assert waiting.device is None, "nothing was done on it"
+    for number in range(steps.SHARDS):
+        assert run_shard(database, settings, FakeScorer, job, number, owner="other", device="cpu") == "done"
+    assert steps.read_job(database, job).state is JobState.SUCCEEDED
+
+
+def test_a_job_stays_on_the_kind_of_device_that_it_began_on(database: Database, settings: Settings) -> None:
+    job = steps.make_job(database)
+    assert run_shard(database, settings, FakeScorer, job, 1, owner="a", device="cuda") == "done"
+    assert run_shard(database, settings, FakeScorer, job, 0, owner="b", device="cpu") == "skipped"
+    with pytest.raises(OutOfMemory):
+        run_shard(database, settings, raising(OutOfMemory("small")), job, 0, owner="c", device="cuda")
+    assert steps.read_job(database, job).device == "cuda"
 
 
 def test_a_broken_device_gives_the_shard_back_and_is_told_to_the_process(
@@ -113,7 +164,7 @@ def test_a_fault_that_passes_leaves_the_map_as_it_is(database: Database, setting
 
 def test_a_scorer_that_cannot_be_made_fails_the_attempt_not_the_worker(database: Database, settings: Settings) -> None:
     def broken() -> ShardScorer:
-        raise ImportError("no torch here")
+        raise RuntimeError("no memory map")
 
     job = steps.make_job(database)
     assert run_shard(database, settings, broken, job, 0, owner="w") == "retry"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
 
 from headmap.errors import IdempotencyConflict
+from headmap.jobs.queues import JobQueue
 from headmap.jobs.submit import ANNOUNCE
 from headmap.registry.jobs import JobRecord, cancel_job
 from headmap.registry.session import Database
@@ -43,8 +45,8 @@ def test_a_new_job_has_its_shards_and_its_messages(start: Start) -> None:
 
 def test_messages_leave_after_the_commit(start: Start) -> None:
     class Looking(CountingBroker):
-        def enqueue(self, shards: object) -> None:
-            found = list(shards)  # type: ignore[call-overload]
+        def enqueue(self, queue: JobQueue, shards: Iterable[tuple[str, int]]) -> None:
+            found = list(shards)
             assert steps.read_job(start.database, found[0][0]).state is JobState.QUEUED
             self.sent += found
 

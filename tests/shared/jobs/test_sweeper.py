@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from sqlalchemy import update
 
 from headmap.jobs import leases, sweeper
+from headmap.jobs.leases import acquire
+from headmap.jobs.queues import JobQueue
 from headmap.jobs.submit import ANNOUNCE
-from headmap.jobs.sweeper import SweeperThread, sweep
-from headmap.registry.session import Database
-from headmap.registry.tables import JobState, Shard, ShardState
+from headmap.jobs.sweeper import SweeperThread, sweep, take_turn
+from headmap.registry.jobs import add_job
+from headmap.registry.session import Database, utc_now
+from headmap.registry.tables import JobState, Shard, ShardState, Sweep
 from headmap.settings import Settings
 from tests.shared.jobs import steps
-from tests.shared.jobs.fakes import INFO, CountingBroker
+from tests.shared.jobs.fakes import INFO, QUEUE, CountingBroker
 
 
 def settled(settings: Settings) -> Settings:
@@ -89,6 +95,47 @@ def test_the_thread_goes_on_when_the_broker_was_away(database: Database, setting
     assert set(broker.sent) == {(job.id, number) for number in range(3)}
 
 
+def test_of_many_sweepers_one_has_the_turn(database: Database) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        assert sum(pool.map(lambda _: take_turn(database, 60), range(16))) == 1
+    with database.write() as session:
+        session.execute(update(Sweep).values(next_at=utc_now(session) - timedelta(seconds=1)))
+    assert take_turn(database, 60)
+    assert not take_turn(database, 60)
+
+
+def test_a_clock_that_went_back_keeps_nobody_from_sweeping(database: Database) -> None:
+    with database.write() as session:
+        session.execute(update(Sweep).values(next_at=utc_now(session) + timedelta(hours=1)))
+    assert take_turn(database, 5)
+
+
+def test_a_full_queue_keeps_no_other_queue_from_its_messages(database: Database, settings: Settings) -> None:
+    steps.make_job(database)
+    with database.write() as session:
+        session.execute(update(Shard).values(enqueued_at=None))
+        other, _, _ = add_job(session, replace(INFO, name="other"), steps.PARAMS, shard_pages=4, announce=0)
+
+    class Full(CountingBroker):
+        def waiting(self, queues: Iterable[JobQueue]) -> dict[JobQueue, int]:
+            return {queue: ANNOUNCE if queue == QUEUE else 0 for queue in queues}
+
+    broker = Full()
+    assert sweep(database, broker, settings) == steps.SHARDS
+    assert {job for job, _ in broker.sent} == {other}
+    assert broker.queues == {JobQueue("other", INFO.revision).name}
+
+
+def test_a_job_that_has_begun_is_sent_to_workers_of_its_device(database: Database, settings: Settings) -> None:
+    job = steps.make_job(database)
+    with database.write() as session:
+        assert acquire(session, job, 0, owner="a", seconds=60, device="cuda")
+        session.execute(update(Shard).values(enqueued_at=None))
+    broker = CountingBroker()
+    assert sweep(database, broker, settings) == steps.SHARDS - 1
+    assert broker.queues == {QUEUE._replace(device="cuda").name}
+
+
 def test_a_clock_that_leaps_ahead_ends_no_lease_that_is_renewed(
     database: Database, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -97,7 +144,7 @@ def test_a_clock_that_leaps_ahead_ends_no_lease_that_is_renewed(
     leap = timedelta(0)
     for module in (leases, sweeper):
         monkeypatch.setattr(module, "utc_now", lambda _: datetime.now(UTC) + leap)
-    thread = SweeperThread(database, CountingBroker(), settings)
+    thread = SweeperThread(database, CountingBroker(), settings.model_copy(update={"sweep_seconds": 1e-6}))
     thread.sweep()
     leap = timedelta(hours=1)
     thread.sweep()
