@@ -78,8 +78,13 @@ def list_models(settings: Settings) -> list[ModelInfo]:
 
 
 def models_here(settings: Settings) -> set[tuple[str, str]]:
-    """Every model that this host can load, as (name, revision): of a Hub id each revision in the local Hub cache."""
+    """Every model that this host can load, as (name, revision), by any name that a job may have for it.
+
+    Of a Hub id, that is each revision in the local Hub cache; of a folder in a model folder, its path as well.
+    """
     found = {(info.name, info.revision) for info in list_models(settings)}
+    paths = dict(_in_model_dirs(settings))
+    found |= {(str(paths[name]), revision) for name, revision in found if name in paths}
     for name in settings.models:
         repo = _hub_repo(name)
         if repo is None:

@@ -45,24 +45,24 @@ def test_a_host_without_the_model_ends_no_job_on_the_embedded_broker(embedded: C
     embedded.assert_succeeded(job)
 
 
-def test_two_models_jobs_share_a_worker_without_a_load_for_each_shard(either: Cluster) -> None:
-    either.settings = either.settings.model_copy(update={"model_turn_seconds": 1.0})
-    jobs = [either.submit(model=model) for _ in range(3) for model in (INFO.name, OTHER)]
-    worker = either.worker(pause=0.02)
+def test_two_models_jobs_share_a_worker_without_a_load_for_each_shard(cluster: Cluster) -> None:
+    cluster.settings = cluster.settings.model_copy(update={"model_turn_seconds": 1.0})
+    jobs = [cluster.submit(model=model) for _ in range(3) for model in (INFO.name, OTHER)]
+    worker = cluster.worker(pause=0.02)
     for job in jobs:
-        either.assert_succeeded(job)
+        cluster.assert_succeeded(job)
     shards, loads = logged(worker, "shard done"), logged(worker, "model loaded")
     assert shards >= 36
     assert 2 <= loads <= shards / 4
 
 
-def test_a_models_endless_work_keeps_no_other_model_waiting(either: Cluster) -> None:
-    either.settings = either.settings.model_copy(update={"model_turn_seconds": 0.5})
-    endless = [either.submit() for _ in range(6)]
-    either.worker(pause=0.1)
-    either.wait_until_running(endless[0])
-    either.assert_succeeded(either.submit(model=OTHER))
-    assert not either.job(endless[-1]).state.ended
+def test_a_models_endless_work_keeps_no_other_model_waiting(embedded: Cluster) -> None:
+    embedded.settings = embedded.settings.model_copy(update={"model_turn_seconds": 0.5})
+    endless = [embedded.submit() for _ in range(6)]
+    embedded.worker(pause=0.1)
+    embedded.wait_until_running(endless[0])
+    embedded.assert_succeeded(embedded.submit(model=OTHER))
+    assert not embedded.job(endless[-1]).state.ended
 
 
 def test_one_of_many_workers_sweeps_at_a_time(cluster: Cluster) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from headmap.errors import ModelNotFound, UnsupportedModel
 from headmap.families.registry import FAMILIES, TEXT_DEFAULTS
-from headmap.models import find_model, fingerprint, list_models
+from headmap.models import find_model, fingerprint, list_models, models_here
 from headmap.settings import DEMO_MODEL, Settings
 
 CONFIG: dict[str, Any] = {
@@ -44,6 +44,9 @@ def test_folders_below_a_model_dir_are_models_by_name(tmp_path: Path) -> None:
     assert (info.num_layers, info.num_heads, info.num_kv_heads, info.folder) == (6, 8, 4, tmp_path / "one")
     assert find_model(str(tmp_path / "one"), settings).folder == tmp_path / "one"
     assert [model.name for model in list_models(settings)] == [DEMO_MODEL, "one"]
+    here = {(name, info.revision) for name in ("one", str(tmp_path / "one"))}
+    assert models_here(settings) - here == {(DEMO_MODEL, find_model(DEMO_MODEL, settings).revision)}
+    assert models_here(settings) >= here
 
 
 def test_a_folder_that_is_not_listed_is_not_opened(tmp_path: Path) -> None:
@@ -143,7 +146,9 @@ def test_hub_models_are_found_in_the_local_cache(tmp_path: Path, monkeypatch: py
     make(repo / "snapshots" / "c0ffee")
     (repo / "refs").mkdir()
     (repo / "refs" / "main").write_text("c0ffee\n")
+    make(repo / "snapshots" / "older")
     settings = Settings(models=("some/model", "other/model"))
+    assert models_here(settings) == {("some/model", "c0ffee"), ("some/model", "older")} | models_here(Settings())
     for revision in (None, "main", "c0ffee"):
         assert find_model("some/model", settings, revision).revision == "c0ffee"
     for name, revision in (("some/model", "v2"), ("some/model", "../x"), ("other/model", None)):

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, literal_column, or_, select, update
+from sqlalchemy import ColumnElement, Select, func, literal_column, or_, select, update
 from sqlalchemy.orm import Session
 
 from headmap.jobs.queues import JobQueue
-from headmap.registry.session import changed, utc_now
+from headmap.registry.session import utc_now
 from headmap.registry.tables import Job, JobState, Shard, ShardState
 
 CLOCK_SLACK = 60.0
 """Seconds by which clocks of one deployment may differ, and by which its settings may."""
+
+_OLDEST = 16
 
 OPEN = Job.state.in_((JobState.QUEUED, JobState.RUNNING))
 
@@ -38,26 +39,26 @@ def claim_unannounced(
     these queues gets shards of its oldest jobs, until it has `limit`. This marks the returned shards, so that another
     sweeper does not return them too.
     """
+    roomy = [queue for queue, messages in waiting.items() if messages < limit]
+    if not roomy:
+        return {}
     now = utc_now(session)
-    never = Shard.enqueued_at.is_(None) & (Shard.due_at <= now)
+    # As an expression, which no index has: SQLite would look through all due shards, not through those of one job.
+    never = Shard.enqueued_at.is_(None) & (func.coalesce(Shard.due_at, now) <= now)
     before = Shard.enqueued_at < now - timedelta(seconds=wait)
-    found_never: dict[JobQueue, list[tuple[str, int]]] = defaultdict(list)
-    found_before: dict[JobQueue, list[tuple[datetime, str, int]]] = defaultdict(list)
-    for row in session.execute(_jobs_with(never, before)).all():
-        queue = JobQueue(row.model, row.revision, row.device)
-        if queue not in waiting:
-            continue  # opened a moment ago
-        room = limit - waiting[queue] - len(found_never[queue])
-        found_never[queue] += [(row.id, number) for number, _ in _claim(session, row.id, never, room)]
-        room = limit - waiting[queue] - len(found_never[queue]) - len(found_before[queue])
-        found_before[queue] += [(at, row.id, number) for number, at in _claim(session, row.id, before, room)]
-    chosen = {}
-    for queue, shards in found_never.items():
-        # As many of the shards enqueued before are still in the queue as the broker has messages.
-        lost = sorted(found_before[queue])[: max(0, len(found_before[queue]) - waiting[queue])]
-        chosen[queue] = shards + [(job_id, number) for _, job_id, number in lost]
-        _mark(session, chosen[queue], now)
-    return {queue: shards for queue, shards in chosen.items() if shards}
+    set_back = Shard.enqueued_at > now + timedelta(seconds=CLOCK_SLACK)
+    claimed = {}
+    for queue in roomy:
+        room = limit - waiting[queue]
+        shards = _claim(session, queue, never, room, now)
+        for kind in (before, set_back):
+            if len(shards) < room:
+                # As many of the shards enqueued before are still in the queue as the broker has messages.
+                lost = _count(session, queue, kind, limit) - waiting[queue]
+                shards += _claim(session, queue, kind, min(lost, room - len(shards)), now)
+        if shards:
+            claimed[queue] = shards
+    return claimed
 
 
 def has_unannounced(session: Session, job_id: str) -> bool:
@@ -80,32 +81,48 @@ def another_due(
     return None if row is None else (row.job_id, row.number)
 
 
-def _jobs_with(*kinds: ColumnElement[bool]) -> Any:
-    """Select open jobs that have a queued shard of one of these kinds, oldest first."""
-    of_job = select(Shard.number).where(Shard.job_id == Job.id, QUEUED)
-    some = or_(*(of_job.where(kind).exists() for kind in kinds))
-    query = select(Job.id, Job.model, Job.revision, Job.device)
-    return query.where(OPEN, some).order_by(Job.created_at, Job.id)
+def _claim(
+    session: Session, queue: JobQueue, kind: ColumnElement[bool], room: int, now: datetime
+) -> list[tuple[str, int]]:
+    """Mark up to `room` queued shards of a kind as enqueued, of the oldest jobs first. Returns (job id, number)."""
+    found: list[tuple[str, int]] = []
+    for job_id in _jobs_with(session, queue, kind) if room > 0 else ():
+        of_job = _queued(job_id, kind, room - len(found)).with_for_update(skip_locked=True)
+        mark = update(Shard).where(Shard.job_id == job_id, Shard.number.in_(of_job)).values(enqueued_at=now)
+        mark = mark.execution_options(synchronize_session=False)
+        numbers = session.scalars(mark.returning(Shard.number)).all()
+        found += [(job_id, number) for number in sorted(numbers)]
+        if len(found) == room:
+            break
+    return found
 
 
-def _claim(session: Session, job_id: str, kind: ColumnElement[bool], room: int) -> list[tuple[int, datetime]]:
-    """Lock up to `room` queued shards of a job and return them as (number, enqueued at), in the index's order."""
-    if room <= 0:
-        return []
-    query = (
-        select(Shard.number, Shard.enqueued_at)
-        .where(Shard.job_id == job_id, QUEUED, kind)
-        .order_by(Shard.enqueued_at, Shard.due_at, Shard.number)
-        .limit(room)
-        .with_for_update(skip_locked=True)
-    )
-    return [(row.number, row.enqueued_at) for row in session.execute(query)]
+def _count(session: Session, queue: JobQueue, kind: ColumnElement[bool], most: int) -> int:
+    """Count a queue's queued shards of a kind, up to `most` or a few more."""
+    count = 0
+    for job_id in _jobs_with(session, queue, kind):
+        few = _queued(job_id, kind, most).subquery()
+        count += session.scalars(select(func.count()).select_from(few)).one()
+        if count >= most:
+            break
+    return count
 
 
-def _mark(session: Session, shards: Sequence[tuple[str, int]], now: datetime) -> None:
-    numbers: dict[str, list[int]] = defaultdict(list)
-    for job_id, number in shards:
-        numbers[job_id].append(number)
-    for job_id, of_job in numbers.items():
-        claimed = (Shard.job_id == job_id, Shard.number.in_(of_job))
-        changed(session, update(Shard).where(*claimed).values(enqueued_at=now))
+def _jobs_with(session: Session, queue: JobQueue, kind: ColumnElement[bool]) -> Iterator[str]:
+    """The ids of the queue's open jobs that have queued shards of a kind, oldest first.
+
+    The index answers with a look for each job. It looks for all jobs only if the caller has use for more than the
+    oldest ones.
+    """
+    of_queue = (Job.model == queue.model, Job.revision == queue.revision, Job.device == queue.device)
+    in_order = select(Job.id, Job.created_at).where(OPEN, *of_queue).order_by(Job.created_at, Job.id)
+    for some_jobs in (in_order.limit(_OLDEST), in_order.offset(_OLDEST)):
+        jobs = some_jobs.subquery()
+        some = select(Shard.number).where(Shard.job_id == jobs.c.id, QUEUED, kind).exists()
+        yield from session.scalars(select(jobs.c.id).where(some).order_by(jobs.c.created_at, jobs.c.id)).all()
+
+
+def _queued(job_id: str, kind: ColumnElement[bool], most: int) -> Select[Any]:
+    """Select up to `most` queued shards of a job, in the index's order."""
+    query = select(Shard.number).where(Shard.job_id == job_id, QUEUED, kind)
+    return query.order_by(Shard.enqueued_at, Shard.due_at, Shard.number).limit(most)

@@ -15,7 +15,7 @@ from typing import Any
 from sqlalchemy import delete, literal_column, select, update
 from sqlalchemy.orm import Session
 
-from headmap.jobs.announcing import CLOCK_SLACK, OPEN, QUEUED
+from headmap.jobs.announcing import CLOCK_SLACK
 from headmap.jobs.kinds import KINDS, Settle
 from headmap.jobs.work import ShardResult, ShardSpec
 from headmap.registry.jobs import end_job, lock_job, queue_fold
@@ -257,15 +257,9 @@ def shorten_waits(session: Session, *, lease_seconds: float) -> int:
     slack = timedelta(seconds=CLOCK_SLACK)
     running = (_RUNNING, Shard.lease_until > lease_ends + slack)
     waiting = (Shard.state == ShardState.QUEUED, Shard.due_at > latest + slack)
-    enqueued_later = (QUEUED, Shard.enqueued_at > now + slack)
-    jobs = select(Job.id).where(OPEN, select(Shard.number).where(Shard.job_id == Job.id, *enqueued_later).exists())
-    enqueued = (Shard.job_id.in_(session.scalars(jobs).all()), *enqueued_later)
-    changes = (
-        update(Shard).where(*running).values(lease_until=lease_ends),
-        update(Shard).where(*waiting).values(due_at=now, enqueued_at=None),
-        update(Shard).where(*enqueued).values(enqueued_at=None),
+    return changed(session, update(Shard).where(*running).values(lease_until=lease_ends)) + changed(
+        session, update(Shard).where(*waiting).values(due_at=now, enqueued_at=None)
     )
-    return sum(changed(session, change) for change in changes)
 
 
 def due_leases(session: Session, limit: int) -> list[tuple[str, int]]:

@@ -8,7 +8,9 @@ from collections.abc import Callable
 
 from sqlalchemy import select
 
+from headmap.errors import DeviceNotFound
 from headmap.jobs.leases import release
+from headmap.jobs.queues import device_kind
 from headmap.jobs.runner import run_shard
 from headmap.jobs.slots import take_slot
 from headmap.jobs.submit import write_job
@@ -32,13 +34,14 @@ def profile_here(
     force: bool = False,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> JobRecord:
-    """Run a job to its end and return it. Raises as `write_job` and `run_shard` do.
+    """Run a job to its end and return it. Raises as `write_job` and `run_shard` do, and DeviceNotFound for a job that
+    began on another kind of device.
 
     If an equal job has succeeded, this returns it unchanged, unless `force` is set. An interrupted or killed job goes
     on where it stopped. Workers on the same registry may take some of its shards.
     `on_progress` gets the pages done and the pages planned, about once a second or after each page.
     """
-    job_id = write_job(database, settings, info, params, force=force)[0].id
+    job_id, device = write_job(database, settings, info, params, force=force)[0].id, device_kind(settings)
     slot = take_slot(settings)
     slot.end_former_leases(database, settings)
     owner = f"{slot.name}/{os.getpid()}"
@@ -51,8 +54,14 @@ def profile_here(
             on_progress(job.done, job.total)
             if job.state.ended:
                 return job
+            if job.device not in (None, device):
+                raise DeviceNotFound(
+                    f"device: the job began on {job.device}, and here is {device}; go on there, or force another job"
+                )
             watched = _Watched(scorer, job, on_progress).made
-            outcomes = [run_shard(database, settings, watched, job_id, number, owner=owner) for number in numbers]
+            outcomes = [
+                run_shard(database, settings, watched, job_id, number, owner=owner, device=device) for number in numbers
+            ]
             if "done" not in outcomes:
                 time.sleep(_PAUSE_SECONDS)  # back-off, or shards leased by others
     finally:

@@ -49,8 +49,9 @@ export class JobCard {
     this.asked.textContent = `${pagesOf(params)} of ${params.dataset}, rule ${params.rule}, seed ${params.seed}, at most ${counted(params.max_new_tokens, "token")} each`;
     this.progress.show(progress.done / progress.total, `${count(progress.done)} of ${count(progress.total)}${active && params.pages === "auto" ? " so far" : ""}`);
     this.timing.textContent = timing(job);
-    this.reason.hidden = !job.error;
-    this.reason.textContent = job.error ? `Why it failed: ${job.error}` : "";
+    const reason = job.error ? `Why it failed: ${job.error}` : job.waits_for ? `It waits: ${job.waits_for}` : "";
+    this.reason.hidden = !reason;
+    this.reason.textContent = reason;
     this.cancelButton.hidden = !active;
     this.retryButton.hidden = state !== "failed" && state !== "cancelled";
     this.mapLink.hidden = !job.map_id;
