@@ -20,6 +20,8 @@ from headmap.settings import Settings
 from services.scoring import (
     routes_aliases,
     routes_datasets,
+    routes_evaluation_pictures,
+    routes_evaluations,
     routes_jobs,
     routes_maps,
     routes_pictures,
@@ -74,7 +76,9 @@ def scoring_router() -> APIRouter:
     router.include_router(routes_scores.router)
     router.include_router(routes_aliases.router)
     router.include_router(routes_policies.router)
+    router.include_router(routes_evaluations.router)
     router.include_router(routes_pictures.router)
+    router.include_router(routes_evaluation_pictures.router)
     router.include_router(routes_datasets.router)
     return router
 

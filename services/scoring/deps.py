@@ -18,7 +18,7 @@ from headmap.http.auth import KEY_NAME, check_scope
 from headmap.jobs.broker import Broker
 from headmap.keys import Scope
 from headmap.registry.aliases import Promote
-from headmap.registry.jobs import OpenLimits
+from headmap.registry.job_limits import OpenLimits
 from headmap.registry.map_file import ModelName, Revision, ShortName, Tag
 from headmap.registry.map_search import MapOrder
 from headmap.registry.session import Database

@@ -27,17 +27,17 @@ router = APIRouter(route_class=ImmutableRoute, tags=["pictures"])
 View = Annotated[HeatmapView, Query(description="query heads, or KV heads with the scores of their query heads added")]
 _INVALID: dict[int | str, dict[str, Any]] = {422: {"description": "Invalid request"}}
 _NO_MAP: dict[int | str, dict[str, Any]] = {404: {"description": "No such map"}}
-_BUSY = {"description": "Too many pictures wait to be drawn"}
+BUSY = {"description": "Too many pictures wait to be drawn"}
 _MAX_WAITING = 32
 _RETRY_SECONDS = 2
 Ts = TypeVarTuple("Ts")
 
 
 def _picture(media: str, what: str) -> dict[int | str, dict[str, Any]]:
-    return {**_NO_MAP, 200: {"content": {media: {}}, "description": what}, 429: _BUSY}
+    return {**_NO_MAP, 200: {"content": {media: {}}, "description": what}, 429: BUSY}
 
 
-async def _drawn(
+async def drawn(
     state: ScoringState, media: str, draw: Callable[[ScoringState, *Ts], bytes], *arguments: *Ts
 ) -> Response:
     """The picture that `draw` makes, in one of the few threads for that. Raises QueueFull."""
@@ -54,7 +54,7 @@ async def _drawn(
     responses=_picture("image/svg+xml", "Layers down, heads across"),
 )
 async def heatmap_svg(map_id: MapId, state: State, view: View = "heads") -> Response:
-    return await _drawn(state, "image/svg+xml", _heatmap, map_id, "svg", view)
+    return await drawn(state, "image/svg+xml", _heatmap, map_id, "svg", view)
 
 
 @router.get(
@@ -64,7 +64,7 @@ async def heatmap_svg(map_id: MapId, state: State, view: View = "heads") -> Resp
     responses=_picture("image/png", "Layers down, heads across"),
 )
 async def heatmap_png(map_id: MapId, state: State, view: View = "heads") -> Response:
-    return await _drawn(state, "image/png", _heatmap, map_id, "png", view)
+    return await drawn(state, "image/png", _heatmap, map_id, "png", view)
 
 
 def _heatmap(state: ScoringState, map_id: str, form: PictureForm, view: HeatmapView) -> bytes:
@@ -80,7 +80,7 @@ def _heatmap(state: ScoringState, map_id: str, form: PictureForm, view: HeatmapV
     responses=_picture("image/svg+xml", "A dot for each head") | _INVALID,
 )
 async def scatter_svg(map_id: MapId, other_id: deps.OtherMapId, state: State) -> Response:
-    return await _drawn(state, "image/svg+xml", _scatter, map_id, other_id, "svg")
+    return await drawn(state, "image/svg+xml", _scatter, map_id, other_id, "svg")
 
 
 @router.get(
@@ -90,7 +90,7 @@ async def scatter_svg(map_id: MapId, other_id: deps.OtherMapId, state: State) ->
     responses=_picture("image/png", "A dot for each head") | _INVALID,
 )
 async def scatter_png(map_id: MapId, other_id: deps.OtherMapId, state: State) -> Response:
-    return await _drawn(state, "image/png", _scatter, map_id, other_id, "png")
+    return await drawn(state, "image/png", _scatter, map_id, other_id, "png")
 
 
 def _scatter(state: ScoringState, map_id: str, other_id: str, form: PictureForm) -> bytes:
@@ -111,7 +111,7 @@ def _scatter(state: ScoringState, map_id: str, other_id: str, form: PictureForm)
     response_class=Response,
     responses={
         404: {"description": "No such map, head or page"},
-        429: _BUSY,
+        429: BUSY,
         200: {
             "model": OverlayBody,
             "content": {"image/png": {}},
@@ -135,7 +135,7 @@ async def overlay(
     if form == "json" or (form is None and _prefers_json(accept)):
         body = await run_in_threadpool(_looks, state, map_id, layer, head, page)
         return JSONResponse(body.model_dump())
-    return await _drawn(state, "image/png", _overlay, map_id, layer, head, page)
+    return await drawn(state, "image/png", _overlay, map_id, layer, head, page)
 
 
 def _looks(state: ScoringState, map_id: str, layer: int, head: int, page: int) -> OverlayBody:

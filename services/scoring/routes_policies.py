@@ -19,9 +19,9 @@ from services.scoring.schemas import AliasName, PolicyList
 
 router = APIRouter(tags=["policies"])
 
-_ETAG = {"ETag": {"description": "the policy's version, for If-Match", "schema": {"type": "string"}}}
+ETAG = {"ETag": {"description": "the policy's version, for If-Match", "schema": {"type": "string"}}}
 _NO_POLICY: dict[int | str, dict[str, Any]] = {404: {"description": "No such policy"}}
-_CHANGED: dict[int | str, dict[str, Any]] = {412: {"description": "The policy is not as the header says"}}
+CHANGED: dict[int | str, dict[str, Any]] = {412: {"description": "The policy is not as the header says"}}
 
 Model = Annotated[ModelName, Path(description="a model's name; it may hold slashes")]
 Name = Annotated[AliasName, Path(description="a policy's name, as in MODEL@NAME")]
@@ -54,7 +54,7 @@ def history(
     return PolicyList(items=page.items, next_cursor=page.next_cursor)
 
 
-@router.get("/policies/{model:path}/{name}", summary="A policy", responses=_NO_POLICY | {200: {"headers": _ETAG}})
+@router.get("/policies/{model:path}/{name}", summary="A policy", responses=_NO_POLICY | {200: {"headers": ETAG}})
 def show(model: Model, name: Name, session: ReadSession, response: Response) -> PolicyRecord:
     record = policies.get_policy(session, model, name)
     response.headers["ETag"] = f'"{record.version}"'
@@ -64,10 +64,10 @@ def show(model: Model, name: Name, session: ReadSession, response: Response) -> 
 @router.put(
     "/policies/{model:path}/{name}",
     summary="Write the next version of a policy",
-    responses=_CHANGED
+    responses=CHANGED
     | {
-        200: {"headers": _ETAG},
-        201: {"description": "The policy is new", "model": PolicyRecord, "headers": _ETAG},
+        200: {"headers": ETAG},
+        201: {"description": "The policy is new", "model": PolicyRecord, "headers": ETAG},
         404: {"description": "No such map"},
         409: {"description": "The map is of another model"},
     },
@@ -102,7 +102,7 @@ def put(
     "/policies/{model:path}/{name}",
     status_code=204,
     summary="Delete a policy; its versions stay in the history",
-    responses=_NO_POLICY | _CHANGED,
+    responses=_NO_POLICY | CHANGED,
 )
 def remove(model: Model, name: Name, session: WriteSession, caller: deps.Caller, if_match: IfMatch = None) -> None:
     policies.delete_policy(session, model, name, by=caller, expected=expected_of(if_match, "VERSION"))

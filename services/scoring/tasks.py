@@ -5,12 +5,12 @@ from __future__ import annotations
 from celery import Celery
 
 from headmap.jobs.celery_app import create_celery
-from headmap.jobs.profiler import ProfilerScorer
 from headmap.jobs.runner import Observe, unobserved
+from headmap.jobs.scorers import WorkerScorer
 from headmap.settings import Settings
 from headmap.tracing import NO_TRACER, Tracer
 
 
 def create_worker(settings: Settings, observe: Observe = unobserved, tracer: Tracer = NO_TRACER) -> Celery:
     """The Celery application of a scoring worker; torch is imported with the first shard, in the child."""
-    return create_celery(settings, ProfilerScorer, observe, tracer)
+    return create_celery(settings, WorkerScorer, observe, tracer)

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import torch
 
-from headmap.errors import OutOfMemory
+from headmap.errors import DeviceFailed, OutOfMemory
 
 # Not all of these errors have their own type: the CPU's allocator, cuBLAS and the driver raise RuntimeError.
 _OUT_OF_MEMORY = re.compile("can't allocate memory|not enough memory|out of memory|_STATUS_ALLOC_FAILED")
@@ -63,6 +63,17 @@ def told_as_out_of_memory() -> Iterator[None]:
         if not is_out_of_memory(error):
             raise
         raise OutOfMemory("the model ran out of memory") from error
+
+
+@contextmanager
+def told_as_device_failed() -> Iterator[None]:
+    """Raises DeviceFailed in place of an error of a broken device; other errors pass."""
+    try:
+        yield
+    except RuntimeError as error:
+        if is_broken_device(error):
+            raise DeviceFailed(f"the worker's device failed: {str(error).partition(chr(10))[0]}") from error
+        raise
 
 
 def let_go(error: BaseException) -> None:

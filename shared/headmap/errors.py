@@ -6,8 +6,8 @@
     │                         UnsupportedModel (ModelNotUsable)
     ├── NotFound 404          ModelNotFound, JobNotFound, MapNotFound, HeadNotFound, PageNotFound, DatasetNotFound,
     │                         SessionNotFound, KeyNotFound, AliasNotFound, PolicyNotFound, RepoNotFound
-    ├── Conflict 409          JobEnded, NoMapForModel, IdempotencyConflict, MapMismatch, KeyNameTaken,
-    │                         DatasetExists, DatasetInUse, DatasetBuiltIn, MapInUse
+    ├── Conflict 409          JobEnded, JobNotSucceeded, NothingRecommended, NoMapForModel, IdempotencyConflict,
+    │                         MapMismatch, KeyNameTaken, DatasetExists, DatasetInUse, DatasetBuiltIn, MapInUse
     ├── AliasMoved 412
     ├── PolicyChanged 412
     ├── PayloadTooLarge 413   ImageTooLarge, DatasetTooLarge
@@ -181,6 +181,18 @@ class Conflict(HeadmapError):
 
 class JobEnded(Conflict):
     code, title = "job_ended", "Job has ended"
+
+
+class JobNotSucceeded(Conflict):
+    """The job has no result: it has not ended, or it failed or was cancelled."""
+
+    code, title = "job_not_succeeded", "Job has not succeeded"
+
+
+class NothingRecommended(Conflict):
+    """No point of the evaluation loses less than its margin with 95 % confidence."""
+
+    code, title = "nothing_recommended", "Nothing recommended"
 
 
 class NoMapForModel(Conflict):

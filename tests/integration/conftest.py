@@ -80,7 +80,14 @@ def cluster(settings: Settings, redis: Redis) -> Iterator[Cluster]:
 @pytest.fixture
 def embedded(tmp_path: Path) -> Iterator[Cluster]:
     """SQLite and the folder broker: the same tasks without a server."""
-    values = {"shard_pages": 4, "retry_seconds": 0.2, "lease_seconds": 3, "sweep_seconds": 0.5, "max_attempts": 20}
+    values = {
+        "shard_pages": 4,
+        "shard_questions": 4,
+        "retry_seconds": 0.2,
+        "lease_seconds": 3,
+        "sweep_seconds": 0.5,
+        "max_attempts": 20,
+    }
     started = Cluster(Settings(data_dir=tmp_path / "embedded", **values))
     yield started
     started.end()

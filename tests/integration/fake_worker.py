@@ -12,10 +12,12 @@ from headmap.errors import DeviceFailed, ModelNotUsable
 from headmap.jobs.celery_app import create_celery
 from headmap.jobs.work import OnPage, ShardResult, ShardSpec
 from headmap.models import find_model, models_here
+from headmap.registry.jobs import EVALUATION
 from headmap.settings import Settings
 from headmap.tracing import open_tracer
 from services.scoring.worker import run_worker, tell_metrics
 from services.scoring.worker_metrics import ShardMetrics, count_in
+from tests.shared.jobs.fake_answers import FakeEvaluator
 from tests.shared.jobs.fakes import HEADS, INFO, LAYERS, FakeScorer
 
 logger = logging.getLogger("headmap.jobs.fake")
@@ -41,6 +43,7 @@ def main() -> None:
         shape = (info.num_layers, info.num_heads)
     count_in(arguments.metrics)
     scorer = FakeScorer(pause=arguments.pause, shape=shape)
+    evaluator = FakeEvaluator(pause=arguments.pause, owner_ms=os.getpid())
     held = [""]
 
     def score(spec: ShardSpec, on_page: OnPage) -> ShardResult:
@@ -53,7 +56,7 @@ def main() -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         if arguments.broken_device:
             raise DeviceFailed("the worker's device failed")
-        return scorer(spec, on_page)
+        return evaluator(spec, on_page) if spec.kind == EVALUATION else scorer(spec, on_page)
 
     made_up = {(name, INFO.revision) for name in MODELS}
     tracer = open_tracer("scoring-worker")

@@ -11,6 +11,8 @@ from dataclasses import replace
 
 import pytest
 
+from headmap.evaluation.curve import Curve, make_curve
+from headmap.evaluation.metrics import get_metric
 from headmap.jobs.sweeper import sweep
 from headmap.registry.jobs import cancel_job
 from headmap.registry.tables import JobState, ShardState
@@ -18,7 +20,11 @@ from tests.integration.cluster import PARAMS, Cluster
 from tests.integration.processes import wait_for
 from tests.integration.servers import Postgres, Redis
 from tests.shared.jobs import steps
+from tests.shared.jobs.fake_answers import fake_answer
 from tests.shared.jobs.fakes import QUEUE, CountingBroker
+from tests.shared.jobs.test_evaluations import ASKED
+
+EVALUATION_PARAMS = replace(PARAMS, rule=None, evaluation=ASKED)
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
 
@@ -31,6 +37,22 @@ def test_a_killed_worker_loses_nothing(either: Cluster) -> None:
     either.worker()
     either.assert_succeeded(job)
     assert either.job(job).attempts == 2
+
+
+def test_a_worker_killed_in_an_evaluation_leaves_the_curve_of_a_calm_run(either: Cluster) -> None:
+    victim = either.worker(pause=0.3)
+    job = either.submit(EVALUATION_PARAMS)
+    either.wait_until_running(job, pages=2)
+    victim.kill()
+    either.worker()
+    ended = either.wait_until_ended(job)
+    assert (ended.state, ended.error, ended.attempts) == (JobState.SUCCEEDED, None, 2)
+    rows = [fake_answer(number, case) for number in range(24) for case in ASKED.cases]
+    calm = make_curve(rows, get_metric("exact"), ASKED.margin)
+    assert ended.result is not None
+    found = Curve.from_json(ended.result)
+    timeless = [replace(point, token_ms=calm.points[0].token_ms) for point in found.points]
+    assert (timeless, found.recommended) == (list(calm.points), calm.recommended)
 
 
 def test_a_worker_whose_device_broke_gives_its_shard_back_and_ends(embedded: Cluster) -> None:

@@ -71,6 +71,7 @@ PATHS = [
     ("POST", "/score", "scoring"),
     ("POST", "/datasets", "scoring"),
     ("GET", "/policies/org/model/documents", "scoring"),
+    ("GET", "/evaluations/abc/answers", "scoring"),
     ("GET", "/scoring/health", "scoring"),
     ("GET", "/score/x/events", "scoring"),
     ("POST", "/generate", "inference"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from services.cli.commands.compare import DIFFERS
-from services.cli.commands.generate import find_map_scores
 from services.cli.commands.maps import picture_form
 from services.cli.common import (
     DataDir,
@@ -22,18 +20,15 @@ from services.cli.common import (
     one_line_errors,
     open_registry,
     print_json,
-    progress_bar,
     quiet_libraries,
 )
+from services.cli.evaluation_runs import Asked, measure, measure_and_file
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from headmap.datasets.sources import PageSource
     from headmap.evaluation.cases import Case
     from headmap.evaluation.curve import Curve
-    from headmap.registry.session import Database
-    from headmap.settings import Settings
 
 _REQUIREMENT = re.compile(r"\s*([\w-]+)@([\d.]+)\s+within\s+([\d.]+)\s*")
 
@@ -76,11 +71,25 @@ def evaluate(
     require: Annotated[
         list[str] | None, typer.Option(help='End with exit code 3 unless it holds: "sparsemm@0.2 within 0.01".')
     ] = None,
+    save: Annotated[
+        bool, typer.Option("--save", help="File the curve and all answers in the registry, for servers to show.")
+    ] = False,
     answers: Annotated[Path | None, typer.Option(help="File (.jsonl) for every answer.")] = None,
     plot: Annotated[Path | None, typer.Option(help="File (.svg or .png) for a picture of the curve.")] = None,
     as_json: Annotated[
         bool,
-        json_option("model", "map_id", "dataset", "metric", "margin", "points", "recommended", "required", "passed"),
+        json_option(
+            "evaluation_id",
+            "model",
+            "map_id",
+            "dataset",
+            "metric",
+            "margin",
+            "points",
+            "recommended",
+            "required",
+            "passed",
+        ),
     ] = False,
     data_dir: DataDir = None,
 ) -> None:
@@ -89,6 +98,8 @@ def evaluate(
     A size holds if, with 95 % confidence, it loses less than --margin against the full cache on the same questions.
     With no loss in sight, that takes about 270 questions for a margin of 0.01, and 25 for 0.1.
 
+    With --save an equal evaluation is not measured twice, and what you interrupt goes on where it stopped.
+
     Exit codes: 0, it was measured, and all that you required holds; 3, a requirement does not hold; 1, it could not be
     measured; 2, wrong usage.
 
@@ -96,15 +107,16 @@ def evaluate(
     Example:
       headmap evaluate headmap/demo-ocr --dataset synthetic --questions 300 --plot curve.svg
     """
+    from headmap.evaluation.answers import write_lines
     from headmap.evaluation.cases import make_cases
-    from headmap.evaluation.curve import check_margin, make_curve
+    from headmap.evaluation.curve import check_margin
     from headmap.evaluation.metrics import get_metric
-    from headmap.evaluation.sources import open_questions, take_questions
 
     cases = make_cases(_words(methods), _numbers(ratios))
     check_margin(margin)
     required = [_requirement(text, cases) for text in require or []]
-    marked = None if metric is None else get_metric(metric)
+    if metric is not None:
+        get_metric(metric)
     form = None if plot is None else picture_form(plot)
     if answers is not None and answers.suffix != ".jsonl":
         fail(f"--answers: must end in .jsonl, got {answers}", code=2)
@@ -112,35 +124,13 @@ def evaluate(
     if map_name is not None and not needs_map:
         fail(f"--map: only sparsemm reads a map, got {map_name!r} with {methods}", code=2)
     info, settings = find_named_model(model, data_dir)
-    found = find_map_scores(settings, info, map_name) if needs_map else None
-    if needs_map and found is None:
-        fail(f"{model} has no map, which sparsemm needs; make one with: headmap score {model}")
+    asked = Asked(dataset, cases, map_name, questions, metric, margin, max_new_tokens, seed)
     quiet_libraries()
-    from headmap.evaluation.runner import evaluate_questions
-    from headmap.families.loading import load_model
-
     with open_registry(data_dir) as database:
-        pixels = settings.max_image_pixels
-        asked = open_questions(dataset, marked, lambda name: _pages(name, settings, database), max_pixels=pixels)
-        marked = marked or get_metric(asked.metric)
-        count = take_questions(asked, dataset, marked, count=questions, seed=seed)
-        loaded = load_model(info, device=settings.device, dtype=settings.dtype)
-        with progress_bar("questions") as bar:
-            task = bar.add_task(f"Asking {info.name}", total=count)
-            rows = evaluate_questions(
-                loaded,
-                asked.questions(seed, 0, count),
-                cases,
-                found and found[2],
-                marked,
-                lambda done: bar.update(task, completed=done),
-                max_new_tokens=max_new_tokens or asked.max_new_tokens,
-                memory_bytes=settings.kv_memory_bytes,
-            )
+        found = (measure_and_file if save else measure)(database, settings, info, asked)
+    curve = found.curve
     if answers is not None:
-        lines = (json.dumps(row.to_json(), ensure_ascii=False) for row in rows)
-        answers.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-    curve = make_curve(rows, marked, margin)
+        answers.write_bytes(write_lines(found.rows))
     if plot is not None and form is not None:
         from headmap.pictures.curve import draw_curve
 
@@ -150,10 +140,11 @@ def evaluate(
     if as_json:
         print_json(
             {
+                "evaluation_id": found.evaluation_id,
                 "model": info.name,
-                "map_id": found and found[0].id,
+                "map_id": found.map_id,
                 "dataset": dataset,
-                "metric": marked.name,
+                "metric": found.metric,
                 "margin": margin,
                 "points": curve.points,
                 "recommended": curve.recommended,
@@ -162,7 +153,9 @@ def evaluate(
             }
         )
     else:
-        _show(curve, marked.name, held)
+        _show(curve, found.metric, held)
+        if found.evaluation_id is not None:
+            console().print(f"filed as evaluation {found.evaluation_id}")
     if not passed:
         raise typer.Exit(DIFFERS)
 
@@ -227,16 +220,3 @@ def _requirement(text: str, cases: tuple[Case, ...]) -> _Required:
     if case not in cases:
         fail(f"--require: {case} is none of {', '.join(map(str, cases))}; add it to --methods or --ratios", code=2)
     return _Required(case, margin)
-
-
-def _pages(name: str, settings: Settings, database: Database) -> PageSource:
-    """The pages of a named dataset, or of a folder, which stays as it is."""
-    from headmap.datasets.page_folder import PageFolder
-    from headmap.datasets.records import INDEX_FILE
-    from headmap.datasets.sources import BUILT_IN, StoredPages, open_dataset
-
-    folder = Path(name)
-    if name not in BUILT_IN and (folder / INDEX_FILE).is_file():
-        pages = PageFolder(folder, max_pixels=settings.max_image_pixels)
-        return StoredPages(pages.size, pages.page)
-    return open_dataset(name, settings, database=database)

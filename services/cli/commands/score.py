@@ -155,7 +155,7 @@ def _here(wish: _Wish, data_dir: Path | None) -> tuple[MapRecord, HeadScores]:
     quiet_libraries()
     with open_registry(data_dir) as database:
         maps = LocalRegistry(database, data_dir)
-        name = _named(wish.dataset, maps)
+        name = name_dataset(wish.dataset, maps)
         known = find_dataset(name, database)
         count, most = known.fit(wish.pages, wish.max_pages)
         params = job_params(
@@ -191,7 +191,7 @@ def _there(wish: _Wish, url: str, *, cancel_on_interrupt: bool) -> tuple[MapReco
 
     with open_client(url) as client:
         maps = RemoteRegistry(client)
-        body = asdict(wish) | {"dataset": _named(wish.dataset, maps)}
+        body = asdict(wish) | {"dataset": name_dataset(wish.dataset, maps)}
         job = start_job(client, {name: value for name, value in body.items() if value is not None})
         try:
             with progress_bar("pages") as bar:
@@ -224,7 +224,7 @@ def _count(pages: str | None) -> int | Literal["auto"] | None:
     return int(pages)
 
 
-def _named(dataset: str, maps: Registry) -> str:
+def name_dataset(dataset: str, maps: Registry) -> str:
     """The dataset's name. A folder is added to the registry, which keeps the pages of its map."""
     from headmap.datasets.records import INDEX_FILE
     from headmap.datasets.sources import BUILT_IN

@@ -120,10 +120,11 @@ def open_dataset(
 
 @dataclass(frozen=True)
 class DatasetInfo:
-    """A dataset's data before it is opened: its size, if known, and an upload's checksum."""
+    """A dataset's data before it is opened: its pages and questions, if known, and an upload's checksum."""
 
     size: int | None
     checksum: str | None
+    questions: int | None = None
 
     def fit(
         self, pages: int | Literal["auto"] | None, max_pages: int | None
@@ -155,4 +156,4 @@ def find_dataset(name: str, database: Database) -> DatasetInfo:
         raise DatasetNotFound(
             f"dataset: {name!r} is not an upload, and not one of {', '.join(BUILT_IN)}", param="dataset"
         ) from error
-    return DatasetInfo(record.pages, record.checksum)
+    return DatasetInfo(record.pages, record.checksum, record.questions)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from headmap.evaluation.cases import Case
+from headmap.evaluation.cases import FULL, Case
 
 
 @dataclass(frozen=True)
@@ -41,3 +42,29 @@ class AnswerRow:
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> AnswerRow:
         return cls(**{**fields, "expected": tuple(fields["expected"])})
+
+
+def write_lines(rows: Iterable[AnswerRow]) -> bytes:
+    """Write rows as JSON lines in UTF-8, each ended by a line feed. `read_lines` reads them back."""
+    return b"".join(f"{json.dumps(row.to_json(), ensure_ascii=False)}\n".encode() for row in rows)
+
+
+def read_lines(lines: bytes) -> Iterator[AnswerRow]:
+    return (AnswerRow.from_json(json.loads(line)) for line in lines.splitlines())
+
+
+def with_differences(rows: Iterable[AnswerRow]) -> Iterator[AnswerRow]:
+    """Yield the answers that differ from the full cache's, each question's after the full cache's own.
+
+    `rows`: question by question, each beginning with `full`.
+    """
+    full: AnswerRow | None = None
+    told = False
+    for row in rows:
+        if row.method == FULL:
+            full, told = row, False
+        elif full is not None and row.answer != full.answer:
+            if not told:
+                yield full
+            told = True
+            yield row

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from statistics import median
+from typing import Any
 
 from headmap.errors import InvalidParameter
 from headmap.evaluation.answers import AnswerRow
@@ -72,6 +73,29 @@ class Curve:
     def point(self, case: Case) -> Point | None:
         return next((point for point in self.points if point.case == case), None)
 
+    def to_json(self) -> dict[str, Any]:
+        """Return the curve as plain data. `from_json` reads it back."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> Curve:
+        recommended = fields["recommended"]
+        return cls(
+            tuple(_read_point(point) for point in fields["points"]),
+            None if recommended is None else Case(**recommended),
+            fields["margin"],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Mark:
+    """What a curve needs of an answer."""
+
+    score: float
+    kept_tokens: int
+    kept_bytes: int
+    token_ms: float | None
+
 
 def make_curve(rows: Iterable[AnswerRow], metric: Metric, margin: float = DEFAULT_MARGIN) -> Curve:
     """Compute the curve of all rows. Their order does not matter.
@@ -116,18 +140,23 @@ def check_margin(margin: float) -> None:
         raise InvalidParameter(f"margin: must be above 0 and at most 1, got {margin:g}", param="margin")
 
 
-def _by_case(rows: Iterable[AnswerRow]) -> dict[Case, dict[str, AnswerRow]]:
-    """Group rows by case and question."""
-    found: dict[Case, dict[str, AnswerRow]] = {}
+def _read_point(fields: Mapping[str, Any]) -> Point:
+    intervals = {name: tuple(fields[name]) for name in ("interval", "difference_interval")}
+    return Point(**{**fields, **intervals})
+
+
+def _by_case(rows: Iterable[AnswerRow]) -> dict[Case, dict[str, _Mark]]:
+    """Group marks by case and question."""
+    found: dict[Case, dict[str, _Mark]] = {}
     for row in rows:
         own = found.setdefault(row.case, {})
         if row.question_id in own:
             raise ValueError(f"question {row.question_id!r} is answered twice at {row.case}")
-        own[row.question_id] = row
+        own[row.question_id] = _Mark(row.score, row.kept_tokens, row.kept_bytes, row.token_ms)
     return found
 
 
-def _point(case: Case, own: Mapping[str, AnswerRow], full: Mapping[str, AnswerRow], metric: Metric) -> Point:
+def _point(case: Case, own: Mapping[str, _Mark], full: Mapping[str, _Mark], metric: Metric) -> Point:
     scores = [own[question].score for question in sorted(own)]
     differences = [own[question].score - full[question].score for question in sorted(own)]
     total, right = len(scores), math.fsum(scores)

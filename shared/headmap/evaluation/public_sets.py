@@ -27,11 +27,13 @@ _PART = re.compile(r"-\d+-of-\d+$")
 class Schema:
     """A public set: the columns that only it has, and how its questions are asked and marked.
 
-    `id`: the column that names a question, "" where only its row does. `answers`: the column of its right answers, a
-    text or a list of texts. `suffix`: what follows each question.
+    `repo`: where it is on the Hub; copies elsewhere have the same columns. `id`: the column that names a question, ""
+    where only its row does. `answers`: the column of its right answers, a text or a list of texts. `suffix`: what
+    follows each question.
     """
 
     name: str
+    repo: str
     columns: frozenset[str]
     id: str
     answers: str
@@ -41,37 +43,51 @@ class Schema:
 
 
 SCHEMAS = (
-    Schema("DocVQA", frozenset({"questionId", "question", "image", "answers"}), "questionId", "answers", "anls"),
     Schema(
-        "TextVQA", frozenset({"question_id", "image_id", "question", "image", "answers"}), "question_id", "answers",
-        "vqa",
+        "DocVQA", "lmms-lab/DocVQA", frozenset({"questionId", "question", "image", "answers"}), "questionId", "answers",
+        "anls",
     ),
     Schema(
-        "ChartQA", frozenset({"type", "question", "image", "answer"}), "", "answer", "relaxed",
+        "TextVQA", "lmms-lab/textvqa", frozenset({"question_id", "image_id", "question", "image", "answers"}),
+        "question_id", "answers", "vqa",
+    ),
+    Schema(
+        "ChartQA", "lmms-lab/ChartQA", frozenset({"type", "question", "image", "answer"}), "", "answer", "relaxed",
         "\nAnswer the question with a single word.",
     ),
     Schema(
-        "OCRBench", frozenset({"dataset", "question_type", "question", "image", "answer"}), "", "answer", "contains",
-        "", 128,
+        "OCRBench", "echo840/OCRBench", frozenset({"dataset", "question_type", "question", "image", "answer"}), "",
+        "answer", "contains", "", 128,
     ),
 )  # fmt: skip
-"""Columns as lmms-lab/DocVQA, lmms-lab/textvqa, lmms-lab/ChartQA and echo840/OCRBench on the Hub have them."""
+"""With the columns that these repositories have."""
 
 
-def find_public_files(place: str) -> list[Path] | None:
-    """Find the parquet files at `place`, sorted by name; None if there are none and `place` names no set.
+def is_hub_id(dataset: str) -> bool:
+    """Whether `dataset` has the form OWNER/NAME[/PART]."""
+    return _HUB_ID.fullmatch(dataset) is not None and not {".", ".."} & set(dataset.split("/"))
 
-    `place`: a file, a folder, or OWNER/NAME[/PART] of the local Hub cache, PART being the start of the files' paths:
-    `lmms-lab/DocVQA/DocVQA/validation`.
-    """
+
+def known_schema(dataset: str) -> Schema | None:
+    """The schema of OWNER/NAME[/PART] by its repository alone; None for a repository that is not known."""
+    return next((one for one in SCHEMAS if f"{dataset}/".startswith(f"{one.repo}/")), None)
+
+
+def find_local_files(place: str) -> list[Path]:
+    """Find the parquet files of a file or folder, sorted by name; none if `place` is neither."""
     local = Path(place).expanduser()
     if local.is_file() and local.suffix == ".parquet":
         return [local]
-    if local.is_dir():
-        return sorted(local.rglob("*.parquet")) or None
-    if not _HUB_ID.fullmatch(place):
-        return None
-    owner, name, *part = place.split("/")
+    return sorted(local.rglob("*.parquet")) if local.is_dir() else []
+
+
+def find_hub_files(dataset: str) -> list[Path]:
+    """Find the parquet files of OWNER/NAME[/PART] in the local Hub cache, sorted by name.
+
+    PART is the start of the files' paths: `lmms-lab/DocVQA/DocVQA/validation`. Raises DatasetUnavailable for a
+    repository that is not in the cache, and InvalidParameter if no file's path starts so.
+    """
+    owner, name, *part = dataset.split("/")
     snapshot = _cached(f"{owner}/{name}")
     start = "/".join(part)
     found = [file for file in sorted(snapshot.rglob("*.parquet")) if str(file.relative_to(snapshot)).startswith(start)]

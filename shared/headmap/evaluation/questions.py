@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import count as numbers
@@ -15,6 +16,7 @@ from headmap.scoring.pages import TRANSCRIBE_PROMPT, Page
 
 SHORT_ANSWER_TOKENS = 32
 TRANSCRIPTION_TOKENS = 1024
+PAGE_METRIC, TRANSCRIPTION_METRIC = "exact", "cer"
 
 
 @dataclass(frozen=True)
@@ -51,13 +53,15 @@ class QuestionSet(Protocol):
 class PageQuestions:
     """The questions of a dataset's pages, in the order of the pages; with `transcribe`, one to read each whole page.
 
-    Opens the pages before the first question too, since only they tell how many questions they have.
+    Only the pages tell how many questions they have, so those before the first question are opened too, once each.
     """
 
     def __init__(self, pages: PageSource, *, transcribe: bool = False) -> None:
         self._pages = pages
         self._transcribe = transcribe
-        self.metric = "cer" if transcribe else "exact"
+        self._starts: dict[int, list[int]] = {}
+        """By seed: the number of each page's first question, as far as pages were opened."""
+        self.metric = TRANSCRIPTION_METRIC if transcribe else PAGE_METRIC
         self.max_new_tokens = TRANSCRIPTION_TOKENS if transcribe else SHORT_ANSWER_TOKENS
 
     @property
@@ -65,17 +69,24 @@ class PageQuestions:
         return self._pages.size if self._transcribe else None
 
     def questions(self, seed: int, first: int, count: int) -> Iterator[Question]:
-        return islice(self._all(seed), first, first + count)
+        starts = self._starts.setdefault(seed, [0])
+        page = bisect_right(starts, first) - 1
+        before = first - starts[page]
+        return islice(self._from(seed, page, starts), before, before + count)
 
-    def _all(self, seed: int) -> Iterator[Question]:
-        """Yield all questions, without end for pages that are made on request."""
-        for number in numbers() if self._pages.size is None else range(self._pages.size):
+    def _from(self, seed: int, first: int, starts: list[int]) -> Iterator[Question]:
+        """Yield the questions of all pages from `first` on, without end for pages that are made on request."""
+        for number in numbers(first) if self._pages.size is None else range(first, self._pages.size):
             for page in self._pages.pages(seed, number, 1):
-                yield from self._of(number, page)
+                found = self._of(number, page)
+                if len(starts) == number + 1:
+                    starts.append(starts[number] + len(found))
+                yield from found
 
-    def _of(self, number: int, page: Page) -> Iterator[Question]:
+    def _of(self, number: int, page: Page) -> list[Question]:
         if self._transcribe:
-            yield Question(f"{number}", TRANSCRIBE_PROMPT, (page.image,), (page.text,))
-            return
-        for place, one in enumerate(page.questions):
-            yield Question(f"{number}-{place}", one.question, (page.image,), (one.answer,))
+            return [Question(f"{number}", TRANSCRIBE_PROMPT, (page.image,), (page.text,))]
+        return [
+            Question(f"{number}-{place}", one.question, (page.image,), (one.answer,))
+            for place, one in enumerate(page.questions)
+        ]

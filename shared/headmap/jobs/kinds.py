@@ -7,8 +7,9 @@ from typing import Any, Protocol
 
 from sqlalchemy.orm import Session
 
-from headmap.jobs import profile_kind
+from headmap.jobs import evaluation_kind, profile_kind
 from headmap.jobs.work import ShardSpec
+from headmap.registry.jobs import EVALUATION, PROFILE
 from headmap.registry.tables import Job
 
 Settle = Callable[[Session, Job], None]
@@ -17,6 +18,9 @@ Settle = Callable[[Session, Job], None]
 
 class JobKind(Protocol):
     """One kind of job; a module can be one. Everything here is repeatable: workers die at any moment."""
+
+    UNIT: str
+    """What a shard has some of: `pages`."""
 
     def parameters(self, session: Session, job: Job) -> Mapping[str, Any]:
         """Return what a shard's scorer needs besides the fields of ShardSpec, as JSON values."""
@@ -35,5 +39,5 @@ class JobKind(Protocol):
         ...
 
 
-KINDS: Mapping[str, JobKind] = {"profile": profile_kind}
+KINDS: Mapping[str, JobKind] = {PROFILE: profile_kind, EVALUATION: evaluation_kind}
 """By `Job.kind`."""

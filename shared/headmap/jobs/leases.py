@@ -236,10 +236,11 @@ def _failed(
     if permanent or shard.failures >= max_attempts:
         shard.state = ShardState.FAILED
         session.flush()
-        pages = "the fold" if shard.number == FOLD else f"pages {shard.first} to {shard.first + shard.count - 1}"
+        own = f"{KINDS[job.kind].UNIT} {shard.first} to {shard.first + shard.count - 1}"
+        what = "the fold" if shard.number == FOLD else own
         times = "" if permanent else f" after {shard.failures} attempts"
         if not JobState(job.state).ended:
-            end_job(session, job, JobState.FAILED, error=f"{pages} failed{times}: {reason}")
+            end_job(session, job, JobState.FAILED, error=f"{what} failed{times}: {reason}")
         return
     delay = min(back_off * 2 ** (shard.failures - 1), MAX_BACK_OFF)
     shard.state = ShardState.QUEUED

@@ -20,6 +20,8 @@ from headmap.registry.jobs import add_shards, end_job, promote_of
 from headmap.registry.maps import Provenance, add_map
 from headmap.registry.tables import Job, JobState
 
+UNIT = "pages"
+
 
 def parameters(session: Session, job: Job) -> Mapping[str, Any]:
     return {"rule": job.rule}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from headmap.datasets.sources import PageSource, open_dataset
-from headmap.errors import DeviceFailed
 from headmap.jobs.loaded_models import LoadedModels
 from headmap.jobs.work import OnPage, ShardResult, ShardSpec
 from headmap.registry.session import Database, open_database
@@ -20,23 +19,18 @@ class ProfilerScorer:
         self._database: Database | None = None
 
     def __call__(self, spec: ShardSpec, on_page: OnPage) -> ShardResult:
-        from headmap.device_errors import is_broken_device, told_as_out_of_memory  # imports torch, as below
+        from headmap.device_errors import told_as_device_failed, told_as_out_of_memory  # imports torch, as below
 
-        try:
-            with told_as_out_of_memory(), self._models.use(spec.model, spec.revision) as loaded:
-                from headmap.scoring.profile import Profiler
+        with told_as_device_failed(), told_as_out_of_memory(), self._models.use(spec.model, spec.revision) as loaded:
+            from headmap.scoring.profile import Profiler
 
-                sums, looks = Profiler(loaded, batch=self._settings.scoring_batch).score(
-                    self._source(spec).pages(spec.seed, spec.first, spec.count),
-                    first=spec.first,
-                    rule=spec.parameters["rule"],
-                    max_new_tokens=spec.max_new_tokens,
-                    on_page=on_page,
-                )
-        except RuntimeError as error:
-            if is_broken_device(error):
-                raise DeviceFailed(f"the worker's device failed: {str(error).partition(chr(10))[0]}") from error
-            raise
+            sums, looks = Profiler(loaded, batch=self._settings.scoring_batch).score(
+                self._source(spec).pages(spec.seed, spec.first, spec.count),
+                first=spec.first,
+                rule=spec.parameters["rule"],
+                max_new_tokens=spec.max_new_tokens,
+                on_page=on_page,
+            )
         return ShardResult(sums.to_bytes(), looks)
 
     def _source(self, spec: ShardSpec) -> PageSource:

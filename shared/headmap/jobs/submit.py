@@ -11,7 +11,8 @@ from headmap.errors import Unavailable
 from headmap.jobs.broker import Broker
 from headmap.jobs.queues import JobQueue
 from headmap.models import ModelInfo
-from headmap.registry.jobs import JobParams, JobRecord, OpenLimits, add_job, get_job
+from headmap.registry.job_limits import OpenLimits
+from headmap.registry.jobs import JobParams, JobRecord, add_job, get_job
 from headmap.registry.session import Database
 from headmap.settings import Settings
 from headmap.tracing import current_span
@@ -47,7 +48,7 @@ def write_job(
                     session,
                     info,
                     params,
-                    shard_pages=settings.shard_pages,
+                    shard_pages=settings.shard_pages if params.evaluation is None else settings.shard_questions,
                     announce=ANNOUNCE,
                     force=force,
                     idempotency_key=idempotency_key,

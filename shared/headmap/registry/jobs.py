@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import uuid
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime, timedelta
 from typing import Any, Literal
@@ -14,15 +14,18 @@ from sqlalchemy import Select, delete, func, insert, literal_column, or_, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
-from headmap.errors import IdempotencyConflict, InvalidParameter, JobEnded, JobNotFound, TooManyJobs
+from headmap.errors import IdempotencyConflict, InvalidParameter, JobEnded, JobNotFound
+from headmap.evaluation.params import EvaluationParams
 from headmap.models import ModelInfo
 from headmap.registry.aliases import Promote, take_default
 from headmap.registry.datasets import hold_dataset
+from headmap.registry.job_limits import OpenLimits, check_open
 from headmap.registry.paging import Page, after, page_of
 from headmap.registry.session import changed, is_id, utc_now
 from headmap.registry.tables import (
     FOLD,
     EndedJobs,
+    Evaluation,
     IdempotencyKey,
     Job,
     JobState,
@@ -34,6 +37,9 @@ from headmap.registry.tables import (
     WorkerModel,
 )
 
+PROFILE, EVALUATION = "profile", "evaluation"
+"""Kinds of jobs."""
+
 AUTO_MIN_PAGES = 64
 AUTO_MAX_PAGES = 1000  # as many as the paper uses
 AUTO_OVERLAP = 0.9
@@ -44,7 +50,9 @@ WORKER_SEEN = timedelta(seconds=60)
 
 @dataclass(frozen=True)
 class JobParams:
-    """The parameters that determine a job's pages and scores, besides the model.
+    """The parameters that determine a job's result, besides the model. `evaluation` makes it an evaluation.
+
+    In an evaluation, `pages` counts questions, and it has no `rule`.
 
     With `stable_overlap` (0 to 1) the job adds rounds of pages until the top 5 % of heads of its pages' two halves
     overlap that much, or until it has read `max_pages`. `pages`: the pages of the first round. In a job read
@@ -53,7 +61,7 @@ class JobParams:
 
     dataset: str
     pages: int
-    rule: str
+    rule: str | None
     seed: int
     max_new_tokens: int
     min_pages: int | None = None
@@ -63,6 +71,11 @@ class JobParams:
     """Of an uploaded dataset: which pages its name stood for."""
     promote: Promote = "auto"
     """Whether the map takes the alias `default`. Equal requests with another wish share a job and its map."""
+    evaluation: EvaluationParams | None = None
+
+    @property
+    def kind(self) -> str:
+        return PROFILE if self.evaluation is None else EVALUATION
 
 
 def job_params(
@@ -93,7 +106,10 @@ def job_params(
 
 @dataclass(frozen=True)
 class JobRecord:
-    """A job as its readers see it. `attempts` is the maximum number of attempts over its shards."""
+    """A job as its readers see it. `attempts` is the maximum number of attempts over its shards.
+
+    `result`: the curve of an evaluation that has succeeded, as JSON.
+    """
 
     id: str
     state: JobState
@@ -103,6 +119,7 @@ class JobRecord:
     done: int
     total: int
     map_id: str | None
+    result: Mapping[str, Any] | None
     error: str | None
     attempts: int
     created_at: datetime
@@ -112,19 +129,6 @@ class JobRecord:
     """The kind of device that all of it runs on, once it has begun."""
     waits_for: str | None = None
     """Why no worker takes its shards; None if some may."""
-
-
-@dataclass(frozen=True)
-class OpenLimits:
-    """The limits on open jobs and on their total pages, for one API key and for all callers together.
-
-    Callers without a key count as one caller. A job with `pages: "auto"` counts its maximum number of pages.
-    """
-
-    key_jobs: int
-    key_pages: int
-    jobs: int
-    pages: int
 
 
 def request_hash(info: ModelInfo, params: JobParams) -> str:
@@ -174,11 +178,12 @@ def add_job(
     numbers: list[int] = []
     if job_id is None:
         if limits is not None:
-            _check_open(session, params.max_pages or params.pages, key_name, limits)
+            check_open(session, params.max_pages or params.pages, key_name, limits)
         if force:  # only at this point: an equal job committed since the look above must stand, and refuse this one
             session.execute(update(Job).where(Job.active_key == key).values(active_key=None))
         job_id = uuid.uuid4().hex
-        told = asdict(params) | {"promote": str(params.promote).lower()}
+        told = asdict(params) | {"promote": str(params.promote).lower(), "kind": params.kind}
+        asked = told.pop("evaluation")
         job = Job(id=job_id, state=JobState.QUEUED, active_key=key, created_at=now, shard_pages=shard_pages, **told)
         job.request_id, job.traceparent, job.key_name = request_id, traceparent, key_name
         for name in ("revision", "architecture", "num_layers", "num_heads", "num_kv_heads"):
@@ -186,6 +191,8 @@ def add_job(
         job.model = info.name
         session.add(job)
         session.flush()
+        if asked is not None:
+            session.add(Evaluation(job_id=job_id, **asked))
         rows = list(_shard_rows(job_id, range(params.pages), shard_pages, 0, announce, now))
         session.execute(insert(Shard), rows)
         numbers = [row["number"] for row in rows[:announce]]
@@ -213,26 +220,6 @@ def _promote_too(session: Session, job_id: str) -> None:
     if map_id is not None:
         take_default(session, job.model, map_id, True, by=f"job {job_id}")
     session.flush()
-
-
-def _check_open(session: Session, pages: int, key_name: str | None, limits: OpenLimits) -> None:
-    """Raises TooManyJobs. Simultaneous requests may each find room, and so exceed the limits by a few jobs."""
-    of_job = func.coalesce(Job.max_pages, Job.pages)
-    query = select(Job.key_name, func.count(), func.sum(of_job)).group_by(Job.key_name)
-    found = session.execute(query.where(Job.state.in_((JobState.QUEUED, JobState.RUNNING)))).all()
-    ours = [row for row in found if row[0] == key_name]
-    whose = "without a key" if key_name is None else f"of key {key_name!r}"
-    for rows, who, most_jobs, most_pages in (
-        (ours, whose, limits.key_jobs, limits.key_pages),
-        (found, "of all callers", limits.jobs, limits.pages),
-    ):
-        jobs, held = sum(row[1] for row in rows), sum(row[2] for row in rows)
-        if jobs >= most_jobs:
-            raise TooManyJobs(f"{jobs} jobs {who} are open, at most {most_jobs} may be; cancel one or wait")
-        if held + pages > most_pages:
-            raise TooManyJobs(
-                f"pages: the open jobs {who} have {held}, with {pages} more than {most_pages}; cancel one or wait"
-            )
 
 
 def add_shards(session: Session, job: Job, pages: int) -> None:
@@ -277,10 +264,10 @@ def _shard_rows(
         }
 
 
-def get_job(session: Session, job_id: str) -> JobRecord:
-    """Return a job by id. Raises JobNotFound."""
+def get_job(session: Session, job_id: str, kind: str | None = None) -> JobRecord:
+    """Return a job by id. Raises JobNotFound, also for a job that is not of this kind."""
     row = session.execute(_jobs(session).where(Job.id == job_id)).one_or_none() if is_id(job_id) else None
-    if row is None:
+    if row is None or kind not in (None, row.Job.kind):
         raise JobNotFound(f"job: there is no job {job_id!r}", param="job_id")
     return _record(row)
 
@@ -292,6 +279,7 @@ def get_jobs(session: Session, job_ids: Collection[str]) -> dict[str, JobRecord]
 
 def list_jobs(
     session: Session,
+    kind: str | None = None,
     *,
     model: str | None = None,
     state: JobState | None = None,
@@ -300,6 +288,8 @@ def list_jobs(
 ) -> Page[JobRecord]:
     """Jobs, newest first. Raises InvalidParameter for a malformed cursor."""
     query = _jobs(session).order_by(Job.created_at.desc(), Job.id.desc()).limit(limit + 1)
+    if kind is not None:
+        query = query.where(Job.kind == kind)
     if model is not None:
         query = query.where(Job.model == model)
     if state is not None:
@@ -369,10 +359,10 @@ def _count_ended(session: Session, state: JobState) -> None:
     session.execute(row.on_conflict_do_update(index_elements=["state"], set_={"count": EndedJobs.count + 1}))
 
 
-def cancel_job(session: Session, job_id: str) -> None:
-    """Cancel a job; workers on it notice within seconds. Raises JobNotFound, or JobEnded when it has ended."""
+def cancel_job(session: Session, job_id: str, kind: str | None = None) -> None:
+    """Cancel a job; workers on it notice within seconds. Raises JobNotFound as `get_job` does, or JobEnded."""
     job = lock_job(session, job_id) if is_id(job_id) else None
-    if job is None:
+    if job is None or kind not in (None, job.kind):
         raise JobNotFound(f"job: there is no job {job_id!r}", param="job_id")
     if JobState(job.state).ended:
         raise JobEnded(f"job: {job_id!r} has ended as {job.state!r}", param="job_id")
@@ -397,27 +387,30 @@ def _jobs(session: Session) -> Select[Any]:
     )
     return select(
         Job,
+        Evaluation,
         or_(select(WorkerModel.worker).where(*takers).exists(), select(Shard.number).where(*running).exists()).label(
             "taken"
         ),
         under_way.scalar_subquery().label("under_way"),
         select(Map.id).where(Map.job_id == Job.id).correlate(Job).scalar_subquery().label("map_id"),
-    )
+    ).outerjoin(Evaluation, Evaluation.job_id == Job.id)
 
 
 def _record(row: Any) -> JobRecord:
     job: Job = row.Job
+    asked: Evaluation | None = row.Evaluation
+    told = {field.name: getattr(job, field.name) for field in fields(JobParams) if field.name != "evaluation"}
+    evaluation = None if asked is None else EvaluationParams.from_attributes(asked)
     return JobRecord(
         id=job.id,
         state=JobState(job.state),
         model=job.model,
         revision=job.revision,
-        params=JobParams(
-            **{field.name: getattr(job, field.name) for field in fields(JobParams)} | {"promote": promote_of(job)}
-        ),
+        params=JobParams(**told | {"promote": promote_of(job), "evaluation": evaluation}),
         done=job.pages_done + int(row.under_way),
         total=job.pages,
         map_id=row.map_id,
+        result=None if asked is None else asked.result,
         error=job.error,
         attempts=job.attempts,
         created_at=job.created_at,

@@ -25,7 +25,7 @@ from headmap.registry.aliases import DEFAULT_ALIAS, Promote, point, pointed_at, 
 from headmap.registry.map_search import NEWEST_FIRST, MapSearch
 from headmap.registry.paging import Page, after, page_of
 from headmap.registry.session import changed, is_id, utc_now
-from headmap.registry.tables import Alias, DeletedMap, Job, Map, Policy
+from headmap.registry.tables import Alias, DeletedMap, Evaluation, Job, JobState, Map, Policy
 
 Match = Literal["exact", "revision"]
 
@@ -211,15 +211,17 @@ def annotate_map(session: Session, map_id: str, values: Mapping[str, Any]) -> Ma
 
 
 def delete_map(session: Session, map_id: str) -> None:
-    """Delete a map that no alias and no policy uses; no other map gets its number.
+    """Delete a map that no alias, no policy and no open evaluation uses; no other map gets its number.
 
-    An equal request then profiles the model again.
-
-    Raises MapNotFound, and MapInUse if aliases point at the map or policies name it by its id.
+    Results of evaluations stay. An equal request then profiles the model again. Raises MapNotFound, and MapInUse if aliases point at the map,
+    policies name it by its id or evaluations that have not ended read it.
     """
     record = get_map(session, map_id)
     policies = session.scalars(select(Policy.name).where(Policy.map_id == map_id).order_by(Policy.name)).all()
+    reading = select(Job.id).join(Evaluation, Evaluation.job_id == Job.id).where(Evaluation.map_id == map_id)
+    open_states = (JobState.QUEUED, JobState.RUNNING)
     held = [f"alias {name}" for name in record.aliases] + [f"policy {name}" for name in policies]
+    held += [f"evaluation {job_id}" for job_id in session.scalars(reading.where(Job.state.in_(open_states)))]
     if held:
         raise _in_use(record, ", ".join(held))
     if record.job_id is not None:
@@ -249,7 +251,7 @@ def _not_found(map_id: str) -> MapNotFound:
 
 def _in_use(record: MapRecord, names: str) -> MapInUse:
     return MapInUse(
-        f"map: {record.id!r} of {record.model!r} is held by {names}; move or delete that first", param="map_id"
+        f"map: {record.id!r} of {record.model!r} is held by {names}; move, delete or cancel that first", param="map_id"
     )
 
 

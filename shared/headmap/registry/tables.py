@@ -340,6 +340,27 @@ class Policy(Base):
     map_id: Mapped[str | None] = mapped_column(ForeignKey("maps.id"), index=True)
 
 
+class Evaluation(Base):
+    """What a job of the kind `evaluation` compares, and its curve once it has succeeded.
+
+    It has only the id of its map, since it outlives the map.
+    """
+
+    __tablename__ = "evaluations"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    methods: Mapped[list[str]] = mapped_column(JSON)
+    ratios: Mapped[list[float]] = mapped_column(JSON)
+    metric: Mapped[str] = mapped_column(String(32))
+    margin: Mapped[float] = mapped_column(Double)
+    questions: Mapped[int | None] = mapped_column(Integer)
+    """As the request gave it; `pages` of the job counts those to ask."""
+    map_id: Mapped[str | None] = mapped_column(String(32), index=True)
+    map_version: Mapped[int | None] = mapped_column(Integer)
+    map_revision: Mapped[str | None] = mapped_column(String(128))
+    result: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+
+
 class IdempotencyKey(Base):
     """A client's Idempotency-Key, the request it came with and the job it got. Each API key has its own."""
 

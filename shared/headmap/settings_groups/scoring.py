@@ -67,6 +67,9 @@ class Scoring(BaseModel):
     shard_pages: int = setting(
         8, "pages in each shard of a scoring job", unit="pages", change="a page takes minutes (fewer)", ge=1
     )
+    shard_questions: int = setting(
+        32, "questions in each shard of an evaluation", unit="questions", change="answers take minutes (fewer)", ge=1
+    )
     lease_seconds: float = setting(
         120.0,
         "time until a shard that its worker no longer renews goes to another worker",

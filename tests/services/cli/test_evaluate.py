@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from headmap.settings import DEMO_MODEL
+from headmap.registry.jobs import EVALUATION, list_jobs
+from headmap.registry.session import open_database
+from headmap.registry.tables import JobState
+from headmap.settings import DEMO_MODEL, Settings
 from tests.services.cli.test_commands import refused, run
 from tests.services.cli.test_json import told
 
@@ -61,3 +64,20 @@ def test_the_curve_its_answers_and_its_picture(tmp_path: Path) -> None:
     rows = [json.loads(line) for line in answers.read_text().splitlines()]
     assert len({(row["question_id"], row["method"], row["ratio"]) for row in rows}) == 12
     assert b"snapkv" in plot.read_bytes()
+
+
+@pytest.mark.slow
+def test_a_saved_evaluation_is_in_the_registry_and_not_measured_twice(tmp_path: Path) -> None:
+    words = (
+        *ASK, "--methods", "snapkv", "--ratios", "0.2", "--questions", 3, "--margin", 0.9, "--save",
+        "--data-dir", tmp_path,
+    )  # fmt: skip
+    plain, first, again = told(*words[:-3], *words[-2:]), told(*words), told(*words)
+    assert (plain["evaluation_id"], first) == (None, again)
+    timeless = [{**point, "token_ms": None} for point in first["points"]]
+    assert timeless == [{**point, "token_ms": None} for point in plain["points"]]
+    database = open_database(Settings(data_dir=tmp_path))
+    with database.read() as session:
+        (job,) = list_jobs(session, EVALUATION).items
+    database.close()
+    assert (job.id, job.state, job.params.pages) == (first["evaluation_id"], JobState.SUCCEEDED, 3)

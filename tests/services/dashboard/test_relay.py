@@ -31,6 +31,7 @@ def test_what_the_api_answers_passes_as_it_is(known: TestClient) -> None:
     assert known.put(f"{path}/aliases/stable").json()["aliases"] == ["default", "stable"]
     asked = known.get(f"{path}/budgets", params={"budget": 9, "prompt_tokens": 70}).json()
     assert (asked["budget"], asked["prompt_tokens"]) == (9, 70)
+    assert known.get("/dashboard/api/evaluations").json() == {"items": [], "next_cursor": None}
     assert known.get(f"{path}/heatmap.svg").headers["content-type"].startswith("image/svg+xml")
 
 

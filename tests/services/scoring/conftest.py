@@ -19,7 +19,7 @@ from tests.shared.jobs.fakes import CountingBroker
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    return Settings(data_dir=tmp_path / "data", shard_pages=4, max_body_bytes=200_000)
+    return Settings(data_dir=tmp_path / "data", shard_pages=4, shard_questions=4, max_body_bytes=200_000)
 
 
 @pytest.fixture

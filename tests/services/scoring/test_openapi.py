@@ -26,6 +26,7 @@ def schema(tmp_path: Path) -> OpenApiSchema:
     app = create_app(chosen, broker=CountingBroker())
     with TestClient(app) as client:
         client.post("/score", json={"model": DEMO_MODEL, "pages": 1})
+        client.post("/evaluations", json={"model": DEMO_MODEL, "dataset": "synthetic", "methods": ["snapkv"]})
         client.post("/maps", json={"model": "m", "num_kv_heads": 1, "scores": {"0-0": 1}})
     return schemathesis.openapi.from_asgi("/openapi.json", app)
 

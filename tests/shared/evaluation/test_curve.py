@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Sequence
 from dataclasses import replace
@@ -11,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headmap.errors import InvalidParameter, UnknownMethod
-from headmap.evaluation.answers import AnswerRow
+from headmap.evaluation.answers import AnswerRow, read_lines, with_differences, write_lines
 from headmap.evaluation.cases import Case, make_cases
-from headmap.evaluation.curve import make_curve
+from headmap.evaluation.curve import Curve, make_curve
 from headmap.evaluation.intervals import (
     Z95_ONE_SIDED,
     mcnemar,
@@ -88,6 +89,22 @@ def test_a_curve_does_not_depend_on_the_order_of_rows_or_shards(marks: list[tupl
     shuffled = random.Random(seed).sample(ordered, len(ordered))
     for metric in (EXACT, ANLS):
         assert make_curve(shuffled, metric) == make_curve(ordered, metric)
+
+
+@given(MARKS)
+def test_curves_and_answers_are_read_back_as_they_were(marks: list[tuple[bool, ...]]) -> None:
+    ordered = rows(marks, THREE)
+    curve = make_curve(ordered, EXACT)
+    assert Curve.from_json(json.loads(json.dumps(curve.to_json()))) == curve
+    odd = [replace(row, answer="ü\u2028\r\n{") for row in ordered]
+    assert list(read_lines(write_lines(odd))) == odd
+
+
+def test_differing_answers_follow_the_full_caches() -> None:
+    ordered = rows([(True, True, True), (True, False, True), (False, False, True)], THREE)
+    said = [replace(row, answer=f"{row.score}") for row in ordered]
+    found = [(row.question_id, str(row.case)) for row in with_differences(said)]
+    assert found == [("q1", "full"), ("q1", "sparsemm@0.1"), ("q2", "full"), ("q2", "sparsemm@0.4")]
 
 
 @given(MARKS)

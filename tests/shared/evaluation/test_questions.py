@@ -16,7 +16,13 @@ from headmap.datasets.sources import MADE_UP, MadeUpPages, PageSource, StoredPag
 from headmap.errors import DatasetUnavailable, InvalidDataset, InvalidParameter
 from headmap.evaluation.metrics import Metric, get_metric
 from headmap.evaluation.questions import PageQuestions, Question, QuestionSet
-from headmap.evaluation.sources import DEFAULT_QUESTIONS, open_questions, take_questions
+from headmap.evaluation.sources import (
+    DEFAULT_QUESTIONS,
+    choose_marking,
+    open_named_questions,
+    open_questions,
+    take_questions,
+)
 from headmap.scoring.pages import TRANSCRIBE_PROMPT, Page, make_page
 
 PIXELS = 10_000_000
@@ -50,6 +56,25 @@ def test_slices_make_up_the_whole() -> None:
     whole = list(asked.questions(5, 0, 9))
     parts = [one for first in (0, 4, 8) for one in asked.questions(5, first, 4)][:9]
     assert [(one.id, one.text, one.answers) for one in parts] == [(one.id, one.text, one.answers) for one in whole]
+
+
+def test_a_page_is_opened_once_to_count_its_questions() -> None:
+    opened: list[int] = []
+
+    def page(number: int) -> Page:
+        opened.append(number)
+        found = make_page(1, number)
+        return Page(found.image, found.words, () if number == 1 else found.questions)
+
+    asked = PageQuestions(StoredPages(6, page))
+    whole = ids(list(asked.questions(0, 0, 99)))
+    assert opened == list(range(6))
+    opened.clear()
+    assert ids(list(asked.questions(0, len(whole) - 1, 9))) == whole[-1:]
+    assert opened == [5]
+    assert list(asked.questions(0, len(whole), 9)) == []
+    last = PageQuestions(StoredPages(6, page))  # a worker that begins there
+    assert ids(list(last.questions(0, len(whole) - 1, 9))) == whole[-1:]
 
 
 def test_transcription_asks_for_each_page() -> None:
@@ -175,6 +200,39 @@ def test_places_that_hold_no_set_are_named(tmp_path: Path, monkeypatch: pytest.M
         open_questions("nobody/none", None, no_pages, max_pixels=PIXELS)
     with pytest.raises(LookupError, match="mine"):  # any other name is that of pages
         open_questions("mine", None, no_pages, max_pixels=PIXELS)
+
+
+@pytest.mark.parametrize(
+    ("place", "metric", "named", "most"),
+    [("docvqa", None, "anls", 32), ("ocrbench", None, "contains", 128), ("docvqa", "exact", "exact", 32)],
+)
+def test_the_marking_of_a_named_set_is_known_without_its_files(
+    tmp_path: Path, place: str, metric: str | None, named: str, most: int
+) -> None:
+    chosen = None if metric is None else get_metric(metric)
+    opened = open_public(write(tmp_path, place, ROWS[place]))
+    repo = {"docvqa": "lmms-lab/DocVQA/DocVQA/validation", "ocrbench": "echo840/OCRBench"}[place]
+    found, tokens = choose_marking(repo, chosen)
+    assert (found.name, tokens) == (named, most) == (metric or opened.metric, opened.max_new_tokens)
+
+
+def test_the_marking_of_pages_is_that_of_their_questions() -> None:
+    for metric in (None, get_metric("wer")):
+        asked = PageQuestions(MadeUpPages(make_page), transcribe=metric is not None)
+        found, tokens = choose_marking("synthetic", metric)
+        assert (found.name, tokens) == (metric.name if metric else asked.metric, asked.max_new_tokens)
+    with pytest.raises(InvalidParameter, match="metric: 'vqa' takes at least 4"):
+        choose_marking("synthetic", get_metric("vqa"))
+    with pytest.raises(InvalidParameter, match="metric: 'me/pages' is none of lmms-lab/DocVQA"):
+        choose_marking("me/pages", None)
+
+
+def test_a_local_path_is_no_name(tmp_path: Path) -> None:
+    folder = write(tmp_path, "chartqa", ROWS["chartqa"])
+    with pytest.raises(LookupError):
+        open_named_questions(str(folder), None, no_pages, max_pixels=PIXELS)
+    with pytest.raises(LookupError):
+        open_named_questions("../pages", None, no_pages, max_pixels=PIXELS)
 
 
 def test_a_metric_for_other_answers_is_refused(tmp_path: Path) -> None:

@@ -1,0 +1,64 @@
+"""What evaluations have beside other jobs: their parameters, the map that they read, and their curve."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from headmap.errors import InvalidParameter, JobNotSucceeded, MapMismatch, MapNotFound, NoMapForModel
+from headmap.evaluation.curve import Curve
+from headmap.evaluation.params import EvaluationParams
+from headmap.models import ModelInfo
+from headmap.registry.jobs import JobRecord
+from headmap.registry.maps import find_map, resolve_map
+from headmap.registry.tables import Evaluation, Map
+
+
+def choose_map(session: Session, info: ModelInfo, params: EvaluationParams, name: str | None) -> EvaluationParams:
+    """Return the parameters with the map that their methods read, so that an alias that moves later changes nothing.
+
+    `name`: an id or alias of the model's map; by default the one that serves the model. Raises InvalidParameter for a
+    name where no method reads a map, MapNotFound, NoMapForModel without a name, and MapMismatch for a map of another
+    model or shape.
+    """
+    if not params.needs_map:
+        if name is not None:
+            raise InvalidParameter(f"map: none of the methods reads a map, got {name!r}", param="map")
+        return params
+    try:
+        if name is None:
+            record, _ = resolve_map(session, info.name, info.revision)
+        else:
+            record, _ = find_map(session, info.name, name, info.revision)
+    except MapNotFound as error:
+        if name is None:
+            raise NoMapForModel(f"map: model {info.name!r} has none, which sparsemm needs", param="map") from error
+        owner = session.scalar(select(Map.model).where(Map.id == name))
+        if owner is not None:
+            raise MapMismatch(f"map: {name!r} is a map of {owner!r}, not of {info.name!r}", param="map") from error
+        raise MapNotFound(f"map: {name!r} is no map or alias of {info.name!r}", param="map") from error
+    found, expected = ((one.num_layers, one.num_heads, one.num_kv_heads) for one in (record, info))
+    if found != expected:
+        raise MapMismatch(
+            f"map: {record.id!r} has (layers, heads, KV heads) {found}, model {info.name!r} has {expected}", param="map"
+        )
+    return replace(params, map_id=record.id, map_version=record.version, map_revision=record.revision)
+
+
+def get_params(session: Session, job_id: str) -> EvaluationParams:
+    """Return the parameters of an evaluation that exists."""
+    return EvaluationParams.from_attributes(session.get_one(Evaluation, job_id))
+
+
+def file_curve(session: Session, job_id: str, curve: Curve) -> None:
+    """Write the curve of a locked evaluation."""
+    session.get_one(Evaluation, job_id).result = curve.to_json()
+
+
+def curve_of(job: JobRecord) -> Curve:
+    """Return the curve of an evaluation. Raises JobNotSucceeded."""
+    if job.result is None:
+        raise JobNotSucceeded(f"evaluation: {job.id!r} is {job.state.value}, so it has no result", param="job_id")
+    return Curve.from_json(job.result)

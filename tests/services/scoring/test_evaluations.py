@@ -1,0 +1,389 @@
+"""Evaluations over HTTP: one test for each outcome."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from fastapi.testclient import TestClient
+
+from headmap.evaluation.cases import make_cases
+from headmap.evaluation.curve import make_curve
+from headmap.evaluation.metrics import get_metric
+from headmap.head_scores import HeadScores
+from headmap.models import find_model
+from headmap.registry import maps
+from headmap.registry.datasets import add_dataset
+from headmap.registry.session import Database
+from headmap.settings import DEMO_MODEL, Settings
+from tests.services.scoring.problems import assert_problem
+from tests.services.scoring.work import finish
+from tests.shared.jobs.fake_answers import fake_answer
+from tests.shared.jobs.fakes import CountingBroker
+
+NOBODY = "0" * 32
+SNAPKV = {"methods": ["snapkv"], "ratios": [0.1, 0.4], "questions": 10, "margin": 0.9}
+
+Ask = Callable[..., httpx.Response]
+
+
+@pytest.fixture
+def ask(client: TestClient) -> Ask:
+    """Ask for an evaluation that needs no map."""
+
+    def post(**fields: Any) -> httpx.Response:
+        body = {"model": DEMO_MODEL, "dataset": "synthetic", **SNAPKV, **fields}
+        return client.post("/evaluations", json=body)
+
+    return post
+
+
+@pytest.fixture
+def done(ask: Ask, database: Database, client: TestClient) -> dict[str, Any]:
+    """An evaluation that has succeeded."""
+    job_id = ask().json()["id"]
+    finish(database, job_id)
+    found: dict[str, Any] = client.get(f"/evaluations/{job_id}").json()
+    return found
+
+
+def add_map(client: TestClient, model: str = DEMO_MODEL, **fields: Any) -> dict[str, Any]:
+    info = find_model(DEMO_MODEL, Settings())
+    scores = {f"{la}-{h}": la + h + 1 for la in range(info.num_layers) for h in range(info.num_heads)}
+    body = {"model": model, "num_kv_heads": info.num_kv_heads, "scores": scores, **fields}
+    found: dict[str, Any] = client.post("/maps", json=body).json()
+    return found
+
+
+# ---- starting
+
+
+def test_it_starts_with_202_its_place_and_its_shards(ask: Ask, client: TestClient, broker: CountingBroker) -> None:
+    started = ask(ratios=[0.4, 0.1])
+    job = started.json()
+    assert (started.status_code, started.headers["location"]) == (202, f"/evaluations/{job['id']}")
+    assert (job["state"], job["progress"], job["result"]) == ("queued", {"done": 0, "total": 10}, None)
+    assert job["params"] == {
+        "dataset": "synthetic",
+        "dataset_checksum": None,
+        "questions": 10,
+        "methods": ["full", "snapkv"],
+        "ratios": [0.1, 0.4],
+        "metric": "exact",
+        "max_new_tokens": 32,
+        "margin": 0.9,
+        "seed": 0,
+    }
+    assert (job["map_id"], job["map_version"], job["map_revision"]) == (None, None, None)
+    assert broker.sent == [(job["id"], number) for number in range(3)]
+    assert client.get(started.headers["location"]).json() == job
+
+
+def test_an_equal_request_gets_the_same_evaluation_with_200(ask: Ask) -> None:
+    job = ask().json()
+    again = ask(methods=["snapkv", "full"], ratios=[0.4, 0.1], metric="exact", seed=0.0, map=None)
+    assert (again.status_code, again.json()["id"]) == (200, job["id"])
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"questions": 11}, {"seed": 1}, {"ratios": [0.1]}, {"methods": ["adakv"]}, {"metric": "anls"}, {"margin": 0.1},
+        {"max_new_tokens": 9}, {"dataset": "forms"}, {"force": True},
+    ],
+)  # fmt: skip
+def test_another_request_gets_another_evaluation(ask: Ask, changed: dict[str, Any]) -> None:
+    first, second = ask(), ask(**changed)
+    assert (second.status_code, second.json()["id"] != first.json()["id"]) == (202, True)
+
+
+def test_an_idempotency_key_is_honoured(client: TestClient) -> None:
+    body = {"model": DEMO_MODEL, "dataset": "synthetic", **SNAPKV, "force": True}
+    first, again = (client.post("/evaluations", json=body, headers={"Idempotency-Key": "one"}) for _ in range(2))
+    assert (first.status_code, again.status_code, first.json()["id"]) == (202, 200, again.json()["id"])
+    other = client.post("/evaluations", json=body | {"seed": 3}, headers={"Idempotency-Key": "one"})
+    assert_problem(other, 409, "idempotency_conflict", "one")
+
+
+def test_profiles_and_evaluations_do_not_see_each_other(ask: Ask, client: TestClient, start: Ask) -> None:
+    evaluation, profile = ask().json()["id"], start()["id"]
+    assert [one["id"] for one in client.get("/evaluations").json()["items"]] == [evaluation]
+    assert [one["id"] for one in client.get("/score").json()["items"]] == [profile]
+    for place in (f"/score/{evaluation}", f"/evaluations/{profile}"):
+        assert_problem(client.get(place), 404, "job_not_found")
+        assert_problem(client.get(f"{place}/events"), 404, "job_not_found")
+        assert_problem(client.delete(place), 404, "job_not_found")
+
+
+def test_metric_and_answer_length_are_the_datasets_own(ask: Ask, client: TestClient) -> None:
+    for fields, metric, most in (
+        ({"dataset": "lmms-lab/DocVQA/DocVQA/validation"}, "anls", 32),
+        ({"dataset": "echo840/OCRBench"}, "contains", 128),
+        ({"dataset": "synthdog-en", "metric": "cer"}, "cer", 1024),
+        ({"dataset": "me/my-pages", "metric": "vqa"}, "vqa", 32),
+        ({"metric": "wer", "max_new_tokens": 64}, "wer", 64),
+    ):
+        params = ask(**fields).json()["params"]
+        assert (params["metric"], params["max_new_tokens"]) == (metric, most)
+
+
+def test_an_uploads_questions_are_counted(ask: Ask, database: Database) -> None:
+    with database.write() as session:
+        for name, questions in (("mine", 3), ("bare", 0)):
+            add_dataset(session, name, [], pages=2, words=9, questions=questions, size=9, checksum=f"of {name}")
+    job = ask(dataset="mine", questions=None).json()
+    assert (job["params"]["questions"], job["params"]["dataset_checksum"]) == (3, "of mine")
+    assert ask(dataset="mine", questions=None, metric="cer").json()["params"]["questions"] == 2
+    assert_problem(ask(dataset="mine", questions=4), 422, "invalid_parameter", "questions", "has 3, got 4")
+    assert_problem(ask(dataset="bare"), 422, "invalid_parameter", "dataset: 'bare' has no questions")
+
+
+# ---- the map
+
+
+def test_the_map_is_resolved_once(ask: Ask, client: TestClient) -> None:
+    first = add_map(client, revision="r1")
+    job = ask(methods=["sparsemm"]).json()
+    assert (job["map_id"], job["map_version"], job["map_revision"]) == (first["id"], first["version"], "r1")
+    second = add_map(client, promote=True)
+    assert client.get(f"/evaluations/{job['id']}").json()["map_id"] == first["id"]
+    assert ask(methods=["sparsemm"], map="default").json()["map_id"] == second["id"]
+    assert ask(methods=["sparsemm"], map=first["id"]).json()["id"] == job["id"]
+
+
+def test_maps_that_cannot_be_read_are_refused(ask: Ask, client: TestClient, database: Database) -> None:
+    sparse = {"methods": ["sparsemm"]}
+    assert_problem(ask(**sparse), 409, "no_map_for_model", "map", DEMO_MODEL)
+    assert_problem(ask(**sparse, map="stable"), 404, "map_not_found", "map: 'stable'")
+    assert_problem(ask(**sparse, map=NOBODY), 404, "map_not_found", "map")
+    assert_problem(ask(**sparse, map=add_map(client, "other")["id"]), 409, "map_mismatch", "'other'")
+    with database.write() as session:
+        small = maps.add_map(
+            session, maps.imported(DEMO_MODEL, None), HeadScores(np.ones((1, 1)), 1), promote="auto", by=None
+        )
+    assert_problem(ask(**sparse, map=small), 409, "map_mismatch", "(1, 1, 1)")
+    assert_problem(ask(map="default"), 422, "invalid_parameter", "map: none of the methods reads a map")
+
+
+def test_a_map_is_held_until_the_evaluation_has_ended(ask: Ask, client: TestClient, database: Database) -> None:
+    add_map(client)
+    read = add_map(client)["id"]
+    job_id = ask(methods=["sparsemm"], map=read).json()["id"]
+    assert_problem(client.delete(f"/maps/{read}"), 409, "map_in_use", f"evaluation {job_id}")
+    finish(database, job_id)
+    assert client.delete(f"/maps/{read}").status_code == 204
+    kept = client.get(f"/evaluations/{job_id}").json()
+    assert (kept["state"], kept["map_id"], len(kept["result"]["points"])) == ("succeeded", read, 3)
+    refused = client.post(f"/evaluations/{job_id}/promote", json={"policy": "documents"})
+    assert_problem(refused, 404, "map_not_found", "kv.map")
+
+
+# ---- what is refused
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"model": None}, "model"),
+        ({"dataset": None}, "dataset"),
+        ({"dataset": "../pages"}, "dataset"),
+        ({"dataset": "/srv/pages"}, "dataset"),
+        ({"dataset": "synthdog-en"}, "dataset"),
+        ({"questions": 0}, "questions"),
+        ({"questions": 10_001}, "questions"),
+        ({"questions": True}, "questions"),
+        ({"methods": []}, "methods"),
+        ({"methods": ["snapkv", "snapkv"]}, "methods"),
+        ({"methods": "snapkv"}, "methods"),
+        ({"ratios": []}, "ratios"),
+        ({"ratios": [0.1, 0.1]}, "ratios"),
+        ({"ratios": [0]}, "ratios.0"),
+        ({"ratios": [20]}, "ratios.0"),
+        ({"ratios": ["0.1"]}, "ratios.0"),
+        ({"metric": "bleu"}, "metric"),
+        ({"metric": "vqa"}, "metric"),
+        ({"dataset": "me/my-pages"}, "metric"),
+        ({"max_new_tokens": 0}, "max_new_tokens"),
+        ({"margin": 0}, "margin"),
+        ({"margin": 1.5}, "margin"),
+        ({"seed": -1}, "seed"),
+        ({"map": "a b"}, "map"),
+        ({"force": "yes"}, "force"),
+        ({"pages": 3}, "pages"),
+    ],
+)
+def test_every_bad_field_is_named(refusing: TestClient, fields: dict[str, Any], param: str) -> None:
+    body = {"model": DEMO_MODEL, "dataset": "synthetic", "methods": ["snapkv"], **fields}
+    refused = refusing.post("/evaluations", json=body)
+    assert_problem(refused, 422, "invalid_parameter")
+    assert refused.json()["param"] == param
+
+
+def test_what_is_not_here_is_named(refusing: TestClient) -> None:
+    body = {"model": DEMO_MODEL, "dataset": "synthetic", "methods": ["snapkv"]}
+    assert_problem(refusing.post("/evaluations", json=body | {"model": "no/such"}), 404, "model_not_found", "no/such")
+    assert_problem(refusing.post("/evaluations", json=body | {"dataset": "none"}), 404, "dataset_not_found", "none")
+    assert_problem(refusing.post("/evaluations", json=body | {"methods": ["h2o"]}), 422, "unknown_method", "h2o")
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", ""), ("GET", "/events"), ("GET", "/answers"), ("GET", "/curve.svg"), ("GET", "/curve.png"),
+        ("DELETE", ""), ("POST", "/promote"),
+    ],
+)  # fmt: skip
+def test_an_unknown_evaluation_is_404(refusing: TestClient, method: str, path: str) -> None:
+    body = {"policy": "documents"} if method == "POST" else None
+    for job_id in (NOBODY, "x"):
+        assert_problem(refusing.request(method, f"/evaluations/{job_id}{path}", json=body), 404, "job_not_found")
+
+
+# ---- following, listing, cancelling
+
+
+def test_events_tell_each_change_and_end_with_the_result(ask: Ask, client: TestClient, database: Database) -> None:
+    job = ask().json()
+
+    def work() -> None:
+        time.sleep(0.4)
+        finish(database, job["id"])
+
+    worker = threading.Thread(target=work)
+    worker.start()
+    with client.stream("GET", f"/evaluations/{job['id']}/events") as response:
+        seen = [json.loads(line[5:]) for line in response.iter_lines() if line.startswith("data:")]
+    worker.join()
+    assert seen[0] == job
+    assert seen[-1] == client.get(f"/evaluations/{job['id']}").json()
+    assert seen[-1]["result"]["points"][0]["method"] == "full"
+    again = client.get(f"/evaluations/{job['id']}/events", headers={"Last-Event-ID": "succeeded"})
+    assert again.status_code == 204
+
+
+def test_evaluations_are_listed_by_model_state_and_page(ask: Ask, client: TestClient) -> None:
+    ids = [ask(seed=seed).json()["id"] for seed in range(3)]
+    client.delete(f"/evaluations/{ids[0]}")
+    first = client.get("/evaluations", params={"limit": 2}).json()
+    rest = client.get("/evaluations", params={"cursor": first["next_cursor"]}).json()
+    assert [one["id"] for one in first["items"] + rest["items"]] == ids[::-1]
+    cancelled = client.get("/evaluations", params={"model": DEMO_MODEL, "state": "cancelled"}).json()
+    assert [one["id"] for one in cancelled["items"]] == [ids[0]]
+    assert client.get("/evaluations", params={"model": "other"}).json()["items"] == []
+    assert client.get("/evaluations", params={"state": "odd"}).status_code == 422
+
+
+def test_cancel_answers_202_then_409(ask: Ask, client: TestClient) -> None:
+    place = f"/evaluations/{ask().json()['id']}"
+    cancelled = client.delete(place)
+    assert (cancelled.status_code, cancelled.json()["state"]) == (202, "cancelled")
+    assert_problem(client.delete(place), 409, "job_ended", "cancelled")
+    for path in ("/answers", "/curve.svg"):
+        assert_problem(client.get(f"{place}{path}"), 409, "job_not_succeeded", "cancelled")
+    assert_problem(client.post(f"{place}/promote", json={"policy": "p"}), 409, "job_not_succeeded", "cancelled")
+    assert ask().json()["state"] == "queued", "an equal request begins anew"
+
+
+def test_open_evaluations_count_against_the_callers_limits(ask: Ask, client: TestClient) -> None:
+    state: Any = client.app
+    scoring = state.state.scoring
+    limited = scoring.settings.model_copy(update={"key_open_jobs": 1})
+    object.__setattr__(scoring, "settings", limited)
+    ask()
+    assert_problem(ask(seed=1), 429, "too_many_jobs")
+
+
+# ---- the result
+
+
+def test_the_result_is_the_curve_of_all_answers(done: dict[str, Any]) -> None:
+    cases = make_cases(["snapkv"], [0.1, 0.4])
+    curve = make_curve([fake_answer(number, case) for number in range(10) for case in cases], get_metric("exact"), 0.9)
+    expected = json.loads(json.dumps(curve.to_json()))
+    assert done["result"] == {"points": expected["points"], "recommended": expected["recommended"]}
+    assert done["progress"] == {"done": 10, "total": 10}
+    assert done["result"]["recommended"] == {"method": "snapkv", "ratio": 0.1}
+
+
+def test_every_answer_can_be_read_and_those_that_differ_alone(client: TestClient, done: dict[str, Any]) -> None:
+    place = f"/evaluations/{done['id']}/answers"
+    answer = client.get(place)
+    assert answer.headers["content-type"] == "application/x-ndjson"
+    rows = [json.loads(line) for line in answer.text.split("\n")[:-1]]
+    cases = make_cases(["snapkv"], [0.1, 0.4])
+    assert rows == [
+        json.loads(json.dumps(fake_answer(number, case).to_json())) for number in range(10) for case in cases
+    ]
+    differing = [json.loads(line) for line in client.get(place, params={"differs": True}).text.split("\n")[:-1]]
+    assert [(row["question_id"], row["method"], row["ratio"]) for row in differing] == [
+        (f"{number}-0", method, ratio) for number in (1, 4, 7) for method, ratio in (("full", 1), ("snapkv", 0.1))
+    ]
+
+
+def test_the_curve_is_a_picture(client: TestClient, done: dict[str, Any]) -> None:
+    for form, media, begin in (("svg", "image/svg+xml", b"<?xml"), ("png", "image/png", b"\x89PNG")):
+        answer = client.get(f"/evaluations/{done['id']}/curve.{form}")
+        assert (answer.headers["content-type"], answer.content[: len(begin)]) == (media, begin)
+
+
+# ---- promoting
+
+
+def promoted(client: TestClient, done: dict[str, Any], headers: dict[str, str] | None = None, **body: Any) -> Any:
+    return client.post(f"/evaluations/{done['id']}/promote", json={"policy": "documents", **body}, headers=headers)
+
+
+def test_the_recommended_point_becomes_a_policy(client: TestClient, done: dict[str, Any]) -> None:
+    made = promoted(client, done)
+    assert (made.status_code, made.headers["etag"]) == (201, '"1"')
+    body = made.json()
+    assert body["kv"] == {"method": "snapkv", "ratio": 0.1, "allocation": "exact", "uniform": 0.1}
+    assert (body["evaluation_id"], body["name"]) == (done["id"], "documents")
+    assert client.get(f"/policies/{DEMO_MODEL}/documents").json() == body
+    other = promoted(client, done, method="snapkv", ratio=0.4)
+    assert (other.status_code, other.json()["version"], other.json()["kv"]["ratio"]) == (200, 2, 0.4)
+    assert promoted(client, done, method="full").json()["kv"]["method"] == "full"
+
+
+def test_a_policy_names_its_map_by_id(ask: Ask, client: TestClient, database: Database) -> None:
+    read = add_map(client)["id"]
+    job = ask(methods=["sparsemm"]).json()
+    finish(database, job["id"])
+    assert promoted(client, job).json()["kv"]["map"] == read
+    assert "map" not in promoted(client, job, method="full").json()["kv"]
+
+
+def test_what_was_not_measured_is_not_promoted(client: TestClient, done: dict[str, Any]) -> None:
+    for body, param in (
+        ({"method": "sparsemm", "ratio": 0.1}, "method"),
+        ({"method": "snapkv", "ratio": 0.2}, "ratio"),
+        ({"method": "snapkv"}, "ratio"),
+        ({"ratio": 0.1}, "method"),
+        ({"policy": "full"}, "policy"),
+        ({"policy": None}, "policy"),
+        ({"name": "x"}, "name"),
+    ):
+        refused = promoted(client, done, **body)
+        assert_problem(refused, 422, "invalid_parameter")
+        assert refused.json()["param"] == param
+
+
+def test_without_a_recommendation_a_point_must_be_named(ask: Ask, client: TestClient, database: Database) -> None:
+    job = ask(margin=0.01).json()
+    finish(database, job["id"])
+    assert client.get(f"/evaluations/{job['id']}").json()["result"]["recommended"] is None
+    assert_problem(promoted(client, job), 409, "nothing_recommended", "0.01")
+    assert promoted(client, job, method="snapkv", ratio=0.4).status_code == 201
+
+
+def test_a_policy_that_another_wrote_is_not_overwritten(client: TestClient, done: dict[str, Any]) -> None:
+    assert_problem(promoted(client, done, {"If-Match": '"1"'}), 412, "policy_changed")
+    assert promoted(client, done, {"If-None-Match": "*"}).status_code == 201
+    assert_problem(promoted(client, done, {"If-None-Match": "*"}), 412, "policy_changed")
+    assert promoted(client, done, {"If-Match": '"1"'}).json()["version"] == 2
