@@ -24,7 +24,7 @@ from services.dashboard.state import Key, State
 logger = logging.getLogger(__name__)
 
 _ALLOWED = re.compile(
-    r"(score|maps|policies|datasets)(/.+)?|generate(_stream)?|(de)?tokenize|info|ping|version|health(/.+)?|v1/.+|"
+    r"(score|evaluations|maps|policies|datasets)(/.+)?|generate(_stream)?|(de)?tokenize|info|ping|version|health(/.+)?|v1/.+|"
     r"((inference|scoring)/)?openapi\.json"
 )
 _ASKED = (b"accept", b"content-type", b"content-length", b"idempotency-key", b"if-match", b"if-none-match")
