@@ -5,7 +5,7 @@ import { percent } from "../lib/format.js";
 import { caseName } from "../lib/methods.js";
 import { notice } from "../lib/problems.js";
 
-const SHOWN = 12;
+const SHOWN = 5;
 
 export class Answers {
   /** @param {string} id of the evaluation */
@@ -55,7 +55,7 @@ export class Answers {
         { class: "stack tight grow" },
         h("h3", {}, text),
         h("p", { class: "hint" }, `Right: ${expected.join(" or ")}`),
-        h("dl", { class: "answers-list" }, rows.map(answer)),
+        h("dl", { class: "answers-list" }, rows.flatMap(answer)),
       ),
     );
   }
@@ -63,7 +63,7 @@ export class Answers {
 
 function answer(row) {
   const mark = row.score === 1 ? ["tag good", "right"] : row.score === 0 ? ["tag bad", "wrong"] : ["tag warn", percent(row.score)];
-  return [h("dt", {}, caseName(row)), h("dd", {}, h("span", { class: "answers-text" }, row.answer || "(nothing)"), " ", h("span", { class: mark[0] }, mark[1]))].flat();
+  return [h("dt", {}, caseName(row)), h("dd", {}, h("span", { class: "answers-text" }, row.answer || "(nothing)"), " ", h("span", { class: mark[0] }, mark[1]))];
 }
 
 /** The first `most` questions with their answers, full first; the rest of the stream is left. */

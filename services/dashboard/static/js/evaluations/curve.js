@@ -8,9 +8,10 @@ const FULL = "full";
 
 /**
  * @param {any[]} points as the API has them @param {{method: string, ratio: number} | null} recommended
+ * @param {number} [at] a share of the prompt to mark
  * @returns {HTMLElement} a figure with its keys
  */
-export function curve(points, recommended) {
+export function curve(points, recommended, at) {
   const full = points.find((point) => point.method === FULL);
   const others = points.filter((point) => point.method !== FULL);
   const methods = [...new Set(others.map((point) => point.method))];
@@ -25,6 +26,7 @@ export function curve(points, recommended) {
       { class: "chart", viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": `Share of right answers by the share of the prompt that is kept, for ${methods.map(nameOf).join(", ")} and the full cache; the table below has the figures` },
       rules(x, y, others),
       full ? band(full, y) : null,
+      at !== undefined && at <= most ? s("path", { class: "curve-at", d: `M${x(at)},${TOP}V${y(0)}` }) : null,
       methods.map((method, place) => line(others.filter((point) => point.method === method), place, x, y)),
       recommended ? ring(others, recommended, x, y) : null,
       s("text", { class: "chart-text", x: (LEFT + WIDTH - RIGHT) / 2, y: HEIGHT - 8, "text-anchor": "middle" }, "Share of the prompt kept"),

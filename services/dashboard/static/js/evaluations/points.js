@@ -16,7 +16,7 @@ export function pointsTable(points, recommended, serve) {
     { class: "table-wrap", tabindex: 0, role: "region", "aria-label": "Every method and share" },
     h(
       "table",
-      {},
+      { class: "points" },
       h("thead", {}, h("tr", {}, COLUMNS.map((text, place) => h("th", { scope: "col", class: place ? "number" : "" }, text)))),
       h("tbody", {}, points.map((point) => row(point, is(point), serve))),
     ),
@@ -39,7 +39,7 @@ function row(point, isRecommended, serve) {
     "tr",
     { "data-case": name },
     h("td", {}, name, isRecommended ? h("span", { class: "tag good" }, "recommended") : null),
-    cells.map((cell) => h("td", { class: "number" }, cell)),
+    cells.map((cell, place) => h("td", { class: place === 1 || place === 2 ? "number wrap" : "number" }, cell)),
     h("td", {}, h("button", { type: "button", class: "link", "aria-label": `Serve ${name}`, onclick: () => serve(point) }, "Serve")),
   );
 }

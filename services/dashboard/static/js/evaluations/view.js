@@ -54,7 +54,7 @@ export class EvaluationView {
 
   #tellServed(policy) {
     this.served.hidden = false;
-    this.served.replaceChildren(`Served as ${policy.model}@${policy.name}, version ${policy.version}. `, h("a", { href: "/" }, "Try it in the playground"), ".");
+    this.served.replaceChildren(h("span", {}, `Served as ${policy.model}@${policy.name}, version ${policy.version}. `, h("a", { href: "/" }, "Try it in the playground"), "."));
   }
 }
 
