@@ -38,6 +38,7 @@ PAGES = (
     Page("maps", "/dashboard/maps", "Maps"),
     Page("budgets", "/dashboard/budgets", "Budgets"),
     Page("jobs", "/dashboard/jobs", "Jobs"),
+    Page("evaluations", "/dashboard/evaluations", "Evaluations"),
     Page("status", "/dashboard/overview", "Status"),
     Page("docs", "/docs", "API", section=False, policy=SWAGGER_POLICY),
 )

@@ -219,13 +219,14 @@ def test_a_published_file_needs_its_model_named(page: Page, cluster: Cluster, tm
 
 def test_a_smaller_budget_lets_more_requests_fit(page: Page) -> None:
     show(page, "budgets")
-    fits = page.locator(".tile", has_text="Requests that fit").locator("dd")
-    expect(fits).to_have_text(re.compile(r"[\d,]+"))
+    page.get_by_label("KV memory, GiB").fill("0.001")
+    fits = page.locator(".tile", has_text="Requests at a time").locator(".tile-value")
+    expect(page.locator(".tile", has_text="With the full cache").locator(".tile-value")).to_have_text("1")
     before = int(fits.inner_text().replace(",", ""))
     slider = page.get_by_label("Budget", exact=True)
     slider.focus()
     slider.press("Home")
-    expect(page.locator(".tile", has_text="Kept").locator("dd")).to_have_text(re.compile(r"^[12]\.\d %$"))
+    expect(page.locator(".tile", has_text="Prompt kept").locator(".tile-value")).to_have_text(re.compile(r"^[1-9]\.\d %$"))
     expect(fits).not_to_have_text(f"{before:,}")
     assert int(fits.inner_text().replace(",", "")) > before
     expect(page.get_by_role("gridcell")).to_have_count(18)

@@ -32,7 +32,7 @@ class Evaluator:
 
         params = EvaluationParams.from_json(spec.parameters)
         metric = get_metric(params.metric)
-        database = self._database = self._database or open_database(self._settings)
+        database = self._database = self._database or open_database(self._settings, connections=0)
         asked = self._questions(spec, metric, database)
         take_questions(asked, spec.dataset, metric, count=params.questions, seed=spec.seed)
         scores = _scores(database, params.map_id)

@@ -213,8 +213,8 @@ def annotate_map(session: Session, map_id: str, values: Mapping[str, Any]) -> Ma
 def delete_map(session: Session, map_id: str) -> None:
     """Delete a map that no alias, no policy and no open evaluation uses; no other map gets its number.
 
-    Results of evaluations stay. An equal request then profiles the model again. Raises MapNotFound, and MapInUse if aliases point at the map,
-    policies name it by its id or evaluations that have not ended read it.
+    Results of evaluations stay. An equal request then profiles the model again. Raises MapNotFound, and MapInUse if
+    aliases point at the map, policies name it by its id or evaluations that have not ended read it.
     """
     record = get_map(session, map_id)
     policies = session.scalars(select(Policy.name).where(Policy.map_id == map_id).order_by(Policy.name)).all()

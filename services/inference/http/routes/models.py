@@ -11,7 +11,7 @@ from headmap.errors import NotFound
 from headmap.kvcache.methods import METHODS
 from services.inference.http.deps import TheServing
 from services.inference.http.kv_choice import choose
-from services.inference.http.schemas.models import DecodeBody, InfoBody, MapBody, ModelBody, ModelList
+from services.inference.http.schemas.models import CacheBody, DecodeBody, InfoBody, MapBody, ModelBody, ModelList
 from services.inference.maps import ServedMap
 from services.inference.policies import ServedPolicy, told_policy
 from services.inference.served_model import ServedModel
@@ -79,6 +79,16 @@ def _map(found: ServedMap | None) -> MapBody | None:
     return None if found is None else MapBody(id=found.id, version=found.version, match=found.match)
 
 
+def _cache(serving: Serving, served: ServedModel) -> CacheBody:
+    stats = served.opened.engine.stats()
+    return CacheBody(
+        memory_bytes=stats.kv_capacity_bytes,
+        token_bytes=stats.kv_block_bytes // stats.kv_block_tokens,
+        page_tokens=stats.kv_block_tokens,
+        max_running=serving.settings.max_running,
+    )
+
+
 def _body(serving: Serving, served: ServedModel) -> ModelBody:
     return ModelBody(
         id=served.info.name,
@@ -92,5 +102,6 @@ def _body(serving: Serving, served: ServedModel) -> ModelBody:
         num_kv_heads=served.info.num_kv_heads,
         map=_map(served.maps.default),
         default_kv=serving.default_kv(served),
+        cache=_cache(serving, served),
         decode=None if served.opened.decode is None else DecodeBody.model_validate(served.opened.decode),
     )

@@ -44,6 +44,15 @@ class DecodeBody(BaseModel):
     graphs: ChoiceBody
 
 
+class CacheBody(BaseModel):
+    """The model's KV memory, and how many requests its engine runs at a time."""
+
+    memory_bytes: int
+    token_bytes: int = Field(description="of one token in every KV head of every layer that sees the whole prompt")
+    page_tokens: int = Field(description="tokens of a page; each KV head holds whole pages")
+    max_running: int
+
+
 class ModelBody(BaseModel):
     """A served model as OpenAI lists it, and beside that its map and what a request without `kv` gets.
 
@@ -64,6 +73,7 @@ class ModelBody(BaseModel):
     num_kv_heads: int
     map: MapBody | None
     default_kv: dict[str, Any]
+    cache: CacheBody
     decode: DecodeBody | None
 
 

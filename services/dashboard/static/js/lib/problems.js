@@ -36,6 +36,8 @@ const WORDS = {
   map_not_found: ["There is no such map", "It may belong to another registry."],
   map_mismatch: ["The map does not fit the model", ""],
   invalid_scores: ["This is not a head map", "It is a JSON object: one score, or a list of them, for each “layer-head”."],
+  job_not_succeeded: ["The evaluation has not succeeded", ""],
+  nothing_recommended: ["Nothing is recommended", "Choose a point of the table."],
   job_ended: ["The job has already ended", ""],
 };
 

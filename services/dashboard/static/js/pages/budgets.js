@@ -1,11 +1,12 @@
 // Budgets: the tokens of each KV head for a prompt and a budget, and what fits a memory.
-import { get, list } from "../lib/api.js";
+import { get, list, own, post, servedModels } from "../lib/api.js";
 import { byId, h, setOptions } from "../lib/dom.js";
 import { bytes, count, percent } from "../lib/format.js";
 import { Grid, legend } from "../lib/grid.js";
 import { Meter } from "../lib/meter.js";
 import { Policies } from "../lib/policies.js";
 import { notice } from "../lib/problems.js";
+import { newestCurve } from "../evaluations/newest.js";
 
 const GIB = 2 ** 30;
 const WAIT_MS = 120;
@@ -15,7 +16,7 @@ const field = (name) => byId(name);
 const grid = new Grid({ label: "Tokens of each KV head: layers down, KV heads across", across: "KV heads across, layers down", onLook: tell });
 const scale = h("div");
 byId("heads").append(grid.element, scale);
-const tiles = Object.fromEntries(["Kept", "Bytes a request", "Requests that fit", "Fit with the full cache"].map((name) => [name, tile(name)]));
+const tiles = Object.fromEntries(["Prompt kept", "Bytes a request", "Requests at a time", "With the full cache"].map((name) => [name, tile(name)]));
 byId("tiles").append(...Object.values(tiles).map((one) => one.element));
 const meters = { tokens: new Meter("Tokens, over all layers and KV heads"), memory: new Meter("KV memory") };
 const unknown = h("p", { class: "hint", hidden: true }, "The bytes of a token are not known: this map's model is not on the server.");
@@ -26,6 +27,10 @@ byId("policies").append(policies.element);
 
 /** @type {any[]} */
 let maps = [];
+/** @type {any[]} those that this server serves */
+let models = [];
+/** @type {(share: number) => any} */
+let drawCurve = () => "";
 /** @type {any} */
 let last = null;
 let asked = 0;
@@ -33,7 +38,8 @@ let timer = 0;
 
 function tile(name) {
   const value = h("dd", { class: "tile-value" }, "–");
-  return { value, element: h("dl", { class: "panel tile" }, h("dt", {}, name), value) };
+  const note = h("dd", { class: "hint" });
+  return { value, note, element: h("dl", { class: "panel tile" }, h("dt", {}, name), value, note) };
 }
 
 /** The share of the prompt as tokens, rounded down as the service does. */
@@ -45,6 +51,7 @@ function showChoice() {
   field("share-shown").textContent = `${share} %, ${count(budget)} tokens a head`;
   field("share").setAttribute("aria-valuetext", field("share-shown").textContent);
   field("uniform-shown").textContent = `${field("uniform").value} %`;
+  byId("quality").replaceChildren(drawCurve(share / 100));
 }
 
 async function ask() {
@@ -81,20 +88,25 @@ function show(found) {
   );
   scale.replaceChildren(legend("0 tokens", `${count(peak)} tokens`));
   byId("spread").textContent = `from ${count(Math.min(...all))} to ${count(peak)} tokens`;
-  tiles.Kept.value.textContent = percent(kept / full);
+  tiles["Prompt kept"].value.textContent = percent(kept / full);
   meters.tokens.show(kept / full, `${count(kept)} of ${count(full)}`);
   showBytes(found.bytes_per_token_per_head, kept, full);
 }
 
+/** Bytes of a request to its end, and how many run at a time: as many as fit, and no more than the server runs. */
 function showBytes(each, kept, full) {
   unknown.hidden = each !== undefined;
   meters.memory.element.hidden = each === undefined;
+  const answer = Number(field("new-tokens").value) * last.budgets.length * last.budgets[0].length;
   const memory = Number(field("memory").value) * GIB;
-  const fit = (tokens) => (each === undefined ? "–" : count(Math.floor(memory / (tokens * each))));
-  tiles["Bytes a request"].value.textContent = each === undefined ? "–" : bytes(kept * each);
-  tiles["Requests that fit"].value.textContent = fit(kept);
-  tiles["Fit with the full cache"].value.textContent = fit(full);
-  if (each !== undefined) meters.memory.show(kept / full, `${bytes(kept * each)} of ${bytes(full * each)}`);
+  const most = modelOf(chosenMap())?.cache.max_running ?? Infinity;
+  tiles["Bytes a request"].value.textContent = each === undefined ? "–" : bytes((kept + answer) * each);
+  for (const [name, tokens] of [["Requests at a time", kept], ["With the full cache", full]]) {
+    const fit = each === undefined ? null : Math.floor(memory / ((tokens + answer) * each));
+    tiles[name].value.textContent = fit === null ? "–" : count(Math.min(fit, most));
+    tiles[name].note.textContent = fit !== null && fit > most ? `memory for ${count(fit)}` : "";
+  }
+  if (each !== undefined) meters.memory.show((kept + answer) / (full + answer), `${bytes((kept + answer) * each)} of ${bytes((full + answer) * each)}`);
 }
 
 function tell(layer, head) {
@@ -108,12 +120,15 @@ form.addEventListener("input", () => {
   clearTimeout(timer);
   timer = setTimeout(ask, WAIT_MS);
 });
-field("map").addEventListener("change", showPolicies);
+field("map").addEventListener("change", () => Promise.all([showPolicies(), showQuality()]));
 form.addEventListener("submit", (event) => event.preventDefault());
+
+const chosenMap = () => maps.find((map) => map.id === field("map").value);
+const modelOf = (map) => models.find((one) => one.id === map?.model);
 
 /** Those of the map's model. */
 async function showPolicies() {
-  const model = maps.find((map) => map.id === field("map").value)?.model;
+  const model = chosenMap()?.model;
   try {
     if (model && model !== policies.model) await policies.show(model);
     byId("policies-problem").replaceChildren();
@@ -123,6 +138,42 @@ async function showPolicies() {
   }
 }
 
+/** The newest curve of the map's model. */
+async function showQuality() {
+  const map = chosenMap();
+  try {
+    const found = await newestCurve(map);
+    if (map !== chosenMap()) return; // another was chosen meanwhile
+    drawCurve = found.draw;
+    byId("quality-of").textContent = found.about;
+    showChoice();
+  } catch (error) {
+    drawCurve = () => notice(error, { text: "Try again", run: showQuality });
+    showChoice();
+  }
+}
+
+/** Begin with what this server has: the map it serves, its KV memory, and a prompt of a sample page. */
+async function beginHere() {
+  models = await servedModels().catch(() => []);
+  const served = modelOf(maps.find((map) => models.some((one) => one.map?.id === map.id)));
+  if (!served) return;
+  field("map").value = served.map.id;
+  field("memory").value = Number((served.cache.memory_bytes / GIB).toPrecision(3));
+  byId("memory-hint").textContent = `This server has ${bytes(served.cache.memory_bytes)} for ${served.id}, and runs at most ${count(served.cache.max_running)} requests at a time.`;
+  const prompt = await promptOfSample(served.id).catch(() => null);
+  if (prompt) field("prompt").value = prompt;
+}
+
+/** Tokens of a question about a sample page. */
+async function promptOfSample(model) {
+  const { questions } = await own("/samples/0");
+  const picture = await (await fetch("/dashboard/samples/0/picture.png")).blob();
+  const url = await new Promise((resolve) => Object.assign(new FileReader(), { onload: (event) => resolve(event.target.result) }).readAsDataURL(picture));
+  const content = [{ type: "image_url", image_url: { url } }, { type: "text", text: questions[0].question }];
+  return (await post("/tokenize", { model, messages: [{ role: "user", content }] })).count;
+}
+
 async function start() {
   try {
     maps = await list("/maps");
@@ -130,7 +181,9 @@ async function start() {
     byId("empty").hidden = maps.length > 0;
     byId("budgets").hidden = maps.length === 0;
     setOptions(field("map"), maps.map((map) => [map.id, `${map.model}, version ${map.version}${map.aliases.length ? ` (${map.aliases.join(", ")})` : ""}`]));
-    if (maps.length) await Promise.all([ask(), showPolicies()]);
+    if (!maps.length) return;
+    await beginHere();
+    await Promise.all([ask(), showPolicies(), showQuality()]);
   } catch (error) {
     byId("problem").replaceChildren(notice(error, { text: "Try again", run: start }));
   }

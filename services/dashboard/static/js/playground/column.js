@@ -2,19 +2,11 @@
 import { announce, h, newId } from "../lib/dom.js";
 import { bytes, count, milliseconds, percent } from "../lib/format.js";
 import { Meter } from "../lib/meter.js";
+import { nameOf } from "../lib/methods.js";
 import { keeps } from "../lib/policies.js";
 import { notice } from "../lib/problems.js";
 import { generate } from "../lib/stream.js";
 import { KeptPicture } from "./kept.js";
-
-const METHODS = {
-  full: "Full cache",
-  sparsemm: "SparseMM",
-  snapkv: "SnapKV",
-  pyramidkv: "PyramidKV",
-  adakv: "AdaKV",
-  random: "Random map",
-};
 
 export class Column {
   /**
@@ -46,7 +38,7 @@ export class Column {
     const before = this.method.value;
     this.policies = new Map(policies.map((one) => [one.id, one.default_kv]));
     const named = policies.map((one) => h("option", { value: one.id }, one.default_kv.policy));
-    this.method.replaceChildren(...methods.map((one) => h("option", { value: one }, METHODS[one] ?? one)), named.length ? h("optgroup", { label: "Policies" }, ...named) : "");
+    this.method.replaceChildren(...methods.map((one) => h("option", { value: one }, nameOf(one))), named.length ? h("optgroup", { label: "Policies" }, ...named) : "");
     if (methods.includes(before) || this.policies.has(before)) this.method.value = before;
     this.#showBudget();
   }
@@ -140,7 +132,7 @@ export class Column {
 
   #build({ method, share }) {
     const [methodId, budgetId] = [newId("method"), newId("budget")];
-    this.method = h("select", { id: methodId, onchange: () => this.#chose() }, h("option", { value: method }, METHODS[method]));
+    this.method = h("select", { id: methodId, onchange: () => this.#chose() }, h("option", { value: method }, nameOf(method)));
     this.slider = h("input", {
       id: budgetId,
       type: "range",
