@@ -51,6 +51,9 @@ def generate(
     ratio: Annotated[
         float | None, typer.Option(callback=share_of_prompt, help="Share of the prompt to keep: 0.2 for 20 %.")
     ] = None,
+    select: Annotated[
+        str | None, typer.Option(help="Which tokens are kept: snapkv, last-query or mixkv. [default: snapkv]")
+    ] = None,
     map_name: Annotated[str | None, typer.Option("--map", help="Id or alias of a map. [default: default]")] = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Most tokens of the answer.")] = 128,
     as_json: Annotated[bool, json_option("model", "generated_text", "finish_reason", "generated_tokens", "kv")] = False,
@@ -66,6 +69,7 @@ def generate(
     from headmap.kvcache.methods import METHODS
     from headmap.kvcache.plan import KVRequest
     from headmap.kvcache.planning import check_request
+    from headmap.kvcache.select import DEFAULT_SELECTOR, get_selector
 
     info, settings = find_named_model(model, data_dir)
     if not question.strip():
@@ -75,7 +79,8 @@ def generate(
         fail("--budget and --ratio: give one of them", code=2)
     if chosen not in METHODS:
         fail(f"--method: {chosen!r} is none of {', '.join(METHODS)}", code=2)
-    check_request(KVRequest(chosen, budget=budget, ratio=ratio))  # refuse before anything is loaded
+    selector = get_selector(select or DEFAULT_SELECTOR)
+    check_request(KVRequest(chosen, budget=budget, ratio=ratio, select=selector))  # refuse before anything is loaded
     if map_name is not None and chosen != "sparsemm":
         fail(f"--map: only sparsemm reads a map, got {map_name!r} with {chosen}; give a --budget or --ratio", code=2)
     found = find_map_scores(settings, info, map_name) if chosen == "sparsemm" else None
@@ -84,7 +89,7 @@ def generate(
         if settings.no_map_policy == "error":
             fail(f"{model} has no map; make one with: headmap score {model}")
         chosen, note = "snapkv", ", no map yet, so every head keeps the same"
-    kv = KVRequest(chosen, budget=budget, ratio=ratio)
+    kv = KVRequest(chosen, budget=budget, ratio=ratio, select=selector)
     say: Callable[[str], None] = (lambda text: None) if as_json else (lambda text: typer.echo(text, nl=False))
     end = _answer(info, settings, question, image, kv, found and found[2], max_new_tokens, say)
     if as_json:
