@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from headmap.budgets import DEFAULT_UNIFORM, Allocation, Ints
-from headmap.kvcache.select import Select
+from headmap.kvcache.select import SNAPKV, Select
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class KVRequest:
     window: int | None = None
     uniform: float = DEFAULT_UNIFORM
     keep_recent: int | None = None
-    select: Select = Select()
+    select: Select = SNAPKV
 
 
 @dataclass(frozen=True)
@@ -35,9 +35,10 @@ class KeepPlan:
     """How many tokens each KV head keeps of a prompt with `prompt_tokens` tokens.
 
     `tokens`: (num_layers, num_kv_heads) int64. It includes the last `recent` tokens, which every head keeps. `select`
-    chooses the others; its `window` is the number of tokens that observe. `budget`: the requested average. `most`: (num_layers,) int64, the number of tokens that a head holds if it keeps all that its
-    layer sees. With `shared_out_by_prompt` the method divides each layer's tokens over its heads once the attention is
-    known. Then only the sum over the heads of each layer is binding.
+    chooses the others; its `window` is the number of tokens that observe. `budget`: the requested average. `most`:
+    (num_layers,) int64, the number of tokens that a head holds if it keeps all that its layer sees. With
+    `shared_out_by_prompt` the method divides each layer's tokens over its heads once the attention is known. Then only
+    the sum over the heads of each layer is binding.
     """
 
     method: str
@@ -48,7 +49,7 @@ class KeepPlan:
     tokens: Ints
     most: Ints
     shared_out_by_prompt: bool = False
-    select: Select = Select()
+    select: Select = SNAPKV
 
     @property
     def keeps_all(self) -> bool:

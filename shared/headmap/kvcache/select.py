@@ -48,8 +48,10 @@ class Select:
         return replace(self, window=1 if self.observe == "last" else max(1, self.window or window))
 
 
+SNAPKV = Select()
+
 SELECTORS = {
-    "snapkv": Select(),
+    "snapkv": SNAPKV,
     "last-query": Select("last", pool=7),
     "mixkv": Select(window=8, mix=1.0),
 }

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from headmap.kvcache.methods.base import Method
-from headmap.kvcache.select import Select
+from headmap.kvcache.select import SNAPKV, Select
 from headmap.kvcache.selectors.attention import observed_attention, pooled
 from headmap.kvcache.selectors.mixkv import mixed
 from headmap.kvcache.transformers.attention import CAUSAL, PromptMask
@@ -28,7 +28,7 @@ class Observed:
     keys: torch.Tensor
     scaling: float
     recent: int
-    select: Select = Select()
+    select: Select = SNAPKV
     mask: PromptMask = CAUSAL
 
     @cached_property
