@@ -1,4 +1,4 @@
-"""A caller's choice of the tokens that a head keeps, in plain numbers. A budget says how many, a selector says which."""
+"""Which tokens of a prompt a caller wants heads to keep, in plain numbers. A budget says how many, a selector which."""
 
 from __future__ import annotations
 
