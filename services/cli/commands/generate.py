@@ -67,6 +67,9 @@ def generate(
     ratio: Annotated[
         float | None, typer.Option(callback=share_of_prompt, help="Share of the prompt to keep: 0.2 for 20 %.")
     ] = None,
+    select: Annotated[
+        str | None, typer.Option(help="Which tokens are kept: snapkv, last-query or mixkv. [default: snapkv]")
+    ] = None,
     map_name: Annotated[str | None, typer.Option("--map", help="Id or alias of a map. [default: default]")] = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Most tokens of the answer.")] = 128,
     as_json: Annotated[bool, json_option("model", "generated_text", "finish_reason", "generated_tokens", "kv")] = False,
@@ -82,6 +85,7 @@ def generate(
     from headmap.kvcache.methods import METHODS
     from headmap.kvcache.plan import KVRequest
     from headmap.kvcache.planning import check_request
+    from headmap.kvcache.select import DEFAULT_SELECTOR, get_selector
 
     if not question.strip():
         raise EmptyPrompt("question: is empty")
@@ -90,7 +94,7 @@ def generate(
         fail("--budget and --ratio: give one of them", code=2)
     if chosen not in METHODS:
         fail(f"--method: {chosen!r} is none of {', '.join(METHODS)}", code=2)
-    kv = KVRequest(chosen, budget=budget, ratio=ratio)
+    kv = KVRequest(chosen, budget=budget, ratio=ratio, select=get_selector(select or DEFAULT_SELECTOR))
     check_request(kv)  # refuse before anything is loaded
     if map_name is not None and chosen != "sparsemm":
         fail(f"--map: only sparsemm reads a map, got {map_name!r} with {chosen}; give a --budget or --ratio", code=2)
@@ -102,7 +106,7 @@ def generate(
         asked = (
             None
             if method is None and chosen == "full"
-            else {"method": chosen, "budget": budget, "ratio": ratio, "map": map_name}
+            else {"method": chosen, "budget": budget, "ratio": ratio, "select": select, "map": map_name}
         )
         answer = _there(url, model, question, image, asked, max_new_tokens, say)
     if as_json:
@@ -128,15 +132,13 @@ def _here(
     max_new_tokens: int,
     say: Callable[[str], None],
 ) -> _Answer:
-    from headmap.kvcache.plan import KVRequest
-
     info, settings = find_named_model(model, data_dir)
     found = find_map_scores(settings, info, map_name) if kv.method == "sparsemm" else None
     match = found and found[1]
     if kv.method == "sparsemm" and found is None:
         if settings.no_map_policy == "error":
             fail(f"{model} has no map; make one with: headmap score {model}")
-        kv, match = KVRequest("snapkv", budget=kv.budget, ratio=kv.ratio), "none"
+        kv, match = replace(kv, method="snapkv"), "none"
     end = _answer(info, settings, question, image, kv, found and found[2], max_new_tokens, say)
     told = {
         "method": kv.method,

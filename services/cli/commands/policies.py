@@ -63,7 +63,14 @@ def set_(
         str | None, typer.Option("--map", help="Id or alias of a map. [default: what the server follows]")
     ] = None,
     window: Annotated[
-        int | None, typer.Option(min=0, help="Last tokens of the prompt, always kept. [default: min(32, budget // 2)]")
+        int | None,
+        typer.Option(min=0, help="Last tokens that observe, and are kept. [default: min(32, budget // 2)]"),
+    ] = None,
+    keep_recent: Annotated[
+        int | None, typer.Option(min=0, help="Last tokens that are kept. [default: those that observe]")
+    ] = None,
+    select: Annotated[
+        str | None, typer.Option(help="Which tokens are kept: snapkv, last-query or mixkv. [default: snapkv]")
     ] = None,
     uniform: Annotated[
         float | None, typer.Option(min=0, max=1, help="Share of the budget that all heads get equally. [default: 0.1]")
@@ -85,6 +92,8 @@ def set_(
         "ratio": ratio,
         "map": map_name,
         "window": window,
+        "keep_recent": keep_recent,
+        "select": select,
         "uniform": uniform,
         "allocation": allocation,
     }

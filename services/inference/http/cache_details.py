@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 
 import numpy as np
 
+from headmap.budgets import resolve_recent
 from headmap.engine.messages import Finished
 from headmap.families.base import VisualTokens
+from headmap.kvcache.methods import get_method
+from headmap.kvcache.plan import KVRequest
+from headmap.kvcache.select import selector_name
 from services.inference.bridge import Generation
-from services.inference.http.schemas.kv import KeptInPicture, KeptTokensBody, KVDetails, SessionDetails
+from services.inference.http.schemas.kv import KeptInPicture, KeptTokensBody, KVDetails, SelectDetails, SessionDetails
 
 
 def kv_details(generation: Generation, finished: Finished) -> KVDetails:
     kv, found, policy = generation.request.kv, generation.map, generation.policy
+    recent, select = _select_details(kv, finished.budget)
     match = "none" if generation.map_missing else found and found.match
     return KVDetails(
         method=kv.method,
         budget=finished.budget,
         allocation=kv.allocation,
+        keep_recent=recent,
+        select=select,
         map_id=found and found.id,
         map_match=match,
         policy=policy and policy.name,
@@ -28,6 +36,15 @@ def kv_details(generation: Generation, finished: Finished) -> KVDetails:
         bytes=finished.kv_bytes,
         full_bytes=finished.kv_full_bytes,
     )
+
+
+def _select_details(kv: KVRequest, budget: int) -> tuple[int | None, SelectDetails | None]:
+    """How many recent tokens are kept, and what chooses the others; None for a method that keeps all."""
+    if not get_method(kv.method).needs_budget:
+        return None, None
+    recent, window = resolve_recent(budget, kv.window, kv.keep_recent)
+    used = kv.select.settled(window)
+    return recent, SelectDetails(name=selector_name(kv.select), **asdict(used))
 
 
 def session_details(generation: Generation, finished: Finished) -> SessionDetails | None:

@@ -121,7 +121,10 @@ def _read_budget(name: str, budget: str) -> RequestKV:
     return RequestKV(method=method, ratio=_number(float, ratio, "model", "ratio", name))
 
 
-_KINDS: dict[str, Callable[[str], float]] = {"ratio": float, "uniform": float, "budget": int, "window": int}
+_KINDS: dict[str, Callable[[str], float]] = {
+    **dict.fromkeys(("ratio", "uniform"), float),
+    **dict.fromkeys(("budget", "window", "keep_recent"), int),
+}
 
 
 def _read_header(header: str) -> RequestKV:

@@ -14,6 +14,7 @@ from headmap.budgets.rule import (
     Floats,
     Ints,
     resolve_budget,
+    resolve_recent,
     resolve_window,
 )
 from headmap.budgets.uniform import uniform_budgets
@@ -28,6 +29,7 @@ __all__ = [
     "Ints",
     "allocate_budgets",
     "resolve_budget",
+    "resolve_recent",
     "resolve_window",
     "uniform_budgets",
     "water_fill",

@@ -53,6 +53,27 @@ def resolve_window(budget: int, window: int | None) -> int:
     return window
 
 
+def resolve_recent(budget: int, window: int | None, keep_recent: int | None) -> tuple[int, int]:
+    """How many of a prompt's last tokens every head keeps, and how many observe.
+
+    Both are `window`, as `resolve_window` has it; `keep_recent` sets the first apart from it, and `window` may then be
+    as large as it likes. Raises as `resolve_window` does.
+    """
+    if keep_recent is None:
+        window = resolve_window(budget, window)
+        return window, window
+    if keep_recent < 0:
+        raise InvalidParameter(f"kv.keep_recent: must be at least 0, got {keep_recent}", param="kv.keep_recent")
+    if keep_recent >= budget:
+        raise BudgetTooSmall(
+            f"kv.keep_recent: must be below the budget of {budget} tokens per head, got {keep_recent}",
+            param="kv.keep_recent",
+        )
+    if window is not None and window < 0:
+        raise InvalidParameter(f"kv.window: must be at least 0, got {window}", param="kv.window")
+    return keep_recent, resolve_window(budget, None) if window is None else window
+
+
 @dataclass(frozen=True)
 class BudgetRule:
     """The parameters of an allocation (SparseMM, section 3.2).

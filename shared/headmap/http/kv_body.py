@@ -8,6 +8,25 @@ from headmap.budgets import DEFAULT_UNIFORM, Allocation
 from headmap.http.request_body import MAX_TOKENS, Body
 from headmap.kvcache.methods import METHODS
 from headmap.kvcache.plan import KVRequest
+from headmap.kvcache.select import DEFAULT_SELECTOR, MOST_POOL, SELECTORS, Observe, Select, get_selector
+
+
+class SelectBody(Body):
+    """Which tokens a head keeps beside the most recent ones: those with the highest scores."""
+
+    observe: Observe = Field(
+        "window", description="whose attention scores a token: that of the last tokens, or of the last one alone"
+    )
+    window: int | None = Field(
+        None, ge=1, le=MAX_TOKENS, description="last tokens of the prompt that observe; kv.window by default"
+    )
+    pool: int = Field(5, ge=1, le=MOST_POOL, description="neighbours over which attention is averaged")
+    mix: float = Field(
+        0.0, ge=0, le=1, description="how much tokens that differ from the others gain; 0 is attention alone"
+    )
+
+    def asked(self) -> Select:
+        return Select(self.observe, self.window, self.pool, self.mix)
 
 
 class KVBody(Body):
@@ -24,7 +43,17 @@ class KVBody(Body):
         "exact", description="how budgets are rounded: to exact totals, or by the paper's formula"
     )
     window: int | None = Field(
-        None, ge=0, le=MAX_TOKENS, description="last tokens of the prompt, always kept; min(32, budget // 2) by default"
+        None,
+        ge=0,
+        le=MAX_TOKENS,
+        description="last tokens of the prompt, which observe and are kept; min(32, budget // 2) by default",
+    )
+    keep_recent: int | None = Field(
+        None, ge=0, le=MAX_TOKENS, description="last tokens of the prompt that are kept, if other than kv.window"
+    )
+    select: SelectBody | str | None = Field(
+        None,
+        description=f"which other tokens are kept: {', '.join(SELECTORS)}, or an object; {DEFAULT_SELECTOR} by default",
     )
     uniform: float = Field(DEFAULT_UNIFORM, ge=0, le=1, description="share of the budget that all heads get equally")
     map: str | None = Field(None, min_length=1, max_length=64, description="id or alias of a map of this model")
@@ -38,4 +67,12 @@ class KVBody(Body):
             allocation=self.allocation,
             window=self.window,
             uniform=self.uniform,
+            keep_recent=self.keep_recent,
+            select=self.selector(),
         )
+
+    def selector(self) -> Select:
+        """Raises InvalidParameter for a name that is no selector's."""
+        if isinstance(self.select, SelectBody):
+            return self.select.asked()
+        return get_selector(self.select or DEFAULT_SELECTOR)

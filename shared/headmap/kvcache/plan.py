@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from headmap.budgets import DEFAULT_UNIFORM, Allocation, Ints
+from headmap.kvcache.select import SNAPKV, Select
 
 
 @dataclass(frozen=True)
@@ -13,7 +14,8 @@ class KVRequest:
 
     `method`: a name in `headmap.kvcache.methods.METHODS`. Every method except `full` needs either `budget`, the average
     number of tokens per KV head, or `ratio`, a share of the prompt in (0, 1]. `window`: how many of the prompt's last
-    tokens every head keeps; min(32, budget // 2) when None. `uniform` and `allocation`: see BudgetRule.
+    tokens observe, and are kept by every head; min(32, budget // 2) when None. `keep_recent`: how many are kept, if
+    other than observe. `select`: which of the others are kept. `uniform` and `allocation`: see BudgetRule.
 
     This class checks nothing; `check_request` and `plan_cache` validate a request.
     """
@@ -24,26 +26,30 @@ class KVRequest:
     allocation: Allocation = "exact"
     window: int | None = None
     uniform: float = DEFAULT_UNIFORM
+    keep_recent: int | None = None
+    select: Select = SNAPKV
 
 
 @dataclass(frozen=True)
 class KeepPlan:
     """How many tokens each KV head keeps of a prompt with `prompt_tokens` tokens.
 
-    `tokens`: (num_layers, num_kv_heads) int64. It includes the last `window` tokens, which every head keeps. `budget`:
-    the requested average. `most`: (num_layers,) int64, the number of tokens that a head holds if it keeps all that its
-    layer sees. With `shared_out_by_prompt` the method divides each layer's tokens over its heads once the attention is
-    known. Then only the sum over the heads of each layer is binding.
+    `tokens`: (num_layers, num_kv_heads) int64. It includes the last `recent` tokens, which every head keeps. `select`
+    chooses the others; its `window` is the number of tokens that observe. `budget`: the requested average. `most`:
+    (num_layers,) int64, the number of tokens that a head holds if it keeps all that its layer sees. With
+    `shared_out_by_prompt` the method divides each layer's tokens over its heads once the attention is known. Then only
+    the sum over the heads of each layer is binding.
     """
 
     method: str
     prompt_tokens: int
     budget: int
-    window: int
+    recent: int
     allocation: Allocation
     tokens: Ints
     most: Ints
     shared_out_by_prompt: bool = False
+    select: Select = SNAPKV
 
     @property
     def keeps_all(self) -> bool:

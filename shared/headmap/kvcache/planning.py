@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from headmap.budgets import BudgetRule, resolve_budget, resolve_window
+from headmap.budgets import BudgetRule, resolve_budget, resolve_recent
 from headmap.errors import InvalidParameter, MapMismatch
 from headmap.head_scores import HeadScores
 from headmap.kvcache.methods import get_method
@@ -31,9 +31,10 @@ def plan_cache(request: KVRequest, shape: CacheShape, prompt_tokens: int, scores
         budget = _unneeded_budget(request, prompt_tokens)
     else:
         budget = resolve_budget(prompt_tokens, request.budget, request.ratio)
+    request.select.check()
     beyond = not method.needs_budget and request.window is not None and request.window >= budget
-    window = resolve_window(budget, None if beyond else request.window)  # a fully kept prompt needs no window
-    rule = BudgetRule(budget, window, request.uniform, request.allocation)
+    recent, window = resolve_recent(budget, None if beyond else request.window, request.keep_recent)
+    rule = BudgetRule(budget, recent, request.uniform, request.allocation)
     most = shape.layer_tokens(prompt_tokens)
     tokens = np.repeat(most[:, None], shape.num_kv_heads, axis=1)
     layers = shape.budgeted_layers
@@ -43,7 +44,15 @@ def plan_cache(request: KVRequest, shape: CacheShape, prompt_tokens: int, scores
         asked = method.budgets(inner, rule, prompt_tokens, own)
         tokens[layers] = np.minimum(asked, prompt_tokens)
     return KeepPlan(
-        method.name, prompt_tokens, budget, window, request.allocation, tokens, most, method.decides_per_prompt
+        method=method.name,
+        prompt_tokens=prompt_tokens,
+        budget=budget,
+        recent=recent,
+        select=request.select.settled(window),
+        allocation=request.allocation,
+        tokens=tokens,
+        most=most,
+        shared_out_by_prompt=method.decides_per_prompt,
     )
 
 
@@ -55,12 +64,13 @@ def check_request(request: KVRequest, map: str | None = None) -> None:
     accepts a ratio of 1, which means the same.
     """
     method = get_method(request.method)
+    request.select.check()
     if map is not None and not method.needs_scores:
         raise InvalidParameter(f"kv.map: method {request.method!r} reads no map, got {map!r}", param="kv.map")
     if method.needs_budget:
         resolve_budget(1, request.budget, request.ratio)
         if request.budget is not None:
-            resolve_window(request.budget, request.window)
+            resolve_recent(request.budget, request.window, request.keep_recent)
         return
     for name, value in (("budget", request.budget), ("ratio", request.ratio)):
         if value is not None and (name, value) != ("ratio", 1):

@@ -1,4 +1,4 @@
-"""Select the tokens that the prompt's last queries attend to most (SnapKV; SparseMM section 3.2)."""
+"""Choose a layer's tokens by their scores, as many of each head as its budget says."""
 
 from __future__ import annotations
 
@@ -7,55 +7,52 @@ from functools import cached_property
 
 import numpy as np
 import torch
-from torch.nn.functional import avg_pool1d
 
 from headmap.kvcache.methods.base import Method
+from headmap.kvcache.select import SNAPKV, Select
+from headmap.kvcache.selectors.attention import observed_attention, pooled
+from headmap.kvcache.selectors.mixkv import mixed
 from headmap.kvcache.transformers.attention import CAUSAL, PromptMask
-
-POOL = 5
 
 
 @dataclass(frozen=True)
 class Observed:
     """The inputs for selecting a layer's tokens.
 
-    `queries`: (num_heads, q, d), the prompt's last queries after rotary embedding, q = max(window, 1). `keys`:
-    (num_kv_heads, n, d), of the whole prompt. `scaling` multiplies the dot products. `window`: the number of last
+    `queries`: (num_heads, q, d), those of the prompt's last tokens that observe, after rotary embedding. `keys`:
+    (num_kv_heads, n, d), of the whole prompt. `scaling` multiplies the dot products. `recent`: the number of last
     tokens that are always kept. `mask`: which tokens each token sees in the layer.
     """
 
     queries: torch.Tensor
     keys: torch.Tensor
     scaling: float
-    window: int
+    recent: int
+    select: Select = SNAPKV
     mask: PromptMask = CAUSAL
 
-    def window_attention(self) -> torch.Tensor:
-        """Pooled attention of the observation window to each token before it, (num_kv_heads, n - window) float32.
-
-        The softmax runs over all keys. Its result is averaged over queries and the KV head's query heads, then
-        average-pooled along the sequence. This needs num_heads x q x n floats, never n x n.
-        """
-        return self._window_attention
+    @cached_property
+    def attention(self) -> torch.Tensor:
+        """Pooled attention to each token before the recent ones: (num_kv_heads, n - recent) float32."""
+        whole = observed_attention(self.queries, self.keys, self.scaling, self.mask)
+        return pooled(whole[:, : self.keys.shape[1] - self.recent], self.select.pool)
 
     @cached_property
-    def _window_attention(self) -> torch.Tensor:
-        num_kv_heads, n, d = self.keys.shape
-        q = self.queries.shape[1]
-        grouped = (self.queries.float() * self.scaling).reshape(num_kv_heads, -1, d)
-        logits = torch.bmm(grouped, self.keys.float().transpose(1, 2)).view(num_kv_heads, -1, q, n)
-        attention = self.mask.hide(logits, n - q).softmax(-1).mean((1, 2))
-        return avg_pool1d(attention[:, : n - self.window], POOL, stride=1, padding=POOL // 2)
+    def scores(self) -> torch.Tensor:
+        """The selector's scores of the same tokens, (num_kv_heads, n - recent) float32; the highest are kept."""
+        if not self.select.mix:
+            return self.attention
+        return mixed(self.attention, self.keys[:, : self.attention.shape[1]], self.select.mix)
 
 
 def keep_tokens(method: Method, seen: Observed, budgets: torch.Tensor) -> torch.Tensor:
-    """(num_kv_heads, n) bool: the tokens that each head keeps, including its window.
+    """(num_kv_heads, n) bool: the tokens that each head keeps, including the recent ones.
 
-    `budgets`: (num_kv_heads,) int64, each including the window and at most n. Ties go to the earlier token.
+    `budgets`: (num_kv_heads,) int64, each including the recent tokens and at most n. Ties go to the earlier token.
     """
-    scores = method.score_tokens(seen)
+    scores = seen.scores
     keep = torch.ones(seen.keys.shape[:2], dtype=torch.bool, device=seen.keys.device)
-    keep[:, : scores.shape[1]] = highest(scores, method.head_budgets(scores, budgets - seen.window))
+    keep[:, : scores.shape[1]] = highest(scores, method.head_budgets(seen.attention, budgets - seen.recent))
     return keep
 
 

@@ -28,7 +28,7 @@ def test_totals_are_exact_and_no_head_is_above_the_prompt(method: str, prompt_to
     expected = prompt_tokens if method == "full" else min(budget, prompt_tokens)
     assert plan.kept_tokens == expected * SHAPE.num_layers * SHAPE.num_kv_heads
     assert plan.tokens.max() <= prompt_tokens
-    assert plan.tokens.min() >= min(plan.window, prompt_tokens)
+    assert plan.tokens.min() >= min(plan.recent, prompt_tokens)
     assert plan.keeps_all == (expected == prompt_tokens)
 
 
@@ -78,9 +78,9 @@ def test_pyramidkv_falls_over_the_layers_and_is_level_within_one() -> None:
 def test_pyramidkv_falls_linearly_at_every_ratio(prompt_tokens: int, ratio: float) -> None:
     """Also where the first layer keeps the whole prompt: the layers after it do not starve."""
     plan = plan_cache(KVRequest("pyramidkv", ratio=ratio), SHAPE, prompt_tokens, None)
-    average = plan.budget - plan.window
-    first = min(1.95 * average, prompt_tokens - plan.window)
-    expected = plan.window + np.linspace(first, 2 * average - first, SHAPE.num_layers)
+    average = plan.budget - plan.recent
+    first = min(1.95 * average, prompt_tokens - plan.recent)
+    expected = plan.recent + np.linspace(first, 2 * average - first, SHAPE.num_layers)
     assert (abs(plan.tokens - expected[:, None]) <= 1).all()
     assert plan.kept_tokens == plan.budget * plan.tokens.size
 

@@ -6,13 +6,18 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.nn.functional import normalize
 
+from headmap.errors import InvalidParameter
 from headmap.kvcache.methods import get_method
-from headmap.kvcache.methods.snapkv import SnapKV
-from headmap.kvcache.selection import POOL, Observed, highest, keep_tokens
+from headmap.kvcache.plan import KVRequest
+from headmap.kvcache.planning import check_request
+from headmap.kvcache.select import SELECTORS, Select, get_selector
+from headmap.kvcache.selection import Observed, highest, keep_tokens
+from headmap.kvcache.selectors.mixkv import likeness, mixed
 
 
-def dense_window_attention(queries: torch.Tensor, keys: torch.Tensor, window: int) -> torch.Tensor:
+def dense_attention(queries: torch.Tensor, keys: torch.Tensor, window: int, pool: int) -> torch.Tensor:
     """Every number one by one, in float64, from the definition."""
     num_heads, q, d = queries.shape
     num_kv_heads, n, _ = keys.shape
@@ -25,19 +30,20 @@ def dense_window_attention(queries: torch.Tensor, keys: torch.Tensor, window: in
             means[head // group, :visible] += logits.softmax(0) / (group * q)
     pooled = torch.zeros(num_kv_heads, n - window, dtype=torch.float64)
     for column in range(n - window):
-        first, last = max(0, column - POOL // 2), min(n - window, column + POOL // 2 + 1)
-        pooled[:, column] = means[:, first:last].sum(1) / POOL
+        first, last = max(0, column - pool // 2), min(n - window, column - pool // 2 + pool)
+        pooled[:, column] = means[:, first:last].sum(1) / pool
     return pooled
 
 
 @pytest.mark.parametrize(("num_heads", "num_kv_heads"), [(4, 4), (6, 2), (3, 1)])
 @pytest.mark.parametrize(("n", "window"), [(40, 8), (9, 8), (12, 0), (7, 1)])
-def test_window_attention_is_the_dense_computation(num_heads: int, num_kv_heads: int, n: int, window: int) -> None:
+@pytest.mark.parametrize("pool", [1, 4, 5, 15])
+def test_attention_is_the_dense_computation(num_heads: int, num_kv_heads: int, n: int, window: int, pool: int) -> None:
     torch.manual_seed(n)
     queries = torch.randn(num_heads, max(window, 1), 16)
     keys = torch.randn(num_kv_heads, n, 16)
-    ours = Observed(queries, keys, 16**-0.5, window).window_attention()
-    torch.testing.assert_close(ours.double(), dense_window_attention(queries, keys, window), atol=1e-6, rtol=1e-4)
+    ours = Observed(queries, keys, 16**-0.5, window, Select(pool=pool)).attention
+    torch.testing.assert_close(ours.double(), dense_attention(queries, keys, window, pool), atol=1e-6, rtol=1e-4)
 
 
 @settings(deadline=None, max_examples=60)
@@ -49,11 +55,11 @@ def test_each_head_keeps_its_budget_its_window_and_the_highest_scores(data: st.D
     budgets = torch.tensor([data.draw(st.integers(window, n)) for _ in range(num_kv_heads)])
     torch.manual_seed(data.draw(st.integers(0, 10_000)))
     queries, keys = torch.randn(num_kv_heads * group, max(window, 1), 8), torch.randn(num_kv_heads, n, 8)
-    seen = Observed(queries, keys, 8**-0.5, window)
+    seen = Observed(queries, keys, 8**-0.5, window, data.draw(st.sampled_from(list(SELECTORS.values()))))
     keep = keep_tokens(get_method("snapkv"), seen, budgets)
     assert keep.sum(1).tolist() == budgets.tolist()
     assert keep[:, n - window :].all()
-    scores = seen.window_attention()
+    scores = seen.scores
     for head in range(num_kv_heads):
         kept, dropped = scores[head][keep[head, : n - window]], scores[head][~keep[head, : n - window]]
         if len(kept) and len(dropped):
@@ -74,21 +80,47 @@ def test_adakv_shares_a_layers_tokens_by_attention_and_keeps_the_sum() -> None:
 
 
 def test_ties_go_to_the_earlier_token() -> None:
-    seen = Observed(torch.zeros(1, 1, 4), torch.zeros(1, 20, 4), 1.0, window=1)
+    seen = Observed(torch.zeros(1, 1, 4), torch.zeros(1, 20, 4), 1.0, recent=1)
     keep = keep_tokens(get_method("snapkv"), seen, torch.tensor([6]))
     # All tokens weigh the same, but pooling sees padding at both ends, so the inner ones stand higher.
     assert keep[0].nonzero().flatten().tolist() == [2, 3, 4, 5, 6, 19]
 
 
-class Earliest(SnapKV):
-    """Wants the first tokens most."""
+def test_mixkv_prefers_tokens_that_differ_where_keys_are_alike() -> None:
+    """Of equally important tokens; where a head's keys point everywhere, importance alone decides."""
+    alike = torch.tensor([[1.0, 0.01], [1.0, 0.0], [0.6, 0.8], [1.0, -0.01]])
+    apart = torch.eye(4)[:, :2] - torch.eye(4)[:, 2:]
+    importance = torch.tensor([[0.3, 0.3, 0.25, 0.2]])
+    assert mixed(importance, alike[None], 1.0).argmax() == 2
+    assert mixed(importance, apart[None], 1.0).argsort(descending=True, stable=True).tolist() == [[0, 1, 2, 3]]
 
-    def score_tokens(self, seen: Observed) -> torch.Tensor:
-        heads, n, _ = seen.keys.shape
-        return -torch.arange(n - seen.window, dtype=torch.float32).expand(heads, -1)
+
+def test_the_likeness_of_keys_is_the_mean_cosine_of_all_pairs() -> None:
+    torch.manual_seed(3)
+    keys = normalize(torch.randn(2, 9, 4) + 0.7, dim=-1)
+    cosines = keys @ keys.transpose(1, 2)
+    expected = (cosines.sum((1, 2)) - 9) / (9 * 8)
+    torch.testing.assert_close(likeness(keys.mean(1), 9), expected)
 
 
-def test_a_method_may_choose_tokens_in_a_way_of_its_own() -> None:
-    seen = Observed(torch.randn(2, 3, 4), torch.randn(2, 20, 4), 0.5, window=3)
-    keep = keep_tokens(Earliest(), seen, torch.tensor([5, 7]))
-    assert [row.nonzero().flatten().tolist() for row in keep] == [[0, 1, 17, 18, 19], [0, 1, 2, 3, 17, 18, 19]]
+@pytest.mark.parametrize(
+    ("select", "param"),
+    [
+        (Select("first"), "kv.select.observe"),  # type: ignore[arg-type]
+        (Select(window=0), "kv.select.window"),
+        (Select("last", window=4), "kv.select.window"),
+        (Select(pool=16), "kv.select.pool"),
+        (Select(pool=0), "kv.select.pool"),
+        (Select(mix=1.1), "kv.select.mix"),
+        (Select(mix=float("nan")), "kv.select.mix"),
+    ],
+)
+def test_a_wrong_selector_is_refused_by_name(select: Select, param: str) -> None:
+    with pytest.raises(InvalidParameter) as caught:
+        check_request(KVRequest("snapkv", ratio=0.5, select=select))
+    assert caught.value.param == param
+
+
+def test_an_unknown_name_is_refused() -> None:
+    with pytest.raises(InvalidParameter, match=r"kv\.select: 'best' is not one of snapkv"):
+        get_selector("best")

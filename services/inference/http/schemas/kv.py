@@ -8,6 +8,7 @@ from pydantic import BaseModel, Field
 
 from headmap.budgets import Allocation
 from headmap.http.kv_body import KVBody
+from headmap.kvcache.select import Observe
 from services.inference.http.schemas.fields import MAX_LAYERS, Body
 
 
@@ -28,12 +29,24 @@ class KVHeadBody(Body):
     kv_head: int = Field(ge=0, le=MAX_LAYERS, description="a KV head of this layer, from 0")
 
 
+class SelectDetails(BaseModel):
+    """The selector that chose the tokens. `name`: null if it has none."""
+
+    name: str | None
+    observe: Observe
+    window: int = Field(description="last tokens of the prompt that observed")
+    pool: int
+    mix: float
+
+
 class KVDetails(BaseModel):
     """The kept cache. `method` is the method that ran: snapkv if the request names sparsemm and there is no map."""
 
     method: str
     budget: int = Field(description="tokens per KV head, on average over the layers without a sliding window")
     allocation: Allocation
+    keep_recent: int | None = Field(description="last tokens of the prompt that every head keeps; null: all are kept")
+    select: SelectDetails | None = Field(description="what chose the other tokens; null: all are kept")
     map_id: str | None = Field(description="the map whose scores set the budgets")
     map_match: Literal["exact", "revision", "none"] | None = Field(
         description="whether the map is of the served revision, another one, or missing; null for methods without a map"

@@ -102,4 +102,5 @@ class InfoBody(BaseModel):
     sha: str | None = None
     docker_label: str | None = None
     kv_methods: list[str]
+    kv_selectors: list[str]
     models: list[ModelBody]

@@ -1,4 +1,4 @@
-"""The interface of a cache method. It sets integer budgets first, then chooses tokens layer by layer."""
+"""The interface of a cache method: how many tokens each head keeps. A selector chooses which."""
 
 from __future__ import annotations
 
@@ -12,14 +12,12 @@ from headmap.kvcache.shape import CacheShape
 if TYPE_CHECKING:
     import torch
 
-    from headmap.kvcache.selection import Observed
-
 
 class Method(ABC):
     """A method to size the heads' caches. It has no state, so one instance serves every request.
 
-    A method overrides `budgets`. It may override `score_tokens` to choose tokens differently. It may override
-    `head_budgets` (and set `decides_per_prompt`) to divide a layer's budget by the tokens' scores.
+    A method overrides `budgets`. It may override `head_budgets` (and set `decides_per_prompt`) to divide a layer's
+    budget by the tokens' attention.
 
     `name`: its name in a request. `needs_budget`: a request must give a budget or a ratio. `needs_scores`: the method
     needs head scores. `decides_per_prompt`: `head_budgets` divides each layer's tokens for each prompt.
@@ -39,19 +37,12 @@ class Method(ABC):
         then raises NoMapForModel.
         """
 
-    def score_tokens(self, seen: Observed) -> torch.Tensor:
-        """Score each token before the window for each head: (num_kv_heads, n - window) float32.
-
-        The tokens with the highest scores are kept. The default score is the pooled attention of the window (SnapKV,
-        section 4; SparseMM, section 3.2).
-        """
-        return seen.window_attention()
-
     def head_budgets(self, scores: torch.Tensor, budgets: torch.Tensor) -> torch.Tensor:
-        """Divide a layer's tokens over its heads by the tokens' scores.
+        """Divide a layer's tokens over its heads by the tokens' attention.
 
-        `scores`: (num_kv_heads, candidates) float32, for the tokens before the window. `budgets`: (num_kv_heads,)
-        int64, without the window. Returns budgets with the same sum. The default returns `budgets` unchanged.
+        `scores`: (num_kv_heads, candidates) float32, the pooled attention to the tokens before the recent ones.
+        `budgets`: (num_kv_heads,) int64, without the recent tokens. Returns budgets with the same sum. The default
+        returns `budgets` unchanged.
         """
         del scores
         return budgets

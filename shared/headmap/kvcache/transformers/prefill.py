@@ -16,6 +16,7 @@ from headmap.budgets import Ints
 from headmap.kvcache.backends.base import DecodeBackend
 from headmap.kvcache.methods import get_method
 from headmap.kvcache.plan import KeepPlan
+from headmap.kvcache.select import Select
 from headmap.kvcache.selection import Observed, keep_tokens
 from headmap.kvcache.transformers.attention import LayerAttention, PromptMask, causal_attention
 from headmap.kvcache.transformers.head_watch import HeadWatch
@@ -102,18 +103,20 @@ class _PrefillLayer(LayerAttention):
             output = causal_attention(queries, keys[None], values[None], scaling, mask)
         else:
             output = attend_on_top(queries, keys, values, past, scaling, mask)
-        observed: dict[int, Observed] = {}  # plans with the same window share the same attention
+        observed: dict[tuple[int, Select], Observed] = {}  # plans with the same selector share the same scores
         for one in (prompt, *(Prompt(slot, plan) for slot, plan in prompt.also)):
             plan, keep = one.plan, None
             if self.window is not None:
                 self._keep_window(one, keys, values)
                 continue
             if not plan.keeps_all:
-                if plan.window not in observed:
-                    last = queries[0, :, -max(plan.window, 1) :]
-                    observed[plan.window] = Observed(last, keys, scaling, plan.window, mask)
+                seen = observed.get((plan.recent, plan.select))
+                if seen is None:
+                    last = queries[0, :, -(plan.select.window or 1) :]
+                    seen = Observed(last, keys, scaling, plan.recent, plan.select, mask)
+                    observed[plan.recent, plan.select] = seen
                 budgets = torch.from_numpy(plan.tokens[self.layer_idx]).to(queries.device)
-                keep = keep_tokens(get_method(plan.method), observed[plan.window], budgets)
+                keep = keep_tokens(get_method(plan.method), seen, budgets)
             if one.watch is not None:
                 one.watch.note(self.layer_idx, 0, keys.shape[1], keep)
             self._keep(one, keys, values, keep)
