@@ -37,6 +37,8 @@ def test_answer_has_every_field_of_the_contract(client: TestClient, picture: str
                 "method": "full",
                 "budget": prompt,
                 "allocation": "exact",
+                "keep_recent": None,
+                "select": None,
                 "map_id": None,
                 "map_match": None,
                 "kept_tokens": full,
