@@ -50,7 +50,8 @@ Url = Annotated[
 def json_option(*keys: str, many: bool = False) -> Any:
     """`--json`: standard output carries one JSON object with these keys, or a list of `many`, and nothing else."""
     shape = "a list, each item" if many else "an object"
-    return typer.Option("--json", help=f"Print JSON alone: {shape} with {', '.join(keys)}.")
+    told = " Also: ".join(f"{', '.join(keys[first : first + 20])}." for first in range(0, len(keys), 20))
+    return typer.Option("--json", help=f"Print JSON alone: {shape} with {told}")
 
 
 def print_json(value: Any) -> None:

@@ -1,6 +1,9 @@
-"""The device that a setting names, and making it the calling thread's own."""
+"""The device that a setting names, making it the calling thread's own, and returning memory to it."""
 
 from __future__ import annotations
+
+import ctypes
+import gc
 
 import torch
 
@@ -30,3 +33,13 @@ def use_device(device: torch.device) -> None:
     """
     if device.type == "cuda":
         torch.cuda.set_device(device)
+
+
+def return_memory() -> None:
+    """Return unused memory of this process to the system and to the device."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # of glibc alone
+    if trim is not None:
+        trim(0)

@@ -66,7 +66,7 @@ def test_a_jobs_shards_belong_to_the_trace_of_its_request(collector: Collector, 
     tracer.flush()
 
     assert {one.trace_id for one in collector.spans} == {TRACE}
-    assert len(collector.spans) == 4, "neither health nor metrics are traced"
+    assert len(collector.spans) == 5, "neither health nor metrics are traced"
     request = collector.named("POST /score")
     assert (request.service, request.kind, request.parent) == ("headmap-scoring", SERVER, CALLER)
     assert request.attributes["http.response.status_code"] == 202

@@ -21,9 +21,8 @@ JOBS = ("celery", "kombu", "redis")
 def imports(path: Path, *, deferred: bool = True) -> set[str]:
     """Full names of all modules that a file imports; without `deferred`, only those it imports when it is imported."""
     tree = ast.parse(path.read_text())
-    inside = {
-        id(node) for function in ast.walk(tree) if isinstance(function, ast.FunctionDef) for node in ast.walk(function)
-    }
+    later = [one for one in ast.walk(tree) if isinstance(one, ast.FunctionDef) or _is_for_types(one)]
+    inside = {id(node) for one in later for node in ast.walk(one)}
     found: set[str] = set()
     for node in ast.walk(tree):
         if not deferred and id(node) in inside:
@@ -35,6 +34,10 @@ def imports(path: Path, *, deferred: bool = True) -> set[str]:
                 raise ValueError(f"{path}: relative imports hide where an arrow points")
             found |= {node.module or ""} | {f"{node.module}.{alias.name}" for alias in node.names}
     return found
+
+
+def _is_for_types(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
 
 
 def offenders(paths: list[Path], forbidden: tuple[str, ...], *, deferred: bool = True) -> list[str]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
-import gc
 import logging
 import threading
 from collections.abc import Iterator
@@ -74,6 +72,8 @@ class LoadedModels:
     def _drop(self) -> None:
         if self._held is None:
             return
+        from headmap.devices import return_memory
+
         name, self._held = self._held.info.name, None
         return_memory()
         logger.info("model let go", extra={"model": name})
@@ -94,15 +94,3 @@ class LoadedModels:
             if self._timer is threading.current_thread():  # nobody has borrowed the model since it was started
                 self._timer = None
                 self._drop()
-
-
-def return_memory() -> None:
-    """Return unused memory of this process to the system and to the device."""
-    import torch
-
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # of glibc alone
-    if trim is not None:
-        trim(0)

@@ -162,7 +162,7 @@ def _begin_span(tracer: Tracer, lease: Lease) -> Span:
         "headmap.worker": lease.owner,
     }
     carrier = {} if lease.traceparent is None else {"traceparent": lease.traceparent}
-    return tracer.start("score shard", "consumer", carrier, about)
+    return tracer.start("fold job" if lease.spec.number == FOLD else "score shard", "consumer", carrier, about)
 
 
 def _describe_end(span: Span, outcome: str) -> None:

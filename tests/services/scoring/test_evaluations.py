@@ -9,17 +9,15 @@ from collections.abc import Callable
 from typing import Any
 
 import httpx
-import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
 from headmap.evaluation.cases import make_cases
 from headmap.evaluation.curve import make_curve
 from headmap.evaluation.metrics import get_metric
-from headmap.head_scores import HeadScores
 from headmap.models import find_model
-from headmap.registry import maps
 from headmap.registry.datasets import add_dataset
+from headmap.registry.map_file import add_map_file, parse_map_file
 from headmap.registry.session import Database
 from headmap.settings import DEMO_MODEL, Settings
 from tests.services.scoring.problems import assert_problem
@@ -164,9 +162,8 @@ def test_maps_that_cannot_be_read_are_refused(ask: Ask, client: TestClient, data
     assert_problem(ask(**sparse, map=NOBODY), 404, "map_not_found", "map")
     assert_problem(ask(**sparse, map=add_map(client, "other")["id"]), 409, "map_mismatch", "'other'")
     with database.write() as session:
-        small = maps.add_map(
-            session, maps.imported(DEMO_MODEL, None), HeadScores(np.ones((1, 1)), 1), promote="auto", by=None
-        )
+        file = parse_map_file({"model": DEMO_MODEL, "num_kv_heads": 1, "scores": {"0-0": 1.0}})
+        small = add_map_file(session, file, promote="auto", by=None)
     assert_problem(ask(**sparse, map=small), 409, "map_mismatch", "(1, 1, 1)")
     assert_problem(ask(map="default"), 422, "invalid_parameter", "map: none of the methods reads a map")
 

@@ -243,7 +243,7 @@ class MigrationContract:
             filled = "INSERT INTO {} ({}) VALUES ({})"
             job = {"id": "j", "key_name": "ci", "state": "queued", "model": "m", "revision": "r", "architecture": "a"}
             job |= {"num_layers": 1, "num_heads": 1, "num_kv_heads": 1, "dataset": "d", "pages": 1, "rule": "aligned"}
-            job |= {"seed": 0, "max_new_tokens": 1, "created_at": utc_now(session)}
+            job |= {"seed": 0, "max_new_tokens": 1, "shard_pages": 1, "created_at": utc_now(session)}
             kept = {"key": "same", "request_hash": "h", "job_id": "j", "created_at": utc_now(session)}
             api_key = {"id": "k", "name": "ci", "digest": "00", "created_at": utc_now(session)}
             for table, row in (("jobs", job), ("idempotency_keys", kept), ("api_keys", api_key)):
