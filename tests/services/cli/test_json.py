@@ -34,7 +34,7 @@ def documented(path: tuple[str, ...]) -> set[str]:
     """The keys that the help of --json names."""
     found = re.fullmatch(r"Print JSON alone: .* with (.*)\.", options(path)["--json"].help)
     assert found is not None
-    return set(found[1].split(", "))
+    return set(re.split(r", |\. Also: ", found[1]))
 
 
 def told(*arguments: object) -> Any:
