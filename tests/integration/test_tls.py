@@ -8,6 +8,7 @@ import pytest
 
 from headmap.http.limits import KeyLimits
 from headmap.jobs.celery_app import CeleryBroker, create_celery
+from headmap.jobs.queues import JobQueue
 from headmap.keys import ApiKey
 from headmap.settings import Settings
 from tests.integration.servers import CannotHave, Redis
@@ -27,7 +28,8 @@ def server() -> Iterator[Redis]:
 
 
 def waiting(url: str) -> int:
-    return CeleryBroker(create_celery(Settings(broker_url=url))).waiting()
+    lengths = CeleryBroker(create_celery(Settings(broker_url=url))).waiting([JobQueue("m", "r")])
+    return sum(lengths.values())
 
 
 async def counted(url: str, caplog: pytest.LogCaptureFixture) -> bool:
