@@ -6,19 +6,23 @@ import json
 import threading
 import time
 from collections.abc import Callable
+from io import BytesIO
 from typing import Any
 
 import httpx
 import pytest
 from fastapi.testclient import TestClient
+from PIL import Image
 
 from headmap.evaluation.cases import make_cases
 from headmap.evaluation.curve import make_curve
 from headmap.evaluation.metrics import get_metric
 from headmap.models import find_model
-from headmap.registry.datasets import add_dataset
+from headmap.registry.datasets import add_dataset, remove_dataset
+from headmap.registry.jobs import EVALUATION, cancel_job
 from headmap.registry.map_file import add_map_file, parse_map_file
 from headmap.registry.session import Database
+from headmap.scoring.pages import make_page
 from headmap.settings import DEMO_MODEL, Settings
 from tests.services.scoring.problems import assert_problem
 from tests.services.scoring.work import finish
@@ -327,6 +331,29 @@ def test_the_curve_is_a_picture(client: TestClient, done: dict[str, Any]) -> Non
     for form, media, begin in (("svg", "image/svg+xml", b"<?xml"), ("png", "image/png", b"\x89PNG")):
         answer = client.get(f"/evaluations/{done['id']}/curve.{form}")
         assert (answer.headers["content-type"], answer.content[: len(begin)]) == (media, begin)
+
+
+def test_the_page_of_a_question_is_a_picture(client: TestClient, done: dict[str, Any]) -> None:
+    place = f"/evaluations/{done['id']}/pictures"
+    answer = client.get(f"{place}/2-0")
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "image/png")
+    page = make_page(done["params"]["seed"], 2)
+    with Image.open(BytesIO(answer.content)) as picture:
+        assert picture.size == page.image.size
+        assert picture.convert("RGB").tobytes() == page.image.convert("RGB").tobytes()
+    assert client.get(f"{place}/../2").status_code in (404, 422)
+    assert_problem(client.get(f"{place}/two"), 422, "invalid_parameter", "question_id")
+    assert_problem(client.get(f"/evaluations/{NOBODY}/pictures/2-0"), 404, "job_not_found", NOBODY)
+
+
+def test_the_page_of_a_removed_upload_is_gone(client: TestClient, ask: Ask, database: Database) -> None:
+    with database.write() as session:
+        add_dataset(session, "own", [], pages=1, words=1, questions=1, size=1, checksum="c" * 64)
+    job = ask(dataset="own", questions=1).json()
+    with database.write() as session:
+        cancel_job(session, job["id"], EVALUATION)
+        remove_dataset(session, "own")
+    assert_problem(client.get(f"/evaluations/{job['id']}/pictures/0-0"), 404, "page_not_found", "own")
 
 
 # ---- promoting

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
+from headmap.kvcache.select import SELECTORS
 from headmap.settings import DEMO_MODEL
 from tests.services.inference.conftest import AddMap, wait_for
 from tests.services.inference.fakes import FakeModels
@@ -106,3 +107,52 @@ def test_what_is_broken_or_contradicts_is_refused(
     answer = client.post("/v1/chat/completions", json=body, headers={} if header is None else {"x-headmap-kv": header})
     error = answer.json()["error"]
     assert (answer.status_code, error["code"], error["param"]) == (status, code, param), error
+
+
+@pytest.mark.parametrize(
+    ("kv", "used"),
+    [
+        ({}, {"name": "snapkv", "observe": "window", "window": 16, "pool": 5, "mix": 0.0}),
+        ({"select": "last-query"}, {"name": "last-query", "observe": "last", "window": 1, "pool": 7, "mix": 0.0}),
+        (
+            {"select": {"window": 4, "mix": 0.5}},
+            {"name": None, "observe": "window", "window": 4, "pool": 5, "mix": 0.5},
+        ),
+        ({"window": 6, "keep_recent": 2}, {"name": "snapkv", "observe": "window", "window": 6, "pool": 5, "mix": 0.0}),
+    ],
+)
+def test_an_answer_tells_what_chose_its_tokens(client: TestClient, kv: dict[str, Any], used: dict[str, Any]) -> None:
+    body = PATHS["/generate"] | {"parameters": {"details": True, "kv": {"method": "snapkv", "budget": 32, **kv}}}
+    told = client.post("/generate", json=body).json()["details"]["kv"]
+    assert told["select"] == used
+    assert told["keep_recent"] == kv.get("keep_recent", kv.get("window", 16))
+
+
+def test_a_selector_stands_in_the_header_too(client: TestClient, models: FakeModels) -> None:
+    header = {"x-headmap-kv": "method=snapkv; ratio=0.2; select=mixkv; keep_recent=2"}
+    assert client.post("/generate", json=PATHS["/generate"], headers=header).status_code == 200
+    assert (models.engine.requests[-1].kv.select, models.engine.requests[-1].kv.keep_recent) == (SELECTORS["mixkv"], 2)
+
+
+@pytest.mark.parametrize(
+    ("kv", "param"),
+    [
+        ({"select": "best"}, "kv.select"),
+        ({"select": {"pool": 16}}, "parameters.kv.select.pool"),
+        ({"select": {"observe": "last", "window": 3}}, "kv.select.window"),
+        ({"keep_recent": 32}, "kv.keep_recent"),
+        ({"select": {"heads": 1}}, "parameters.kv.select.heads"),
+    ],
+)
+def test_a_wrong_selector_is_refused_by_its_field(client: TestClient, kv: dict[str, Any], param: str) -> None:
+    body = PATHS["/generate"] | {"parameters": {"kv": {"method": "snapkv", "budget": 32, **kv}}}
+    answer = client.post("/generate", json=body)
+    assert (answer.status_code, answer.json()["param"]) == (422, param)
+
+
+def test_the_server_tells_its_selectors_and_its_cache(client: TestClient) -> None:
+    info = client.get("/info").json()
+    assert info["kv_selectors"] == list(SELECTORS)
+    cache = info["models"][0]["cache"]
+    assert cache["memory_bytes"] >= cache["token_bytes"] > 0
+    assert cache["max_running"] >= 1
