@@ -12,5 +12,14 @@ const NAMES = {
 /** @param {string} method */
 export const nameOf = (method) => NAMES[method] ?? method;
 
+const SELECTORS = {
+  snapkv: "those that the last tokens look at (SnapKV)",
+  "last-query": "those that the last token looks at",
+  mixkv: "those looked at, and those that differ (MixKV)",
+};
+
+/** @param {string} selector */
+export const selectorName = (selector) => SELECTORS[selector] ?? selector;
+
 /** A method with its share of the prompt. @param {{method: string, ratio: number}} point */
 export const caseName = ({ method, ratio }) => (method === "full" ? nameOf(method) : `${nameOf(method)} at ${Number((ratio * 100).toFixed(3))} %`);

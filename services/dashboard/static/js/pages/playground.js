@@ -20,6 +20,8 @@ let served = {};
 let listed = [];
 /** @type {string[]} */
 let methods = [];
+/** @type {string[]} */
+let selectors = [];
 
 const picture = new Picture({
   onChange: () => {
@@ -86,10 +88,10 @@ function tellMap() {
   else hint.replaceChildren("No head map yet: budgets are the same for every head. ", link("/dashboard/jobs", "Profile it"), ".", limits);
 }
 
-/** Methods and the model's policies to the columns. */
+/** Methods, selectors and the model's policies to the columns. */
 function offer() {
   const policies = listed.filter((one) => one.parent === model.value);
-  for (const column of columns) column.offer(methods, policies);
+  for (const column of columns) column.offer(methods, selectors, policies);
 }
 
 async function follow() {
@@ -115,7 +117,7 @@ async function start() {
     setOptions(model, models.map((one) => [one.id, one.id]));
     model.disabled = false;
     tellMap();
-    methods = (await get("/info")).kv_methods;
+    ({ kv_methods: methods, kv_selectors: selectors } = await get("/info"));
     offer();
     byId("page-problem").replaceChildren();
     await follow();

@@ -1,8 +1,8 @@
 // One column: a method and a budget, the answer as it comes, and what was really kept.
-import { announce, h, newId } from "../lib/dom.js";
+import { announce, h, newId, setOptions } from "../lib/dom.js";
 import { bytes, count, milliseconds, percent } from "../lib/format.js";
 import { Meter } from "../lib/meter.js";
-import { nameOf } from "../lib/methods.js";
+import { nameOf, selectorName } from "../lib/methods.js";
 import { keeps } from "../lib/policies.js";
 import { notice } from "../lib/problems.js";
 import { generate } from "../lib/stream.js";
@@ -33,8 +33,12 @@ export class Column {
     return this.run_ !== null;
   }
 
-  /** The methods that the server has, and the model's policies. @param {string[]} methods @param {any[]} policies */
-  offer(methods, policies) {
+  /**
+   * The methods and selectors that the server has, and the model's policies.
+   * @param {string[]} methods @param {string[]} selectors @param {any[]} policies
+   */
+  offer(methods, selectors, policies) {
+    setOptions(this.selector, selectors.map((one) => [one, selectorName(one)]));
     const before = this.method.value;
     this.policies = new Map(policies.map((one) => [one.id, one.default_kv]));
     const named = policies.map((one) => h("option", { value: one.id }, one.default_kv.policy));
@@ -104,7 +108,7 @@ export class Column {
     const method = this.method.value;
     const policy = this.policies.get(method);
     if (policy) return { policy: policy.policy };
-    return method === "full" ? { method } : { method, ratio: Number(this.slider.value) / 100 };
+    return method === "full" ? { method } : { method, ratio: Number(this.slider.value) / 100, select: this.selector.value };
   }
 
   #begin() {
@@ -131,7 +135,7 @@ export class Column {
   }
 
   #build({ method, share }) {
-    const [methodId, budgetId] = [newId("method"), newId("budget")];
+    const [methodId, budgetId, selectorId] = [newId("method"), newId("budget"), newId("selector")];
     this.method = h("select", { id: methodId, onchange: () => this.#chose() }, h("option", { value: method }, nameOf(method)));
     this.slider = h("input", {
       id: budgetId,
@@ -142,6 +146,7 @@ export class Column {
       oninput: () => this.#showBudget(),
       onchange: () => this.asked && this.run(),
     });
+    this.selector = h("select", { id: selectorId, onchange: () => this.#chose() }, h("option", { value: "snapkv" }, selectorName("snapkv")));
     this.budget = h("output", { for: budgetId, class: "figure" });
     this.text = h("p", { class: "answer-text" });
     this.verdict = h("span", { class: "tag" });
@@ -174,6 +179,7 @@ export class Column {
         { class: "column-head" },
         h("div", { class: "field" }, h("label", { for: methodId }, "Method"), this.method),
         h("div", { class: "field grow" }, h("div", { class: "row between" }, h("label", { for: budgetId }, "Budget"), this.budget), this.slider),
+        h("div", { class: "field column-wide" }, h("label", { for: selectorId }, "Which tokens"), this.selector),
       ),
       h("div", { class: "answer" }, h("div", { class: "row between" }, h("h2", { class: "label" }, "Answer"), this.verdict), this.text, this.problem),
       this.details,
@@ -189,7 +195,7 @@ export class Column {
   #showBudget() {
     const full = this.method.value === "full";
     const policy = this.policies.get(this.method.value);
-    this.slider.disabled = full || policy !== undefined;
+    this.slider.disabled = this.selector.disabled = full || policy !== undefined;
     this.budget.textContent = policy ? `${keeps(policy)}, version ${policy.policy_version}` : full ? "all of it" : `${this.slider.value} % of the prompt`;
     this.slider.setAttribute("aria-valuetext", this.budget.textContent);
   }
