@@ -10,7 +10,8 @@ from fastapi import FastAPI, Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 import headmap
-from headmap.http.plumbing import Checks, install
+from headmap.http.health import Checks
+from headmap.http.plumbing import install
 from headmap.settings import Settings
 from services.dashboard import relay, routes_session, samples, status
 from services.dashboard.door import Door

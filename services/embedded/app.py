@@ -9,8 +9,9 @@ from dataclasses import replace
 from fastapi import FastAPI, Request
 
 import headmap
+from headmap.http.health import Check, Checks
 from headmap.http.middleware import SlashMiddleware
-from headmap.http.plumbing import Check, Checks, install, log_start
+from headmap.http.plumbing import install, log_start
 from headmap.jobs.broker import Broker
 from headmap.registry.keys import KeyReader
 from headmap.settings import Settings

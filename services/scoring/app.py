@@ -10,7 +10,8 @@ from sqlalchemy import text
 
 import headmap
 from headmap.errors import RegistryUnavailable
-from headmap.http.plumbing import Check, Checks, install, log_start
+from headmap.http.health import Check, Checks
+from headmap.http.plumbing import install, log_start
 from headmap.jobs.broker import Broker
 from headmap.jobs.celery_app import create_celery
 from headmap.jobs.celery_broker import CeleryBroker

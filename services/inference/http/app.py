@@ -9,8 +9,9 @@ from functools import partial
 from fastapi import APIRouter, FastAPI, Request
 
 import headmap
+from headmap.http.health import Check, Checks
 from headmap.http.metrics import Metrics
-from headmap.http.plumbing import Check, Checks, install, log_start
+from headmap.http.plumbing import install, log_start
 from headmap.registry.keys import KeyReader
 from headmap.registry.session import open_database
 from headmap.settings import Settings

@@ -48,9 +48,7 @@ class CacheBody(BaseModel):
     """The model's KV memory, and how many requests its engine runs at a time."""
 
     memory_bytes: int
-    token_bytes: int = Field(
-        description="bytes of one token in all KV heads of layers that see the whole prompt"
-    )
+    token_bytes: int = Field(description="bytes of one token in all KV heads of layers that see the whole prompt")
     page_tokens: int = Field(description="tokens of a page; each KV head holds whole pages")
     max_running: int
 
