@@ -78,8 +78,14 @@ class Cluster:
         self.models.mkdir()
         self.url = f"http://127.0.0.1:{self.port}"
         self._running: Running | None = None
+        self._left: list[str] = []
+        """Processes that a killed cluster left, which end by themselves."""
 
     def start(self) -> None:
+        deadline = time.monotonic() + 60
+        while any(Path(f"/proc/{pid}").exists() for pid in self._left):
+            assert time.monotonic() < deadline, "the worker outlives its cluster"
+            time.sleep(0.2)
         data = str(self._folder / "data")
         self._running = Running(
             self._folder, "services.cli.main", "up", "--port", str(self.port), "--data-dir", data,
@@ -93,6 +99,7 @@ class Cluster:
             raise RuntimeError("the cluster does not run")
         supervisor = self._running.process
         children = Path(f"/proc/{supervisor.pid}/task/{supervisor.pid}/children").read_text().split()
+        self._left = children
         supervisor.kill()
         for child in children:
             if b"services.embedded.web" in Path(f"/proc/{child}/cmdline").read_bytes():
