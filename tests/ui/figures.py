@@ -11,6 +11,7 @@ FIGURES = {
     "maps": "maps-dark-1280",
     "budgets": "budgets-light-1280",
     "jobs": "jobs-dark-1280",
+    "evaluations": "evaluations-light-1280",
     "status": "status-light-1280",
 }
 WIDTH, TALLEST = 960, 1000
