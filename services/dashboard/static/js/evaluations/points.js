@@ -45,4 +45,5 @@ function row(point, isRecommended, serve) {
 }
 
 const signed = (share) => (share === 0 ? "0 %" : `${share > 0 ? "+" : "−"}${percent(Math.abs(share))}`);
-const range = ([low, high]) => `${low < 0 ? "−" : ""}${percent(Math.abs(low))} to ${high < 0 ? "−" : ""}${percent(Math.abs(high))}`;
+const range = ([low, high]) => `${end(low)} to ${end(high)}`;
+const end = (share) => `${share < 0 ? "−" : ""}${percent(Math.abs(share))}`.replace(" ", "\u00a0");
