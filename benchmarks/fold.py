@@ -26,7 +26,8 @@ from headmap.jobs.runner import run_shard
 from headmap.jobs.work import ShardScorer
 from headmap.models import ModelInfo
 from headmap.page_sums import PageSums
-from headmap.registry.jobs import JobParams, add_job, get_job, lock_job, queue_fold
+from headmap.registry.job_params import JobParams
+from headmap.registry.jobs import add_job, get_job, lock_job, queue_fold
 from headmap.registry.migrations import migrate
 from headmap.registry.session import Database, open_database
 from headmap.registry.tables import FOLD, Job, JobState, Shard, ShardState, StoredResult

@@ -25,7 +25,7 @@ from benchmarks.report import Recorder
 from headmap.jobs.local import profile_here
 from headmap.jobs.profiler import ProfilerScorer
 from headmap.models import find_model
-from headmap.registry.jobs import JobParams
+from headmap.registry.job_params import JobParams
 from headmap.registry.migrations import migrate
 from headmap.registry.session import open_database
 from headmap.scoring.pages import TRANSCRIBE_PROMPT, make_page

@@ -27,7 +27,8 @@ from headmap.jobs.queues import JobQueue
 from headmap.jobs.submit import ANNOUNCE
 from headmap.jobs.sweeper import sweep
 from headmap.models import ModelInfo
-from headmap.registry.jobs import JobParams, add_job
+from headmap.registry.job_params import JobParams
+from headmap.registry.jobs import add_job
 from headmap.registry.migrations import migrate
 from headmap.registry.session import Database, open_database
 from headmap.settings import Settings

@@ -22,7 +22,8 @@ from headmap.jobs.celery_app import create_celery
 from headmap.jobs.celery_broker import CeleryBroker
 from headmap.jobs.submit import announce, write_job
 from headmap.models import find_model
-from headmap.registry.jobs import JobParams, get_job
+from headmap.registry.job_params import JobParams
+from headmap.registry.jobs import get_job
 from headmap.registry.migrations import migrate
 from headmap.registry.session import open_database
 from headmap.settings import DEMO_MODEL, Settings

@@ -16,7 +16,8 @@ from sse_starlette import EventSourceResponse, ServerSentEvent
 from headmap.errors import ShuttingDown
 from headmap.jobs.submit import announce, write_job
 from headmap.models import ModelInfo
-from headmap.registry.jobs import JobParams, JobRecord, cancel_job, get_job
+from headmap.registry.job_params import JobParams
+from headmap.registry.jobs import JobRecord, cancel_job, get_job
 from services.scoring.deps import ScoringState
 
 Describe = Callable[[JobRecord], BaseModel]

@@ -12,7 +12,7 @@ from headmap.errors import HeadmapError, PageNotFound
 from headmap.pictures.curve import draw_curve
 from headmap.pictures.drawing import PictureForm
 from headmap.registry.evaluations import curve_of
-from headmap.registry.jobs import EVALUATION
+from headmap.registry.job_params import EVALUATION
 from services.scoring.deps import JobId, ScoringState, State
 from services.scoring.job_calls import read_job
 from services.scoring.routes_pictures import BUSY, drawn

@@ -21,7 +21,8 @@ from headmap.kvcache.methods import METHODS
 from headmap.models import find_model
 from headmap.registry import policies
 from headmap.registry.evaluations import curve_of
-from headmap.registry.jobs import EVALUATION, get_job, list_jobs
+from headmap.registry.job_params import EVALUATION
+from headmap.registry.jobs import get_job, list_jobs
 from headmap.registry.policies import PolicyRecord
 from headmap.registry.tables import JobState
 from services.scoring.deps import (

@@ -10,7 +10,8 @@ from sse_starlette import EventSourceResponse
 from headmap.datasets.sources import find_dataset
 from headmap.http.bodies import SmallRoute
 from headmap.models import find_model
-from headmap.registry.jobs import PROFILE, job_params, list_jobs
+from headmap.registry.job_params import PROFILE, job_params
+from headmap.registry.jobs import list_jobs
 from headmap.registry.tables import JobState
 from services.scoring.deps import (
     Cursor,

@@ -13,7 +13,8 @@ from headmap.datasets.sources import DEFAULT
 from headmap.datasets.uploads import MAX_NAME, NAME
 from headmap.registry.aliases import ALIAS_PATTERN, MAX_ALIAS, Promote
 from headmap.registry.datasets import DatasetRecord
-from headmap.registry.jobs import AUTO_MAX_PAGES, AUTO_MIN_PAGES, AUTO_OVERLAP, JobRecord
+from headmap.registry.job_params import AUTO_MAX_PAGES, AUTO_MIN_PAGES, AUTO_OVERLAP
+from headmap.registry.jobs import JobRecord
 from headmap.registry.map_file import Integer, MapBody, ModelName, Notes, Revision, Tags
 from headmap.registry.maps import MapRecord, Match
 from headmap.registry.policies import PolicyRecord

@@ -10,7 +10,8 @@ from headmap.errors import RegistryUnavailable
 from headmap.jobs.broker import Broker
 from headmap.jobs.celery_app import create_celery
 from headmap.jobs.celery_broker import CeleryBroker
-from headmap.registry.jobs import JobParams, JobRecord
+from headmap.registry.job_params import JobParams
+from headmap.registry.jobs import JobRecord
 from headmap.registry.migrations import migrate
 from headmap.registry.session import Database, open_database
 from headmap.registry.tables import JobState

@@ -12,7 +12,7 @@ from headmap.errors import DeviceFailed, ModelNotUsable
 from headmap.jobs.celery_app import create_celery
 from headmap.jobs.work import OnPage, ShardResult, ShardSpec
 from headmap.models import find_model, models_here
-from headmap.registry.jobs import EVALUATION
+from headmap.registry.job_params import EVALUATION
 from headmap.settings import Settings
 from headmap.tracing import open_tracer
 from services.scoring.worker import run_worker, tell_metrics

@@ -148,7 +148,7 @@ def _here(wish: _Wish, data_dir: Path | None) -> tuple[MapRecord, HeadScores]:
     from headmap.datasets.sources import find_dataset
     from headmap.jobs.local import profile_here
     from headmap.jobs.profiler import ProfilerScorer
-    from headmap.registry.jobs import job_params
+    from headmap.registry.job_params import job_params
     from services.cli.registry.local import LocalRegistry
 
     info, settings = find_named_model(wish.model, data_dir)

@@ -16,7 +16,7 @@ from headmap.datasets.stored import UploadedPages
 from headmap.datasets.synthdog import SYNTHDOG, open_synthdog
 from headmap.errors import DatasetNotFound, InvalidParameter
 from headmap.registry.datasets import get_dataset
-from headmap.registry.jobs import AUTO_MAX_PAGES
+from headmap.registry.job_params import AUTO_MAX_PAGES
 from headmap.registry.session import Database
 from headmap.scoring.pages import Draw, Page, make_page
 from headmap.settings import Settings

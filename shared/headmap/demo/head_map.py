@@ -18,7 +18,7 @@ from rich.progress import Progress
 from headmap.jobs.local import profile_here
 from headmap.jobs.profiler import ProfilerScorer
 from headmap.models import DEMO_FOLDER, DEMO_MODEL, HEAD_MAP, find_model
-from headmap.registry.jobs import JobParams
+from headmap.registry.job_params import JobParams
 from headmap.registry.map_file import read_map_file
 from headmap.registry.migrations import migrate
 from headmap.registry.session import open_database

@@ -11,7 +11,7 @@ from headmap.evaluation.public_sets import is_hub_id
 from headmap.evaluation.sources import choose_marking, fit_count
 from headmap.models import ModelInfo
 from headmap.registry.evaluations import choose_map
-from headmap.registry.jobs import JobParams
+from headmap.registry.job_params import JobParams
 from headmap.registry.session import Database
 
 

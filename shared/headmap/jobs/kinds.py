@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from headmap.jobs import evaluation_kind, profile_kind
 from headmap.jobs.work import ShardSpec
-from headmap.registry.jobs import EVALUATION, PROFILE
+from headmap.registry.job_params import EVALUATION, PROFILE
 from headmap.registry.tables import Job
 
 Settle = Callable[[Session, Job], None]

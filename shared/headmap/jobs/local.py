@@ -16,7 +16,8 @@ from headmap.jobs.slots import take_slot
 from headmap.jobs.submit import write_job
 from headmap.jobs.work import OnPage, ShardResult, ShardScorer, ShardSpec
 from headmap.models import ModelInfo
-from headmap.registry.jobs import JobParams, JobRecord, get_job
+from headmap.registry.job_params import JobParams
+from headmap.registry.jobs import JobRecord, get_job
 from headmap.registry.session import Database
 from headmap.registry.tables import Shard, ShardState
 from headmap.settings import Settings

@@ -6,7 +6,7 @@ from headmap.jobs.evaluator import Evaluator
 from headmap.jobs.loaded_models import LoadedModels
 from headmap.jobs.profiler import ProfilerScorer
 from headmap.jobs.work import OnPage, ShardResult, ShardScorer, ShardSpec
-from headmap.registry.jobs import EVALUATION, PROFILE
+from headmap.registry.job_params import EVALUATION, PROFILE
 from headmap.settings import Settings
 
 

@@ -12,7 +12,8 @@ from headmap.jobs.broker import Broker
 from headmap.jobs.queues import JobQueue
 from headmap.models import ModelInfo
 from headmap.registry.job_limits import OpenLimits
-from headmap.registry.jobs import JobParams, JobRecord, add_job, get_job
+from headmap.registry.job_params import JobParams
+from headmap.registry.jobs import JobRecord, add_job, get_job
 from headmap.registry.session import Database
 from headmap.settings import Settings
 from headmap.tracing import current_span

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import uuid
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime, timedelta
-from typing import Any, Literal
+from typing import Any
 
 from sqlalchemy import Select, delete, func, insert, literal_column, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
-from headmap.errors import IdempotencyConflict, InvalidParameter, JobEnded, JobNotFound
+from headmap.errors import IdempotencyConflict, JobEnded, JobNotFound
 from headmap.evaluation.params import EvaluationParams
 from headmap.models import ModelInfo
 from headmap.registry.aliases import Promote, take_default
 from headmap.registry.datasets import hold_dataset
 from headmap.registry.job_limits import OpenLimits, check_open
+from headmap.registry.job_params import JobParams, request_hash
 from headmap.registry.paging import Page, after, page_of
 from headmap.registry.session import changed, is_id, utc_now
 from headmap.registry.tables import (
@@ -37,71 +37,8 @@ from headmap.registry.tables import (
     WorkerModel,
 )
 
-PROFILE, EVALUATION = "profile", "evaluation"
-"""Kinds of jobs."""
-
-AUTO_MIN_PAGES = 64
-AUTO_MAX_PAGES = 1000  # as many as the paper uses
-AUTO_OVERLAP = 0.9
-
 WORKER_SEEN = timedelta(seconds=60)
 """A worker that did not say for as long which models it takes counts as gone."""
-
-
-@dataclass(frozen=True)
-class JobParams:
-    """The parameters that determine a job's result, besides the model. `evaluation` makes it an evaluation.
-
-    In an evaluation, `pages` counts questions, and it has no `rule`.
-
-    With `stable_overlap` (0 to 1) the job adds rounds of pages until the top 5 % of heads of its pages' two halves
-    overlap that much, or until it has read `max_pages`. `pages`: the pages of the first round. In a job read
-    from the registry, `pages` counts all rounds so far.
-    """
-
-    dataset: str
-    pages: int
-    rule: str | None
-    seed: int
-    max_new_tokens: int
-    min_pages: int | None = None
-    max_pages: int | None = None
-    stable_overlap: float | None = None
-    dataset_checksum: str | None = None
-    """Of an uploaded dataset: which pages its name stood for."""
-    promote: Promote = "auto"
-    """Whether the map takes the alias `default`. Equal requests with another wish share a job and its map."""
-    evaluation: EvaluationParams | None = None
-
-    @property
-    def kind(self) -> str:
-        return PROFILE if self.evaluation is None else EVALUATION
-
-
-def job_params(
-    *,
-    pages: int | Literal["auto"],
-    min_pages: int | None = None,
-    max_pages: int | None = None,
-    stable_overlap: float | None = None,
-    **others: Any,
-) -> JobParams:
-    """Make the parameters of a request. Raises InvalidParameter for fields that need `auto` or that conflict.
-
-    `others`: the other fields of JobParams.
-    """
-    if pages != "auto":
-        auto = {"min_pages": min_pages, "max_pages": max_pages, "stable_overlap": stable_overlap}
-        for name, value in auto.items():
-            if value is not None:
-                raise InvalidParameter(f'{name}: needs pages: "auto", got {value} with {pages} pages', param=name)
-        return JobParams(pages=pages, **others)
-    least = min(AUTO_MIN_PAGES, max_pages or AUTO_MIN_PAGES) if min_pages is None else min_pages
-    most = max(AUTO_MAX_PAGES, least) if max_pages is None else max_pages
-    if most < least:
-        raise InvalidParameter(f"max_pages: must be at least min_pages ({least}), got {most}", param="max_pages")
-    overlap = AUTO_OVERLAP if stable_overlap is None else stable_overlap
-    return JobParams(pages=least, min_pages=least, max_pages=most, stable_overlap=overlap, **others)
 
 
 @dataclass(frozen=True)
@@ -129,13 +66,6 @@ class JobRecord:
     """The kind of device that all of it runs on, once it has begun."""
     waits_for: str | None = None
     """Why no worker takes its shards; None if some may."""
-
-
-def request_hash(info: ModelInfo, params: JobParams) -> str:
-    """Hash a request's model, revision and parameters. Requests that get the same map have the same hash."""
-    told = {name: value for name, value in asdict(params).items() if value is not None and name != "promote"}
-    text = json.dumps([info.name, info.revision, told], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def add_job(

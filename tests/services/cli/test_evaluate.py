@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from headmap.registry.jobs import EVALUATION, list_jobs
+from headmap.registry.job_params import EVALUATION
+from headmap.registry.jobs import list_jobs
 from headmap.registry.session import open_database
 from headmap.registry.tables import JobState
 from headmap.settings import DEMO_MODEL, Settings

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from headmap.head_scores import HeadScores, compare
 from headmap.jobs.local import profile_here
 from headmap.registry import maps
-from headmap.registry.jobs import JobParams
+from headmap.registry.job_params import JobParams
 from headmap.registry.maps import Provenance, add_map
 from headmap.registry.migrations import migrate
 from headmap.registry.session import open_database

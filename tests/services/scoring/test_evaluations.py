@@ -19,7 +19,8 @@ from headmap.evaluation.curve import make_curve
 from headmap.evaluation.metrics import get_metric
 from headmap.models import find_model
 from headmap.registry.datasets import add_dataset, remove_dataset
-from headmap.registry.jobs import EVALUATION, cancel_job
+from headmap.registry.job_params import EVALUATION
+from headmap.registry.jobs import cancel_job
 from headmap.registry.map_file import add_map_file, parse_map_file
 from headmap.registry.session import Database
 from headmap.scoring.pages import make_page

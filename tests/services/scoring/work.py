@@ -5,7 +5,7 @@ from __future__ import annotations
 from headmap.jobs.leases import complete
 from headmap.jobs.work import ShardScorer
 from headmap.models import find_model
-from headmap.registry.jobs import EVALUATION, PROFILE
+from headmap.registry.job_params import EVALUATION, PROFILE
 from headmap.registry.session import Database
 from headmap.settings import DEMO_MODEL, Settings
 from tests.shared.jobs import steps

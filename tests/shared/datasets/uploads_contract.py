@@ -29,7 +29,8 @@ from headmap.errors import DatasetNotFound, DatasetUnavailable, RegistryUnavaila
 from headmap.jobs.submit import write_job
 from headmap.registry.blobs import clear_blob, write_blob
 from headmap.registry.datasets import remove_dataset
-from headmap.registry.jobs import JobParams, cancel_job
+from headmap.registry.job_params import JobParams
+from headmap.registry.jobs import cancel_job
 from headmap.registry.migrations import migrate, scripts_folder
 from headmap.registry.session import Database
 from headmap.registry.tables import Blob, Dataset, DatasetPack, DatasetPage

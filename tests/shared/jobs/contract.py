@@ -16,7 +16,8 @@ from headmap.jobs.leases import acquire, complete, expire, fail, release, renew,
 from headmap.jobs.work import ShardResult
 from headmap.page_sums import PageSums
 from headmap.registry import maps
-from headmap.registry.jobs import JobParams, cancel_job, get_job
+from headmap.registry.job_params import JobParams
+from headmap.registry.jobs import cancel_job, get_job
 from headmap.registry.session import Database, utc_now
 from headmap.registry.tables import JobState, Map, Shard, ShardState
 from tests.shared.jobs.fakes import HEADS, INFO, KV_HEADS, LAYERS, FakeScorer, page_scores

@@ -16,7 +16,8 @@ from headmap.jobs.submit import announce, write_job
 from headmap.models import ModelInfo
 from headmap.page_sums import PageSums
 from headmap.registry import maps
-from headmap.registry.jobs import JobParams, JobRecord, add_job, get_job
+from headmap.registry.job_params import JobParams
+from headmap.registry.jobs import JobRecord, add_job, get_job
 from headmap.registry.session import Database, utc_now
 from headmap.registry.tables import FOLD, Map, Shard, ShardState
 from headmap.settings import Settings

@@ -25,7 +25,8 @@ from headmap.jobs.results import stream_results
 from headmap.jobs.scorers import WorkerScorer
 from headmap.jobs.work import ShardResult
 from headmap.models import find_model
-from headmap.registry.jobs import JobParams, JobRecord, cancel_job
+from headmap.registry.job_params import JobParams
+from headmap.registry.jobs import JobRecord, cancel_job
 from headmap.registry.session import Database
 from headmap.registry.tables import FOLD, JobState, StoredResult
 from headmap.settings import DEMO_MODEL, Settings

@@ -22,7 +22,8 @@ from headmap.registry.datasets import (
     list_packs,
     remove_dataset,
 )
-from headmap.registry.jobs import JobParams, cancel_job
+from headmap.registry.job_params import JobParams
+from headmap.registry.jobs import cancel_job
 from headmap.registry.session import Database
 from headmap.registry.tables import DatasetPack
 from headmap.settings import Settings
