@@ -13,6 +13,7 @@ from services.cli.commands.compare import DIFFERS
 from services.cli.commands.maps import picture_form
 from services.cli.common import (
     DataDir,
+    cluster_url,
     console,
     fail,
     find_named_model,
@@ -22,7 +23,7 @@ from services.cli.common import (
     print_json,
     quiet_libraries,
 )
-from services.cli.evaluation_runs import Asked, measure, measure_and_file
+from services.cli.evaluation_runs import Asked, measure, measure_and_file, measure_there
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -74,6 +75,9 @@ def evaluate(
     save: Annotated[
         bool, typer.Option("--save", help="File the curve and all answers in the registry, for servers to show.")
     ] = False,
+    cancel_on_interrupt: Annotated[
+        bool, typer.Option("--cancel-on-interrupt", help="Cancel a cluster's job if you interrupt the command.")
+    ] = False,
     answers: Annotated[Path | None, typer.Option(help="File (.jsonl) for every answer.")] = None,
     plot: Annotated[Path | None, typer.Option(help="File (.svg or .png) for a picture of the curve.")] = None,
     as_json: Annotated[
@@ -98,7 +102,8 @@ def evaluate(
     A size holds if, with 95 % confidence, it loses less than --margin against the full cache on the same questions.
     With no loss in sight, that takes about 270 questions for a margin of 0.01, and 25 for 0.1.
 
-    With --save an equal evaluation is not measured twice, and what you interrupt goes on where it stopped.
+    With --save an equal evaluation is not measured twice, and what you interrupt goes on where it stopped. On a
+    cluster (--url), workers measure, and every evaluation is filed.
 
     Exit codes: 0, it was measured, and all that you required holds; 3, a requirement does not hold; 1, it could not be
     measured; 2, wrong usage.
@@ -123,25 +128,33 @@ def evaluate(
     needs_map = any(case.method == "sparsemm" for case in cases)
     if map_name is not None and not needs_map:
         fail(f"--map: only sparsemm reads a map, got {map_name!r} with {methods}", code=2)
-    info, settings = find_named_model(model, data_dir)
     asked = Asked(dataset, cases, map_name, questions, metric, margin, max_new_tokens, seed)
-    quiet_libraries()
-    with open_registry(data_dir) as database:
-        found = (measure_and_file if save else measure)(database, settings, info, asked)
+    name = model
+    if (url := cluster_url(data_dir)) is not None:
+        with_answers = answers is not None
+        found = measure_there(url, model, asked, with_answers=with_answers, cancel_on_interrupt=cancel_on_interrupt)
+    elif cancel_on_interrupt:
+        fail("--cancel-on-interrupt: is for a cluster's jobs; here an interrupt stops the work", code=2)
+    else:
+        info, settings = find_named_model(model, data_dir)
+        name = info.name
+        quiet_libraries()
+        with open_registry(data_dir) as database:
+            found = (measure_and_file if save else measure)(database, settings, info, asked)
     curve = found.curve
     if answers is not None:
         answers.write_bytes(write_lines(found.rows))
     if plot is not None and form is not None:
         from headmap.pictures.curve import draw_curve
 
-        plot.write_bytes(draw_curve(curve, info.name, dataset, form))
+        plot.write_bytes(draw_curve(curve, name, dataset, form))
     held = [(one, (point := curve.point(one.case)) is not None and point.within(one.margin)) for one in required]
     passed = all(holds for _, holds in held)
     if as_json:
         print_json(
             {
                 "evaluation_id": found.evaluation_id,
-                "model": info.name,
+                "model": name,
                 "map_id": found.map_id,
                 "dataset": dataset,
                 "metric": found.metric,

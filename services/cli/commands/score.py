@@ -188,11 +188,12 @@ def _there(wish: _Wish, url: str, *, cancel_on_interrupt: bool) -> tuple[MapReco
     from services.cli.registry.remote import RemoteRegistry
     from services.cli.remote.calls import cancel_job, follow_job, start_job
     from services.cli.remote.client import open_client
+    from services.scoring.schemas import JobBody
 
     with open_client(url) as client:
         maps = RemoteRegistry(client)
         body = asdict(wish) | {"dataset": name_dataset(wish.dataset, maps)}
-        job = start_job(client, {name: value for name, value in body.items() if value is not None})
+        job = start_job(client, {name: value for name, value in body.items() if value is not None}, JobBody)
         try:
             with progress_bar("pages") as bar:
                 task = bar.add_task(f"Profiling {wish.model}", total=job.progress.total)

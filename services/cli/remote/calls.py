@@ -7,14 +7,19 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 from headmap.errors import ClusterUnavailable, NotFound, TooManyRequests, Unavailable
+from headmap.evaluation.answers import AnswerRow, read_lines
 from services.cli.remote.client import Client
 from services.inference.http.schemas.models import ModelBody
 from services.inference.http.schemas.tgi import GenerateResponse, StreamEvent
+from services.scoring.evaluation_bodies import EvaluationBody
 from services.scoring.schemas import JobBody
+
+AnyJob = TypeVar("AnyJob", JobBody, EvaluationBody)
+_PATHS: dict[type[object], str] = {JobBody: "/score", EvaluationBody: "/evaluations"}
 
 _PATIENCE_SECONDS = 120.0
 _PAUSE_SECONDS = 1.0
@@ -22,29 +27,34 @@ _OWN = (("scoring", "/scoring"), ("inference", "/inference"))
 """Services behind the gateway, and where each one answers for itself."""
 
 
-def start_job(client: Client, wish: dict[str, Any]) -> JobBody:
-    """Start the job for the body of POST /score, or find the one of an equal request."""
-    return client.read(JobBody, client.call("POST", "/score", body=wish))
+def start_job(client: Client, wish: dict[str, Any], kind: type[AnyJob]) -> AnyJob:
+    """Start the job of this kind for the body of its POST, or find the one of an equal request."""
+    return client.read(kind, client.call("POST", _PATHS[kind], body=wish))
 
 
-def cancel_job(client: Client, job: JobBody) -> None:
-    client.call("DELETE", f"/score/{job.id}")
+def cancel_job(client: Client, job: AnyJob) -> None:
+    client.call("DELETE", f"{_PATHS[type(job)]}/{job.id}")
 
 
-def follow_job(client: Client, job: JobBody, pause: Callable[[float], None] = time.sleep) -> Iterator[JobBody]:
+def follow_job(client: Client, job: AnyJob, pause: Callable[[float], None] = time.sleep) -> Iterator[AnyJob]:
     """`job`, and again after each change, to its end. A cluster that goes away is waited for, two minutes at a time."""
     heard = time.monotonic()
     yield job
     while not job.state.ended:
         try:
-            for event in client.events("GET", f"/score/{job.id}/events"):
-                job, heard = client.parse(JobBody, event), time.monotonic()
+            for event in client.events("GET", f"{_PATHS[type(job)]}/{job.id}/events"):
+                job, heard = client.parse(type(job), event), time.monotonic()
                 yield job
         except (Unavailable, TooManyRequests):
             if time.monotonic() - heard > _PATIENCE_SECONDS:
                 raise
         if not job.state.ended:
             pause(_PAUSE_SECONDS)
+
+
+def answers(client: Client, evaluation_id: str) -> list[AnswerRow]:
+    """All answers of an evaluation that has succeeded, question by question."""
+    return list(read_lines(client.call("GET", f"/evaluations/{evaluation_id}/answers").content))
 
 
 def generate(

@@ -232,10 +232,14 @@ def _work(
 
 
 def _watched(bodies: Iterator[bytes], on_page: OnPage) -> Iterator[bytes]:
-    """The same results. Raises ShardAborted in between once the lease is lost."""
+    """The same results. Raises ShardAborted once the lease is lost, and if there are none: the job was cancelled."""
+    found = False
     for body in bodies:
         on_page(0)
+        found = True
         yield body
+    if not found:
+        raise ShardAborted
 
 
 def _give_up(database: Database, settings: Settings, lease: Lease, error: Exception) -> str:

@@ -15,6 +15,7 @@ from fastapi.testclient import TestClient
 from typer.testing import Result
 
 from headmap.keys import Scope
+from headmap.registry.job_params import EVALUATION, PROFILE
 from headmap.registry.jobs import list_jobs
 from headmap.registry.keys import create_key
 from headmap.registry.tables import JobState
@@ -132,12 +133,12 @@ def score(cluster: Cluster, *options: object) -> Result:
     return cluster.there("score", DEMO_MODEL, "--pages", 10, *options)
 
 
-def worker(cluster: Cluster, work: Callable[[Any, str], None]) -> threading.Thread:
-    """Does `work` on the first job that comes."""
+def worker(cluster: Cluster, work: Callable[[Any, str], None], kind: str = PROFILE) -> threading.Thread:
+    """Does `work` on the first job of this kind that comes."""
 
     def jobs() -> list[Any]:
         with cluster.app.state.scoring.database.read() as session:
-            return list_jobs(session, state=JobState.QUEUED).items
+            return list_jobs(session, kind, state=JobState.QUEUED).items
 
     def do() -> None:
         wait_for(lambda: bool(jobs()), 20)
@@ -161,6 +162,43 @@ def test_a_profile_is_followed_to_its_map(cluster: Cluster) -> None:
     assert (told["model"], told["pages"]) == (DEMO_MODEL, 10)
     assert Path(told["heatmap"]).is_file()
     assert "10/10 pages" in " ".join(done.stderr.split())
+
+
+EVALUATE = ("evaluate", DEMO_MODEL, "--dataset", "synthetic", "--questions", 9, "--methods", "snapkv")
+
+
+def test_an_evaluation_is_followed_to_its_curve(cluster: Cluster, tmp_path: Path) -> None:
+    thread = worker(cluster, finish, EVALUATION)
+    rows, picture = tmp_path / "answers.jsonl", tmp_path / "curve.svg"
+    options = ("--ratios", "0.1", "--answers", rows, "--plot", picture, "--require", "snapkv@0.1 within 0.001")
+    done = cluster.there(*EVALUATE, *options, "--json")
+    thread.join()
+    told = json.loads(done.stdout)
+    assert (done.exit_code, told["passed"]) == (3, False), done.output
+    with TestClient(cluster.app, base_url=cluster.url) as client:
+        filed = client.get(f"/evaluations/{told['evaluation_id']}").json()
+        assert rows.read_bytes() == client.get(f"/evaluations/{told['evaluation_id']}/answers").content
+    assert told["points"] == filed["result"]["points"]
+    assert told["recommended"] == filed["result"]["recommended"]
+    assert picture.read_bytes().startswith(b"<?xml")
+    assert "9/9 questions" in " ".join(done.stderr.split())
+    assert "snapkv" in cluster.there(*EVALUATE, "--ratios", "0.1").stdout, "an equal one is not measured again"
+
+
+def test_an_interrupted_evaluation_goes_on_or_is_cancelled(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(client: Any, job: Any) -> Iterator[Any]:
+        yield job
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(calls, "follow_job", interrupted)
+    left = cluster.there(*EVALUATE)
+    assert (left.exit_code, left.stdout) == (130, "")
+    assert f"goes on at {cluster.url}, and the same command follows it" in left.stderr
+    ended = cluster.there(*EVALUATE, "--cancel-on-interrupt")
+    assert ended.exit_code == 130
+    assert ended.stderr.endswith("is cancelled\n")
+    with TestClient(cluster.app, base_url=cluster.url) as client:
+        assert [one["state"] for one in client.get("/evaluations").json()["items"]] == ["cancelled"]
 
 
 def test_a_folder_of_pages_goes_along(cluster: Cluster, tmp_path: Path) -> None:
@@ -218,7 +256,6 @@ def test_what_has_no_call_over_http_is_refused_in_a_line(
     monkeypatch.setenv("HEADMAP_URL", cluster.url)
     for words in (["keys", "list"], ["keys", "create", "x"], ["show-head", "d7d7", 0, 0]):
         refused(run(*words), 2, "not over HTTP", "HEADMAP_URL")
-    refused(run("evaluate", DEMO_MODEL, "--dataset", "synthetic"), 2, "not over HTTP")
     refused(run("maps", "list", "--data-dir", tmp_path), 2, "--data-dir", "HEADMAP_URL")
     refused(run("doctor", DEMO_MODEL), 2, DEMO_MODEL)
     assert run("pages", "--count", 1, "--out", tmp_path / "pages").exit_code == 0
