@@ -20,7 +20,16 @@ from headmap.datasets.upkeep import clear_after_removal
 from headmap.datasets.uploads import check_name, file_upload
 from headmap.errors import DatasetBuiltIn, InvalidParameter, QueueFull
 from headmap.registry.datasets import DatasetRecord, get_dataset, list_datasets, remove_dataset
-from services.scoring.deps import UPLOADS_AT_ONCE, Cursor, DatasetPath, Limit, ScoringState, State
+from services.scoring.deps import (
+    UPLOADS_AT_ONCE,
+    Cursor,
+    DatasetPath,
+    Limit,
+    ReadSession,
+    ScoringState,
+    State,
+    WriteSession,
+)
 from services.scoring.schemas import DatasetBody, DatasetList, DatasetName
 
 router = APIRouter(tags=["datasets"])
@@ -77,9 +86,8 @@ async def add(
 
 
 @router.get("/datasets", summary="Datasets that jobs can name")
-def listing(state: State, limit: Limit = 50, cursor: Cursor = None) -> DatasetList:
-    with state.database.read() as session:
-        page = list_datasets(session, limit=limit, cursor=cursor)
+def listing(session: ReadSession, limit: Limit = 50, cursor: Cursor = None) -> DatasetList:
+    page = list_datasets(session, limit=limit, cursor=cursor)
     return DatasetList(
         items=[DatasetBody.of(record) for record in page.items],
         next_cursor=page.next_cursor,
@@ -88,11 +96,8 @@ def listing(state: State, limit: Limit = 50, cursor: Cursor = None) -> DatasetLi
 
 
 @router.get("/datasets/{name}", summary="A dataset", responses=_NO_DATASET)
-def show(name: DatasetPath, state: State) -> DatasetBody:
-    if name in BUILT_IN:
-        return _built_in(name)
-    with state.database.read() as session:
-        return DatasetBody.of(get_dataset(session, name))
+def show(name: DatasetPath, session: ReadSession) -> DatasetBody:
+    return _built_in(name) if name in BUILT_IN else DatasetBody.of(get_dataset(session, name))
 
 
 @router.delete(
@@ -101,14 +106,12 @@ def show(name: DatasetPath, state: State) -> DatasetBody:
     summary="Remove an upload with its pages",
     responses={**_NO_DATASET, 409: {"description": "A job reads it, or it is built in"}},
 )
-def remove(name: DatasetPath, state: State, background: BackgroundTasks) -> None:
+def remove(name: DatasetPath, state: State, session: WriteSession, background: BackgroundTasks) -> None:
     """Maps made from it stay, and keep its name and checksum."""
     if name in BUILT_IN:
         raise DatasetBuiltIn(f"name: {name!r} is built in and cannot be removed", param="name")
-    blobs = state.blobs
-    with state.database.write() as session:
-        removed = remove_dataset(session, name)
-    background.add_task(clear_after_removal, state.database, blobs, removed)
+    blobs, removed = state.blobs, remove_dataset(session, name)
+    background.add_task(clear_after_removal, state.database, blobs, removed)  # after the commit
 
 
 async def _file(request: Request, state: ScoringState, name: str, file: BinaryIO) -> tuple[DatasetRecord, bool]:

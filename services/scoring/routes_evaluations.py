@@ -33,8 +33,10 @@ from services.scoring.deps import (
     KeyName,
     Limit,
     ModelFilter,
+    ReadSession,
     ScoringState,
     State,
+    WriteSession,
 )
 from services.scoring.evaluation_bodies import EvaluationBody, EvaluationList, EvaluationRequest, PromoteRequest
 from services.scoring.job_calls import (
@@ -107,14 +109,13 @@ def start(
 
 @router.get("/evaluations", summary="Evaluations, newest first")
 def listing(
-    state: State,
+    session: ReadSession,
     model: ModelFilter = None,
     job_state: Annotated[JobState | None, Query(alias="state")] = None,
     limit: Limit = 50,
     cursor: Cursor = None,
 ) -> EvaluationList:
-    with state.database.read() as session:
-        page = list_jobs(session, EVALUATION, model=model, state=job_state, limit=limit, cursor=cursor)
+    page = list_jobs(session, EVALUATION, model=model, state=job_state, limit=limit, cursor=cursor)
     return EvaluationList(items=[EvaluationBody.of(job) for job in page.items], next_cursor=page.next_cursor)
 
 
@@ -190,29 +191,28 @@ def _curve(state: ScoringState, job_id: str) -> Curve:
 def promote(
     job_id: JobId,
     body: PromoteRequest,
-    state: State,
+    session: WriteSession,
     caller: Caller,
     response: Response,
     if_match: IfMatch = None,
     if_none_match: IfNoneMatch = None,
 ) -> PolicyRecord:
     """The policy names the map by its id, and the evaluation that backs it."""
-    with state.database.write() as session:
-        job = get_job(session, job_id, EVALUATION)
-        case = _chosen(curve_of(job), job_id, body)
-        method = METHODS[case.method]
-        read = job.params.evaluation.map_id if method.needs_scores and job.params.evaluation is not None else None
-        kv = KVBody(method=case.method, ratio=case.ratio if method.needs_budget else None, map=read)
-        record, new = policies.put_policy(
-            session,
-            job.model,
-            body.policy,
-            kv.model_dump(exclude_none=True),
-            by=caller,
-            evaluation_id=job.id,
-            expected=expected_of(if_match, "VERSION"),
-            absent=must_be_absent(if_none_match),
-        )
+    job = get_job(session, job_id, EVALUATION)
+    case = _chosen(curve_of(job), job_id, body)
+    method = METHODS[case.method]
+    read = job.params.evaluation.map_id if method.needs_scores and job.params.evaluation is not None else None
+    kv = KVBody(method=case.method, ratio=case.ratio if method.needs_budget else None, map=read)
+    record, new = policies.put_policy(
+        session,
+        job.model,
+        body.policy,
+        kv.model_dump(exclude_none=True),
+        by=caller,
+        evaluation_id=job.id,
+        expected=expected_of(if_match, "VERSION"),
+        absent=must_be_absent(if_none_match),
+    )
     response.headers["ETag"] = f'"{record.version}"'
     response.status_code = 201 if new else 200
     return record

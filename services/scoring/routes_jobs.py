@@ -20,6 +20,7 @@ from services.scoring.deps import (
     KeyName,
     Limit,
     ModelFilter,
+    ReadSession,
     State,
     check_promotion,
 )
@@ -92,14 +93,13 @@ def start(
 
 @router.get("/score", summary="Jobs, newest first")
 def listing(
-    state: State,
+    session: ReadSession,
     model: ModelFilter = None,
     job_state: Annotated[JobState | None, Query(alias="state")] = None,
     limit: Limit = 50,
     cursor: Cursor = None,
 ) -> JobList:
-    with state.database.read() as session:
-        page = list_jobs(session, PROFILE, model=model, state=job_state, limit=limit, cursor=cursor)
+    page = list_jobs(session, PROFILE, model=model, state=job_state, limit=limit, cursor=cursor)
     return JobList(items=[JobBody.of(job) for job in page.items], next_cursor=page.next_cursor)
 
 
