@@ -15,8 +15,7 @@ from tempfile import TemporaryDirectory
 
 from benchmarks.environments import environment, node_environment
 from benchmarks.process import server_process
-from headmap.registry.migrations import migrate
-from headmap.settings import Settings
+from tests.clients.prepared import prepare_registry
 
 ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).parent
@@ -55,7 +54,7 @@ def main(names: list[str]) -> int:
     ended: dict[str, int] = {}
     access = {"HEADMAP_API_KEYS": f'["{KEY}"]', "HEADMAP_ACCESS": "keys"}
     with TemporaryDirectory() as folder:
-        migrate(Settings(data_dir=Path(folder)))
+        prepare_registry(Path(folder))
         with (
             server_process(Path(folder), access) as inference,
             server_process(Path(folder), access, service="scoring") as scoring,

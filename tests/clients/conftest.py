@@ -29,11 +29,10 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield URL
         return
     from benchmarks.process import server_process
-    from headmap.registry.migrations import migrate
-    from headmap.settings import Settings
+    from tests.clients.prepared import prepare_registry
 
     folder = tmp_path_factory.mktemp("clients")
-    migrate(Settings(data_dir=folder))
+    prepare_registry(folder)
     with server_process(folder, {"HEADMAP_API_KEYS": f'["{KEY}"]'}) as server:
         yield server.url
 

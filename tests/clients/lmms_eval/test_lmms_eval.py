@@ -40,7 +40,7 @@ def task(tmp_path: Path, pages: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("budget", ["full", "sparsemm-0.2"])
+@pytest.mark.parametrize("budget", ["full", "sparsemm-0.2", "documents"])
 def test_a_budget_is_evaluated(url: str, key: str, model: str, budget: str, task: Path, tmp_path: Path) -> None:
     name = f"{model}@{budget}"
     command = [sys.executable, "-m", "lmms_eval", "--model", "openai", "--include_path", str(task)]

@@ -23,7 +23,7 @@ def client(url: str, key: str) -> openai.OpenAI:
 
 
 def test_models_are_listed(client: openai.OpenAI, model: str) -> None:
-    assert [one.id for one in client.models.list()] == [model]
+    assert [one.id for one in client.models.list()] == [model, f"{model}@documents"]
     assert client.models.retrieve(model).id == model
 
 
@@ -33,6 +33,14 @@ def test_a_question_is_answered(client: openai.OpenAI, model: str, messages: lis
     assert found.choices[0].finish_reason == "stop"
     assert found.usage is not None
     assert found.usage.total_tokens == found.usage.prompt_tokens + found.usage.completion_tokens
+
+
+def test_a_policy_is_a_model_by_name(client: openai.OpenAI, model: str, messages: list[Any], answer: str) -> None:
+    ask = client.chat.completions.with_raw_response.create
+    told = ask(model=f"{model}@documents", messages=messages, max_completion_tokens=16, temperature=0)
+    completion = told.parse()
+    assert (completion.model, completion.choices[0].message.content) == (f"{model}@documents", answer)
+    assert told.headers["x-headmap-kv"].startswith("policy=documents; policy_version=1; method=snapkv; ratio=0.9")
 
 
 def test_kv_goes_along_and_comes_back(client: openai.OpenAI, model: str, messages: list[Any]) -> None:

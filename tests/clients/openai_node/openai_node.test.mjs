@@ -43,7 +43,7 @@ const input = [
 test('models are listed', async () => {
   const found = [];
   for await (const one of client.models.list()) found.push(one.id);
-  assert.deepEqual(found, [model]);
+  assert.deepEqual(found, [model, `${model}@documents`]);
   assert.equal((await client.models.retrieve(model)).id, model);
 });
 

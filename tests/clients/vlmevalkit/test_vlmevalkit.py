@@ -10,7 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-BUDGETS = ("full", "sparsemm-0.2")
+BUDGETS = ("full", "sparsemm-0.2", "documents")
 DATA = "made_up_pages"
 
 
