@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
+import pytest
 from sqlalchemy import func, select
 
 from headmap.jobs.kinds import KINDS, Settle
@@ -17,6 +19,7 @@ from headmap.registry.jobs import cancel_job, count_open_shards
 from headmap.registry.session import Database
 from headmap.registry.tables import FOLD, JobState, Shard, StoredResult
 from headmap.settings import Settings
+from headmap.tracing import NO_SPAN, Attributes, Kind, Span, Tracer
 from tests.shared.jobs import steps
 from tests.shared.jobs.fakes import HEADS, LAYERS, FakeScorer
 from tests.shared.jobs.steps import AUTO, PARAMS, SHARDS, held, make_job, read_job
@@ -152,6 +155,24 @@ class FoldContract:
         assert not settle(database, found, outcome)
         assert read_job(database, job).state is JobState.CANCELLED
         assert (steps.maps_of(database, job), rows(database, job)[1]) == (0, 0)
+
+    def test_a_cancel_between_the_lease_and_the_reading_ends_the_fold_quietly(
+        self, database: Database, settings: Settings, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        class Cancelling(Tracer):
+            """The fold's span begins after its lease and before its reading."""
+
+            def start(
+                self, name: str, kind: Kind, carrier: Mapping[str, str], attributes: Attributes | None = None
+            ) -> Span:
+                with database.write() as session:
+                    cancel_job(session, job)
+                return NO_SPAN
+
+        job = scored(database)
+        assert run_shard(database, settings, no_scorer, job, FOLD, owner="w", tracer=Cancelling()) == "lost"
+        assert [record.message for record in caplog.records if record.levelname == "WARNING"] == []
+        assert read_job(database, job).state is JobState.CANCELLED
 
     def test_a_round_leaves_one_total_in_place_of_its_results(self, database: Database) -> None:
         job = scored(database, replace(AUTO, seed=1))

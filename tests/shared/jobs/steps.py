@@ -78,8 +78,9 @@ def finish(database: Database, found: Lease) -> bool:
 
 def fold_if_due(database: Database, job: str) -> None:
     found = lease(database, job, FOLD)
-    if found is not None:
-        settle = KINDS[found.spec.kind].fold(found.spec, stream_results(database, job))
+    bodies = list(stream_results(database, job)) if found is not None else []
+    if found is not None and bodies:  # a cancel after the lease leaves none
+        settle = KINDS[found.spec.kind].fold(found.spec, iter(bodies))
         with database.write() as session:
             complete_fold(session, found, settle)
 
