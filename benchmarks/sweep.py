@@ -45,7 +45,7 @@ MODELS = 2
 LAYOUTS = {"small jobs": 1000, "large jobs": 8}
 """By name, how many jobs share the shards."""
 CASES = {"full": ANNOUNCE, "refill": ANNOUNCE - ANNOUNCE // 10, "lost": 0}
-"""By name, how many messages each of the broker's queues holds."""
+"""How many messages each of the broker's queues holds, by the queue's name."""
 _SWEEPS = 15
 
 _MORE_SHARDS = """
@@ -102,7 +102,7 @@ def measure(database: Database, settings: Settings, messages: int) -> dict[str, 
 
 
 def _cpu_seconds(database: Database) -> float:
-    """Of this process, and of the PostgreSQL process of its one connection."""
+    """Measure this process, and the PostgreSQL process that serves its one connection."""
     ours = time.process_time()
     if database.engine.dialect.name != "postgresql":
         return ours

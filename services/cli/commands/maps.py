@@ -206,7 +206,7 @@ def import_(
     as_json: MapAsJson = False,
     data_dir: DataDir = None,
 ) -> None:
-    """Import a map file into the registry, with all that it tells about the map.
+    """Import a map file into the registry, with everything in it.
 
     \b
     Example:

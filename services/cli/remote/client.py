@@ -45,7 +45,7 @@ class Event(NamedTuple):
 
 
 class Client:
-    """Calls one cluster. Redirects are not followed: they would take the key elsewhere. Close it after use."""
+    """Calls one cluster. It follows no redirect, since that would take the key elsewhere. Close it after use."""
 
     def __init__(self, url: str, key: str | None, transport: httpx.BaseTransport | None = None) -> None:
         """`transport` stands in for the network in tests. Raises InvalidParameter for an address that is none."""
@@ -101,7 +101,7 @@ class Client:
         cursor = None
         while True:
             page = self.json(self.call("GET", path, query={**query, "limit": _PAGE, "cursor": cursor}))
-            found += self.parse(list[kind], page.get("items"))  # type: ignore[valid-type]
+            found += self.parse(list[kind], page.get("items"))  # type: ignore[valid-type]  # a type of types
             cursor = page.get("next_cursor")
             if cursor is None or (most is not None and len(found) >= most):
                 return found[:most]

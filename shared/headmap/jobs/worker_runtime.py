@@ -1,4 +1,4 @@
-"""What a worker process does with a message: it scores the shard, or leaves it to a host that can."""
+"""A worker process takes a message and scores its shard, or leaves the shard to a host that can."""
 
 from __future__ import annotations
 
