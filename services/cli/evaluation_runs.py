@@ -66,7 +66,7 @@ def measure(database: Database, settings: Settings, info: ModelInfo, asked: Aske
     metric = metric or get_metric(source.metric)
     count = take_questions(source, asked.dataset, metric, count=asked.questions, seed=asked.seed)
     loaded = load_model(info, device=settings.device, dtype=settings.dtype)
-    with _bar(info.name, count) as tell:
+    with _bar(info, count) as tell:
         rows = evaluate_questions(
             loaded,
             source.questions(asked.seed, 0, count),
@@ -107,7 +107,7 @@ def measure_and_file(database: Database, settings: Settings, info: ModelInfo, as
         margin=asked.margin,
         seed=asked.seed,
     )
-    with _bar(info.name, params.pages) as tell:
+    with _bar(info, params.pages) as tell:
         job = profile_here(database, settings, info, params, WorkerScorer(settings), on_progress=tell)
     if job.result is None or params.evaluation is None:
         fail(job.error or f"evaluation {job.id} was {job.state.value}")
@@ -123,6 +123,7 @@ def measure_there(url: str, model: str, asked: Asked, *, with_answers: bool, can
     from services.cli.registry.remote import RemoteRegistry
     from services.cli.remote import calls
     from services.cli.remote.client import open_client
+    from services.cli.remote.watching import watch_job
     from services.scoring.evaluation_bodies import EvaluationBody
 
     if find_local_files(asked.dataset):
@@ -142,15 +143,15 @@ def measure_there(url: str, model: str, asked: Asked, *, with_answers: bool, can
         }
         given = {name: value for name, value in wish.items() if value is not None}
         job = calls.start_job(client, given, EvaluationBody)
-        try:
-            with _bar(model, job.progress.total) as tell:
-                for job in calls.follow_job(client, job):  # noqa: B020  the latest is the one that counts
-                    tell(job.progress.done, job.progress.total)
-        except KeyboardInterrupt:
-            if cancel_on_interrupt:
-                calls.cancel_job(client, job)
-                fail(f"interrupted; evaluation {job.id} is cancelled", code=130)
-            fail(f"interrupted; evaluation {job.id} goes on at {url}, and the same command follows it", code=130)
+        job = watch_job(
+            client,
+            job,
+            noun="evaluation",
+            unit="questions",
+            title=f"Asking {model}",
+            again="the same command",
+            cancel_on_interrupt=cancel_on_interrupt,
+        )
         if job.result is None:
             fail(job.error or f"evaluation {job.id} was {job.state.value}")
         curve = Curve.from_json({**job.result.model_dump(), "margin": job.params.margin})
@@ -159,10 +160,10 @@ def measure_there(url: str, model: str, asked: Asked, *, with_answers: bool, can
 
 
 @contextmanager
-def _bar(model: str, total: int) -> Iterator[Callable[[int, int], None]]:
+def _bar(info: ModelInfo, total: int) -> Iterator[Callable[[int, int], None]]:
     """A progress bar, as a function to tell of the questions done and of all."""
     with progress_bar("questions") as bar:
-        task = bar.add_task(f"Asking {model}", total=total)
+        task = bar.add_task(f"Asking {info.name}", total=total)
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 

@@ -186,25 +186,20 @@ def _here(wish: _Wish, data_dir: Path | None) -> tuple[MapRecord, HeadScores]:
 
 def _there(wish: _Wish, url: str, *, cancel_on_interrupt: bool) -> tuple[MapRecord, HeadScores]:
     from services.cli.registry.remote import RemoteRegistry
-    from services.cli.remote.calls import cancel_job, follow_job, start_job
+    from services.cli.remote.calls import start_job
     from services.cli.remote.client import open_client
+    from services.cli.remote.watching import watch_job
     from services.scoring.schemas import JobBody
 
     with open_client(url) as client:
         maps = RemoteRegistry(client)
         body = asdict(wish) | {"dataset": name_dataset(wish.dataset, maps)}
         job = start_job(client, {name: value for name, value in body.items() if value is not None}, JobBody)
-        try:
-            with progress_bar("pages") as bar:
-                task = bar.add_task(f"Profiling {wish.model}", total=job.progress.total)
-                for job in follow_job(client, job):  # noqa: B020  the latest is the one that counts
-                    bar.update(task, completed=job.progress.done, total=job.progress.total)
-        except KeyboardInterrupt:
-            if cancel_on_interrupt:
-                cancel_job(client, job)
-                fail(f"interrupted; job {job.id} is cancelled", code=130)
-            again = "the same command without --force" if wish.force else "the same command"
-            fail(f"interrupted; job {job.id} goes on at {client.url}, and {again} follows it", code=130)
+        again = "the same command without --force" if wish.force else "the same command"
+        title = f"Profiling {wish.model}"
+        job = watch_job(
+            client, job, noun="job", unit="pages", title=title, again=again, cancel_on_interrupt=cancel_on_interrupt
+        )
         return _map_of(job, maps)
 
 
