@@ -19,10 +19,10 @@ from transformers import PreTrainedTokenizerFast
 
 from headmap.demo import assets, phrases
 from headmap.demo.recipe import Stage
-from headmap.scoring.pages import ATLAS_CHARACTERS, CELL, TRANSCRIBE_PROMPT, Page, draw_page
+from headmap.scoring.pages import PAGE_CHARACTERS, CELL, TRANSCRIBE_PROMPT, Page, draw_page
 
 BLANK, NEWLINE, PAGE_END, PAGE_START = range(4)
-CELL_CLASSES = 4 + len(ATLAS_CHARACTERS)
+CELL_CLASSES = 4 + len(PAGE_CHARACTERS)
 IGNORE = -100
 LOOKUPS = 6
 """Lookups asked about each training page."""
@@ -166,7 +166,7 @@ def cell_labels(page: Page, context: int) -> np.ndarray:
     for number, word in enumerate(page.words):
         first = (word.box[1] // CELL) * cols + word.box[0] // CELL
         after = PAGE_END if number == len(page.words) - 1 else NEWLINE
-        classes = [4 + ATLAS_CHARACTERS.index(c) for c in word.text] + [after]
+        classes = [4 + PAGE_CHARACTERS.index(c) for c in word.text] + [after]
         for offset, own in enumerate(classes):
             labels[first + offset, 0] = own
             labels[first + offset, 1:] = before[: -context - 1 : -1]

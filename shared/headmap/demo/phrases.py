@@ -109,15 +109,15 @@ def words() -> list[str]:
 def lookup(rng: random.Random, key: str) -> str:
     """Draw a question for the value of `key`."""
     if rng.random() < 0.5:
-        return _dressed(rng, f"{LOOKUP_PROMPT} {key}?")
-    return _dressed(rng, _pick(rng, LOOKUPS).replace("{key}", key))
+        return dressed(rng, f"{LOOKUP_PROMPT} {key}?")
+    return dressed(rng, _pick(rng, LOOKUPS).replace("{key}", key))
 
 
 def transcription(rng: random.Random) -> str:
     """Draw a prompt for the whole text. It has several words, so that suffixes alone are never a request."""
     if rng.random() < 0.5:
-        return _dressed(rng, TRANSCRIBE_PROMPT)
-    return _dressed(rng, _pick(rng, TRANSCRIPTIONS))
+        return dressed(rng, TRANSCRIBE_PROMPT)
+    return dressed(rng, _pick(rng, TRANSCRIPTIONS))
 
 
 def system(rng: random.Random) -> str:
@@ -125,7 +125,7 @@ def system(rng: random.Random) -> str:
     return _pick(rng, SYSTEMS) if rng.random() < 0.6 else _chatter(rng)
 
 
-def _dressed(rng: random.Random, prompt: str) -> str:
+def dressed(rng: random.Random, prompt: str) -> str:
     """Return `prompt`, sometimes surrounded by other words."""
     before = _pick(rng, PREFIXES) if rng.random() < 0.12 else ""
     if rng.random() > 0.35:

@@ -33,8 +33,11 @@ LETTERS = "ABCDEFGHJKLMNPQRSTUVWXYZ"
 """Letters on pages: without I and O, as on number plates, since they look like 1 and 0."""
 
 CHARACTERS = LETTERS + "0123456789"
-ATLAS_CHARACTERS = CHARACTERS + ":"
-"""The columns of `glyphs.png`, from left to right."""
+PAGE_CHARACTERS = CHARACTERS + ":"
+"""All characters on the pages of `make_page`."""
+
+ATLAS_CHARACTERS = PAGE_CHARACTERS + "".join(sorted({chr(code) for code in range(33, 127)} - set(PAGE_CHARACTERS)))
+"""The columns of `glyphs.png`, from left to right: all of printable ASCII but the space."""
 
 FONT_SIZES = (14, 15, 16)
 """The rows of `glyphs.png`, from top to bottom, in pixels."""
@@ -71,14 +74,14 @@ def draw_page(
     texts = [f"{key}:{value}" for key, value in entries]
     layout = _layout(draw, texts, min_cells, max_cells)
     places = [(layout.top + number * layout.pitch, layout.left) for number in range(len(texts))]
-    pixels = _render(draw, layout, texts, places, stream)
+    image = render_cells(draw, (layout.rows, layout.cols), texts, places, stream)
     words = tuple(
         Word(text, (col * CELL + 1, row * CELL + 1, (col + len(text)) * CELL - 1, (row + 1) * CELL - 1))
         for text, (row, col) in zip(texts, places, strict=True)
     )
     asked = draw.sample(entries, min(MAX_QUESTIONS, len(entries)))
     questions = tuple(Question(f"What is the value of {key}?", value) for key, value in asked)
-    return Page(Image.fromarray(pixels), words, questions)
+    return Page(image, words, questions)
 
 
 class Draw:
@@ -153,14 +156,25 @@ def _atlas() -> np.ndarray:
     return flat.reshape(len(FONT_SIZES), CELL, len(ATLAS_CHARACTERS), CELL).transpose(0, 2, 1, 3).copy()
 
 
-def _render(draw: Draw, layout: _Layout, texts: list[str], places: list[tuple[int, int]], stream: str) -> np.ndarray:
-    """Pixels `[height, width, 3]`, uint8."""
-    height, width = layout.rows * CELL, layout.cols * CELL
+def render_cells(
+    draw: Draw, shape: tuple[int, int], texts: Sequence[str], places: Sequence[tuple[int, int]], stream: str
+) -> Image.Image:
+    """Draw a page of `shape` (rows, columns) cells, with the page's end marked.
+
+    Args:
+        draw: where its shades and shifts come from.
+        texts: printable ASCII, a character a cell; spaces stay blank.
+        places: row and column of each text's first cell.
+        stream: name of the stream that gives the paper's noise.
+    """
+    height, width = shape[0] * CELL, shape[1] * CELL
     ink = np.zeros((height + 2, width + 2), dtype=np.int32)  # one pixel on each side for the jitter
     glyphs = _atlas()[draw.integer(0, len(FONT_SIZES) - 1)]
     for text, (row, col) in zip(texts, places, strict=True):
         x, y = col * CELL + 1 + draw.integer(-1, 1), row * CELL + 1 + draw.integer(-1, 1)
         for offset, character in enumerate(text):
+            if character == " ":
+                continue
             glyph = glyphs[ATLAS_CHARACTERS.index(character)]
             spot = ink[y : y + CELL, x + offset * CELL : x + (offset + 1) * CELL]
             np.maximum(spot, glyph, out=spot)
@@ -176,7 +190,7 @@ def _render(draw: Draw, layout: _Layout, texts: list[str], places: list[tuple[in
         tinted = paper + draw.integer(-8, 8)
         dark = shade + draw.integer(0, 20)
         pixels[..., channel] = np.clip((tinted * (255 - ink) + dark * ink + 127) // 255, 0, 255)
-    return pixels
+    return Image.fromarray(pixels)
 
 
 def _paper(draw: Draw, height: int, width: int, stream: str) -> np.ndarray:

@@ -25,7 +25,7 @@ from headmap.demo.losses import CellHead, compute_losses, prepare
 from headmap.demo.optim import orthogonalize
 from headmap.demo.recipe import Recipe, Stage
 from headmap.demo.train import Run, export_model, run_training
-from headmap.scoring.pages import ATLAS_CHARACTERS, TRANSCRIBE_PROMPT, draw_page, make_page
+from headmap.scoring.pages import PAGE_CHARACTERS, TRANSCRIBE_PROMPT, draw_page, make_page
 
 TINY = Recipe(
     steps=4,
@@ -149,7 +149,7 @@ def test_cells_know_what_stands_before_them_across_lines() -> None:
         return box[1] // 16 * cols + box[0] // 16 + offset
 
     def classes(part: str) -> list[int]:
-        return [NEWLINE if c == "|" else 4 + ATLAS_CHARACTERS.index(c) for c in part]
+        return [NEWLINE if c == "|" else 4 + PAGE_CHARACTERS.index(c) for c in part]
 
     second = text.index("|") + 1
     assert labels[cell(0, 0)].tolist() == [*classes(text[0]), NEWLINE, PAGE_START, PAGE_START, PAGE_START]

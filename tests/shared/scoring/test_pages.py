@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from headmap.scoring.pages import (
-    ATLAS_CHARACTERS,
+    PAGE_CHARACTERS,
     CELL,
     MAX_CELLS,
     MIN_CELLS,
@@ -74,7 +74,7 @@ def test_words_lie_in_the_picture_apart_and_hold_their_ink(seed: int, index: int
         covered[y0:y1, x0:x1] = True
         box = grey[y0:y1, x0:x1]
         assert np.median(box) - box.min() > 50, "there is no ink in the box"
-        assert set(word.text) <= set(ATLAS_CHARACTERS)
+        assert set(word.text) <= set(PAGE_CHARACTERS)
 
 
 @settings(max_examples=40, deadline=None)
