@@ -9,6 +9,7 @@ from typing import Literal, Protocol
 from headmap.blobs.location import open_blobs
 from headmap.datasets.made_up.documents import make_document
 from headmap.datasets.made_up.forms import make_form
+from headmap.datasets.made_up.plain import make_long_page, make_plain_form, make_plain_note, make_plain_receipt
 from headmap.datasets.made_up.receipts import make_receipt
 from headmap.datasets.made_up.scenes import make_scene
 from headmap.datasets.made_up.tables import make_table
@@ -32,13 +33,25 @@ _KINDS: Mapping[str, Callable[[int, int], Page]] = {
     "scenes": make_scene,
 }
 
+_ON_THE_GRID: Mapping[str, Callable[[int, int], Page]] = {
+    "synthetic-long": make_long_page,
+    "plain-forms": make_plain_form,
+    "plain-receipts": make_plain_receipt,
+    "plain-notes": make_plain_note,
+}
+
 
 def make_mixed(seed: int, index: int) -> Page:
     """A page of each kind in turn."""
     return list(_KINDS.values())[index % len(_KINDS)](seed, index)
 
 
-MADE_UP: Mapping[str, Callable[[int, int], Page]] = {DEFAULT: make_page, **_KINDS, "mixed": make_mixed}
+MADE_UP: Mapping[str, Callable[[int, int], Page]] = {
+    DEFAULT: make_page,
+    **_ON_THE_GRID,
+    **_KINDS,
+    "mixed": make_mixed,
+}
 """Kinds of made-up pages; each draws a page from (seed, index) alone."""
 
 BUILT_IN = (*MADE_UP, SYNTHDOG)

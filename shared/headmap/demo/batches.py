@@ -19,7 +19,7 @@ from transformers import PreTrainedTokenizerFast
 
 from headmap.demo import assets, phrases
 from headmap.demo.recipe import Stage
-from headmap.scoring.pages import PAGE_CHARACTERS, CELL, TRANSCRIBE_PROMPT, Page, draw_page
+from headmap.scoring.pages import CELL, PAGE_CHARACTERS, TRANSCRIBE_PROMPT, Page, draw_page
 
 BLANK, NEWLINE, PAGE_END, PAGE_START = range(4)
 CELL_CLASSES = 4 + len(PAGE_CHARACTERS)

@@ -15,7 +15,7 @@ from headmap.datasets.made_up.fonts import CHECKSUMS, FOLDER, TYPEFACES, Face
 from headmap.datasets.made_up.languages import all_languages
 from headmap.datasets.sources import MADE_UP
 from headmap.errors import Unavailable
-from headmap.scoring.pages import Page
+from headmap.scoring.pages import CELL, Page
 
 KINDS = ("documents", "forms", "tables", "receipts", "scenes")
 
@@ -25,6 +25,10 @@ FIRST_PAGES = {
     "tables": "f99209de96aaaefbb0998609b6820c9b",
     "receipts": "c3c3ea10567dd514b0f2f076e6c8430a",
     "scenes": "236ec9800128d2a9faeb207c7d378593",
+    "synthetic-long": "c4c6d42454e486c093c6048e2227f43b",
+    "plain-forms": "3946bb79ec46f0033a1aa8485fde9b61",
+    "plain-receipts": "cc4f4009b574993435e002993f61ad70",
+    "plain-notes": "9497504f7d4ed6ebb83a1392b958acb1",
 }
 
 
@@ -32,7 +36,7 @@ def pixels(page: Page) -> bytes:
     return np.asarray(page.image).tobytes()
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", FIRST_PAGES)
 def test_pixels_are_those_of_every_other_machine(kind: str) -> None:
     page = MADE_UP[kind](0, 0)
     assert page.image.mode == "RGB"
@@ -73,7 +77,23 @@ def test_the_mixed_kind_takes_all_in_turn() -> None:
 
 
 def test_all_kinds_are_named() -> None:
-    assert set(MADE_UP) == {"synthetic", "mixed", *KINDS}
+    assert set(MADE_UP) == {"synthetic", "mixed", *FIRST_PAGES}
+
+
+@pytest.mark.parametrize(
+    ("kind", "least", "most"),
+    [("synthetic-long", 1000, 1100), *((f"plain-{one}", 300, 1500) for one in ("forms", "receipts", "notes"))],
+)
+def test_a_page_on_the_grid_has_one_character_a_cell(kind: str, least: int, most: int) -> None:
+    for index in range(8):
+        page = MADE_UP[kind](11, index)
+        rows, cols = page.image.height // CELL, page.image.width // CELL
+        assert least <= rows * cols <= most
+        for word in page.words:
+            assert word.box[2] - word.box[0] == len(word.text) * CELL - 2
+        for question in page.questions:
+            assert question.answer in page.text or question.answer == str(len(page.text.split("\n")))
+        assert len({question.question for question in page.questions}) == len(page.questions)
 
 
 def test_every_language_has_fonts_of_several_designs() -> None:

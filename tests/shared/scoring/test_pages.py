@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from headmap.scoring.pages import (
-    PAGE_CHARACTERS,
     CELL,
     MAX_CELLS,
     MIN_CELLS,
+    PAGE_CHARACTERS,
     Page,
     Word,
     draw_page,

@@ -6,20 +6,10 @@ A model with a small vision tower reads them, since each visual token of 16 px h
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
+from importlib.resources import files
 
-from headmap.datasets.made_up.plain_words import (
-    CITIES,
-    COMPANIES,
-    DEPARTMENTS,
-    FIRST_NAMES,
-    GOODS,
-    LAST_NAMES,
-    NOTE_WORDS,
-    SHOPS,
-    STATES,
-    STREETS,
-)
 from headmap.scoring.pages import (
     CELL,
     CHARACTERS,
@@ -31,6 +21,9 @@ from headmap.scoring.pages import (
     Word,
     render_cells,
 )
+
+_WORDS: dict[str, list[str]] = json.loads(files(__package__).joinpath("plain_words.json").read_text(encoding="utf-8"))
+"""English and ASCII."""
 
 SMALL, LARGE, LONG = (300, 500), (900, 1500), (1000, 1100)
 """Fewest and most cells of a page."""
@@ -84,8 +77,8 @@ def draw_form(stream: str, size: tuple[int, int] | None = None) -> Page:
 def draw_receipt(stream: str, size: tuple[int, int] | None = None) -> Page:
     """Draw the receipt of a named stream of random numbers, with `size` cells at least and at most."""
     draw = Draw(stream)
-    goods = [(name, draw.integer(49, 2999)) for name in draw.sample(list(GOODS), draw.integer(4, 8))]
-    shop, day = draw.choice(SHOPS), _date(draw)
+    goods = [(name, draw.integer(49, 2999)) for name in draw.sample(_WORDS["goods"], draw.integer(4, 8))]
+    shop, day = _word(draw, "shops"), _date(draw)
     total = sum(price for _, price in goods)
     width = max(16, *(len(name) + 8 for name, _ in goods))
     rows = [(name, _money(price)) for name, price in goods]
@@ -99,7 +92,7 @@ def draw_receipt(stream: str, size: tuple[int, int] | None = None) -> Page:
 def draw_note(stream: str, size: tuple[int, int] | None = None) -> Page:
     """Draw the note of a named stream of random numbers, with `size` cells at least and at most."""
     draw = Draw(stream)
-    lines = [" ".join(draw.sample(list(NOTE_WORDS), draw.integer(2, 3))) for _ in range(draw.integer(4, 12))]
+    lines = [" ".join(draw.sample(_WORDS["note_words"], draw.integer(2, 3))) for _ in range(draw.integer(4, 12))]
     questions = [
         Question("How many lines of text are there?", str(len(lines))),
         Question("What does the first line say?", lines[0]),
@@ -143,8 +136,16 @@ def _date(draw: Draw) -> str:
     return f"{draw.integer(1990, 2030)}-{draw.integer(1, 12):02d}-{draw.integer(1, 28):02d}"
 
 
+def _word(draw: Draw, kind: str) -> str:
+    return draw.choice(_WORDS[kind])
+
+
 def _name(draw: Draw) -> str:
-    return f"{draw.choice(FIRST_NAMES)} {draw.choice(LAST_NAMES)}"
+    return f"{draw.choice(_WORDS['first_names'])} {draw.choice(_WORDS['last_names'])}"
+
+
+def _email(draw: Draw) -> str:
+    return f"{_word(draw, 'first_names')}@{_word(draw, 'companies').split()[0]}.com".lower()
 
 
 def _digits(draw: Draw, count: int) -> str:
@@ -158,12 +159,12 @@ _FIELDS: dict[str, Callable[[Draw], str]] = {
     "Date": _date,
     "Birth date": _date,
     "Due date": _date,
-    "City": lambda draw: draw.choice(CITIES),
-    "Address": lambda draw: f"{draw.integer(1, 199)} {draw.choice(STREETS)}",
+    "City": lambda draw: _word(draw, "cities"),
+    "Address": lambda draw: f"{draw.integer(1, 199)} {draw.choice(_WORDS['streets'])}",
     "Phone": lambda draw: f"{_digits(draw, 3)}-{_digits(draw, 4)}",
-    "Company": lambda draw: draw.choice(COMPANIES),
-    "Department": lambda draw: draw.choice(DEPARTMENTS),
-    "Status": lambda draw: draw.choice(STATES),
+    "Company": lambda draw: _word(draw, "companies"),
+    "Department": lambda draw: _word(draw, "departments"),
+    "Status": lambda draw: _word(draw, "states"),
     "Amount": lambda draw: f"${_money(draw.integer(100, 99999))}",
     "Price": lambda draw: f"${_money(draw.integer(100, 9999))}",
     "Tax": lambda draw: f"{draw.integer(1, 25)}%",
@@ -173,7 +174,9 @@ _FIELDS: dict[str, Callable[[Draw], str]] = {
     "Order number": lambda draw: _digits(draw, 6),
     "Account": lambda draw: f"{draw.string(LETTERS, 2, 2)}{_digits(draw, 6)}",
     "Quantity": lambda draw: str(draw.integer(1, 500)),
-    "Email": lambda draw: f"{draw.choice(FIRST_NAMES).lower()}@{draw.choice(COMPANIES).split()[0].lower()}.com",
+    "Email": lambda draw: (
+        f"{draw.choice(_WORDS['first_names']).lower()}@{draw.choice(_WORDS['companies']).split()[0].lower()}.com"
+    ),
     "Weight": lambda draw: f"{draw.integer(1, 99)}.{draw.integer(0, 9)} kg",
     "Time": lambda draw: f"{draw.integer(0, 23):02d}:{draw.integer(0, 59):02d}",
 }

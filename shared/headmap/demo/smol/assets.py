@@ -47,7 +47,7 @@ def add_picture_tokens(tokenizer: PreTrainedTokenizerBase) -> None:
 
 def build_config(text: LlamaConfig, tokenizer: PreTrainedTokenizerBase) -> LlavaConfig:
     """One visual token is one cell of a page: a patch of 16 px. `tokenizer` has the picture tokens."""
-    ids = {token: int(tokenizer.convert_tokens_to_ids(token)) for token in (IMAGE, END, PAD)}
+    ids = {token: tokenizer.get_vocab()[token] for token in (IMAGE, END, PAD)}
     text = LlamaConfig.from_dict({**text.to_dict(), "vocab_size": len(tokenizer), "pad_token_id": ids[PAD]})
     vision = PixtralVisionConfig(
         hidden_size=192,

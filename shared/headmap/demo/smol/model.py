@@ -7,13 +7,15 @@ attention's projections. Every other weight is SmolLM2's own.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
-from transformers import LlavaForConditionalGeneration, PreTrainedTokenizerBase
+from transformers import LlavaForConditionalGeneration
 
-from headmap.demo.smol.assets import BREAK, IMAGE, IMAGE_END, NEWLINE
+from headmap.demo.smol.assets import NEWLINE, add_picture_tokens
+from headmap.demo.smol.language_model import LanguageModel
 
 RANK = 16
 UPDATED = ("q_proj", "k_proj", "v_proj", "o_proj")
@@ -32,17 +34,14 @@ class LowRank(nn.Module):
         return weight + (self.up @ self.down).to(weight.dtype)
 
 
-def load_language_model(
-    model: LlavaForConditionalGeneration, weights: Mapping[str, Tensor], tokenizer: PreTrainedTokenizerBase
-) -> None:
-    """Give the text model SmolLM2's weights. The end of a picture's row starts as the newline that it stands for."""
-    embeddings = weights["embed_tokens.weight"]
-    rows = [embeddings]
-    like = {IMAGE: NEWLINE, BREAK: NEWLINE, IMAGE_END: NEWLINE}
-    for token in tokenizer.convert_ids_to_tokens(list(range(len(embeddings), len(tokenizer)))):
-        (same,) = tokenizer(like[token], add_special_tokens=False)["input_ids"]
-        rows.append(embeddings[same : same + 1])
-    model.model.language_model.load_state_dict({**weights, "embed_tokens.weight": torch.cat(rows)})
+def with_picture_tokens(language_model: LanguageModel) -> LanguageModel:
+    """The language model with the three tokens of a picture. Their embedding is the newline's, which ends rows too."""
+    add_picture_tokens(language_model.tokenizer)
+    embeddings = language_model.weights["embed_tokens.weight"]
+    (newline,) = language_model.tokenizer(NEWLINE, add_special_tokens=False)["input_ids"]
+    rows = embeddings[newline].expand(len(language_model.tokenizer) - len(embeddings), -1)
+    weights = {**language_model.weights, "embed_tokens.weight": torch.cat([embeddings, rows])}
+    return replace(language_model, weights=weights)
 
 
 def add_updates(model: LlavaForConditionalGeneration) -> nn.ModuleDict:
@@ -62,8 +61,21 @@ def add_updates(model: LlavaForConditionalGeneration) -> nn.ModuleDict:
     return nn.ModuleDict({"vision": vision, "updates": updates})
 
 
-def merge_updates(model: LlavaForConditionalGeneration) -> None:
-    """Make the updates part of the weights."""
-    for layer in model.model.language_model.layers:
-        for name in UPDATED:
-            parametrize.remove_parametrizations(getattr(layer.self_attn, name), "weight")
+def merge(weights: Mapping[str, Tensor], trained: Mapping[str, Tensor], *, updated: bool = True) -> dict[str, Tensor]:
+    """The whole model's weights in bfloat16, by transformers' names.
+
+    `weights`: of the language model, in float32. `trained`: of what `add_updates` returns. Sums are in float64, so that
+    every machine rounds them to the same bits. `updated`: whether the language model is updated, or SmolLM2's own.
+    """
+    text = dict(weights)
+    for name in (name.removesuffix(".up") for name in trained if updated and name.endswith(".up")):
+        number, projection = name.removeprefix("updates.").split("_", 1)
+        place = f"layers.{number}.self_attn.{projection}.weight"
+        text[place] = text[place].double() + trained[f"{name}.up"].double() @ trained[f"{name}.down"].double()
+    whole = {f"model.language_model.{name}": value for name, value in text.items()}
+    for part, place in (
+        ("vision.tower.", "model.vision_tower."),
+        ("vision.projector.", "model.multi_modal_projector."),
+    ):
+        whole |= {place + name.removeprefix(part): value for name, value in trained.items() if name.startswith(part)}
+    return {name: value.to(torch.bfloat16).contiguous() for name, value in whole.items()}
