@@ -6,18 +6,20 @@ import { notice } from "../lib/problems.js";
 import { KeptDifference } from "../playground/difference.js";
 
 export class HeadOnPage {
-  /** @param {{kvOf: (select: string) => any, selector: () => string}} calls a request's `kv` with a selector; the chosen one */
-  constructor({ kvOf, selector }) {
+  /**
+   * @param {{kvOf: (select: string) => any, selector: () => string, onChoose: (layer: number, head: number) => void}} calls
+   * a request's `kv` with a selector; the chosen selector
+   */
+  constructor({ kvOf, selector, onChoose }) {
     this.kvOf = kvOf;
     this.selector = selector;
-    /** @type {string[]} */
-    this.selectors = [];
+    this.onChoose = onChoose;
     this.page = null;
     this.asked = 0;
     const id = newId("other");
     this.other = h("select", { id, onchange: () => this.look() });
-    this.show_ = h("button", { type: "button", onclick: () => this.choose(...this.head) }, "Show what it keeps");
-    this.start = h("div", { class: "stack tight" }, h("div", {}, this.show_), h("p", { class: "hint" }, "This asks the model about a sample page. Or choose a head above: click it, or move there with the arrow keys and press Enter."));
+    this.button = h("button", { type: "button", onclick: () => this.choose(...this.head) }, "Show what it keeps");
+    this.start = h("div", { class: "stack tight" }, h("div", {}, this.button), h("p", { class: "hint" }, "This asks the model about a sample page. Or choose a head above: click it, or move there with the arrow keys and press Enter."));
     this.difference = new KeptDifference("by the chosen", "by the other");
     this.problem = h("div");
     this.element = h("div", { class: "stack" }, h("div", { class: "field narrow" }, h("label", { for: id }, "Beside the chosen tokens"), this.other), this.start, this.problem, this.difference.element);
@@ -37,7 +39,6 @@ export class HeadOnPage {
 
   /** @param {string[]} selectors of the server */
   offer(selectors) {
-    this.selectors = selectors;
     setOptions(this.other, selectors.map((one) => [one, selectorName(one)]));
     this.other.value = selectors.find((one) => one !== this.selector()) ?? selectors[0];
   }
@@ -48,12 +49,13 @@ export class HeadOnPage {
     const most = Math.max(...budgets.flat());
     const layer = budgets.findIndex((row) => row.includes(most));
     this.head = [layer, budgets[layer].indexOf(most)];
-    this.show_.textContent = `Show what KV head ${this.head[1]} of layer ${layer} keeps`;
+    this.button.textContent = `Show what KV head ${this.head[1]} of layer ${layer} keeps`;
   }
 
   choose(layer, head) {
     this.head = [layer, head];
     this.looks = true;
+    this.onChoose(layer, head);
     this.look();
   }
 

@@ -13,6 +13,8 @@ import { newestCurve } from "../evaluations/newest.js";
 
 const GIB = 2 ** 30;
 const WAIT_MS = 120;
+/** Fields that say what is kept. */
+const OF_KV = ["share", "selector", "allocation", "window", "uniform"];
 
 const form = byId("form");
 const field = (name) => byId(name);
@@ -28,9 +30,9 @@ byId("cost").append(meters.tokens.element, meters.memory.element, unknown);
 const policies = new Policies();
 byId("policies").append(policies.element);
 
-const onPage = new HeadOnPage({ kvOf, selector: () => field("selector").value });
+const onPage = new HeadOnPage({ kvOf, selector: () => field("selector").value, onChoose: (layer, head) => grid.mark(layer, head) });
 byId("page").append(onPage.element);
-byId("write-policy").addEventListener("click", () => policies.write(kvOf(field("selector").value)));
+byId("write-policy").addEventListener("click", () => form.reportValidity() && policies.write(kvOf(field("selector").value)));
 
 /** @type {any[]} */
 let maps = [];
@@ -101,6 +103,7 @@ function show(found) {
       row.map((tokens, head) => ({ heat: tokens / peak, text: texts ? count(tokens) : "", label: `Layer ${layer}, KV head ${head}: ${count(tokens)} of ${count(prompt)} tokens` })),
     ),
   );
+  if (onPage.looks) grid.mark(...onPage.head);
   scale.replaceChildren(legend("0 tokens", `${count(peak)} tokens`));
   byId("spread").textContent = `from ${count(Math.min(...all))} to ${count(peak)} tokens`;
   tiles["Prompt kept"].value.textContent = percent(kept / full);
@@ -136,7 +139,7 @@ form.addEventListener("input", () => {
   timer = setTimeout(ask, WAIT_MS);
 });
 field("map").addEventListener("change", () => Promise.all([showPage(), showPolicies(), showQuality()]));
-form.addEventListener("change", (event) => event.target !== field("map") && onPage.look());
+for (const name of OF_KV) field(name).addEventListener("change", () => onPage.look());
 form.addEventListener("submit", (event) => event.preventDefault());
 
 const chosenMap = () => maps.find((map) => map.id === field("map").value);
