@@ -8,7 +8,7 @@ import { KeptDifference } from "../playground/difference.js";
 export class HeadOnPage {
   /**
    * @param {{kvOf: (select: string) => any, selector: () => string, onChoose: (layer: number, head: number) => void}} calls
-   * a request's `kv` with a selector; the chosen selector
+   * `kvOf`: a request's `kv` with a selector; `selector`: the chosen one; `onChoose`: a head is looked at
    */
   constructor({ kvOf, selector, onChoose }) {
     this.kvOf = kvOf;

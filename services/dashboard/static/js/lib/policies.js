@@ -1,4 +1,4 @@
-// The policies of a model: what each keeps, and a way to delete it.
+// The policies of a model: what each keeps, and how one is written and deleted.
 import { list, put, remove } from "./api.js";
 import { formDialog } from "./dialog.js";
 import { announce, h } from "./dom.js";

@@ -174,9 +174,17 @@ async function showQuality() {
 
 /** A sample page to look at heads on, where the map's model is served. */
 async function showPage() {
-  const model = modelOf(chosenMap())?.id;
+  const map = chosenMap();
+  const model = modelOf(map)?.id;
   byId("page").hidden = model === undefined;
-  onPage.follow(model === undefined ? null : { model, ...(await samplePage()) });
+  onPage.follow(null); // a head of the map before this one may not be there
+  if (model === undefined) return;
+  try {
+    const page = await samplePage();
+    if (map === chosenMap()) onPage.follow({ model, ...page });
+  } catch (error) {
+    onPage.problem.replaceChildren(notice(error, { text: "Try again", run: showPage }));
+  }
 }
 
 /** Begin with what this server has: the map it serves, its selectors, its KV memory, and a prompt of a sample page. */
