@@ -31,6 +31,7 @@ export class HeadOnPage {
     this.page = page;
     this.asked += 1;
     this.looks = false;
+    this.element.removeAttribute("aria-busy");
     this.start.hidden = false;
     this.difference.element.hidden = true;
     this.problem.replaceChildren();
