@@ -30,12 +30,16 @@ export class HeadOnPage {
   follow(page) {
     this.page = page;
     this.asked += 1;
-    this.looks = false;
     this.element.removeAttribute("aria-busy");
     this.start.hidden = false;
     this.difference.element.hidden = true;
     this.problem.replaceChildren();
-    if (page) this.difference.prepare(page.picture);
+    if (!page) {
+      this.looks = false;
+      return;
+    }
+    this.difference.prepare(page.picture);
+    this.look(); // at a head that was chosen before the page was here
   }
 
   /** @param {string[]} selectors of the server */
