@@ -293,6 +293,30 @@ def test_a_policy_is_asked_in_the_playground_and_deleted_with_the_budgets(page: 
     assert httpx.get(where).status_code == 404
 
 
+def test_a_budget_goes_on_to_a_head_and_to_a_policy_with_its_selector(page: Page, cluster: Cluster) -> None:
+    show(page, "budgets")
+    page.get_by_label("Which tokens", exact=True).select_option("last-query")
+    page.get_by_label("Beside the chosen tokens").select_option("mixkv")
+    asked: list[dict[str, Any]] = []
+    page.on("request", lambda sent: asked.append(sent.post_data_json) if "/generate" in sent.url else None)
+    page.get_by_role("gridcell").first.focus()
+    for key in ["ArrowDown"] * 4 + ["ArrowRight"] * 2 + ["Enter"]:
+        page.keyboard.press(key)
+    section = page.get_by_role("region", name="Which tokens, on a page")
+    expect(section.locator("[data-part=first]")).to_contain_text("SparseMM, last-query")
+    expect(section.locator("[data-part=second]")).to_contain_text("SparseMM, mixkv")
+    assert [one["parameters"]["kv"]["select"] for one in asked] == ["last-query", "mixkv"]
+    assert [one["parameters"]["kept"] for one in asked] == [{"layer": 4, "kv_head": 2}] * 2
+    page.get_by_role("button", name="Make a policy of this").click()
+    page.get_by_label("Name of the policy").fill("looked-at")
+    page.get_by_role("button", name="Serve it").click()
+    expect(page.locator("[data-policy=looked-at]")).to_contain_text("last-query")
+    where = f"{cluster.url}/policies/{DEMO_MODEL}/looked-at"
+    kv = asked[0]["parameters"]["kv"]
+    assert httpx.get(where).json()["kv"].items() >= {"select": "last-query", "ratio": 0.1, "map": kv["map"]}.items()
+    httpx.delete(where).raise_for_status()
+
+
 # ---- jobs that need more than a first visit
 
 
@@ -382,12 +406,43 @@ def test_what_a_head_keeps_is_drawn_over_the_picture(page: Page) -> None:
     expect(right.locator(".kept")).to_be_hidden()
 
 
-def _boxes(page: Page, body: dict[str, Any]) -> str:
-    """What the service tells for the same request, as the page draws it."""
+def test_what_only_one_selector_keeps_is_told_from_what_both_keep(page: Page) -> None:
+    fill_playground(page)
+    page.get_by_label("Show what a head keeps").check()
+    column(page, "Left").get_by_label("Method").select_option("sparsemm")
+    column(page, "Left").get_by_label("Budget", exact=True).fill("20")
+    column(page, "Right").get_by_label("Which tokens").select_option("last-query")
+    asked: list[dict[str, Any]] = []
+    page.on("request", lambda sent: asked.append(sent.post_data_json) if "/generate" in sent.url else None)
+    page.get_by_role("button", name="Ask both").click()
+    section = page.get_by_role("region", name="What the columns keep, on one picture")
+    expect(section).to_contain_text("of them are the same")
+    kept = [_kept(page, body) for body in asked]
+    left, right = (set(one["positions"]) for one in kept)
+    start = kept[0]["pictures"][0]["start"]
+    image = set(range(start, start + kept[0]["pictures"][0]["tokens"]))
+    for part, tokens in (("both", left & right), ("first", left - right), ("second", right - left)):
+        row = section.locator(f"[data-part={part}]")
+        assert row.locator("td").all_inner_texts() == [str(len(tokens & image)), str(len(tokens - image))]
+        expect(section.locator(f"path.difference-{part}")).to_be_visible()
+    section.get_by_label("by both").press("Space")
+    expect(section.locator("path.difference-both")).to_be_hidden()
+    page.get_by_label("Question", exact=True).fill("What is the value of QNT?")  # of one column alone
+    column(page, "Right").get_by_label("Which tokens").select_option("mixkv")
+    expect(section).to_contain_text("Ask to see the difference")
+
+
+def _kept(page: Page, body: dict[str, Any]) -> dict[str, Any]:
+    """What the service tells for the same request."""
     answer = page.request.post(
         "/dashboard/api/generate", data={**body, "stream": False}, headers={"X-Requested-With": "headmap"}
     )
-    (picture,) = answer.json()["details"]["kept"]["pictures"]
+    return answer.json()["details"]["kept"]
+
+
+def _boxes(page: Page, body: dict[str, Any]) -> str:
+    """The kept cells of the same request, as the page draws them."""
+    (picture,) = _kept(page, body)["pictures"]
     x, y, boxes = picture["x"], picture["y"], []
     for row, cells in enumerate(picture["cells"]):
         for run in re.finditer("1+", "".join("01"[kept] for kept in cells)):

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Path, Response
 import headmap
 from headmap.errors import NotFound
 from headmap.kvcache.methods import METHODS
-from headmap.kvcache.select import SELECTORS
+from headmap.kvcache.select import DEFAULT_SELECTOR, SELECTORS
 from services.inference.http.deps import TheServing
 from services.inference.http.kv_choice import choose
 from services.inference.http.schemas.models import CacheBody, DecodeBody, InfoBody, MapBody, ModelBody, ModelList
@@ -61,6 +61,7 @@ async def info(serving: TheServing) -> InfoBody:
         version=headmap.__version__,
         kv_methods=list(METHODS),
         kv_selectors=list(SELECTORS),
+        kv_default_selector=DEFAULT_SELECTOR,
         models=[_body(serving, one) for one in serving.models.values()],
     )
 

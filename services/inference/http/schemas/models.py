@@ -103,4 +103,5 @@ class InfoBody(BaseModel):
     docker_label: str | None = None
     kv_methods: list[str]
     kv_selectors: list[str]
+    kv_default_selector: str = Field(description="the selector of requests that name none")
     models: list[ModelBody]

@@ -153,6 +153,9 @@ def test_a_wrong_selector_is_refused_by_its_field(client: TestClient, kv: dict[s
 def test_the_server_tells_its_selectors_and_its_cache(client: TestClient) -> None:
     info = client.get("/info").json()
     assert info["kv_selectors"] == list(SELECTORS)
+    kv = {"method": "snapkv", "budget": 32}
+    answer = client.post("/generate", json=PATHS["/generate"] | {"parameters": {"kv": kv, "details": True}}).json()
+    assert answer["details"]["kv"]["select"]["name"] == info["kv_default_selector"]
     cache = info["models"][0]["cache"]
     assert cache["memory_bytes"] >= cache["token_bytes"] > 0
     assert cache["max_running"] >= 1

@@ -37,7 +37,7 @@ async function json(path, options) {
 /** @param {string} path below the API's root @param {Record<string, unknown>} [query] */
 export const get = (path, query = {}) => json(`${BASE}${path}${queryOf(query)}`);
 export const post = (path, body) => json(BASE + path, { method: "POST", body });
-export const put = (path, headers = {}) => json(BASE + path, { method: "PUT", headers });
+export const put = (path, options = {}) => json(BASE + path, { method: "PUT", ...options });
 export const remove = (path, headers = {}) => send(BASE + path, { method: "DELETE", headers });
 
 /** The models that are served, without their policies. */

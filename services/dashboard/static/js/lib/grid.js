@@ -31,11 +31,13 @@ export class Grid {
     this.body.classList.toggle("dense", columns > 16);
     this.body.classList.toggle("texts", Boolean(rows[0][0].text));
     this.cells = rows.map((row, y) => row.map((cell, x) => this.#cell(cell, x, y)));
+    const focused = this.body.contains(document.activeElement);
     this.body.replaceChildren(
       h("div", { role: "row", class: "grid-head" }, h("span", { role: "columnheader", class: "grid-corner" }, h("span", { class: "unseen" }, rowName)), rows[0].map((_, x) => h("span", { role: "columnheader" }, String(x)))),
       ...this.cells.map((row, y) => h("div", { role: "row" }, h("span", { role: "rowheader", "aria-label": `${rowName} ${y}` }, String(y)), row)),
     );
     this.#stop(Math.min(this.at[0], rows.length - 1), Math.min(this.at[1], columns - 1));
+    if (focused) this.cells[this.at[0]][this.at[1]].focus({ preventScroll: true });
   }
 
   #cell(cell, x, y) {

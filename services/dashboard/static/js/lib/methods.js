@@ -13,9 +13,9 @@ const NAMES = {
 export const nameOf = (method) => NAMES[method] ?? method;
 
 const SELECTORS = {
-  snapkv: "those that the last tokens look at (SnapKV)",
-  "last-query": "those that the last token looks at",
-  mixkv: "those looked at, and those that differ (MixKV)",
+  snapkv: "SnapKV: those that the last tokens look at",
+  "last-query": "Last query: those that the last token looks at",
+  mixkv: "MixKV: those looked at, and those that differ",
 };
 
 /** @param {string} selector */

@@ -1,5 +1,5 @@
-// The policies of a model: what each keeps, and a way to delete it.
-import { list, remove } from "./api.js";
+// The policies of a model: what each keeps, and how one is written and deleted.
+import { list, put, remove } from "./api.js";
 import { formDialog } from "./dialog.js";
 import { announce, h } from "./dom.js";
 import { percent, time } from "./format.js";
@@ -26,6 +26,21 @@ export class Policies {
     this.rows.replaceChildren(...found.map((one) => this.#row(one)));
   }
 
+  /** Ask for a name, and write a policy of the model that is shown. @param {any} kv */
+  write(kv) {
+    const name = h("input", { id: "policy-name", required: true, maxlength: 64, pattern: "[A-Za-z0-9][A-Za-z0-9._\\-]*", value: "documents", autocomplete: "off", spellcheck: "false", "aria-describedby": "policy-hint" });
+    formDialog({
+      title: `Serve ${keeps(kv)}`,
+      fields: [h("div", { class: "field" }, h("label", { for: "policy-name" }, "Name of the policy"), name, h("p", { class: "hint", id: "policy-hint" }, `Any client then asks for ${this.model}@NAME. A policy that has this name gets another version.`))],
+      action: "Serve it",
+      work: async () => {
+        await put(pathOf(this.model, name.value.trim()), { body: { kv } });
+        announce(`Served as ${this.model}@${name.value.trim()}`);
+        await this.show(this.model);
+      },
+    });
+  }
+
   #row(policy) {
     const cells = [`${policy.name}`, `${policy.version}`, keeps(policy.kv), time(policy.created_at), policy.created_by ?? "somebody without a key"];
     const button = h("button", { type: "button", class: "danger", "aria-label": `Delete ${policy.name}`, onclick: () => this.#delete(policy) }, "Delete");
@@ -39,7 +54,7 @@ export class Policies {
       action: "Delete",
       work: async () => {
         // Only what the question was about: a version written since then is not lost.
-        await remove(`/policies/${policy.model.split("/").map(encodeURIComponent).join("/")}/${policy.name}`, { "If-Match": `"${policy.version}"` });
+        await remove(pathOf(policy.model, policy.name), { "If-Match": `"${policy.version}"` });
         announce(`${policy.name} is deleted`);
         await this.show(this.model);
       },
@@ -51,5 +66,8 @@ export class Policies {
 export function keeps(kv) {
   if (kv.method === "full") return "all of it";
   const size = kv.ratio === undefined ? `${kv.budget} tokens a head` : percent(kv.ratio);
-  return `${kv.method}, ${size}${kv.map === undefined ? "" : `, map ${kv.map.slice(0, 8)}`}`;
+  const selector = kv.select === undefined ? "" : `, ${typeof kv.select === "string" ? kv.select : "a selector of its own"}`;
+  return `${kv.method}, ${size}${selector}${kv.map === undefined ? "" : `, map ${kv.map.slice(0, 8)}`}`;
 }
+
+const pathOf = (model, name) => `/policies/${model.split("/").map(encodeURIComponent).join("/")}/${name}`;

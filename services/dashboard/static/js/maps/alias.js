@@ -27,7 +27,7 @@ export function aliasDialog(map, maps, done) {
     action: "Move",
     work: async () => {
       const seen = elsewhere.get(field.value); // what the question was answered with: a move since then is not lost
-      await put(`/maps/${map.id}/aliases/${encodeURIComponent(field.value)}`, seen ? { "If-Match": `"${seen.id}"` } : {});
+      await put(`/maps/${map.id}/aliases/${encodeURIComponent(field.value)}`, seen ? { headers: { "If-Match": `"${seen.id}"` } } : {});
       announce(`${field.value} points at version ${map.version}`);
       done();
     },

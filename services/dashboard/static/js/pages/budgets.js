@@ -1,19 +1,24 @@
 // Budgets: the tokens of each KV head for a prompt and a budget, and what fits a memory.
-import { get, list, own, post, servedModels } from "../lib/api.js";
+import { HeadOnPage } from "../budgets/page.js";
+import { get, list, post, servedModels } from "../lib/api.js";
 import { byId, h, setOptions } from "../lib/dom.js";
 import { bytes, count, percent } from "../lib/format.js";
 import { Grid, legend } from "../lib/grid.js";
 import { Meter } from "../lib/meter.js";
+import { selectorName } from "../lib/methods.js";
+import { sample } from "../lib/pictures.js";
 import { Policies } from "../lib/policies.js";
 import { notice } from "../lib/problems.js";
 import { newestCurve } from "../evaluations/newest.js";
 
 const GIB = 2 ** 30;
 const WAIT_MS = 120;
+/** Fields that say what is kept. */
+const OF_KV = ["share", "selector", "allocation", "window", "uniform"];
 
 const form = byId("form");
 const field = (name) => byId(name);
-const grid = new Grid({ label: "Tokens of each KV head: layers down, KV heads across", across: "KV heads across, layers down", onLook: tell });
+const grid = new Grid({ label: "Tokens of each KV head: layers down, KV heads across", across: "KV heads across, layers down", onLook: tell, onChoose: (layer, head) => onPage.choose(layer, head) });
 const scale = h("div");
 byId("heads").append(grid.element, scale);
 const tiles = Object.fromEntries(["Prompt kept", "Bytes a request", "Requests at a time", "With the full cache"].map((name) => [name, tile(name)]));
@@ -24,6 +29,10 @@ byId("cost").append(meters.tokens.element, meters.memory.element, unknown);
 
 const policies = new Policies();
 byId("policies").append(policies.element);
+
+const onPage = new HeadOnPage({ kvOf, selector: () => field("selector").value, onChoose: (layer, head) => grid.mark(layer, head) });
+byId("page").append(onPage.element);
+byId("write-policy").addEventListener("click", () => form.reportValidity() && policies.write(kvOf(field("selector").value)));
 
 /** @type {any[]} */
 let maps = [];
@@ -44,6 +53,13 @@ function tile(name) {
 
 /** The share of the prompt as tokens, rounded down as the service does. */
 const budgetOf = (prompt, share) => Math.max(1, Math.floor((prompt * share) / 100 + 1e-9));
+
+/** The `kv` of a request or a policy: what the form says, with a selector. @param {string} select */
+function kvOf(select) {
+  const window = field("window").value;
+  const asked = { method: "sparsemm", ratio: Number(field("share").value) / 100, allocation: field("allocation").value, uniform: Number(field("uniform").value) / 100, map: field("map").value };
+  return { ...asked, ...(window && { window: Number(window) }), ...(select && { select }) };
+}
 
 function showChoice() {
   const share = Number(field("share").value);
@@ -80,12 +96,14 @@ function show(found) {
   const { budgets, prompt_tokens: prompt, kept_tokens: kept, full_tokens: full } = found;
   const all = budgets.flat();
   const peak = Math.max(...all);
+  onPage.begin(budgets);
   const texts = budgets[0].length <= 16;
   grid.show(
     budgets.map((row, layer) =>
       row.map((tokens, head) => ({ heat: tokens / peak, text: texts ? count(tokens) : "", label: `Layer ${layer}, KV head ${head}: ${count(tokens)} of ${count(prompt)} tokens` })),
     ),
   );
+  if (onPage.looks) grid.mark(...onPage.head);
   scale.replaceChildren(legend("0 tokens", `${count(peak)} tokens`));
   byId("spread").textContent = `from ${count(Math.min(...all))} to ${count(peak)} tokens`;
   tiles["Prompt kept"].value.textContent = percent(kept / full);
@@ -120,7 +138,8 @@ form.addEventListener("input", () => {
   clearTimeout(timer);
   timer = setTimeout(ask, WAIT_MS);
 });
-field("map").addEventListener("change", () => Promise.all([showPolicies(), showQuality()]));
+field("map").addEventListener("change", () => Promise.all([showPage(), showPolicies(), showQuality()]));
+for (const name of OF_KV) field(name).addEventListener("change", () => onPage.look());
 form.addEventListener("submit", (event) => event.preventDefault());
 
 const chosenMap = () => maps.find((map) => map.id === field("map").value);
@@ -153,7 +172,22 @@ async function showQuality() {
   }
 }
 
-/** Begin with what this server has: the map it serves, its KV memory, and a prompt of a sample page. */
+/** A sample page to look at heads on, where the map's model is served. */
+async function showPage() {
+  const map = chosenMap();
+  const model = modelOf(map)?.id;
+  byId("page").hidden = model === undefined;
+  onPage.follow(null); // a head of the map before this one may not be there
+  if (model === undefined) return;
+  try {
+    const page = await samplePage();
+    if (map === chosenMap()) onPage.follow({ model, ...page });
+  } catch (error) {
+    onPage.problem.replaceChildren(notice(error, { text: "Try again", run: showPage }));
+  }
+}
+
+/** Begin with what this server has: the map it serves, its selectors, its KV memory, and a prompt of a sample page. */
 async function beginHere() {
   models = await servedModels().catch(() => []);
   const served = modelOf(maps.find((map) => models.some((one) => one.map?.id === map.id)));
@@ -161,16 +195,30 @@ async function beginHere() {
   field("map").value = served.map.id;
   field("memory").value = Number((served.cache.memory_bytes / GIB).toPrecision(3));
   byId("memory-hint").textContent = `This server has ${bytes(served.cache.memory_bytes)} for ${served.id}, and runs at most ${count(served.cache.max_running)} requests at a time.`;
-  const prompt = await promptOfSample(served.id).catch(() => null);
+  const prompt = await promptTokens(served.id).catch(() => null);
   if (prompt) field("prompt").value = prompt;
 }
 
+/** The selectors of the server, beginning with its own choice. */
+async function offerSelectors() {
+  if (!models.length) return;
+  const { kv_selectors: selectors, kv_default_selector: usual } = await get("/info");
+  setOptions(field("selector"), selectors.map((one) => [one, selectorName(one)]));
+  field("selector").value = usual;
+  byId("selector-field").hidden = false;
+  onPage.offer(selectors);
+}
+
+/** A sample page and a question about it. */
+async function samplePage() {
+  const { picture, questions } = await sample(0);
+  return { picture, question: questions[0].question };
+}
+
 /** Tokens of a question about a sample page. */
-async function promptOfSample(model) {
-  const { questions } = await own("/samples/0");
-  const picture = await (await fetch("/dashboard/samples/0/picture.png")).blob();
-  const url = await new Promise((resolve) => Object.assign(new FileReader(), { onload: (event) => resolve(event.target.result) }).readAsDataURL(picture));
-  const content = [{ type: "image_url", image_url: { url } }, { type: "text", text: questions[0].question }];
+async function promptTokens(model) {
+  const { picture, question } = await samplePage();
+  const content = [{ type: "image_url", image_url: { url: picture.url } }, { type: "text", text: question }];
   return (await post("/tokenize", { model, messages: [{ role: "user", content }] })).count;
 }
 
@@ -183,7 +231,8 @@ async function start() {
     setOptions(field("map"), maps.map((map) => [map.id, `${map.model}, version ${map.version}${map.aliases.length ? ` (${map.aliases.join(", ")})` : ""}`]));
     if (!maps.length) return;
     await beginHere();
-    await Promise.all([ask(), showPolicies(), showQuality()]);
+    await offerSelectors();
+    await Promise.all([ask(), showPage(), showPolicies(), showQuality()]);
   } catch (error) {
     byId("problem").replaceChildren(notice(error, { text: "Try again", run: start }));
   }

@@ -3,6 +3,7 @@ import { get } from "../lib/api.js";
 import { announce, byId, setOptions } from "../lib/dom.js";
 import { notice } from "../lib/problems.js";
 import { Column } from "../playground/column.js";
+import { KeptDifference } from "../playground/difference.js";
 import { HeadChoice } from "../playground/head.js";
 import { Picture } from "../playground/picture.js";
 
@@ -18,10 +19,8 @@ const stop = byId("stop");
 let served = {};
 /** @type {any[]} models and policies, as /v1/models has them */
 let listed = [];
-/** @type {string[]} */
-let methods = [];
-/** @type {string[]} */
-let selectors = [];
+/** @type {any} the server's methods and selectors */
+let info = { kv_methods: [], kv_selectors: [] };
 
 const picture = new Picture({
   onChange: () => {
@@ -31,11 +30,13 @@ const picture = new Picture({
   onQuestion: (text) => (question.value = text),
 });
 const head = new HeadChoice(() => columns.forEach((column) => column.look()));
-const columns = [
-  new Column("Left", { method: "full", share: 1 }, { ask, seen, onBusy }),
-  new Column("Right", { method: "sparsemm", share: 0.2 }, { ask, seen, onBusy }),
-];
+const difference = new KeptDifference("by the left", "by the right");
+const calls = { ask, seen, onBusy, onKept: showDifference };
+/** @type {Column[]} */
+const columns = [];
+columns.push(new Column("Left", { method: "full", share: 1 }, calls), new Column("Right", { method: "sparsemm", share: 0.2 }, calls));
 byId("columns").append(...columns.map((column) => column.element));
+byId("difference").append(difference.element);
 
 /** What a column needs to ask; null where the form is not filled in. */
 function ask() {
@@ -56,6 +57,14 @@ function ask() {
 /** The picture to draw on what a head keeps of it; null where that is off. */
 function seen() {
   return head.chosen && picture.current;
+}
+
+/** The columns' kept tokens on one picture, once both have answered the same. */
+function showDifference() {
+  const [left, right] = columns.map((column) => column.drawn);
+  byId("difference").hidden = !seen();
+  if (left && right && left.prompt === right.prompt) difference.show(left.details, right.details);
+  else if (seen()) difference.prepare(seen());
 }
 
 function onBusy() {
@@ -91,7 +100,7 @@ function tellMap() {
 /** Methods, selectors and the model's policies to the columns. */
 function offer() {
   const policies = listed.filter((one) => one.parent === model.value);
-  for (const column of columns) column.offer(methods, selectors, policies);
+  for (const column of columns) column.offer(info, policies);
 }
 
 async function follow() {
@@ -117,7 +126,7 @@ async function start() {
     setOptions(model, models.map((one) => [one.id, one.id]));
     model.disabled = false;
     tellMap();
-    ({ kv_methods: methods, kv_selectors: selectors } = await get("/info"));
+    info = await get("/info");
     offer();
     byId("page-problem").replaceChildren();
     await follow();

@@ -12,13 +12,17 @@ export class Column {
   /**
    * @param {string} name
    * @param {{method: string, share: number}} choice what it begins with
-   * @param {{ask: () => any, seen: () => any, onBusy: () => void}} calls `seen`: the picture to draw on, or null
+   * @param {{ask: () => any, seen: () => any, onBusy: () => void, onKept: () => void}} calls `seen`: the picture to
+   * draw on, or null; `onKept`: what is known to be kept has changed
    */
-  constructor(name, choice, { ask, seen, onBusy }) {
+  constructor(name, choice, { ask, seen, onBusy, onKept }) {
     this.name = name;
     this.ask = ask;
     this.seen = seen;
     this.onBusy = onBusy;
+    this.onKept = onKept;
+    /** The answer whose kept tokens are drawn, and what was asked. @type {{details: any, prompt: string} | null} */
+    this.drawn = null;
     /** @type {AbortController | null} */
     this.run_ = null;
     this.asked = false;
@@ -35,10 +39,12 @@ export class Column {
 
   /**
    * The methods and selectors that the server has, and the model's policies.
-   * @param {string[]} methods @param {string[]} selectors @param {any[]} policies
+   * @param {any} info as /info has it @param {any[]} policies
    */
-  offer(methods, selectors, policies) {
+  offer({ kv_methods: methods, kv_selectors: selectors, kv_default_selector: usual }, policies) {
+    const selector = this.selector.value || usual;
     setOptions(this.selector, selectors.map((one) => [one, selectorName(one)]));
+    this.selector.value = selector;
     const before = this.method.value;
     this.policies = new Map(policies.map((one) => [one.id, one.default_kv]));
     const named = policies.map((one) => h("option", { value: one.id }, one.default_kv.policy));
@@ -59,12 +65,12 @@ export class Column {
     this.verdict.hidden = true;
     this.problem.replaceChildren();
     this.#showDetails(null);
-    this.kept.prepare(this.seen());
+    this.#drawKept(null);
   }
 
   /** What is to be seen of a head is another one. */
   look() {
-    this.kept.prepare(this.seen());
+    this.#drawKept(null);
     if (this.asked && this.seen()) this.run();
   }
 
@@ -88,7 +94,7 @@ export class Column {
       this.text.textContent = answer.generated_text;
       this.#judge(answer.generated_text, asked.expected);
       this.#showDetails(answer.details, first || performance.now() - sent);
-      if (answer.details.kept && this.seen()) this.kept.show(answer.details);
+      if (answer.details.kept && this.seen()) this.#drawKept({ details: answer.details, prompt: promptOf(body) });
       this.spoken = `${this.name}: ${answer.generated_text}`;
     } catch (error) {
       if (this.run_ !== run) return;
@@ -102,6 +108,13 @@ export class Column {
         this.onBusy();
       }
     }
+  }
+
+  #drawKept(drawn) {
+    this.drawn = drawn;
+    if (drawn) this.kept.show(drawn.details);
+    else this.kept.prepare(this.seen());
+    this.onKept();
   }
 
   #kv() {
@@ -146,7 +159,7 @@ export class Column {
       oninput: () => this.#showBudget(),
       onchange: () => this.asked && this.run(),
     });
-    this.selector = h("select", { id: selectorId, onchange: () => this.#chose() }, h("option", { value: "snapkv" }, selectorName("snapkv")));
+    this.selector = h("select", { id: selectorId, onchange: () => this.#chose() });
     this.budget = h("output", { for: budgetId, class: "figure" });
     this.text = h("p", { class: "answer-text" });
     this.verdict = h("span", { class: "tag" });
@@ -219,6 +232,9 @@ export class Column {
     announce(`${this.name}: ${percent(kv.kept_tokens / kv.full_tokens)} of the tokens kept`);
   }
 }
+
+/** What two requests share if their kept tokens can be compared; another picture empties the columns. */
+const promptOf = ({ model, inputs, parameters: { kept } }) => JSON.stringify([model, inputs, kept]);
 
 /** Which map set the budgets, or why none did. */
 function mapOf(kv) {

@@ -31,21 +31,24 @@ export class KeptPicture {
     const [picture] = kept.pictures;
     const head = `KV head ${kept.kv_head} of layer ${kept.layer}`;
     const text = kept.positions.length - picture.kept_tokens;
-    this.#draw(runs(picture, this.size));
+    this.#draw(boxesOf(picture, this.size));
     this.image.alt = `The picture, with what ${head} keeps of it`;
     this.text.textContent = `${head} keeps ${count(picture.kept_tokens)} of the picture’s ${counted(picture.tokens, "token")} and ${count(text)} of the text’s ${count(prompt - picture.tokens)}.`;
   }
 
   #draw(boxes) {
-    const path = boxes.map(([x0, y0, x1, y1]) => `M${x0},${y0}H${x1}V${y1}H${x0}Z`).join("");
+    const path = pathOf(boxes);
     const [width, height] = this.size ?? [0, 0];
     this.cells.setAttribute("d", path);
     this.veil.setAttribute("d", boxes.length ? `M0,0H${width}V${height}H0Z${path}` : "");
   }
 }
 
+/** @param {number[][]} boxes x0, y0, x1, y1 each */
+export const pathOf = (boxes) => boxes.map(([x0, y0, x1, y1]) => `M${x0},${y0}H${x1}V${y1}H${x0}Z`).join("");
+
 /** Kept cells, neighbours in a row as one box: x0, y0, x1, y1 within the picture. */
-function runs({ x, y, cells }, [width, height]) {
+export function boxesOf({ x, y, cells }, [width, height]) {
   const within = (value, most) => Math.min(Math.max(value, 0), most);
   const boxes = [];
   cells.forEach((row, line) => {

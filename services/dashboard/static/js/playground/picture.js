@@ -1,20 +1,18 @@
 // The picture that is asked about: uploaded, pasted, dropped, or a sample page whose answers are known.
-import { own } from "../lib/api.js";
 import { byId, h } from "../lib/dom.js";
+import { readPicture, sample } from "../lib/pictures.js";
 import { Problem, notice } from "../lib/problems.js";
 
 const SAMPLES = 100;
 // what browsers show; the server also reads TIFF
 const KINDS = "PNG, JPEG, WebP, GIF or BMP";
 
-/** @typedef {{url: string, width: number, height: number, name: string}} Shown `url` is a data: URL */
-
 export class Picture {
   /** @param {{onChange: () => void, onQuestion: (text: string) => void}} calls */
   constructor({ onChange, onQuestion }) {
     this.onChange = onChange;
     this.onQuestion = onQuestion;
-    /** @type {Shown | null} */
+    /** @type {import("../lib/pictures.js").Shown | null} */
     this.current = null;
     this.questions = [];
     this.next = 0;
@@ -73,18 +71,18 @@ export class Picture {
   }
 
   async #takeFile(file) {
-    this.#show(await load(await dataUrl(file), file.name || "pasted picture"), []);
+    this.#show(await readPicture(file, file.name || "pasted picture"), []);
   }
 
   async #takeSample() {
     const index = this.next;
     this.next = (index + 1) % SAMPLES;
-    const [about, answer] = await Promise.all([own(`/samples/${index}`), fetch(`/dashboard/samples/${index}/picture.png`)]);
-    this.#show(await load(await dataUrl(await answer.blob()), `sample page ${index + 1}`), about.questions);
-    if (about.questions.length) this.onQuestion(about.questions[0].question);
+    const { picture, questions } = await sample(index);
+    this.#show(picture, questions);
+    if (questions.length) this.onQuestion(questions[0].question);
   }
 
-  /** @param {Shown | null} shown @param {{question: string, answer: string}[]} questions */
+  /** @param {import("../lib/pictures.js").Shown | null} shown @param {{question: string, answer: string}[]} questions */
   #show(shown, questions) {
     this.current = shown;
     byId("picture-problem").replaceChildren();
@@ -108,27 +106,3 @@ export class Picture {
 function chip(question, onclick) {
   return h("button", { type: "button", class: "chip", onclick }, question);
 }
-
-/** @param {Blob} blob @returns {Promise<string>} */
-function dataUrl(blob) {
-  return new Promise((resolve, reject) => {
-    const reader = new FileReader();
-    reader.onload = () => resolve(String(reader.result));
-    reader.onerror = () => reject(unreadable("the file"));
-    reader.readAsDataURL(blob);
-  });
-}
-
-/** Have the browser decode it, so that what is no picture is told before it is sent. @returns {Promise<Shown>} */
-async function load(url, name) {
-  const image = new Image();
-  image.src = url;
-  try {
-    await image.decode();
-  } catch {
-    throw unreadable(name);
-  }
-  return { url, name, width: image.naturalWidth, height: image.naturalHeight };
-}
-
-const unreadable = (name) => new Problem({ code: "invalid_image", status: 422, detail: `${name} is not a picture` });
