@@ -110,7 +110,7 @@ def test_questions_of_one_id_fail_the_job_by_its_field(database: Database, setti
 def asked(database: Database, **fields: Any) -> JobParams:
     values: dict[str, Any] = {
         "dataset": "synthetic", "map_name": None, "questions": 5, "methods": ["snapkv"], "ratios": [0.1],
-        "metric": None, "max_new_tokens": 8, "margin": 0.5, "seed": 4,
+        "selectors": ["snapkv"], "metric": None, "max_new_tokens": 8, "margin": 0.5, "seed": 4,
     }  # fmt: skip
     return evaluation_params(database, find_model(DEMO_MODEL, Settings()), **{**values, **fields})
 
