@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -30,10 +31,13 @@ def parse_selector(text: str) -> Select:
     from headmap.http.invalid import invalid_parameter
     from headmap.http.kv_body import SelectBody
 
-    described = text.lstrip().startswith("{")
     try:
-        return check_selector(SelectBody.model_validate_json(text).asked() if described else text, "--select")
+        numbers = json.loads(text) if text.lstrip().startswith("{") else None
+    except ValueError:
+        fail(f"--select: not valid JSON, got {text!r}", code=2)
+    try:
+        return check_selector(text if numbers is None else SelectBody.model_validate(numbers).asked(), "--select")
     except ValidationError as error:
-        fail(f"--select: {invalid_parameter(error.errors(), None).detail}, got {text}", code=2)
+        fail(f"--select.{invalid_parameter(error.errors(), numbers).detail}", code=2)
     except InvalidParameter as error:
         fail(error.detail, code=2)
