@@ -22,7 +22,11 @@ const SELECTORS = {
 export const selectorName = (selector) => SELECTORS[selector] ?? selector;
 
 /** One word for a selector of an evaluation: its name, or its numbers. @param {string | Record<string, any>} select */
-export const selectorLabel = (select) => (typeof select === "string" ? select : Object.entries(select).map(([name, value]) => `${name}=${value}`).join(","));
+export function selectorLabel(select) {
+  if (typeof select === "string") return select;
+  const telling = Object.entries(select).filter(([, value]) => value && value !== "window");
+  return telling.map(([name, value]) => `${name}=${value}`).join(",");
+}
 
 /**
  * A method with its share of the prompt, and with its selector where several are compared.
