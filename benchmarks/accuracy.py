@@ -1,4 +1,4 @@
-"""Accuracy against memory on the bundled model: every method at equal bytes, lookups and transcription.
+"""Accuracy against memory on the bundled model: every method and selector at equal bytes, lookups and transcription.
 
 The map comes from pages of one seed, the questions from pages of another; the model was trained on neither. Questions
 are asked and marked as `headmap evaluate` does it.
@@ -16,7 +16,7 @@ import numpy.typing as npt
 from benchmarks.report import Recorder
 from headmap.datasets.sources import MadeUpPages
 from headmap.evaluation.answers import AnswerRow
-from headmap.evaluation.cases import make_cases
+from headmap.evaluation.cases import DEFAULT_SELECTORS, make_cases
 from headmap.evaluation.intervals import wilson
 from headmap.evaluation.metrics import Metric, get_metric
 from headmap.evaluation.questions import PageQuestions, Question
@@ -24,6 +24,7 @@ from headmap.evaluation.runner import evaluate_questions
 from headmap.families.loading import LoadedModel, load_model
 from headmap.head_scores import HeadScores
 from headmap.kvcache.methods import METHODS
+from headmap.kvcache.select import Select
 from headmap.models import find_model
 from headmap.scoring.pages import make_page
 from headmap.scoring.profile import score_pages
@@ -51,6 +52,7 @@ def run(
     map_pages: int = 40,
     ratios: Sequence[float] = RATIOS,
     methods: Sequence[str] = tuple(METHODS),
+    selectors: Sequence[str | Select] = DEFAULT_SELECTORS,
     batch: int = 8,
 ) -> dict[str, Any]:
     """Measure; `pages` held-out pages give up to four lookups each and one transcription."""
@@ -62,7 +64,7 @@ def run(
     )
     settings = {"model": loaded.info.revision, "pages": pages, "map_pages": map_pages, "question_seed": QUESTION_SEED}
     record.begin("accuracy", settings)
-    cases = make_cases(methods, [ratio for ratio in ratios if ratio < 1])
+    cases = make_cases(methods, [ratio for ratio in ratios if ratio < 1], selectors)
 
     def ask(questions: Sequence[Question], metric: Metric, most: int) -> list[AnswerRow]:
         return evaluate_questions(loaded, questions, cases, scores, metric, max_new_tokens=most, batch=batch)
@@ -75,12 +77,12 @@ def run(
         low, high = wilson(right, len(lookups))
         record.add(
             {
-                "method": case.method, "ratio": case.ratio, "lookups": len(lookups), "right": right,
+                **case.to_json(), "lookups": len(lookups), "right": right,
                 "accuracy": right / len(lookups), "accuracy_low": low, "accuracy_high": high,
                 "transcription": float(np.mean(alike)),
                 "transcription_se": float(np.std(alike, ddof=1) / len(alike) ** 0.5) if len(alike) > 1 else 0.0,
             },
-            f"{case.method:10} {case.ratio:5.0%}  lookups {right / len(lookups):6.1%}  "
+            f"{case!s:28} {case.ratio:5.0%}  lookups {right / len(lookups):6.1%}  "
             f"characters {np.mean(alike):6.1%}",
         )  # fmt: skip
     mean_prompt = float(np.mean([row.prompt_tokens for row in found]))

@@ -1,4 +1,7 @@
-"""What a curve costs: 3 methods at 4 shares of the prompt, against the full cache alone and against a run for each."""
+"""What a curve costs: 3 methods at 4 shares of the prompt, against the full cache alone and against a run for each.
+
+`selectors`: the same with 3 selectors.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from headmap.evaluation.cases import make_cases
 from headmap.evaluation.metrics import get_metric
 from headmap.evaluation.runner import evaluate_questions
 from headmap.families.loading import load_model
+from headmap.kvcache.select import SELECTORS
 from headmap.models import find_model
 from headmap.settings import DEMO_MODEL, Settings
 
@@ -31,14 +35,15 @@ def run(*, record: Recorder, pages: int = 8, map_pages: int = 8, repeats: int = 
         {
             "full": lambda: ask(cases[0]),
             "curve": lambda: ask(*cases),
+            "selectors": lambda: ask(*make_cases(METHODS, selectors=tuple(SELECTORS))),
             "each": lambda: [ask(case) for case in cases],
         },
         repeats,
         warmup=1,
     )
-    for name in ("curve", "each"):
+    for name in ("curve", "selectors", "each"):
         row = {"way": name, "seconds": median(seconds[name]), **ratios(seconds, name, "full")}
-        record.add(row, f"{name:6} {row['ratio']:.2f} times the full cache alone")
+        record.add(row, f"{name:9} {row['ratio']:.2f} times the full cache alone")
     return record.end()
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from services.cli.commands.generate import find_map_scores
 from services.cli.commands.score import name_dataset
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from headmap.evaluation.answers import AnswerRow
     from headmap.evaluation.cases import Case
     from headmap.evaluation.curve import Curve
+    from headmap.kvcache.select import Select
     from headmap.models import ModelInfo
     from headmap.registry.session import Database
     from headmap.settings import Settings
@@ -24,10 +25,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Asked:
-    """What the command line asks, besides the model."""
+    """What the command line asks, besides the model. `cases` has the default selector where `selectors` is None."""
 
     dataset: str
     cases: Sequence[Case]
+    selectors: Sequence[Select] | None
     map_name: str | None
     questions: int | None
     metric: str | None
@@ -83,7 +85,7 @@ def measure(database: Database, settings: Settings, info: ModelInfo, asked: Aske
 def measure_and_file(database: Database, settings: Settings, info: ModelInfo, asked: Asked) -> Measured:
     """Measure as a job of the registry, in this process. A folder of pages is added to the registry as a dataset."""
     from headmap.evaluation.answers import read_lines
-    from headmap.evaluation.cases import FULL
+    from headmap.evaluation.cases import DEFAULT_SELECTORS, FULL
     from headmap.evaluation.public_sets import find_local_files
     from headmap.jobs.evaluation_request import evaluation_params
     from headmap.jobs.local import profile_here
@@ -102,6 +104,7 @@ def measure_and_file(database: Database, settings: Settings, info: ModelInfo, as
         questions=asked.questions,
         methods=list(dict.fromkeys(case.method for case in asked.cases)),
         ratios=sorted({case.ratio for case in asked.cases if case.method != FULL}),
+        selectors=asked.selectors or DEFAULT_SELECTORS,
         metric=asked.metric,
         max_new_tokens=asked.max_new_tokens,
         margin=asked.margin,
@@ -120,6 +123,7 @@ def measure_there(url: str, model: str, asked: Asked, *, with_answers: bool, can
     from headmap.evaluation.cases import FULL
     from headmap.evaluation.curve import Curve
     from headmap.evaluation.public_sets import find_local_files
+    from headmap.evaluation.selectors import selector_to_json
     from services.cli.registry.remote import RemoteRegistry
     from services.cli.remote import calls
     from services.cli.remote.client import open_client
@@ -129,13 +133,14 @@ def measure_there(url: str, model: str, asked: Asked, *, with_answers: bool, can
     if find_local_files(asked.dataset):
         fail(f"--dataset: a cluster reads public sets from its Hub cache, got files in {asked.dataset}", code=2)
     with open_client(url) as client:
-        wish = {
+        wish: dict[str, Any] = {
             "model": model,
             "map": asked.map_name,
             "dataset": name_dataset(asked.dataset, RemoteRegistry(client)),
             "questions": asked.questions,
             "methods": list(dict.fromkeys(case.method for case in asked.cases)),
             "ratios": sorted({case.ratio for case in asked.cases if case.method != FULL}),
+            "selectors": asked.selectors and [selector_to_json(select) for select in asked.selectors],
             "metric": asked.metric,
             "max_new_tokens": asked.max_new_tokens,
             "margin": asked.margin,

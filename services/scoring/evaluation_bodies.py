@@ -8,12 +8,14 @@ from typing import Annotated, Any, Self
 from pydantic import BaseModel, ConfigDict, Field
 
 from headmap.datasets.uploads import NAME
-from headmap.evaluation.cases import DEFAULT_METHODS, DEFAULT_RATIOS
-from headmap.evaluation.curve import DEFAULT_MARGIN
+from headmap.evaluation.cases import DEFAULT_METHODS, DEFAULT_RATIOS, DEFAULT_SELECTORS
+from headmap.evaluation.curve import DEFAULT_MARGIN, Curve
 from headmap.evaluation.metrics import METRICS
 from headmap.evaluation.sources import DEFAULT_QUESTIONS
+from headmap.http.kv_body import SelectBody
 from headmap.http.request_body import Body
 from headmap.kvcache.methods import METHODS
+from headmap.kvcache.select import SELECTORS, Select
 from headmap.registry.jobs import JobRecord
 from headmap.registry.map_file import ModelName, Revision
 from headmap.registry.tables import JobState
@@ -21,9 +23,17 @@ from services.scoring.schemas import AliasName, Progress
 
 MAX_QUESTIONS = 10_000
 MAX_RATIOS = 16
+MAX_SELECTORS = 16
 
 Method = Annotated[str, Field(max_length=64, json_schema_extra={"enum": list(METHODS)})]
 Ratio = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
+SelectorName = Annotated[str, Field(max_length=64, json_schema_extra={"enum": list(SELECTORS)})]
+Selector = SelectBody | SelectorName
+
+
+def asked_selector(given: SelectBody | str) -> str | Select:
+    """The name of a selector, or its numbers, not checked yet."""
+    return given if isinstance(given, str) else given.asked()
 
 
 class EvaluationRequest(Body):
@@ -48,6 +58,9 @@ class EvaluationRequest(Body):
     ratios: Annotated[list[Ratio], Field(max_length=MAX_RATIOS)] = Field(
         list(DEFAULT_RATIOS), description="shares of the prompt that each method keeps"
     )
+    selectors: Annotated[list[Selector], Field(min_length=1, max_length=MAX_SELECTORS)] = Field(
+        list(DEFAULT_SELECTORS), description="what selects the tokens that are kept, by name or as in kv.select"
+    )
     metric: str | None = Field(
         None,
         max_length=64,
@@ -65,11 +78,12 @@ class EvaluationRequest(Body):
 
 
 class PromoteRequest(Body):
-    """The recommended point, or that of `method` and `ratio`."""
+    """The recommended point, or that of `method`, `ratio` and `select`."""
 
     policy: str = Field(max_length=64, description="name of the policy to write")
     method: Method | None = None
     ratio: float | None = Field(None, description="needed with any method but full", gt=0, le=1, allow_inf_nan=False)
+    select: Selector | None = Field(None, description="needed with a method that several selectors were measured with")
 
 
 class EvaluationParamsBody(BaseModel):
@@ -80,6 +94,7 @@ class EvaluationParamsBody(BaseModel):
     questions: int
     methods: list[str]
     ratios: list[float]
+    selectors: list[Selector]
     metric: str
     max_new_tokens: int
     margin: float
@@ -89,10 +104,11 @@ class EvaluationParamsBody(BaseModel):
 class CaseBody(BaseModel):
     method: str
     ratio: float
+    select: Selector | None = Field(description="what selected the tokens; null for full, which keeps all")
 
 
 class PointBody(CaseBody):
-    """One method at one ratio. Shares lie in 0 to 1, differences in -1 to 1."""
+    """One method at one ratio with one selector. Shares lie in 0 to 1, differences in -1 to 1."""
 
     right: float = Field(description="the mean mark")
     total: int = Field(description="questions asked")
@@ -107,7 +123,7 @@ class PointBody(CaseBody):
 
 
 class EvaluationResult(BaseModel):
-    points: list[PointBody] = Field(description="full first, then by method and ratio")
+    points: list[PointBody] = Field(description="full first, then by method, selector and ratio")
     recommended: CaseBody | None = Field(
         description="the smallest ratio whose loss is below the margin with 95 % confidence; null: none of these"
     )
@@ -137,7 +153,8 @@ class EvaluationBody(BaseModel):
         asked: dict[str, Any] = {} if job.params.evaluation is None else job.params.evaluation.to_json()
         params = {**vars(job.params), **asked, "questions": job.params.pages}
         progress = Progress(done=job.done, total=job.total)
-        return cls(**{**vars(job), **asked, "params": params, "progress": progress})
+        result = None if job.result is None else Curve.from_json(job.result).to_json()
+        return cls(**{**vars(job), **asked, "params": params, "progress": progress, "result": result})
 
 
 class EvaluationList(BaseModel):

@@ -9,20 +9,17 @@ from fastapi import APIRouter, BackgroundTasks, Header, Query, Response
 from fastapi.responses import StreamingResponse
 from sse_starlette import EventSourceResponse
 
-from headmap.errors import InvalidParameter, NothingRecommended
 from headmap.evaluation.answers import read_lines, with_differences, write_lines
-from headmap.evaluation.cases import FULL, Case
 from headmap.evaluation.curve import Curve
+from headmap.evaluation.selectors import check_selector
 from headmap.http.bodies import SmallRoute
-from headmap.http.kv_body import KVBody
 from headmap.jobs.evaluation_request import evaluation_params
 from headmap.jobs.results import stream_results
-from headmap.kvcache.methods import METHODS
 from headmap.models import find_model
-from headmap.registry import policies
+from headmap.registry import evaluations
 from headmap.registry.evaluations import curve_of
 from headmap.registry.job_params import EVALUATION
-from headmap.registry.jobs import get_job, list_jobs
+from headmap.registry.jobs import list_jobs
 from headmap.registry.policies import PolicyRecord
 from headmap.registry.tables import JobState
 from services.scoring.deps import (
@@ -38,7 +35,13 @@ from services.scoring.deps import (
     State,
     WriteSession,
 )
-from services.scoring.evaluation_bodies import EvaluationBody, EvaluationList, EvaluationRequest, PromoteRequest
+from services.scoring.evaluation_bodies import (
+    EvaluationBody,
+    EvaluationList,
+    EvaluationRequest,
+    PromoteRequest,
+    asked_selector,
+)
 from services.scoring.job_calls import (
     CANCELLED,
     FOLLOWED,
@@ -78,7 +81,7 @@ def start(
     key_name: KeyName,
     idempotency_key: IdempotencyKey = None,
 ) -> EvaluationBody:
-    """Workers ask the model the dataset's questions with the full cache, and with each method at each ratio."""
+    """Workers ask the model the dataset's questions with the full cache, and with each method, selector and ratio."""
     info = find_model(body.model, state.settings, body.revision)
     params = evaluation_params(
         state.database,
@@ -88,6 +91,7 @@ def start(
         questions=body.questions,
         methods=body.methods,
         ratios=body.ratios,
+        selectors=[asked_selector(one) for one in body.selectors],
         metric=body.metric,
         max_new_tokens=body.max_new_tokens,
         margin=body.margin,
@@ -198,41 +202,17 @@ def promote(
     if_none_match: IfNoneMatch = None,
 ) -> PolicyRecord:
     """The policy names the map by its id, and the evaluation that backs it."""
-    job = get_job(session, job_id, EVALUATION)
-    case = _chosen(curve_of(job), job_id, body)
-    method = METHODS[case.method]
-    read = job.params.evaluation.map_id if method.needs_scores and job.params.evaluation is not None else None
-    kv = KVBody(method=case.method, ratio=case.ratio if method.needs_budget else None, map=read)
-    record, new = policies.put_policy(
+    record, new = evaluations.promote(
         session,
-        job.model,
+        job_id,
         body.policy,
-        kv.model_dump(exclude_none=True),
+        method=body.method,
+        ratio=body.ratio,
+        select=None if body.select is None else check_selector(asked_selector(body.select), "select"),
         by=caller,
-        evaluation_id=job.id,
         expected=expected_of(if_match, "VERSION"),
         absent=must_be_absent(if_none_match),
     )
     response.headers["ETag"] = f'"{record.version}"'
     response.status_code = 201 if new else 200
     return record
-
-
-def _chosen(curve: Curve, job_id: str, body: PromoteRequest) -> Case:
-    """Raises NothingRecommended, and InvalidParameter for a point that was not measured."""
-    if body.method is None:
-        if body.ratio is not None:
-            raise InvalidParameter(f"method: missing, with ratio {body.ratio:g}", param="method")
-        if curve.recommended is None:
-            raise NothingRecommended(
-                f"evaluation: {job_id!r} recommends nothing: none of its points is sure to lose less than "
-                f"{curve.margin:g}; name a method and a ratio"
-            )
-        return curve.recommended
-    measured = {point.ratio for point in curve.points if point.method == body.method}
-    ratio = 1.0 if body.ratio is None and body.method == FULL else body.ratio
-    if ratio not in measured:
-        param = "ratio" if measured else "method"
-        known = ", ".join(str(point.case) for point in curve.points)
-        raise InvalidParameter(f"{param}: {getattr(body, param)!r} was not measured; {known} were", param=param)
-    return Case(body.method, ratio)

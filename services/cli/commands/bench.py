@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from services.cli.common import console, fail, one_line_errors, quiet_libraries
+from services.cli.selectors import Selectors, parse_selector
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -40,7 +41,7 @@ def bench() -> None:
 
 @app.command("accuracy")
 @one_line_errors
-def accuracy(json: JsonFile = None, short: Short = False) -> None:
+def accuracy(json: JsonFile = None, short: Short = False, select: Selectors = None) -> None:
     """Compare all methods at equal bytes on held-out pages: lookups and transcription.
 
     \b
@@ -49,8 +50,10 @@ def accuracy(json: JsonFile = None, short: Short = False) -> None:
     """
     from benchmarks.accuracy import run
 
-    fewer: dict[str, Any] = {"pages": 10, "map_pages": 16, "ratios": (0.1, 0.2, 0.4, 1.0)} if short else {}
-    _finish(run(record=_recorder(json), **fewer), json)
+    chosen: dict[str, Any] = {"pages": 10, "map_pages": 16, "ratios": (0.1, 0.2, 0.4, 1.0)} if short else {}
+    if select:
+        chosen["selectors"] = [parse_selector(text) for text in select]
+    _finish(run(record=_recorder(json), **chosen), json)
 
 
 @app.command("efficiency")

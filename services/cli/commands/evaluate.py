@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -24,6 +24,7 @@ from services.cli.common import (
     quiet_libraries,
 )
 from services.cli.evaluation_runs import Asked, measure, measure_and_file, measure_there
+from services.cli.selectors import Selectors, parse_selector
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from headmap.evaluation.cases import Case
     from headmap.evaluation.curve import Curve
 
-_REQUIREMENT = re.compile(r"\s*([\w-]+)@([\d.]+)\s+within\s+([\d.]+)\s*")
+_REQUIREMENT = re.compile(r"\s*([\w-]+)@([\d.]+)(?:/(\S+))?\s+within\s+([\d.]+)\s*")
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,7 @@ def evaluate(
         "full,sparsemm,snapkv"
     ),
     ratios: Annotated[str, typer.Option(help="Shares of the prompt to keep, with commas.")] = "0.05,0.1,0.2,0.4",
+    select: Selectors = None,
     metric: Annotated[
         str | None,
         typer.Option(help="exact, contains, anls, relaxed, vqa, cer or wer. [default: the dataset's own, else exact]"),
@@ -70,7 +72,11 @@ def evaluate(
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the questions' order, or of made-up pages.")] = 0,
     require: Annotated[
-        list[str] | None, typer.Option(help='End with exit code 3 unless it holds: "sparsemm@0.2 within 0.01".')
+        list[str] | None,
+        typer.Option(
+            help='End with exit code 3 unless it holds: "sparsemm@0.2 within 0.01". Of several selectors, name one: '
+            '"sparsemm@0.2/last-query within 0.01".'
+        ),
     ] = None,
     save: Annotated[
         bool, typer.Option("--save", help="File the curve and all answers in the registry, for servers to show.")
@@ -113,11 +119,12 @@ def evaluate(
       headmap evaluate headmap/demo-ocr --dataset synthetic --questions 300 --plot curve.svg
     """
     from headmap.evaluation.answers import write_lines
-    from headmap.evaluation.cases import make_cases
+    from headmap.evaluation.cases import DEFAULT_SELECTORS, make_cases
     from headmap.evaluation.curve import check_margin
     from headmap.evaluation.metrics import get_metric
 
-    cases = make_cases(_words(methods), _numbers(ratios))
+    selectors = [parse_selector(text) for text in select] if select else None
+    cases = make_cases(_words(methods), _numbers(ratios), selectors or DEFAULT_SELECTORS)
     check_margin(margin)
     required = [_requirement(text, cases) for text in require or []]
     if metric is not None:
@@ -128,7 +135,7 @@ def evaluate(
     needs_map = any(case.method == "sparsemm" for case in cases)
     if map_name is not None and not needs_map:
         fail(f"--map: only sparsemm reads a map, got {map_name!r} with {methods}", code=2)
-    asked = Asked(dataset, cases, map_name, questions, metric, margin, max_new_tokens, seed)
+    asked = Asked(dataset, cases, selectors, map_name, questions, metric, margin, max_new_tokens, seed)
     name = model
     if (url := cluster_url(data_dir)) is not None:
         with_answers = answers is not None
@@ -159,9 +166,9 @@ def evaluate(
                 "dataset": dataset,
                 "metric": found.metric,
                 "margin": margin,
-                "points": curve.points,
-                "recommended": curve.recommended,
-                "required": [{**asdict(one.case), "within": one.margin, "holds": holds} for one, holds in held],
+                "points": [point.to_json() for point in curve.points],
+                "recommended": curve.recommended and curve.recommended.to_json(),
+                "required": [{**one.case.to_json(), "within": one.margin, "holds": holds} for one, holds in held],
                 "passed": passed,
             }
         )
@@ -188,13 +195,22 @@ def _show(curve: Curve, metric: str, held: list[tuple[_Required, bool]]) -> None
 def _table(curve: Curve) -> Table:
     from rich.table import Table
 
+    from headmap.evaluation.cases import FULL
+    from headmap.evaluation.selectors import selector_label
+    from headmap.kvcache.select import DEFAULT_SELECTOR, SELECTORS
+
+    usual = SELECTORS[DEFAULT_SELECTOR]
+    by_selector = any(point.select != usual for point in curve.points if point.method != FULL)
     table = Table(box=None, pad_edge=False)
-    for name in ("method", "ratio", "right", "interval", "to full", "loss below", "p", "KiB kept", "ms a token"):
-        table.add_column(name, justify="left" if name == "method" else "right")
+    for name in ("method", *(["select"] if by_selector else [])):
+        table.add_column(name)
+    for name in ("ratio", "right", "interval", "to full", "loss below", "p", "KiB kept", "ms a token"):
+        table.add_column(name, justify="right")
     for point in curve.points:
         low, high = point.interval
         table.add_row(
             point.method,
+            *(["-" if point.method == FULL else selector_label(point.select)] if by_selector else []),
             f"{point.ratio:g}",
             f"{100 * point.right:.1f} %",
             f"{100 * low:.1f} to {100 * high:.1f}",
@@ -219,17 +235,23 @@ def _numbers(text: str) -> list[float]:
 
 
 def _requirement(text: str, cases: tuple[Case, ...]) -> _Required:
-    from headmap.evaluation.cases import Case
+    from headmap.errors import InvalidParameter
+    from headmap.evaluation.cases import find_case
     from headmap.evaluation.curve import check_margin
+    from headmap.evaluation.selectors import selector_label
 
     found = _REQUIREMENT.fullmatch(text)
     try:
         if found is None:
             raise ValueError
-        case, margin = Case(found[1], float(found[2])), float(found[3])
+        method, ratio, label, margin = found[1], float(found[2]), found[3], float(found[4])
     except ValueError:
         fail(f"--require: must read like 'sparsemm@0.2 within 0.01', got {text!r}", code=2)
     check_margin(margin)
-    if case not in cases:
-        fail(f"--require: {case} is none of {', '.join(map(str, cases))}; add it to --methods or --ratios", code=2)
-    return _Required(case, margin)
+    selectors = {selector_label(case.select): case.select for case in cases}
+    if label is not None and label not in selectors:
+        fail(f"--require: {label!r} is none of {', '.join(selectors)}; add it with --select", code=2)
+    try:
+        return _Required(find_case(cases, method, ratio, None if label is None else selectors[label]), margin)
+    except InvalidParameter as error:
+        fail(f"--require: {error.detail}", code=2)

@@ -16,6 +16,7 @@ from services.cli.common import (
     share_of_prompt,
 )
 from services.cli.registry import registry
+from services.cli.selectors import parse_selector
 
 if TYPE_CHECKING:
     from headmap.registry.policies import PolicyRecord
@@ -102,6 +103,35 @@ def set_(
         if "map" in kv:
             kv["map"] = found.whole_id(kv["map"])
         record = found.put_policy(model, name, kv, instead_of)
+    _tell(record, as_json)
+
+
+@app.command("promote")
+@one_line_errors
+def promote(
+    evaluation_id: Annotated[str, typer.Argument(metavar="EVALUATION", help="Id of an evaluation that has succeeded.")],
+    name: Name,
+    method: Annotated[
+        str | None, typer.Option(help="Method of a measured case. [default: the recommended case]")
+    ] = None,
+    ratio: Annotated[float | None, typer.Option(callback=share_of_prompt, help="Ratio of that case.")] = None,
+    select: Annotated[
+        str | None,
+        typer.Option(help="Selector of that case, by name or as JSON; needed only where several were measured."),
+    ] = None,
+    instead_of: InsteadOf = None,
+    as_json: AsJson = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Write a policy from an evaluation that is filed: what it recommends, or another case that it measured.
+
+    \b
+    Example:
+      headmap policies promote 4f1d2c3b4a5968778695a4b3c2d1e0f9 documents --method sparsemm --ratio 0.2
+    """
+    chosen = None if select is None else parse_selector(select)
+    with registry(data_dir) as found:
+        record = found.promote(evaluation_id, name, instead_of, method=method, ratio=ratio, select=chosen)
     _tell(record, as_json)
 
 

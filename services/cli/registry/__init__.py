@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from headmap.head_scores import HeadScores
+    from headmap.kvcache.select import Select
     from headmap.registry.aliases import Move, Promote
     from headmap.registry.datasets import DatasetRecord
     from headmap.registry.map_file import MapFile
@@ -69,6 +70,18 @@ class Registry(Protocol):
         """The last 200, newest first."""
 
     def put_policy(self, model: str, name: str, kv: Mapping[str, Any], instead_of: int | None) -> PolicyRecord: ...
+
+    def promote(
+        self,
+        evaluation_id: str,
+        name: str,
+        instead_of: int | None,
+        *,
+        method: str | None,
+        ratio: float | None,
+        select: Select | None,
+    ) -> PolicyRecord:
+        """Make a policy of an evaluation's recommended case, or of the one that is named."""
 
     def delete_policy(self, model: str, name: str, instead_of: int | None) -> None: ...
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-from sqlalchemy import select
+from sqlalchemy import select as sql_select
 from sqlalchemy.orm import Session
 
 from headmap.blobs.location import open_blobs
@@ -16,7 +16,8 @@ from headmap.datasets.checking import check_archive, check_folder
 from headmap.datasets.upkeep import clear_after_removal
 from headmap.datasets.uploads import check_name, file_upload
 from headmap.head_scores import HeadScores
-from headmap.registry import aliases, datasets, maps, policies
+from headmap.kvcache.select import Select
+from headmap.registry import aliases, datasets, evaluations, maps, policies
 from headmap.registry.aliases import Move, Promote
 from headmap.registry.datasets import DatasetRecord
 from headmap.registry.map_file import MapFile, add_map_file, read_map_file
@@ -111,6 +112,20 @@ class LocalRegistry:
         with self.database.write() as session:
             return policies.put_policy(session, model, name, kv, by=whoever(), expected=expected)[0]
 
+    def promote(
+        self,
+        evaluation_id: str,
+        name: str,
+        instead_of: int | None,
+        *,
+        method: str | None,
+        ratio: float | None,
+        select: Select | None,
+    ) -> PolicyRecord:
+        wish: dict[str, Any] = {"method": method, "ratio": ratio, "select": select, "expected": _expected(instead_of)}
+        with self.database.write() as session:
+            return evaluations.promote(session, evaluation_id, name, by=whoever(), **wish)[0]
+
     def delete_policy(self, model: str, name: str, instead_of: int | None) -> None:
         with self.database.write() as session:
             policies.delete_policy(session, model, name, by=whoever(), expected=_expected(instead_of))
@@ -145,7 +160,7 @@ def whoever() -> str:
 
 def whole_id(session: Session, start: str) -> str:
     """The one id of a map that begins with `start`; `start` itself where there is none."""
-    found = list(session.scalars(select(Map.id).where(Map.id.startswith(start, autoescape=True)).limit(2)))
+    found = list(session.scalars(sql_select(Map.id).where(Map.id.startswith(start, autoescape=True)).limit(2)))
     return found[0] if len(found) == 1 else start
 
 

@@ -17,7 +17,9 @@ import numpy as np
 from headmap.datasets.records import INDEX_FILE, read_records
 from headmap.datasets.uploads import check_name
 from headmap.errors import InvalidDataset, InvalidParameter, MapNotFound
+from headmap.evaluation.selectors import selector_to_json
 from headmap.head_scores import HeadScores
+from headmap.kvcache.select import Select
 from headmap.registry.aliases import Move, Promote, is_alias
 from headmap.registry.datasets import DatasetRecord
 from headmap.registry.map_file import MapFile, parse_map_file
@@ -116,6 +118,21 @@ class RemoteRegistry:
     def put_policy(self, model: str, name: str, kv: Mapping[str, Any], instead_of: int | None) -> PolicyRecord:
         path, headers = _of_policy(model, name), _only(instead_of)
         return self._client.read(PolicyRecord, self._client.call("PUT", path, body={"kv": kv}, headers=headers))
+
+    def promote(
+        self,
+        evaluation_id: str,
+        name: str,
+        instead_of: int | None,
+        *,
+        method: str | None,
+        ratio: float | None,
+        select: Select | None,
+    ) -> PolicyRecord:
+        told = None if select is None else selector_to_json(select)
+        body = {"policy": name, "method": method, "ratio": ratio, "select": told}
+        path, headers = f"/evaluations/{_part(evaluation_id)}/promote", _only(instead_of)
+        return self._client.read(PolicyRecord, self._client.call("POST", path, body=body, headers=headers))
 
     def delete_policy(self, model: str, name: str, instead_of: int | None) -> None:
         self._client.call("DELETE", _of_policy(model, name), headers=_only(instead_of))

@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from headmap.evaluation.cases import FULL, Case
+from headmap.evaluation.selectors import selector_from_json
+from headmap.kvcache.select import SNAPKV, Select
 
 
 @dataclass(frozen=True)
@@ -16,7 +18,7 @@ class AnswerRow:
 
     `question_id`, `question`, `expected`: as the Question has them. `score`: the metric's mark, 0 to 1. `kept_tokens`,
     `kept_bytes`: of the prompt, over all layers and KV heads. `token_ms`: the median milliseconds of a decode step;
-    None where other cases decoded in the same steps.
+    None where other cases decoded in the same steps. `method`, `ratio`, `select`: as the Case has them.
     """
 
     question_id: str
@@ -30,18 +32,20 @@ class AnswerRow:
     kept_tokens: int
     kept_bytes: int
     token_ms: float | None = None
+    select: Select = SNAPKV
 
     @property
     def case(self) -> Case:
-        return Case(self.method, self.ratio)
+        return Case(self.method, self.ratio, self.select)
 
     def to_json(self) -> dict[str, Any]:
         """Return the row as plain data. `from_json` reads it back."""
-        return asdict(self)
+        return {**asdict(self), "select": self.case.select_json}
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> AnswerRow:
-        return cls(**{**fields, "expected": tuple(fields["expected"])})
+        read = {"expected": tuple(fields["expected"]), "select": selector_from_json(fields.get("select"))}
+        return cls(**{**fields, **read})
 
 
 def write_lines(rows: Iterable[AnswerRow]) -> bytes:

@@ -1,4 +1,4 @@
-"""Compute the curve from answers: each method's accuracy at each budget, and the smallest sufficient budget."""
+"""Compute the curve from answers: each method's accuracy at each budget, by selector, and the smallest that holds."""
 
 from __future__ import annotations
 
@@ -21,14 +21,16 @@ from headmap.evaluation.intervals import (
     wilson,
 )
 from headmap.evaluation.metrics.base import Metric
+from headmap.evaluation.selectors import selector_from_json, selector_label, selector_order
 from headmap.kvcache.methods import METHODS
+from headmap.kvcache.select import SNAPKV, Select
 
 DEFAULT_MARGIN = 0.01
 
 
 @dataclass(frozen=True)
 class Point:
-    """One method at one ratio, over `total` questions.
+    """One case: a method at one ratio with one selector, over `total` questions.
 
     right: the mean mark, 0 to 1, and `interval` its 95 %: Wilson's for marks of 0 or 1, else the normal one.
     kept_tokens, kept_bytes: of a prompt, over all layers and KV heads, on average.
@@ -52,10 +54,20 @@ class Point:
     p_value: float | None
     loss_below: float
     token_ms: float | None
+    select: Select = SNAPKV
 
     @property
     def case(self) -> Case:
-        return Case(self.method, self.ratio)
+        return Case(self.method, self.ratio, self.select)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the point as plain data. `from_json` reads it back."""
+        return {**asdict(self), "select": self.case.select_json}
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> Point:
+        intervals = {name: tuple(fields[name]) for name in ("interval", "difference_interval")}
+        return cls(**{**fields, **intervals, "select": selector_from_json(fields.get("select"))})
 
     def within(self, margin: float) -> bool:
         """Whether the loss against `full` is below `margin` with 95 % confidence."""
@@ -75,14 +87,18 @@ class Curve:
 
     def to_json(self) -> dict[str, Any]:
         """Return the curve as plain data. `from_json` reads it back."""
-        return asdict(self)
+        return {
+            "points": [point.to_json() for point in self.points],
+            "recommended": None if self.recommended is None else self.recommended.to_json(),
+            "margin": self.margin,
+        }
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> Curve:
         recommended = fields["recommended"]
         return cls(
-            tuple(_read_point(point) for point in fields["points"]),
-            None if recommended is None else Case(**recommended),
+            tuple(Point.from_json(point) for point in fields["points"]),
+            None if recommended is None else Case.from_json(recommended),
             fields["margin"],
         )
 
@@ -113,7 +129,7 @@ def make_curve(rows: Iterable[AnswerRow], metric: Metric, margin: float = DEFAUL
         raise ValueError("a curve needs the answers of the full cache")
     full = marks[Case(FULL, 1.0)]
     order = list(METHODS)
-    ordered = sorted(marks, key=lambda case: (order.index(case.method), case.ratio))
+    ordered = sorted(marks, key=lambda case: (order.index(case.method), selector_order(case.select), case.ratio))
     points = tuple(_point(case, marks[case], full, metric) for case in ordered)
     return Curve(points, recommend(points, margin), margin)
 
@@ -121,28 +137,33 @@ def make_curve(rows: Iterable[AnswerRow], metric: Metric, margin: float = DEFAUL
 def recommend(points: Sequence[Point], margin: float) -> Case | None:
     """Find the case with the smallest ratio whose loss against `full` is below `margin` with 95 % confidence, or None.
 
-    Each method's ratios are tested from the largest down, until one fails. In this order a method's tests together
-    have the confidence of one test (Maurer, Hothorn, Lehmacher 1995). At equal ratios, the more accurate method wins.
+    The ratios of a method with one selector are tested from the largest down, until one fails. In this order these
+    tests together have the confidence of one test (Maurer, Hothorn, Lehmacher 1995). At equal ratios, the more accurate
+    case wins.
     """
     holding: list[Point] = []
-    for method in sorted({point.method for point in points} - {FULL}):
-        for point in sorted((one for one in points if one.method == method), key=lambda one: -one.ratio):
+    for own in series(points).values():
+        for point in sorted(own, key=lambda one: -one.ratio):
             if not point.within(margin):
                 break
             holding.append(point)
-    best = min(holding, key=lambda point: (point.ratio, -point.right, point.method), default=None)
+    best = min(holding, key=lambda one: (one.ratio, -one.right, one.method, selector_label(one.select)), default=None)
     return None if best is None else best.case
+
+
+def series(points: Iterable[Point]) -> dict[tuple[str, Select], list[Point]]:
+    """Group the points of all methods but `full` by method and selector, in their order."""
+    found: dict[tuple[str, Select], list[Point]] = {}
+    for point in points:
+        if point.method != FULL:
+            found.setdefault((point.method, point.select), []).append(point)
+    return found
 
 
 def check_margin(margin: float) -> None:
     """Check a margin. Raises InvalidParameter."""
     if not 0 < margin <= 1:
         raise InvalidParameter(f"margin: must be above 0 and at most 1, got {margin:g}", param="margin")
-
-
-def _read_point(fields: Mapping[str, Any]) -> Point:
-    intervals = {name: tuple(fields[name]) for name in ("interval", "difference_interval")}
-    return Point(**{**fields, **intervals})
 
 
 def _by_case(rows: Iterable[AnswerRow]) -> dict[Case, dict[str, _Mark]]:
@@ -183,4 +204,5 @@ def _point(case: Case, own: Mapping[str, _Mark], full: Mapping[str, _Mark], metr
         p_value=mcnemar(gained, lost) if metric.binary else None,
         loss_below=0.0 if case.method == FULL else -worst,
         token_ms=median(times) if times else None,
+        select=case.select,
     )

@@ -213,6 +213,7 @@ class _Asked:
             kept_tokens=sequence.kept_tokens,
             kept_bytes=sequence.kept_bytes,
             token_ms=token_ms,
+            select=case.select,
         )
 
 

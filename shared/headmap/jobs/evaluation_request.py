@@ -9,6 +9,7 @@ from headmap.evaluation.metrics import get_metric
 from headmap.evaluation.params import make_params
 from headmap.evaluation.public_sets import is_hub_id
 from headmap.evaluation.sources import choose_marking, fit_count
+from headmap.kvcache.select import Select
 from headmap.models import ModelInfo
 from headmap.registry.evaluations import choose_map
 from headmap.registry.job_params import JobParams
@@ -24,6 +25,7 @@ def evaluation_params(
     questions: int | None,
     methods: Sequence[str],
     ratios: Sequence[float],
+    selectors: Sequence[str | Select],
     metric: str | None,
     max_new_tokens: int | None,
     margin: float,
@@ -36,7 +38,7 @@ def evaluation_params(
     """
     found = None if is_hub_id(dataset) else find_dataset(dataset, database)
     marked, most = choose_marking(dataset, None if metric is None else get_metric(metric))
-    asked = make_params(methods, ratios, metric=marked.name, margin=margin, questions=questions)
+    asked = make_params(methods, ratios, selectors, metric=marked.name, margin=margin, questions=questions)
     size = None if found is None else found.size if marked.transcribes else found.questions
     count = fit_count(dataset, questions, size)
     with database.read() as session:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from headmap.errors import InvalidParameter
 from headmap.evaluation.params import EvaluationParams
+from headmap.kvcache.select import SNAPKV
 from headmap.models import ModelInfo
 from headmap.registry.aliases import Promote
 
@@ -79,5 +80,9 @@ def job_params(
 def request_hash(info: ModelInfo, params: JobParams) -> str:
     """Hash a request's model, revision and parameters. Requests that get the same map have the same hash."""
     told = {name: value for name, value in asdict(params).items() if value is not None and name != "promote"}
+    if params.evaluation is not None:
+        told["evaluation"] = params.evaluation.to_json()
+        if params.evaluation.selectors == (SNAPKV,):  # an evaluation that names no selector has the same hash
+            del told["evaluation"]["selectors"]
     text = json.dumps([info.name, info.revision, told], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()

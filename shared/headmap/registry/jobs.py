@@ -113,7 +113,7 @@ def add_job(
             session.execute(update(Job).where(Job.active_key == key).values(active_key=None))
         job_id = uuid.uuid4().hex
         told = asdict(params) | {"promote": str(params.promote).lower(), "kind": params.kind}
-        asked = told.pop("evaluation")
+        told.pop("evaluation")
         job = Job(id=job_id, state=JobState.QUEUED, active_key=key, created_at=now, shard_pages=shard_pages, **told)
         job.request_id, job.traceparent, job.key_name = request_id, traceparent, key_name
         for name in ("revision", "architecture", "num_layers", "num_heads", "num_kv_heads"):
@@ -121,8 +121,8 @@ def add_job(
         job.model = info.name
         session.add(job)
         session.flush()
-        if asked is not None:
-            session.add(Evaluation(job_id=job_id, **asked))
+        if params.evaluation is not None:
+            session.add(Evaluation(job_id=job_id, **params.evaluation.to_json()))
         rows = list(_shard_rows(job_id, range(params.pages), shard_pages, 0, announce, now))
         session.execute(insert(Shard), rows)
         numbers = [row["number"] for row in rows[:announce]]

@@ -351,6 +351,8 @@ class Evaluation(Base):
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
     methods: Mapped[list[str]] = mapped_column(JSON)
     ratios: Mapped[list[float]] = mapped_column(JSON)
+    selectors: Mapped[list[Any]] = mapped_column(JSON)
+    """Each by name, or an object of its numbers."""
     metric: Mapped[str] = mapped_column(String(32))
     margin: Mapped[float] = mapped_column(Double)
     questions: Mapped[int | None] = mapped_column(Integer)

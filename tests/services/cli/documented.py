@@ -33,6 +33,7 @@ NOT_RUN = {
     ("docs/command-line.md", "headmap up"): _HUB,
     ("docs/command-line.md", "headmap bench"): _MINUTES,
     ("docs/command-line.md", "headmap maps delete"): "the map of this registry has aliases; test_maps.py deletes one",
+    ("docs/command-line.md", "headmap policies promote"): "needs an evaluation; test_remote.py promotes one",
     ("docs/command-line.md", "headmap maps push"): _HUB_ON_DISK,
     ("docs/command-line.md", "headmap maps pull"): _HUB_ON_DISK,
     ("docs/dashboard.md", "make up"): _CLUSTER,

@@ -29,7 +29,20 @@ ASK = ("evaluate", DEMO_MODEL, "--dataset", "synthetic")
         (("--margin", "0"), "margin: must be above 0"),
         (("--metric", "bleu"), "metric: 'bleu' is none of exact"),
         (("--require", "sparsemm within 0.1"), "--require: must read like"),
-        (("--require", "sparsemm@0.3 within 0.1"), "--require: sparsemm@0.3 is none of full, sparsemm@0.05"),
+        (
+            ("--require", "sparsemm@0.3 within 0.1"),
+            "--require: ratio: 0.3 is none of the measured ones: full, sparsemm@0.05",
+        ),
+        (("--require", "sparsemm@0.2/mixkv within 0.1"), "--require: 'mixkv' is none of snapkv; add it with --select"),
+        (("--select", "h2o"), "--select: 'h2o' is not one of snapkv"),
+        (("--select", '{"pool": 99}'), "--select.pool: input should be less than or equal to 15"),
+        (("--select", '{"observe": "last", "window": 2}'), "--select.window"),
+        (("--select", "{"), "--select: not valid JSON"),
+        (("--select", "mixkv", "--select", '{"window": 8, "mix": 1}'), "selectors: 'mixkv' is named twice"),
+        (
+            ("--select", "snapkv", "--select", "mixkv", "--require", "sparsemm@0.2 within 0.1"),
+            "--require: select: missing",
+        ),
         (("--require", "sparsemm@0.2 within 0"), "margin: must be above 0"),
         (("--answers", "a.txt"), "--answers: must end in .jsonl"),
         (("--methods", "snapkv", "--map", "default"), "--map: only sparsemm reads a map"),
@@ -70,11 +83,15 @@ def test_the_curve_its_answers_and_its_picture(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_saved_evaluation_is_in_the_registry_and_not_measured_twice(tmp_path: Path) -> None:
     words = (
-        *ASK, "--methods", "snapkv", "--ratios", "0.2", "--questions", 3, "--margin", 0.9, "--save",
+        *ASK, "--methods", "snapkv", "--ratios", "0.2", "--questions", 3, "--margin", 0.9,
+        "--select", "last-query", "--select", '{"window": 8}', "--save",
         "--data-dir", tmp_path,
     )  # fmt: skip
     plain, first, again = told(*words[:-3], *words[-2:]), told(*words), told(*words)
     assert (plain["evaluation_id"], first) == (None, again)
+    own = {"observe": "window", "window": 8, "pool": 5, "mix": 0.0}
+    assert [point["select"] for point in first["points"]] == [None, "last-query", own]
+    assert "window=8" in run(*words).stdout
     timeless = [{**point, "token_ms": None} for point in first["points"]]
     assert timeless == [{**point, "token_ms": None} for point in plain["points"]]
     database = open_database(Settings(data_dir=tmp_path))

@@ -170,7 +170,9 @@ EVALUATE = ("evaluate", DEMO_MODEL, "--dataset", "synthetic", "--questions", 9, 
 def test_an_evaluation_is_followed_to_its_curve(cluster: Cluster, tmp_path: Path) -> None:
     thread = worker(cluster, finish, EVALUATION)
     rows, picture = tmp_path / "answers.jsonl", tmp_path / "curve.svg"
-    options = ("--ratios", "0.1", "--answers", rows, "--plot", picture, "--require", "snapkv@0.1 within 0.001")
+    own = ("--select", "snapkv", "--select", '{"window": 6, "pool": 3}')
+    required = ("--require", "snapkv@0.1/window=6,pool=3 within 0.001")
+    options = ("--ratios", "0.1", *own, "--answers", rows, "--plot", picture, *required)
     done = cluster.there(*EVALUATE, *options, "--json")
     thread.join()
     told = json.loads(done.stdout)
@@ -182,7 +184,18 @@ def test_an_evaluation_is_followed_to_its_curve(cluster: Cluster, tmp_path: Path
     assert told["recommended"] == filed["result"]["recommended"]
     assert picture.read_bytes().startswith(b"<?xml")
     assert "9/9 questions" in " ".join(done.stderr.split())
-    assert "snapkv" in cluster.there(*EVALUATE, "--ratios", "0.1").stdout, "an equal one is not measured again"
+    assert "window=6" in cluster.there(*EVALUATE, "--ratios", "0.1", *own).stdout, "an equal one is not measured again"
+    assert [point["select"] for point in told["points"]][1] == "snapkv"
+    case = ("--method", "snapkv", "--ratio", "0.1", "--select", '{"window": 6, "pool": 3}')
+    promote = ("policies", "promote", told["evaluation_id"], "docs")
+    refused(cluster.there(*promote, "--json"), 1, "recommends nothing")
+    refused(cluster.there(*promote, *case[:4]), 2, "select: missing")
+    refused(cluster.there(*promote, *case, "--instead-of", 7), 1, "docs")
+    there, here = cluster.there(*promote, *case, "--json"), cluster.here(*promote, *case, "--json")
+    first, second = json.loads(there.stdout), json.loads(here.stdout)
+    assert (first["version"], second["version"]) == (1, 2)
+    assert first["kv"] == second["kv"]
+    assert (first["kv"]["select"]["window"], first["evaluation_id"]) == (6, told["evaluation_id"])
 
 
 def test_an_interrupted_evaluation_goes_on_or_is_cancelled(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:

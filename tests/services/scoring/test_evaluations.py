@@ -13,6 +13,7 @@ import httpx
 import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
+from sqlalchemy.orm.attributes import flag_modified
 
 from headmap.evaluation.cases import make_cases
 from headmap.evaluation.curve import make_curve
@@ -23,6 +24,7 @@ from headmap.registry.job_params import EVALUATION
 from headmap.registry.jobs import cancel_job
 from headmap.registry.map_file import add_map_file, parse_map_file
 from headmap.registry.session import Database
+from headmap.registry.tables import Evaluation
 from headmap.scoring.pages import make_page
 from headmap.settings import DEMO_MODEL, Settings
 from tests.services.scoring.problems import assert_problem
@@ -78,6 +80,7 @@ def test_it_starts_with_202_its_place_and_its_shards(ask: Ask, client: TestClien
         "questions": 10,
         "methods": ["full", "snapkv"],
         "ratios": [0.1, 0.4],
+        "selectors": ["snapkv"],
         "metric": "exact",
         "max_new_tokens": 32,
         "margin": 0.9,
@@ -90,7 +93,7 @@ def test_it_starts_with_202_its_place_and_its_shards(ask: Ask, client: TestClien
 
 def test_an_equal_request_gets_the_same_evaluation_with_200(ask: Ask) -> None:
     job = ask().json()
-    again = ask(methods=["snapkv", "full"], ratios=[0.4, 0.1], metric="exact", seed=0.0, map=None)
+    again = ask(methods=["snapkv", "full"], ratios=[0.4, 0.1], metric="exact", seed=0.0, map=None, selectors=["snapkv"])
     assert (again.status_code, again.json()["id"]) == (200, job["id"])
 
 
@@ -98,7 +101,7 @@ def test_an_equal_request_gets_the_same_evaluation_with_200(ask: Ask) -> None:
     "changed",
     [
         {"questions": 11}, {"seed": 1}, {"ratios": [0.1]}, {"methods": ["adakv"]}, {"metric": "anls"}, {"margin": 0.1},
-        {"max_new_tokens": 9}, {"dataset": "forms"}, {"force": True},
+        {"max_new_tokens": 9}, {"dataset": "forms"}, {"force": True}, {"selectors": ["last-query"]},
     ],
 )  # fmt: skip
 def test_another_request_gets_another_evaluation(ask: Ask, changed: dict[str, Any]) -> None:
@@ -208,6 +211,12 @@ def test_a_map_is_held_until_the_evaluation_has_ended(ask: Ask, client: TestClie
         ({"ratios": [0]}, "ratios.0"),
         ({"ratios": [20]}, "ratios.0"),
         ({"ratios": ["0.1"]}, "ratios.0"),
+        ({"selectors": []}, "selectors"),
+        ({"selectors": "snapkv"}, "selectors"),
+        ({"selectors": ["h2o"]}, "selectors.0"),
+        ({"selectors": ["mixkv", {"window": 8, "mix": 1}]}, "selectors"),
+        ({"selectors": ["snapkv", {"pool": 99}]}, "selectors.1.pool"),
+        ({"selectors": [{"observe": "last", "window": 2}]}, "selectors.0.window"),
         ({"metric": "bleu"}, "metric"),
         ({"metric": "vqa"}, "metric"),
         ({"dataset": "me/my-pages"}, "metric"),
@@ -310,7 +319,7 @@ def test_the_result_is_the_curve_of_all_answers(done: dict[str, Any]) -> None:
     expected = json.loads(json.dumps(curve.to_json()))
     assert done["result"] == {"points": expected["points"], "recommended": expected["recommended"]}
     assert done["progress"] == {"done": 10, "total": 10}
-    assert done["result"]["recommended"] == {"method": "snapkv", "ratio": 0.1}
+    assert done["result"]["recommended"] == {"method": "snapkv", "ratio": 0.1, "select": "snapkv"}
 
 
 def test_every_answer_can_be_read_and_those_that_differ_alone(client: TestClient, done: dict[str, Any]) -> None:
@@ -368,7 +377,9 @@ def test_the_recommended_point_becomes_a_policy(client: TestClient, done: dict[s
     made = promoted(client, done)
     assert (made.status_code, made.headers["etag"]) == (201, '"1"')
     body = made.json()
-    assert body["kv"] == {"method": "snapkv", "ratio": 0.1, "allocation": "exact", "uniform": 0.1}
+    assert body["kv"] == {
+        "method": "snapkv", "ratio": 0.1, "allocation": "exact", "uniform": 0.1, "select": "snapkv",
+    }  # fmt: skip
     assert (body["evaluation_id"], body["name"]) == (done["id"], "documents")
     assert client.get(f"/policies/{DEMO_MODEL}/documents").json() == body
     other = promoted(client, done, method="snapkv", ratio=0.4)
@@ -384,12 +395,51 @@ def test_a_policy_names_its_map_by_id(ask: Ask, client: TestClient, database: Da
     assert "map" not in promoted(client, job, method="full").json()["kv"]
 
 
+def test_selectors_are_told_apart_from_request_to_policy(ask: Ask, client: TestClient, database: Database) -> None:
+    own = {"observe": "window", "window": 6, "pool": 3, "mix": 0.0}
+    job = ask(selectors=[{"window": 6, "pool": 3}, "last-query"]).json()
+    assert job["params"]["selectors"] == ["last-query", own]
+    same = ask(methods=["full", "snapkv"], selectors=[{"pool": 7, "observe": "last"}, own])
+    assert (same.status_code, same.json()["id"]) == (200, job["id"])
+    finish(database, job["id"])
+    points = client.get(f"/evaluations/{job['id']}").json()["result"]["points"]
+    assert [(point["ratio"], point["select"]) for point in points] == [
+        (1, None), (0.1, "last-query"), (0.4, "last-query"), (0.1, own), (0.4, own),
+    ]  # fmt: skip
+    stream = client.get(f"/evaluations/{job['id']}/answers", params={"differs": True}).text
+    assert [json.loads(line)["select"] for line in stream.split("\n")[:3]] == [None, "last-query", own]
+    assert promoted(client, job).json()["kv"]["select"] == "last-query"
+    point = {"method": "snapkv", "ratio": 0.4}
+    assert promoted(client, job, **point, select=own).json()["kv"]["select"] == own
+    assert "select" not in promoted(client, job, method="full").json()["kv"]
+    missing = promoted(client, job, **point)
+    assert_problem(missing, 422, "invalid_parameter", "last-query, window=6,pool=3")
+    assert missing.json()["param"] == "select"
+    assert client.get(f"/evaluations/{job['id']}/curve.svg").status_code == 200
+
+
+def test_an_evaluation_of_before_selectors_had_snapkv(ask: Ask, client: TestClient, database: Database) -> None:
+    job = ask().json()
+    finish(database, job["id"])
+    told = client.get(f"/evaluations/{job['id']}").json()
+    with database.write() as session:
+        row = session.get_one(Evaluation, job["id"])
+        for one in (*row.result["points"], row.result["recommended"]):
+            del one["select"]
+        flag_modified(row, "result")
+    assert client.get(f"/evaluations/{job['id']}").json() == told
+    assert promoted(client, job).json()["kv"]["select"] == "snapkv"
+
+
 def test_what_was_not_measured_is_not_promoted(client: TestClient, done: dict[str, Any]) -> None:
     for body, param in (
         ({"method": "sparsemm", "ratio": 0.1}, "method"),
         ({"method": "snapkv", "ratio": 0.2}, "ratio"),
         ({"method": "snapkv"}, "ratio"),
         ({"ratio": 0.1}, "method"),
+        ({"select": "snapkv"}, "method"),
+        ({"method": "snapkv", "ratio": 0.1, "select": "mixkv"}, "select"),
+        ({"method": "snapkv", "ratio": 0.1, "select": "h2o"}, "select"),
         ({"policy": "full"}, "policy"),
         ({"policy": None}, "policy"),
         ({"name": "x"}, "name"),

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from headmap.errors import InvalidParameter, UnknownMethod
 from headmap.evaluation.answers import AnswerRow, read_lines, with_differences, write_lines
-from headmap.evaluation.cases import Case, make_cases
+from headmap.evaluation.cases import Case, find_case, make_cases
 from headmap.evaluation.curve import Curve, make_curve
 from headmap.evaluation.intervals import (
     Z95_ONE_SIDED,
@@ -24,6 +24,7 @@ from headmap.evaluation.intervals import (
     wilson,
 )
 from headmap.evaluation.metrics import Metric, get_metric
+from headmap.kvcache.select import SELECTORS, Select
 
 EXACT, ANLS = get_metric("exact"), get_metric("anls")
 MARKS = st.lists(st.tuples(st.booleans(), st.booleans(), st.booleans()), min_size=1, max_size=30)
@@ -74,13 +75,17 @@ def test_a_mean_lies_in_its_interval_and_few_questions_prove_nothing(differences
 def rows(marks: Sequence[Sequence[float]], cases: Sequence[Case]) -> list[AnswerRow]:
     """A row for each question and case: `marks` has a line for each question, a mark for each case."""
     return [
-        AnswerRow(f"q{number}", case.method, case.ratio, "?", ("x",), "x", float(mark), 100, 40, 4096, None)
+        AnswerRow(
+            f"q{number}", case.method, case.ratio, "?", ("x",), "x", float(mark), 100, 40, 4096, None, case.select
+        )
         for number, line in enumerate(marks)
         for case, mark in zip(cases, line, strict=True)
     ]
 
 
 THREE = make_cases(["sparsemm"], [0.1, 0.4])
+OWN = Select(window=6, pool=3)
+BY_SELECTOR = make_cases(["sparsemm"], [0.4], ["last-query", OWN])
 
 
 @given(MARKS, st.integers(0, 9))
@@ -93,11 +98,27 @@ def test_a_curve_does_not_depend_on_the_order_of_rows_or_shards(marks: list[tupl
 
 @given(MARKS)
 def test_curves_and_answers_are_read_back_as_they_were(marks: list[tuple[bool, ...]]) -> None:
-    ordered = rows(marks, THREE)
-    curve = make_curve(ordered, EXACT)
-    assert Curve.from_json(json.loads(json.dumps(curve.to_json()))) == curve
-    odd = [replace(row, answer="ü\u2028\r\n{") for row in ordered]
-    assert list(read_lines(write_lines(odd))) == odd
+    for cases in (THREE, BY_SELECTOR):
+        ordered = rows(marks, cases)
+        curve = make_curve(ordered, EXACT)
+        assert Curve.from_json(json.loads(json.dumps(curve.to_json()))) == curve
+        odd = [replace(row, answer="ü\u2028\r\n{") for row in ordered]
+        assert list(read_lines(write_lines(odd))) == odd
+
+
+def test_results_name_their_selectors_and_without_one_it_was_snapkv() -> None:
+    marks = [(1, 1, 1)] * 30
+    told = make_curve(rows(marks, BY_SELECTOR), EXACT, 0.3).to_json()
+    own = {"observe": "window", "window": 6, "pool": 3, "mix": 0.0}
+    assert [point["select"] for point in told["points"]] == [None, "last-query", own]
+    assert told["recommended"] == {"method": "sparsemm", "ratio": 0.4, "select": "last-query"}
+    curve = make_curve(rows(marks, THREE), EXACT, 0.3)
+    without = curve.to_json()
+    for one in (*without["points"], without["recommended"]):
+        assert one.pop("select") == (None if one["method"] == "full" else "snapkv")
+    assert Curve.from_json(without) == curve
+    row = rows(marks, THREE)[1]
+    assert AnswerRow.from_json({name: value for name, value in row.to_json().items() if name != "select"}) == row
 
 
 def test_differing_answers_follow_the_full_caches() -> None:
@@ -145,6 +166,25 @@ def test_of_two_methods_at_a_ratio_the_better_is_recommended() -> None:
     assert make_curve(rows(marks, cases), EXACT, 0.1).recommended == cases[2]
 
 
+@given(MARKS)
+def test_each_selector_has_its_own_ratios(marks: list[tuple[bool, ...]]) -> None:
+    """Its points are those of an evaluation of it alone."""
+    cases = make_cases(["sparsemm"], [0.1, 0.4], ["snapkv", "last-query"])
+    lines = [(full, small, large, large, small) for full, small, large in marks]
+    both = rows(lines, cases)
+    curve = make_curve(both, EXACT, 0.3)
+    alone = [
+        make_curve([row for row in both if row.method == "full" or row.select == select], EXACT, 0.3)
+        for select in (SELECTORS["snapkv"], SELECTORS["last-query"])
+    ]
+    assert curve.points == (*alone[0].points, *alone[1].points[1:])
+    held = [one.recommended for one in alone if one.recommended is not None]
+    assert (curve.recommended is None) == (not held)
+    if curve.recommended is not None:
+        assert curve.recommended.ratio == min(case.ratio for case in held)
+        assert curve.recommended in held
+
+
 def test_rows_that_make_no_curve_are_refused() -> None:
     good = rows([(1, 1, 1), (1, 0, 1)], THREE)
     for bad in ([], good[:-1], [*good, good[0]], [row for row in good if row.method != "full"]):
@@ -163,6 +203,7 @@ def test_rows_come_back_from_json() -> None:
 def test_cases_name_what_is_wrong() -> None:
     assert make_cases(["sparsemm", "full"], [0.4, 0.1]) == THREE
     assert [str(case) for case in THREE] == ["full", "sparsemm@0.1", "sparsemm@0.4"]
+    assert [str(case) for case in BY_SELECTOR[1:]] == ["sparsemm@0.4/last-query", "sparsemm@0.4/window=6,pool=3"]
     with pytest.raises(UnknownMethod, match="methods: 'h2o' is none of full"):
         make_cases(["h2o"])
     for methods, ratios, named in (
@@ -176,3 +217,29 @@ def test_cases_name_what_is_wrong() -> None:
     ):
         with pytest.raises(InvalidParameter, match=named):
             make_cases(methods, ratios)
+    mixkv, last = SELECTORS["mixkv"], Select("last", window=3)
+    for selectors, named in (
+        (["mixkv", replace(mixkv)], "selectors: 'mixkv' is named twice"),
+        ([OWN, OWN], "selectors: 'window=6,pool=3' is named twice"),
+        (["snapkv", "h2o"], "selectors.1: 'h2o' is not one of snapkv"),
+        ([last], "selectors.0.window: .* got 3"),
+        ([], "selectors: at least one"),
+    ):
+        with pytest.raises(InvalidParameter, match=named):
+            make_cases(["snapkv"], [0.1], selectors)
+
+
+def test_a_case_is_found_by_what_distinguishes_it() -> None:
+    cases = (*THREE, *BY_SELECTOR[1:])
+    assert find_case(cases, "full") == find_case(cases, "full", 1) == cases[0]
+    assert find_case(cases, "sparsemm", 0.1) == cases[1]
+    assert find_case(cases, "sparsemm", 0.4, OWN) == cases[4]
+    for wrong, named in (
+        (("snapkv", 0.1), "method: 'snapkv' is none of the measured ones: full, sparsemm@0.1,"),
+        (("sparsemm", None), "ratio: None is none"),
+        (("sparsemm", 0.2), "ratio: 0.2 is none"),
+        (("sparsemm", 0.1, OWN), "select: 'window=6,pool=3' is none"),
+        (("sparsemm", 0.4), "select: missing, where several were measured: snapkv, last-query, window=6,pool=3"),
+    ):
+        with pytest.raises(InvalidParameter, match=named):
+            find_case(cases, *wrong)  # type: ignore[arg-type]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -12,7 +13,7 @@ from PIL import Image
 from headmap.engine.greedy import generate_greedy
 from headmap.errors import InvalidParameter, MapMismatch, NoMapForModel, PromptTooLong
 from headmap.evaluation.answers import AnswerRow
-from headmap.evaluation.cases import make_cases
+from headmap.evaluation.cases import Case, make_cases
 from headmap.evaluation.metrics import get_metric
 from headmap.evaluation.questions import Question
 from headmap.evaluation.runner import evaluate_questions, question_prompt
@@ -21,8 +22,10 @@ from headmap.head_scores import HeadScores
 from headmap.kvcache.methods import METHODS
 from headmap.kvcache.planning import plan_cache
 from headmap.kvcache.pool.paging import Paging
+from headmap.kvcache.select import Select
 
 CASES = make_cases(list(METHODS), [0.2, 0.5])
+BY_SELECTOR = make_cases(["sparsemm", "adakv"], [0.2], ["snapkv", "last-query", Select(window=4, pool=3, mix=1.0)])
 EXACT = get_metric("exact")
 TOKENS = 6
 QUESTIONS = [
@@ -37,8 +40,10 @@ def scores_for(model: LoadedModel) -> HeadScores:
     return HeadScores(matrix, model.info.num_kv_heads)
 
 
-def ask(model: LoadedModel, questions: list[Question] = QUESTIONS, **more: object) -> list[AnswerRow]:
-    return evaluate_questions(model, questions, CASES, scores_for(model), EXACT, max_new_tokens=TOKENS, **more)
+def ask(
+    model: LoadedModel, questions: list[Question] = QUESTIONS, cases: Sequence[Case] = CASES, **more: object
+) -> list[AnswerRow]:
+    return evaluate_questions(model, questions, cases, scores_for(model), EXACT, max_new_tokens=TOKENS, **more)
 
 
 def untimed(rows: list[AnswerRow]) -> list[AnswerRow]:
@@ -51,6 +56,22 @@ def test_every_answer_is_that_of_a_single_request(small_model: Callable[[str], L
     rows = ask(model)
     assert [(row.question_id, row.case) for row in rows] == [(one.id, case) for one in QUESTIONS for case in CASES]
     assert len({row.answer for row in rows}) > len(QUESTIONS)
+    are_those_of_single_requests(model, rows)
+
+
+def test_a_prompt_runs_once_for_all_selectors_and_each_has_its_own_answer(
+    small_model: Callable[[str], LoadedModel],
+) -> None:
+    model = small_model("qwen2_vl")
+    with prefills(model) as runs:
+        rows = ask(model, QUESTIONS[:2], BY_SELECTOR)
+    assert len(runs) == 1
+    assert [row.case for row in rows] == [*BY_SELECTOR, *BY_SELECTOR]
+    assert len({row.answer for row in rows if row.method == "sparsemm" and row.question_id == "q0"}) > 1
+    are_those_of_single_requests(model, rows)
+
+
+def are_those_of_single_requests(model: LoadedModel, rows: list[AnswerRow]) -> None:
     for row in rows:
         prompt = question_prompt(model, next(one for one in QUESTIONS if one.id == row.question_id))
         kv = row.case.kv
@@ -76,13 +97,21 @@ def test_slices_batches_and_memory_change_no_row(small_model: Callable[[str], Lo
 
 
 def test_a_prompt_runs_once_for_all_cases(small_model: Callable[[str], LoadedModel]) -> None:
-    model, runs = small_model("qwen2_vl"), []
+    model = small_model("qwen2_vl")
+    with prefills(model) as runs:
+        ask(model, batch=2)
+    assert len(runs) == 2  # one for each batch
+
+
+@contextmanager
+def prefills(model: LoadedModel) -> Iterator[list[int]]:
+    """Has an item for each prefill; decode steps run the text model alone."""
+    runs: list[int] = []
     hook = model.model.model.register_forward_pre_hook(lambda *_: runs.append(1))
     try:
-        ask(model, batch=2)
+        yield runs
     finally:
         hook.remove()
-    assert len(runs) == 2  # one for each batch; decode steps run the text model alone
 
 
 def test_the_first_batch_is_timed_case_by_case(small_model: Callable[[str], LoadedModel]) -> None:

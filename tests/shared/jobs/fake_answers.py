@@ -41,4 +41,5 @@ def fake_answer(number: int, case: Case, *, token_ms: float | None = 3.0) -> Ans
         kept_tokens=round(100 * case.ratio),
         kept_bytes=round(6400 * case.ratio),
         token_ms=token_ms,
+        select=case.select,
     )

@@ -25,7 +25,7 @@ from headmap.jobs.results import stream_results
 from headmap.jobs.scorers import WorkerScorer
 from headmap.jobs.work import ShardResult
 from headmap.models import find_model
-from headmap.registry.job_params import JobParams
+from headmap.registry.job_params import JobParams, request_hash
 from headmap.registry.jobs import JobRecord, cancel_job
 from headmap.registry.session import Database
 from headmap.registry.tables import FOLD, JobState, StoredResult
@@ -107,10 +107,16 @@ def test_questions_of_one_id_fail_the_job_by_its_field(database: Database, setti
     assert job.error == "the fold failed: dataset: question '0-0' is answered twice at full"
 
 
+def test_an_evaluation_with_snapkv_alone_equals_one_of_before_selectors() -> None:
+    assert request_hash(INFO, PARAMS) == "302732adf059428db463278ac3380c737cbfb35823a438af05a10b20acd72cfb"
+    other = make_params(["snapkv"], [0.1, 0.4], ["last-query"], metric="exact", margin=0.9, questions=None)
+    assert request_hash(INFO, replace(PARAMS, evaluation=other)) != request_hash(INFO, PARAMS)
+
+
 def asked(database: Database, **fields: Any) -> JobParams:
     values: dict[str, Any] = {
         "dataset": "synthetic", "map_name": None, "questions": 5, "methods": ["snapkv"], "ratios": [0.1],
-        "metric": None, "max_new_tokens": 8, "margin": 0.5, "seed": 4,
+        "selectors": ["snapkv"], "metric": None, "max_new_tokens": 8, "margin": 0.5, "seed": 4,
     }  # fmt: skip
     return evaluation_params(database, find_model(DEMO_MODEL, Settings()), **{**values, **fields})
 

@@ -56,8 +56,8 @@ def fill_every_table(database: Database) -> tuple[str, str]:
         now = utc_now(session)
         session.add(Dataset(id="d", name="mine", pages=1, words=2, questions=3, bytes=4, checksum="c", created_at=now))
         session.flush()
-        asked = Evaluation(job_id=half, methods=["full"], ratios=[], metric="exact", margin=0.5, result={"points": []})
-        session.add(asked)
+        asked = {"methods": ["full"], "ratios": [], "selectors": ["snapkv"], "metric": "exact", "margin": 0.5}
+        session.add(Evaluation(job_id=half, result={"points": []}, **asked))
         session.add(DatasetPage(dataset_id="d", number=0, record="{}", picture=b"png"))
         session.add(Blob(id="b", checksum="c", bytes=3, claimed_at=now))
         session.flush()

@@ -8,9 +8,10 @@ import { notice } from "../lib/problems.js";
 const SHOWN = 5;
 
 export class Answers {
-  /** @param {string} id of the evaluation */
-  constructor(id) {
+  /** @param {{id: string, params: any}} evaluation */
+  constructor({ id, params }) {
     this.id = id;
+    this.bySelector = params.selectors.length > 1;
     this.most = SHOWN;
     const title = newId("answers");
     this.shown = h("ul", { class: "answers" });
@@ -55,15 +56,15 @@ export class Answers {
         { class: "stack tight grow" },
         h("h3", {}, text),
         h("p", { class: "hint" }, `Right: ${expected.join(" or ")}`),
-        h("dl", { class: "answers-list" }, rows.flatMap(answer)),
+        h("dl", { class: "answers-list" }, rows.flatMap((row) => answer(row, this.bySelector))),
       ),
     );
   }
 }
 
-function answer(row) {
+function answer(row, bySelector) {
   const mark = row.score === 1 ? ["tag good", "right"] : row.score === 0 ? ["tag bad", "wrong"] : ["tag warn", percent(row.score)];
-  return [h("dt", {}, caseName(row)), h("dd", {}, h("span", { class: "answers-text" }, row.answer || "(nothing)"), " ", h("span", { class: mark[0] }, mark[1]))];
+  return [h("dt", {}, caseName(row, bySelector)), h("dd", {}, h("span", { class: "answers-text" }, row.answer || "(nothing)"), " ", h("span", { class: mark[0] }, mark[1]))];
 }
 
 /** The first `most` questions with their answers, full first; the rest of the stream is left. */

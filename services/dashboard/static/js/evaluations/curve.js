@@ -1,20 +1,20 @@
-// The curve: how many answers are right at each share of the prompt, a line for each method, the full cache as a band.
+// The curve: how many answers are right at each share of the prompt, a line for each method and selector, the full cache as a band.
 import { h, s } from "../lib/dom.js";
 import { percent } from "../lib/format.js";
-import { caseName, nameOf } from "../lib/methods.js";
+import { caseName, isSameCase, nameOf, selectorLabel } from "../lib/methods.js";
 
 const [WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM] = [640, 280, 48, 16, 12, 44];
 const FULL = "full";
 
 /**
- * @param {any[]} points as the API has them @param {{method: string, ratio: number} | null} recommended
+ * @param {any[]} points as the API has them @param {any} recommended a case, or null
  * @param {number} [at] a share of the prompt to mark
  * @returns {HTMLElement} a figure with its keys
  */
 export function curve(points, recommended, at) {
   const full = points.find((point) => point.method === FULL);
   const others = points.filter((point) => point.method !== FULL);
-  const methods = [...new Set(others.map((point) => point.method))];
+  const lines = seriesOf(others);
   const most = Math.max(0.1, ...others.map((point) => point.ratio)) * 1.04;
   const x = (ratio) => LEFT + (ratio / most) * (WIDTH - LEFT - RIGHT);
   const y = (share) => HEIGHT - BOTTOM - share * (HEIGHT - TOP - BOTTOM);
@@ -23,23 +23,40 @@ export function curve(points, recommended, at) {
     { class: "stack tight" },
     s(
       "svg",
-      { class: "chart", viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": `Share of right answers by the share of the prompt that is kept, for ${methods.map(nameOf).join(", ")} and the full cache; the table below has the figures` },
+      { class: "chart", viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": `Share of right answers by the share of the prompt that is kept, for ${lines.map((one) => one.name).join(", ")} and the full cache; the table below has the figures` },
       rules(x, y, others),
       full ? band(full, y) : null,
       at !== undefined && at <= most ? s("path", { class: "curve-at", d: `M${x(at)},${TOP}V${y(0)}` }) : null,
-      methods.map((method, place) => line(others.filter((point) => point.method === method), place, x, y)),
-      recommended ? ring(others, recommended, x, y) : null,
+      lines.map((one) => line(one, x, y)),
+      recommended ? ring(lines, recommended, x, y) : null,
       s("text", { class: "chart-text", x: (LEFT + WIDTH - RIGHT) / 2, y: HEIGHT - 8, "text-anchor": "middle" }, "Share of the prompt kept"),
     ),
     h(
       "figcaption",
       { class: "chart-keys" },
-      methods.map((method, place) => h("span", { class: `key series-${place % 5}` }, nameOf(method))),
+      lines.map(({ name, style }) => h("span", {}, s("svg", { class: `key-line ${style}`, viewBox: "0 0 28 8", "aria-hidden": "true" }, s("path", { class: "curve-line", d: "M0,4H28" })), name)),
       full ? h("span", { class: "key band-key" }, "Full cache") : null,
       h("span", {}, "with 95 % intervals"),
       recommended ? h("span", { class: "key ring-key" }, "recommended") : null,
     ),
   );
+}
+
+/** The points of each method and selector. A method has one colour; of several selectors, each has one kind of line. */
+function seriesOf(points) {
+  const methods = [...new Set(points.map((point) => point.method))];
+  const selectors = [...new Set(points.map((point) => JSON.stringify(point.select)))];
+  const bySelector = selectors.length > 1;
+  const found = methods.flatMap((method, hue) =>
+    selectors.map((select, dashes) => ({
+      points: points.filter((point) => point.method === method && JSON.stringify(point.select) === select),
+      name: bySelector ? `${nameOf(method)}, ${selectorLabel(JSON.parse(select))}` : nameOf(method),
+      style: `series-${hue % 5}${bySelector ? ` dashes-${dashes % 4}` : ""}`,
+      bySelector,
+    })),
+  );
+  // intervals of lines at one share stand beside each other
+  return found.map((one, place) => ({ ...one, nudge: (place - (found.length - 1) / 2) * 3 }));
 }
 
 function rules(x, y, points) {
@@ -64,20 +81,18 @@ function band({ interval: [low, high], right }, y) {
   );
 }
 
-function line(points, place, x, y) {
-  const nudge = (place - 1) * 3; // intervals of methods at one share stand beside each other
+function line({ points, style, nudge, bySelector }, x, y) {
   const at = (point) => x(point.ratio) + nudge;
   return s(
     "g",
-    { class: `series-${place % 5}` },
+    { class: style },
     s("path", { class: "curve-line", d: points.map((point, index) => `${index ? "L" : "M"}${at(point).toFixed(1)},${y(point.right).toFixed(1)}`).join("") }),
     points.map((point) => s("path", { class: "curve-range", d: `M${at(point)},${y(point.interval[0])}V${y(point.interval[1])}` })),
-    points.map((point) => s("circle", { class: "curve-point", cx: at(point), cy: y(point.right), r: 3.5 }, s("title", {}, `${caseName(point)}: ${percent(point.right)} right`))),
+    points.map((point) => s("circle", { class: "curve-point", cx: at(point), cy: y(point.right), r: 3.5 }, s("title", {}, `${caseName(point, bySelector)}: ${percent(point.right)} right`))),
   );
 }
 
-function ring(points, { method, ratio }, x, y) {
-  const place = [...new Set(points.map((point) => point.method))].indexOf(method);
-  const point = points.find((one) => one.method === method && one.ratio === ratio);
-  return point ? s("circle", { class: "curve-ring", cx: x(ratio) + (place - 1) * 3, cy: y(point.right), r: 8 }) : null;
+function ring(lines, recommended, x, y) {
+  const [found] = lines.flatMap(({ points, nudge }) => points.filter((one) => isSameCase(one, recommended)).map((point) => ({ point, nudge })));
+  return found ? s("circle", { class: "curve-ring", cx: x(found.point.ratio) + found.nudge, cy: y(found.point.right), r: 8 }) : null;
 }

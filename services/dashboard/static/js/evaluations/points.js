@@ -1,16 +1,16 @@
-// The figures behind the curve: a row for each method and share of the prompt.
+// The figures behind the curve: a row for each method, selector and share of the prompt.
 import { h } from "../lib/dom.js";
 import { bytes, count, milliseconds, percent } from "../lib/format.js";
-import { caseName } from "../lib/methods.js";
+import { caseName, isSameCase } from "../lib/methods.js";
 
 const COLUMNS = ["Cache", "Right", "95 % interval", "Against full", "Loss below", "Kept", "KV memory", "A step", ""];
 
 /**
- * @param {any[]} points @param {{method: string, ratio: number} | null} recommended
- * @param {(point: any) => void} serve makes a policy of a point
+ * @param {any[]} points @param {any} recommended a case, or null
+ * @param {(point: any) => void} serve makes a policy of a point @param {boolean} bySelector whether names tell the selector
  */
-export function pointsTable(points, recommended, serve) {
-  const is = (point) => recommended !== null && point.method === recommended.method && point.ratio === recommended.ratio;
+export function pointsTable(points, recommended, serve, bySelector) {
+  const is = (point) => recommended !== null && isSameCase(point, recommended);
   return h(
     "div",
     { class: "table-wrap", tabindex: 0, role: "region", "aria-label": "Every method and share" },
@@ -18,13 +18,13 @@ export function pointsTable(points, recommended, serve) {
       "table",
       { class: "points" },
       h("thead", {}, h("tr", {}, COLUMNS.map((text, place) => h("th", { scope: "col", class: place ? "number" : "" }, text)))),
-      h("tbody", {}, points.map((point) => row(point, is(point), serve))),
+      h("tbody", {}, points.map((point) => row(point, is(point), serve, bySelector))),
     ),
   );
 }
 
-function row(point, isRecommended, serve) {
-  const name = caseName(point);
+function row(point, isRecommended, serve, bySelector) {
+  const name = caseName(point, bySelector);
   const full = point.method === "full";
   const cells = [
     `${percent(point.right)} of ${count(point.total)}`,

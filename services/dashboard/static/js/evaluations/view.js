@@ -2,7 +2,7 @@
 import { get } from "../lib/api.js";
 import { h } from "../lib/dom.js";
 import { bytes, count, percent } from "../lib/format.js";
-import { caseName } from "../lib/methods.js";
+import { caseName, isSameCase, selectorLabel } from "../lib/methods.js";
 import { Answers } from "./answers.js";
 import { curve } from "./curve.js";
 import { pointsTable } from "./points.js";
@@ -13,8 +13,9 @@ export class EvaluationView {
   constructor(evaluation) {
     const { result, params } = evaluation;
     this.evaluation = evaluation;
+    this.bySelector = params.selectors.length > 1;
     this.served = h("p", { class: "notice", hidden: true, role: "status" });
-    const answers = new Answers(evaluation.id);
+    const answers = new Answers(evaluation);
     const serve = (point) => servePoint(evaluation, point, (policy) => this.#tellServed(policy));
     this.title = h("h2", { id: "view-title", tabindex: -1 }, `${evaluation.model} on ${params.dataset}`);
     this.element = h(
@@ -27,7 +28,7 @@ export class EvaluationView {
         this.#verdict(serve),
         this.served,
         curve(result.points, result.recommended),
-        pointsTable(result.points, result.recommended, serve),
+        pointsTable(result.points, result.recommended, serve, this.bySelector),
       ),
       answers.element,
     );
@@ -38,15 +39,15 @@ export class EvaluationView {
     const { result, params } = this.evaluation;
     const { recommended, points } = result;
     const full = points.find((point) => point.method === "full");
-    const asked = `${count(full.total)} questions, marked with ${params.metric}. The full cache has ${percent(full.right)} right.`;
+    const asked = `${count(full.total)} questions, marked with ${params.metric}${selectedBy(params)}. The full cache has ${percent(full.right)} right.`;
     if (!recommended) {
       return h("div", { class: "notice warn" }, h("p", { class: "notice-title" }, "None of these sizes is shown to hold"), h("p", {}, `${asked} No cache here loses less than ${percent(params.margin)} with 95 % confidence. Ask more questions, allow a larger margin, or try larger sizes.`));
     }
-    const point = points.find((one) => one.method === recommended.method && one.ratio === recommended.ratio);
+    const point = points.find((one) => isSameCase(one, recommended));
     return h(
       "div",
       { class: "notice good" },
-      h("p", { class: "notice-title" }, `${caseName(point)} holds`),
+      h("p", { class: "notice-title" }, `${caseName(point, this.bySelector)} holds`),
       h("p", {}, `${asked} This one has ${percent(point.right)} and keeps ${percent(point.kept_bytes / full.kept_bytes)} of the KV memory: ${bytes(point.kept_bytes)} instead of ${bytes(full.kept_bytes)} a prompt. With 95 % confidence it loses less than ${percent(params.margin)}.`),
       h("button", { type: "button", class: "primary", onclick: () => serve(point) }, "Serve this"),
     );
@@ -57,6 +58,8 @@ export class EvaluationView {
     this.served.replaceChildren(h("span", {}, `Served as ${policy.model}@${policy.name}, version ${policy.version}. `, h("a", { href: "/" }, "Try it in the playground"), "."));
   }
 }
+
+const selectedBy = ({ methods, selectors }) => (methods.some((one) => one !== "full") ? `, tokens selected by ${selectors.map(selectorLabel).join(" or ")}` : "");
 
 function map({ map_id: id, map_version: version }) {
   if (!id) return h("span", { class: "hint" }, "without a map");

@@ -1,7 +1,7 @@
 // Evaluations: start one, watch it, read its curve, serve what it recommends.
 import { get } from "../lib/api.js";
 import { byId, h } from "../lib/dom.js";
-import { nameOf } from "../lib/methods.js";
+import { nameOf, selectorName } from "../lib/methods.js";
 import { notice } from "../lib/problems.js";
 import { evaluation } from "../evaluations/kind.js";
 import { EvaluationView, readEvaluation } from "../evaluations/view.js";
@@ -38,18 +38,28 @@ function offerMethods(methods) {
   );
 }
 
+/** @param {string[]} selectors */
+function offerSelectors(selectors) {
+  byId("selectors-field").hidden = !selectors.length;
+  byId("selectors").replaceChildren(
+    ...selectors.map((one) => h("label", { class: "switch" }, h("input", { type: "checkbox", name: "selector", value: one, "aria-label": one }), h("span", {}, one, selectorName(one) === one ? "" : h("span", { class: "hint" }, ` ${selectorName(one)}`)))),
+  );
+}
+
 const form = byId("start");
+const checked = (name) => [...form.querySelectorAll(`[name=${name}]:checked`)].map((box) => box.value);
 const given = (id) => (byId(id).value === "" ? null : Number(byId(id).value));
 
 form.addEventListener("submit", (event) => {
   event.preventDefault();
-  const chosen = [...form.querySelectorAll("[name=method]:checked")].map((box) => box.value);
+  const selectors = checked("selector");
   const body = {
     model: byId("model").value.trim(),
     map: byId("map").value.trim() || null,
     dataset: byId("dataset").value.trim(),
     questions: given("questions"),
-    methods: ["full", ...chosen],
+    methods: ["full", ...checked("method")],
+    selectors: selectors.length ? selectors : null,
     ratios: byId("ratios").value.split(",").filter((text) => text.trim()).map((text) => Number((Number(text) / 100).toFixed(6))),
     metric: byId("metric").value || null,
     max_new_tokens: given("new-tokens"),
@@ -63,4 +73,6 @@ form.addEventListener("submit", (event) => {
 offerMethods(["sparsemm", "snapkv"]);
 if (asked()) show(String(asked()));
 await offerModelsAndDatasets();
-offerMethods(await get("/info").then((info) => info.kv_methods, () => ["sparsemm", "snapkv", "pyramidkv", "adakv", "random"]));
+const info = await get("/info").catch(() => ({ kv_methods: ["sparsemm", "snapkv", "pyramidkv", "adakv", "random"], kv_selectors: [] }));
+offerMethods(info.kv_methods);
+offerSelectors(info.kv_selectors);
