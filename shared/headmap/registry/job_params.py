@@ -9,8 +9,9 @@ from typing import Any, Literal
 
 from headmap.errors import InvalidParameter
 from headmap.evaluation.params import EvaluationParams
+from headmap.map_kinds import VISUAL, MapKind
 from headmap.models import ModelInfo
-from headmap.registry.aliases import Promote
+from headmap.registry.aliases import Promote, check_promote
 
 PROFILE, EVALUATION = "profile", "evaluation"
 """Kinds of jobs."""
@@ -36,6 +37,7 @@ class JobParams:
     rule: str | None
     seed: int
     max_new_tokens: int
+    map_kind: MapKind = VISUAL
     min_pages: int | None = None
     max_pages: int | None = None
     stable_overlap: float | None = None
@@ -56,12 +58,16 @@ def job_params(
     min_pages: int | None = None,
     max_pages: int | None = None,
     stable_overlap: float | None = None,
+    map_kind: MapKind = VISUAL,
+    promote: Promote = "auto",
     **others: Any,
 ) -> JobParams:
     """Make the parameters of a request. Raises InvalidParameter for fields that need `auto` or that conflict.
 
     `others`: the other fields of JobParams.
     """
+    check_promote(map_kind, promote)
+    others |= {"map_kind": map_kind, "promote": promote}
     if pages != "auto":
         auto = {"min_pages": min_pages, "max_pages": max_pages, "stable_overlap": stable_overlap}
         for name, value in auto.items():
@@ -79,5 +85,7 @@ def job_params(
 def request_hash(info: ModelInfo, params: JobParams) -> str:
     """Hash a request's model, revision and parameters. Requests that get the same map have the same hash."""
     told = {name: value for name, value in asdict(params).items() if value is not None and name != "promote"}
+    if params.map_kind == VISUAL:  # hashes in the registry are older than kinds
+        del told["map_kind"]
     text = json.dumps([info.name, info.revision, told], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()

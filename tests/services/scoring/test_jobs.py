@@ -36,6 +36,7 @@ def test_start_answers_202_with_the_job_and_its_place(client: TestClient, broker
     assert job["state"] == "queued"
     assert job["progress"] == {"done": 0, "total": 10}
     assert job["params"] == {
+        "kind": "visual",
         "dataset": "synthetic",
         "pages": 10,
         "rule": "aligned",
