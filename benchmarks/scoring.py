@@ -32,7 +32,8 @@ from headmap.kvcache.transformers.attention import use_headmap_attention
 from headmap.models import find_model
 from headmap.scoring.lanes import in_lanes
 from headmap.scoring.pages import Page, make_page
-from headmap.scoring.profile import PageScores, score_pages, transcription_prompt
+from headmap.scoring.profile import score_pages, transcription_prompt
+from headmap.scoring.visual_heads import PageScores
 from headmap.settings import DEMO_MODEL, Settings
 
 SEED = 13

@@ -6,7 +6,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "20261129_evaluation_selectors"
-down_revision = "20261129_evaluations"
+down_revision = "20261129_map_kinds"
 branch_labels = None
 depends_on = None
 

@@ -17,6 +17,7 @@ from headmap.blobs.store import BlobStore
 from headmap.http.auth import KEY_NAME, check_scope
 from headmap.jobs.broker import Broker
 from headmap.keys import Scope
+from headmap.map_kinds import MapKind
 from headmap.registry.aliases import Promote
 from headmap.registry.job_limits import OpenLimits
 from headmap.registry.map_file import ModelName, Revision, ShortName, Tag
@@ -123,6 +124,7 @@ AliasQuery = Annotated[AliasName | None, Query()]
 TagFilter = Annotated[
     list[Tag], Query(max_length=32, description="list only maps with this tag; repeated: with all of them")
 ]
+KindFilter = Annotated[MapKind | None, Query(description="list only maps of this kind")]
 DatasetFilter = Annotated[ShortName | None, Query(description="list only maps of this dataset")]
 RuleFilter = Annotated[ShortName | None, Query(description="list only maps of this rule, such as aligned")]
 MinPages = Annotated[int | None, Query(ge=0, le=2**31 - 1, description="list only maps of as many pages or more")]

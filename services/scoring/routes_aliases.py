@@ -46,7 +46,7 @@ def history(
 @router.put(
     "/maps/{map_id}/aliases/{alias}",
     summary="Point an alias of the model at this map",
-    responses=_ANSWERS | {200: {"headers": _ETAG}},
+    responses=_ANSWERS | {200: {"headers": _ETAG}, 409: {"description": "The map is not visual"}},
 )
 def point(
     map_id: MapId,

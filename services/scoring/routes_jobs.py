@@ -70,6 +70,7 @@ def start(
         min_pages=body.min_pages,
         max_pages=max_pages,
         stable_overlap=body.stable_overlap,
+        map_kind=body.kind,
         dataset=body.dataset,
         rule=body.rule,
         seed=body.seed,

@@ -34,6 +34,7 @@ def _search(
     revision: deps.RevisionQuery = None,
     alias: deps.AliasQuery = None,
     tag: deps.TagFilter = [],  # noqa: B006  # FastAPI copies it
+    kind: deps.KindFilter = None,
     dataset: deps.DatasetFilter = None,
     rule: deps.RuleFilter = None,
     min_pages: deps.MinPages = None,
@@ -45,6 +46,7 @@ def _search(
         revision=revision,
         alias=alias,
         tags=tuple(tag),
+        kind=kind,
         dataset=dataset,
         rule=rule,
         min_pages=min_pages,

@@ -11,16 +11,20 @@ from pydantic import BaseModel, ConfigDict, Field
 from headmap.datasets.limits import MAX_PAGES
 from headmap.datasets.sources import DEFAULT
 from headmap.datasets.uploads import MAX_NAME, NAME
+from headmap.map_kinds import VISUAL, MapKind
 from headmap.registry.aliases import ALIAS_PATTERN, MAX_ALIAS, Promote
 from headmap.registry.datasets import DatasetRecord
 from headmap.registry.job_params import AUTO_MAX_PAGES, AUTO_MIN_PAGES, AUTO_OVERLAP
 from headmap.registry.jobs import JobRecord
-from headmap.registry.map_file import Integer, MapBody, ModelName, Notes, Revision, Tags
+from headmap.registry.map_file import KIND, Integer, MapBody, ModelName, Notes, Revision, Tags
 from headmap.registry.maps import MapRecord, Match
 from headmap.registry.policies import PolicyRecord
 from headmap.registry.tables import JobState
 
-PROMOTE = "whether the map takes the alias default: true (a key needs admin), false, or auto, where the model has none"
+PROMOTE = (
+    "whether the map takes the alias default: true (a key needs admin), false, or auto, where the model has none; "
+    "only a visual map takes it"
+)
 
 AliasName = Annotated[str, Field(min_length=1, max_length=MAX_ALIAS, pattern=ALIAS_PATTERN)]
 DatasetName = Annotated[str, Field(min_length=1, max_length=MAX_NAME, pattern=f"^{NAME}$")]
@@ -33,6 +37,7 @@ class _Request(BaseModel):
 class ScoreRequest(_Request):
     model: ModelName
     revision: Revision | None = None
+    kind: MapKind = Field(VISUAL, description=KIND)
     dataset: DatasetName = Field(DEFAULT, description="name from GET /datasets")
     pages: Annotated[Integer, Field(ge=1, le=MAX_PAGES)] | Literal["auto"] = Field(
         1000, description="pages to read, or auto: until the map is steady; a smaller upload is read in full by default"
@@ -87,6 +92,7 @@ class MoveList(BaseModel):
 
 
 class Params(BaseModel):
+    kind: MapKind = Field(VISUAL, description="kind of the map that the job makes")
     dataset: str
     pages: int
     rule: str
@@ -133,6 +139,7 @@ class JobBody(BaseModel):
         fields = dict(vars(job))
         progress = Progress(done=fields.pop("done"), total=fields.pop("total"))
         told = {name: value for name, value in vars(job.params).items() if value is not None}
+        told["kind"] = told.pop("map_kind")
         params = AutoParams(**told | {"pages": "auto"}) if "stable_overlap" in told else Params(**told)
         return cls(**fields | {"params": params, "progress": progress})
 
@@ -209,13 +216,16 @@ class Budgets(BaseModel):
 
 
 class ComparisonBody(BaseModel):
-    """Figures lie in 0 to 1, `spearman` in -1 to 1."""
+    """Figures lie in 0 to 1, `spearman` and `pearson` in -1 to 1."""
 
     model_config = ConfigDict(from_attributes=True)
 
     spearman: float
+    pearson: float
     top5pct_overlap: float
+    top5pct_by_chance: float = Field(description="overlap to expect of a map that has nothing to do with this one")
     top10pct_overlap: float
+    top10pct_by_chance: float
     total_variation: float
 
 

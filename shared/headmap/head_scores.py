@@ -164,14 +164,18 @@ def _mean(key: str, value: float | Sequence[float]) -> float:
 class Comparison:
     """How alike two maps of one shape are.
 
-    `spearman`: the rank correlation of all heads, -1 to 1. `top5pct_overlap`, `top10pct_overlap`: the part of the top
-    5 % (10 %) of one map's heads that are in the other's, 0 to 1. `total_variation`: half the sum of absolute
-    differences, 0 (equal) to 1.
+    `spearman`: the rank correlation of all heads, -1 to 1. `pearson`: the correlation of their scores, which the few
+    highest decide. `top5pct_overlap`, `top10pct_overlap`: the part of the top 5 % (10 %) of one map's heads that are in
+    the other's, 0 to 1; `..._by_chance`: its mean if the other's were drawn at random. `total_variation`: half the sum
+    of absolute differences, 0 (equal) to 1.
     """
 
     spearman: float
+    pearson: float
     top5pct_overlap: float
+    top5pct_by_chance: float
     top10pct_overlap: float
+    top10pct_by_chance: float
     total_variation: float
 
 
@@ -179,10 +183,14 @@ def compare(a: HeadScores, b: HeadScores) -> Comparison:
     """Compare two maps. Raises InvalidScores when their shapes differ."""
     if a.matrix.shape != b.matrix.shape:
         raise InvalidScores(f"maps of different shapes: {a.matrix.shape} and {b.matrix.shape}")
+    ours, theirs = a.matrix.ravel(), b.matrix.ravel()
     return Comparison(
-        spearman=_spearman(a.matrix.ravel(), b.matrix.ravel()),
+        spearman=_correlation(_ranks(ours), _ranks(theirs)),
+        pearson=_correlation(ours, theirs),
         top5pct_overlap=_overlap(a, b, 0.05),
+        top5pct_by_chance=len(a.top_heads(0.05)) / len(ours),
         top10pct_overlap=_overlap(a, b, 0.10),
+        top10pct_by_chance=len(a.top_heads(0.10)) / len(ours),
         total_variation=float(np.abs(a.matrix - b.matrix).sum() / 2),
     )
 
@@ -192,11 +200,11 @@ def _overlap(a: HeadScores, b: HeadScores, share: float) -> float:
     return len(ours & theirs) / len(ours)
 
 
-def _spearman(a: npt.NDArray[np.float64], b: npt.NDArray[np.float64]) -> float:
-    ranks = np.stack([_ranks(a), _ranks(b)])
-    if (ranks.std(axis=1) == 0).any():
-        return 1.0 if np.array_equal(ranks[0], ranks[1]) else 0.0
-    return float(np.asarray(np.corrcoef(ranks))[0, 1])
+def _correlation(a: npt.NDArray[np.float64], b: npt.NDArray[np.float64]) -> float:
+    """Pearson's correlation. Equal values everywhere correlate with none but the same."""
+    if np.ptp(a) == 0 or np.ptp(b) == 0:
+        return 1.0 if np.array_equal(a, b) else 0.0
+    return float(np.asarray(np.corrcoef(a, b))[0, 1])
 
 
 def _ranks(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

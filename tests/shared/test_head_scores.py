@@ -114,6 +114,7 @@ def test_a_map_is_like_itself(matrix: np.ndarray) -> None:
     scores = HeadScores(matrix, 1)
     result = compare(scores, scores)
     assert math.isclose(result.spearman, 1, abs_tol=1e-9)
+    assert math.isclose(result.pearson, 1, abs_tol=1e-9)
     assert (result.top5pct_overlap, result.top10pct_overlap, result.total_variation) == (1, 1, 0)
 
 
@@ -123,6 +124,14 @@ def test_compare_ranks_ties_by_their_mean() -> None:
     # ranks 1.5 1.5 3 4 against 1.5 1.5 4 3, by hand
     assert math.isclose(compare(a, b).spearman, 3.5 / 4.5)
     assert math.isclose(compare(a, b).total_variation, 1 / 3)
+
+
+def test_two_correlations_and_what_chance_would_give() -> None:
+    a = HeadScores(np.array([[0.0, 1, 2, 3, 4, 5, 6, 7, 8, 90]]), 1)
+    b = HeadScores(np.array([[8.0, 7, 6, 5, 4, 3, 2, 1, 0, 90]]), 1)
+    alike = compare(a, b)
+    assert alike.pearson > 0.9 > 0 > alike.spearman  # the highest decides one, the nine others the other
+    assert (alike.top5pct_overlap, alike.top5pct_by_chance, alike.top10pct_by_chance) == (1, 0.1, 0.1)
 
 
 def test_maps_of_different_shapes_cannot_be_compared() -> None:

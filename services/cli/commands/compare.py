@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from headmap.map_kinds import VISUAL
 from services.cli.commands.maps import MapId, picture_form
 from services.cli.common import DataDir, console, json_option, one_line_errors, print_json
 from services.cli.registry import Registry, registry
@@ -19,7 +20,10 @@ DIFFERS = 3
 """Exit code of `check` for maps that are too different; 1 and 2 are errors, as everywhere."""
 
 _CHANGES_SHOWN = 10
-_ALIKE = ("spearman", "top5pct_overlap", "top10pct_overlap", "total_variation")
+_ALIKE = (
+    "spearman", "pearson", "top5pct_overlap", "top5pct_by_chance", "top10pct_overlap", "top10pct_by_chance",
+    "total_variation",
+)  # fmt: skip
 
 
 @one_line_errors
@@ -30,7 +34,7 @@ def diff(
     as_json: Annotated[bool, json_option("a", "b", *_ALIKE, "changes")] = False,
     data_dir: DataDir = None,
 ) -> None:
-    """Compare two maps: rank correlation, heads in common, and the heads that changed most.
+    """Compare two maps: correlation, heads in common and how many chance would give, the heads that changed most.
 
     \b
     Example:
@@ -61,8 +65,12 @@ def diff(
     screen.print(f"a                     {_named(first)}", markup=False)
     screen.print(f"b                     {_named(second)}", markup=False)
     screen.print(f"rank correlation      {alike.spearman:.3f}")
-    screen.print(f"top 5 % in common     {100 * alike.top5pct_overlap:.0f} %")
-    screen.print(f"top 10 % in common    {100 * alike.top10pct_overlap:.0f} %")
+    screen.print(f"correlation           {alike.pearson:.3f}")
+    for share, overlap, chance in (
+        (5, alike.top5pct_overlap, alike.top5pct_by_chance),
+        (10, alike.top10pct_overlap, alike.top10pct_by_chance),
+    ):
+        screen.print(f"{f'top {share} % in common':22}{100 * overlap:.0f} % ({100 * chance:.0f} % by chance)")
     screen.print(f"score that moved      {100 * alike.total_variation:.1f} %")
     for one in changes:
         screen.print(f"{'':22}{one['layer']}-{one['head']}: {100 * one['before']:.2f} -> {100 * one['after']:.2f} %")
@@ -129,4 +137,5 @@ def _both(maps: Registry, map_id: str, other: str) -> tuple[MapRecord, MapRecord
 
 
 def _named(record: MapRecord) -> str:
-    return f"{record.id[:12]} (version {record.version} of {record.model})"
+    kind = "" if record.kind == VISUAL else f", {record.kind}"
+    return f"{record.id[:12]} (version {record.version} of {record.model}{kind})"

@@ -21,7 +21,7 @@ app = typer.Typer(help="List, show, draw, compare, import and export maps; move 
 MapId = Annotated[str, typer.Argument(help="Id of the map, or its first digits if only one map has them.")]
 
 MAP_FIELDS = (
-    "id", "model", "version", "revision", "architecture", "num_layers", "num_heads", "num_kv_heads",
+    "id", "model", "version", "revision", "architecture", "kind", "num_layers", "num_heads", "num_kv_heads",
     "dataset", "dataset_checksum", "pages", "seed", "rule", "max_new_tokens", "job_id", "aliases",
     "hits", "tokens_seen", "tokens_matched", "halves_top5pct_overlap", "halves_spearman",
     "code_version", "checksum", "created_at", "tags", "notes",
@@ -43,6 +43,7 @@ def list_(
     tag: Annotated[
         list[str] | None, typer.Option(help="List only maps with this tag; repeated, with all of them.")
     ] = None,
+    kind: Annotated[str | None, typer.Option(help="List only maps of this kind: visual or text-retrieval.")] = None,
     dataset: Annotated[str | None, typer.Option(help="List only maps of this dataset.")] = None,
     rule: Annotated[str | None, typer.Option(help="List only maps of this rule, such as aligned.")] = None,
     min_pages: Annotated[int | None, typer.Option(min=0, help="List only maps of as many pages or more.")] = None,
@@ -61,13 +62,17 @@ def list_(
     Example:
       headmap maps list --model headmap/demo-ocr --min-pages 100 --order-by "hits desc"
     """
+    from headmap.map_kinds import MAP_KINDS
     from headmap.registry.map_search import MapSearch, check_order
 
+    if kind is not None and kind not in MAP_KINDS:
+        fail(f"--kind: must be {' or '.join(MAP_KINDS)}, got {kind!r}", code=2)
     search = MapSearch(
         model=model,
         revision=revision,
         alias=alias,
         tags=tuple(tag or ()),
+        kind=kind,
         dataset=dataset,
         rule=rule,
         min_pages=min_pages,
@@ -81,11 +86,12 @@ def list_(
         return
     from rich.table import Table
 
-    table = Table("id", "model", "version", "pages", "rule", "aliases", "tags", "made", box=None, pad_edge=False)
+    columns = ("id", "model", "version", "kind", "pages", "rule", "aliases", "tags", "made")
+    table = Table(*columns, box=None, pad_edge=False)
     for one in records:
         made = f"{one.created_at:%Y-%m-%d %H:%M}"
         names = (", ".join(one.aliases), ", ".join(one.tags))
-        cells = (one.id, one.model, one.version, one.pages, one.rule, *names, made)
+        cells = (one.id, one.model, one.version, one.kind, one.pages, one.rule, *names, made)
         table.add_row(*("-" if cell is None else str(cell) for cell in cells))
     none = "no maps yet; `headmap score MODEL` makes one" if search == MapSearch(model=model) else "no such maps"
     console().print(table if records else none)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from headmap.datasets.limits import MAX_PAGES
+from headmap.map_kinds import MAP_KINDS, VISUAL, MapKind
 from services.cli.commands.maps import MAP_FIELDS, Promote
 from services.cli.common import (
     DataDir,
@@ -39,6 +40,7 @@ class _Wish:
     """What to profile, with the names of POST /score."""
 
     model: str
+    kind: MapKind
     pages: int | Literal["auto"] | None
     dataset: str
     seed: int
@@ -60,6 +62,9 @@ def score(
             help="Pages to read, or auto: until the map is steady. [default: 1000, or all of a smaller dataset]"
         ),
     ] = None,
+    kind: Annotated[
+        str, typer.Option(help="visual: heads that look at the picture; text-retrieval: at a text in the prompt.")
+    ] = VISUAL,
     dataset: Annotated[
         str,
         typer.Option(
@@ -91,7 +96,7 @@ def score(
     as_json: Annotated[bool, json_option(*MAP_FIELDS, "top5pct_share", "heatmap")] = False,
     data_dir: DataDir = None,
 ) -> None:
-    """Measure which attention heads look at the picture, and keep the map.
+    """Measure which attention heads look at the picture, or at a text in the prompt, and keep the map.
 
     If you interrupt it, the same command goes on where it stopped. With HEADMAP_URL a cluster's workers do the work,
     and go on without the command.
@@ -104,8 +109,11 @@ def score(
 
     if rule not in ("aligned", "paper"):
         fail(f"--rule: must be aligned or paper, got {rule!r}", code=2)
+    if kind not in MAP_KINDS:
+        fail(f"--kind: must be {' or '.join(MAP_KINDS)}, got {kind!r}", code=2)
     wish = _Wish(
         model=model,
+        kind=kind,
         pages=_count(pages),
         dataset=dataset,
         seed=seed,
@@ -140,7 +148,7 @@ def score(
             f"rank correlation {record.halves_spearman:.2f}; {record.pages} pages"
         )
     out.print(f"heatmap  {picture}")
-    if not served:
+    if not served and record.kind == VISUAL:
         out.print(f"not served as default; to serve it: headmap maps alias {record.id[:8]} default")
 
 
@@ -163,6 +171,7 @@ def _here(wish: _Wish, data_dir: Path | None) -> tuple[MapRecord, HeadScores]:
             min_pages=wish.min_pages,
             max_pages=most,
             stable_overlap=wish.stable_overlap,
+            map_kind=wish.kind,
             dataset=name,
             rule=wish.rule,
             seed=wish.seed,

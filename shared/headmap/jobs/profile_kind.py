@@ -14,6 +14,7 @@ from headmap.errors import UnsupportedModel
 from headmap.head_scores import HeadScores
 from headmap.jobs.results import drop_results, replace_results
 from headmap.jobs.work import ShardSpec
+from headmap.map_kinds import VISUAL
 from headmap.page_sums import PageSums
 from headmap.registry.aliases import nobody_chose
 from headmap.registry.jobs import add_shards, end_job, promote_of
@@ -24,7 +25,7 @@ UNIT = "pages"
 
 
 def parameters(session: Session, job: Job) -> Mapping[str, Any]:
-    return {"rule": job.rule}
+    return {"kind": job.map_kind, "rule": job.rule}
 
 
 def check(job: Job, body: bytes) -> None:
@@ -61,12 +62,13 @@ def _settle(session: Session, job: Job, total: PageSums) -> None:
             session, job, JobState.FAILED, error=f"no head ever looked at the word it read: every score is 0 ({read})"
         )
         return
-    means, wish = total.means(), promote_of(job)
+    means, wish, kind = total.means(), promote_of(job), job.map_kind
     stability = total.stability(job.num_kv_heads)
     provenance = Provenance(
         model=job.model,
         revision=job.revision,
         architecture=job.architecture,
+        kind=kind,
         dataset=job.dataset,
         dataset_checksum=job.dataset_checksum,
         pages=total.pages,
@@ -86,7 +88,7 @@ def _settle(session: Session, job: Job, total: PageSums) -> None:
         HeadScores(means, job.num_kv_heads),
         raw=means,
         standard_errors=total.standard_errors(),
-        promote=nobody_chose(session, job.model) if wish == "auto" else wish,
+        promote=nobody_chose(session, job.model) if wish == "auto" and kind == VISUAL else wish,
         by=f"job {job.id}",
     )
     drop_results(session, job.id)

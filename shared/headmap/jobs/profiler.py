@@ -27,6 +27,7 @@ class ProfilerScorer:
             sums, looks = Profiler(loaded, batch=self._settings.scoring_batch).score(
                 self._source(spec).pages(spec.seed, spec.first, spec.count),
                 first=spec.first,
+                kind=spec.parameters["kind"],
                 rule=spec.parameters["rule"],
                 max_new_tokens=spec.max_new_tokens,
                 on_page=on_page,

@@ -3,6 +3,8 @@
 A model is served with the map of its alias `default`. People decide which map production uses, so no import or profile
 moves an alias that somebody has set, unless it is told to. An import sets `default` if there is none. A profile
 also replaces a `default` that only the package has set.
+
+Aliases point at visual maps only. A request can name another map by its id.
 """
 
 from __future__ import annotations
@@ -16,7 +18,8 @@ from sqlalchemy import delete, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from headmap.errors import AliasMoved, AliasNotFound
+from headmap.errors import AliasMoved, AliasNotFound, InvalidParameter
+from headmap.map_kinds import VISUAL
 from headmap.registry.paging import Page, after, page_of
 from headmap.registry.session import changed, utc_now
 from headmap.registry.tables import Alias, AliasMove
@@ -64,6 +67,15 @@ def nobody_chose(session: Session, model: str) -> bool:
     moves = select(AliasMove.moved_by).where(AliasMove.model == model, AliasMove.alias == DEFAULT_ALIAS)
     newest = moves.order_by(AliasMove.id.desc()).limit(1)
     return pointed_at(session, model, DEFAULT_ALIAS) is None or session.scalar(newest) == PACKAGE
+
+
+def check_promote(kind: str, promote: Promote) -> None:
+    """Raises InvalidParameter if a map shall take `default` and is of a kind that takes no alias."""
+    if promote is True and kind != VISUAL:
+        raise InvalidParameter(
+            f"promote: must be false or auto for a map of kind {kind!r}, which takes no alias, got true",
+            param="promote",
+        )
 
 
 def take_default(session: Session, model: str, map_id: str, promote: Promote, *, by: str | None) -> bool:

@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 
 from headmap.datasets.moving import move_pages
 from headmap.errors import DatasetUnavailable
+from headmap.map_kinds import VISUAL
 from headmap.models import DEMO_FOLDER, DEMO_MODEL, HEAD_MAP
 from headmap.registry.aliases import PACKAGE, nobody_chose, point, pointed_at
 from headmap.registry.map_file import MapFile, add_map_file, parse_map_file
@@ -64,7 +65,7 @@ def use_registry(settings: Settings) -> None:
 
 
 def file_bundled_map(database: Database, ours: MapFile | None = None) -> None:
-    """File the bundled map (by default this package's) as `bundled` and `default`, if its model has no map.
+    """File the bundled map (by default this package's) as `bundled` and `default`, if its model has no visual map.
 
     If the registry has the map of an earlier package, the new map takes over `bundled`, and also `default` unless
     somebody has moved it. A user's maps are never replaced. Any number of processes may call this at once and
@@ -85,10 +86,11 @@ def file_bundled_map(database: Database, ours: MapFile | None = None) -> None:
 
 
 def _is_due(session: Session, ours: MapFile) -> bool:
-    """Whether the model has no map, or the alias `bundled` points at the map of another package."""
+    """Whether the model has no visual map, or the alias `bundled` points at the map of another package."""
     earlier = pointed_at(session, DEMO_MODEL, BUNDLED_ALIAS)
     if earlier is None:
-        return session.scalar(select(Map.id).where(Map.model == DEMO_MODEL).limit(1)) is None
+        visual = select(Map.id).where(Map.model == DEMO_MODEL, Map.kind == VISUAL)
+        return session.scalar(visual.limit(1)) is None
     there = select(Map.id).where(
         Map.model == DEMO_MODEL,
         Map.revision == ours.provenance.revision,

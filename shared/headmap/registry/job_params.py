@@ -10,8 +10,9 @@ from typing import Any, Literal
 from headmap.errors import InvalidParameter
 from headmap.evaluation.params import EvaluationParams
 from headmap.kvcache.select import SNAPKV
+from headmap.map_kinds import VISUAL, MapKind
 from headmap.models import ModelInfo
-from headmap.registry.aliases import Promote
+from headmap.registry.aliases import Promote, check_promote
 
 PROFILE, EVALUATION = "profile", "evaluation"
 """Kinds of jobs."""
@@ -37,6 +38,7 @@ class JobParams:
     rule: str | None
     seed: int
     max_new_tokens: int
+    map_kind: MapKind = VISUAL
     min_pages: int | None = None
     max_pages: int | None = None
     stable_overlap: float | None = None
@@ -57,12 +59,16 @@ def job_params(
     min_pages: int | None = None,
     max_pages: int | None = None,
     stable_overlap: float | None = None,
+    map_kind: MapKind = VISUAL,
+    promote: Promote = "auto",
     **others: Any,
 ) -> JobParams:
     """Make the parameters of a request. Raises InvalidParameter for fields that need `auto` or that conflict.
 
     `others`: the other fields of JobParams.
     """
+    check_promote(map_kind, promote)
+    others |= {"map_kind": map_kind, "promote": promote}
     if pages != "auto":
         auto = {"min_pages": min_pages, "max_pages": max_pages, "stable_overlap": stable_overlap}
         for name, value in auto.items():
@@ -84,5 +90,7 @@ def request_hash(info: ModelInfo, params: JobParams) -> str:
         told["evaluation"] = params.evaluation.to_json()
         if params.evaluation.selectors == (SNAPKV,):  # an evaluation that names no selector has the same hash
             del told["evaluation"]["selectors"]
+    if params.map_kind == VISUAL:  # hashes in the registry are older than kinds
+        del told["map_kind"]
     text = json.dumps([info.name, info.revision, told], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()

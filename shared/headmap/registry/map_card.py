@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 
+from headmap.map_kinds import MapKind
 from headmap.models import DEMO_MODEL, HEAD_MAP
 from headmap.registry.map_file import MapFile
 
@@ -12,10 +13,17 @@ CARD = "README.md"
 
 _LIBRARY = "library_name: headmap"
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
+_SCORED: dict[MapKind, str] = {
+    "visual": "How much each attention head of the model looks at the picture, after SparseMM (arXiv 2506.05344, "
+    "section 3.1).",
+    "text-retrieval": "How much each attention head of the model looks at the asked part of a text in the prompt: "
+    "SparseMM's rule (arXiv 2506.05344, section 3.1) on text, after Wu et al. (arXiv 2404.15574).",
+}
 _TOLD = {
     "model": "model",
     "revision": "revision",
     "architecture": "architecture",
+    "kind": "kind",
     "dataset": "dataset",
     "dataset_checksum": "dataset's checksum",
     "pages": "pages",
@@ -59,7 +67,7 @@ def write_card(file: MapFile, repo: str) -> str:
 
 # Head map of {_cell(file.model)}
 
-How much each attention head of the model looks at the picture, after SparseMM (arXiv 2506.05344, section 3.1).
+{_SCORED[file.provenance.kind]}
 `{HEAD_MAP}` has the scores and all that is known about them.
 
     headmap maps pull {repo}

@@ -22,6 +22,7 @@ from sqlalchemy.orm import Session
 
 from headmap.errors import InvalidParameter, InvalidScores, shown
 from headmap.head_scores import HEAD_PATTERN, MAX_HEADS, HeadScores
+from headmap.map_kinds import VISUAL, MapKind
 from headmap.registry.aliases import Promote
 from headmap.registry.maps import (
     MAX_MODEL,
@@ -34,6 +35,8 @@ from headmap.registry.maps import (
     get_standard_errors,
 )
 from headmap.registry.tables import Map
+
+KIND = "what the scored heads look at: the picture (visual), or a text in the prompt (text-retrieval)"
 
 _MOST = 2**63 - 1
 _HIGHEST_ERROR = 1e300
@@ -138,6 +141,7 @@ class MapBody(BaseModel):
     model: ModelName
     revision: Revision | None = None
     architecture: Annotated[str, Field(min_length=1, max_length=128, pattern=NAME_PATTERN)] | None = None
+    kind: MapKind = Field(VISUAL, description=KIND)
     dataset: ShortName = "import"
     pages: Annotated[Integer, Field(ge=0, le=2**31 - 1)] | None = Field(None, description="pages read for the map")
     hits: Count | None = None

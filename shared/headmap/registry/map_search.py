@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from sqlalchemy import ColumnElement, Select, Text, cast, func, or_, select
 
 from headmap.errors import InvalidParameter
+from headmap.map_kinds import MapKind
 from headmap.registry.tables import Alias, Map
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ class MapSearch:
     revision: str | None = None
     alias: str | None = None
     tags: tuple[str, ...] = ()
+    kind: MapKind | None = None
     dataset: str | None = None
     rule: str | None = None
     min_pages: int | None = None
@@ -59,7 +61,7 @@ class MapSearch:
 
     def narrow(self, query: Select[Any]) -> Select[Any]:
         """`query` with the conditions, in the order."""
-        for name in ("model", "revision", "dataset", "rule"):
+        for name in ("model", "revision", "kind", "dataset", "rule"):
             if (value := getattr(self, name)) is not None:
                 query = query.where(getattr(Map, name) == value)
         if self.alias is not None:

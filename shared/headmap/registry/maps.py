@@ -19,9 +19,17 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 import headmap
-from headmap.errors import HeadNotFound, MapInUse, MapNotFound, Unavailable
+from headmap.errors import HeadNotFound, MapInUse, MapMismatch, MapNotFound, Unavailable
 from headmap.head_scores import HeadScores
-from headmap.registry.aliases import DEFAULT_ALIAS, Promote, point, pointed_at, take_default
+from headmap.map_kinds import VISUAL, MapKind
+from headmap.registry.aliases import (
+    DEFAULT_ALIAS,
+    Promote,
+    check_promote,
+    point,
+    pointed_at,
+    take_default,
+)
 from headmap.registry.map_search import NEWEST_FIRST, MapSearch
 from headmap.registry.paging import Page, after, page_of
 from headmap.registry.session import changed, is_id, utc_now
@@ -44,6 +52,7 @@ class Provenance:
     model: str
     revision: str | None
     architecture: str | None
+    kind: MapKind = VISUAL
     dataset: str
     pages: int | None = None
     hits: int | None = None
@@ -101,11 +110,13 @@ def add_map(
 ) -> str:
     """File a map as the model's next version, set `default` if `promote` allows it, and return the map's id.
 
+    Only a visual map takes `default`: `"auto"` leaves it where it is for others, and true raises InvalidParameter.
     `raw`: (num_layers, num_heads) float64, the scores before normalisation, if known. The stored scores are read back
     and checked, so the checksum matches the scores that every reader gets. `standard_errors`: the same shape, in units
     of the normalised scores. `code_version`: of the code that made the map; None means this code. Raises Unavailable
     if other writers took the version at every try.
     """
+    check_promote(provenance.kind, promote)
     stored = (scores.matrix if raw is None else raw).tolist()
     served = HeadScores(np.array(stored), scores.num_kv_heads)
     now = utc_now(session)
@@ -130,7 +141,8 @@ def add_map(
                 session.add(row)
         except IntegrityError:
             continue  # another transaction took this version; the next look sees it
-        take_default(session, provenance.model, row.id, promote, by=by)
+        if provenance.kind == VISUAL:
+            take_default(session, provenance.model, row.id, promote, by=by)
         return row.id
     raise Unavailable(f"model: too many maps of {provenance.model!r} are being written at once")
 
@@ -197,8 +209,14 @@ def list_maps(
 def set_alias(
     session: Session, map_id: str, alias: str, *, by: str | None, expected: frozenset[str] | None = None
 ) -> MapRecord:
-    """Point `alias` of the map's model at the map. Raises MapNotFound, and AliasMoved as `aliases.point` does."""
-    point(session, get_map(session, map_id).model, alias, map_id, by=by, expected=expected)
+    """Point `alias` of the map's model at the map.
+
+    Raises MapNotFound, MapMismatch for a map that is not visual, and AliasMoved as `aliases.point` does.
+    """
+    record = get_map(session, map_id)
+    if record.kind != VISUAL:
+        raise MapMismatch(f"map: {map_id!r} is of kind {record.kind!r}; aliases point at visual maps", param="map_id")
+    point(session, record.model, alias, map_id, by=by, expected=expected)
     return get_map(session, map_id)
 
 
@@ -261,8 +279,8 @@ def resolve_map(
     """Find the map to serve `model` with, and its match: `exact`, or `revision` if it is from another revision.
 
     With `alias`, this is the alias's map. Without it, this is `default` if `default` has this revision or no known
-    revision, else the newest map of this revision, else `default`. Without `revision`, every map matches exactly.
-    Raises MapNotFound.
+    revision, else the newest visual map of this revision, else `default`. Without `revision`, every map matches
+    exactly. Raises MapNotFound.
     """
     map_id = pointed_at(session, model, alias or DEFAULT_ALIAS)
     if map_id is None:
@@ -272,9 +290,8 @@ def resolve_map(
     if revision is None or record.revision == revision:
         return record, "exact"
     if alias is None and record.revision is not None:
-        newest = session.scalar(
-            select(Map.id).where(Map.model == model, Map.revision == revision).order_by(Map.version.desc()).limit(1)
-        )
+        of_revision = select(Map.id).where(Map.model == model, Map.revision == revision, Map.kind == VISUAL)
+        newest = session.scalar(of_revision.order_by(Map.version.desc()).limit(1))
         if newest is not None:
             return get_map(session, newest), "exact"
     return record, "revision"

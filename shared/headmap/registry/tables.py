@@ -25,6 +25,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
+from headmap.map_kinds import MapKind
+
 
 class JobState(StrEnum):
     QUEUED = "queued"
@@ -103,6 +105,8 @@ class Job(Base):
     """Pages of one shard; the last shard of a round may have fewer."""
     rule: Mapped[str | None] = mapped_column(String(32))
     """How a profile decides which tokens are on the page."""
+    map_kind: Mapped[MapKind] = mapped_column(String(16), default="visual", server_default="visual")
+    """Of the map that a profile makes, as `Map.kind`; an evaluation makes none."""
     seed: Mapped[int] = mapped_column(BigInteger)
     max_new_tokens: Mapped[int] = mapped_column(Integer)
     min_pages: Mapped[int | None] = mapped_column(Integer)
@@ -257,6 +261,8 @@ class Map(Base):
     halves_top5pct_overlap: Mapped[float | None] = mapped_column(Double)
     halves_spearman: Mapped[float | None] = mapped_column(Double)
     rule: Mapped[str | None] = mapped_column(String(32))
+    kind: Mapped[MapKind] = mapped_column(String(16), default="visual", server_default="visual")
+    """Of `headmap.map_kinds`."""
     dataset: Mapped[str] = mapped_column(String(64))
     seed: Mapped[int | None] = mapped_column(BigInteger)
     max_new_tokens: Mapped[int | None] = mapped_column(Integer)

@@ -1,29 +1,33 @@
-"""Profile a model on a range of pages: read, record the heads' attention, score (SparseMM section 3.1)."""
+"""Profile a model on a range of pages: read, record the heads' attention, score (SparseMM section 3.1).
+
+Scores of text retrieval are made in `text_retrieval.py`.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
-from itertools import chain, islice, takewhile
+from itertools import chain, islice
 from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from headmap.engine.detokenizer import TextStream
 from headmap.errors import InvalidParameter
 from headmap.families.base import PreparedPrompt, VisualTokens
 from headmap.families.loading import LoadedModel
 from headmap.looks import PAGES_WITH_LOOKS, PageLooks, small_jpeg
+from headmap.map_kinds import MAP_KINDS, TEXT_RETRIEVAL, VISUAL, MapKind
 from headmap.page_sums import PageSums
 from headmap.scoring.alignment import RULES
+from headmap.scoring.answers import text_tokens, token_texts
 from headmap.scoring.lanes import in_lanes
 from headmap.scoring.pages import TRANSCRIBE_PROMPT, Page
 from headmap.scoring.reading import Reading, read_pages
-from headmap.scoring.visual_heads import page_hits, page_scores
+from headmap.scoring.text_retrieval import score_texts
+from headmap.scoring.visual_heads import PageScores, page_hits, page_scores
 
 T = TypeVar("T")
 
@@ -36,17 +40,6 @@ MAX_LANES = 16
 """The limit on lanes, because each lane holds a page's keys and values."""
 
 
-@dataclass(frozen=True)
-class PageScores:
-    """One page's scores, (num_layers, num_heads) float64, the data behind them, and `looks` if requested."""
-
-    scores: npt.NDArray[np.float64]
-    tokens_seen: int
-    tokens_matched: int
-    hits: int
-    looks: PageLooks | None = None
-
-
 class Profiler:
     """Scores pages with a loaded model. `score_pages` reads up to `batch` pages together."""
 
@@ -55,11 +48,19 @@ class Profiler:
         self._batch = batch
 
     def score(
-        self, pages: Iterable[Page], *, first: int = 0, rule: str, max_new_tokens: int, on_page: Callable[[int], None]
+        self,
+        pages: Iterable[Page],
+        *,
+        first: int = 0,
+        kind: MapKind = VISUAL,
+        rule: str,
+        max_new_tokens: int,
+        on_page: Callable[[int], None],
     ) -> tuple[PageSums, dict[int, PageLooks]]:
         """Score pages. Each page is opened just before it is read; the first one is the job's page `first`.
 
-        Returns the sums of their scores, and the looks of the job's first pages by page number.
+        Returns the sums of their scores, and the looks of the job's first pages by page number. Only a visual map has
+        looks.
 
         `on_page(done)` is called after each page and about once a second, with the number of finished pages. It may
         raise to end the work.
@@ -70,6 +71,7 @@ class Profiler:
         scored = score_pages(
             self.loaded,
             pages,
+            kind=kind,
             rule=rule,
             max_new_tokens=max_new_tokens,
             batch=self._batch,
@@ -94,21 +96,27 @@ def score_pages(
     loaded: LoadedModel,
     pages: Iterable[Page],
     *,
+    kind: MapKind = VISUAL,
     rule: str = "aligned",
     max_new_tokens: int = 1024,
     batch: int = 4,
     heartbeat: Callable[[], None] = lambda: None,
     pages_with_looks: int = 0,
 ) -> Iterator[PageScores]:
-    """Score pages in order. The results of the first `pages_with_looks` pages include their looks.
+    """Score pages in order. The results of the first `pages_with_looks` pages of a visual map include their looks.
 
     The model reads `batch` pages together. A small model on a CPU reads each page alone, in as many lanes as torch has
     threads, and holds two pages per lane. `heartbeat` is called after each forward pass, or several times a second, and
-    may raise to end the work. Raises InvalidParameter for an unknown rule.
+    may raise to end the work. Raises InvalidParameter for an unknown kind or rule.
     """
+    if kind not in MAP_KINDS:
+        raise InvalidParameter(f"kind: {kind!r} is not one of {', '.join(MAP_KINDS)}", param="kind")
     if rule not in RULES:
         raise InvalidParameter(f"rule: {rule!r} is not one of {', '.join(RULES)}", param="rule")
-    read = partial(_read, loaded, rule=rule, max_new_tokens=max_new_tokens, pages_with_looks=pages_with_looks)
+    if kind == TEXT_RETRIEVAL:
+        read = partial(score_texts, loaded, rule=rule, max_new_tokens=max_new_tokens)
+    else:
+        read = partial(_read, loaded, rule=rule, max_new_tokens=max_new_tokens, pages_with_looks=pages_with_looks)
     numbered = enumerate(pages)
     if loaded.device.type == "cpu" and loaded.model.num_parameters() <= LANE_PARAMETERS:
         lanes = min(torch.get_num_threads(), MAX_LANES)
@@ -144,10 +152,8 @@ def transcription_prompt(loaded: LoadedModel, page: Page) -> PreparedPrompt:
 
 
 def expected_tokens(loaded: LoadedModel, page: Page) -> list[int]:
-    """The tokens of the page's text up to the first control token, because control tokens are never text."""
-    control = {*loaded.tokenizer.all_special_ids, loaded.family.image_token_id(loaded.model.config)}
-    tokens = loaded.tokenizer(page.text, add_special_tokens=False)["input_ids"]
-    return list(takewhile(lambda token: token not in control, tokens))
+    """The tokens of the page's text up to the first control token."""
+    return text_tokens(loaded, page.text)
 
 
 def _score(
@@ -188,12 +194,6 @@ def _looks(
         cells=cells,
         hits=hits,
     )
-
-
-def token_texts(loaded: LoadedModel, answer: Sequence[int]) -> list[str]:
-    """Each token's part of the decoded text. A character of several tokens belongs to the token that completes it."""
-    stream = TextStream(loaded.tokenizer)
-    return [stream.push(token) for token in answer]
 
 
 def _batched(pages: Iterable[T], size: int) -> Iterator[tuple[T, ...]]:

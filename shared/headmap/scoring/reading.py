@@ -64,6 +64,14 @@ def read_pages(
     return [Reading(page.answer, torch.cat(page.winners, dim=2).cpu().numpy()) for page in pages]
 
 
+@torch.inference_mode()
+def replay(loaded: LoadedModel, prompt: PreparedPrompt, answer: Sequence[int]) -> Reading:
+    """Force `answer`, at least one token, whatever the model would write. Takes one forward pass."""
+    page = _Page(loaded, prompt, answer, len(answer))
+    _start(loaded, page)
+    return Reading(list(answer), torch.stack(page.fed.winners).cpu().numpy())
+
+
 class _Page:
     """One page being read: the answer so far, and the input of the next forward.
 

@@ -3,17 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+
+from headmap.looks import PageLooks
+
+
+@dataclass(frozen=True)
+class PageScores:
+    """One page's scores, (num_layers, num_heads) float64, the data behind them, and `looks` if requested."""
+
+    scores: npt.NDArray[np.float64]
+    tokens_seen: int
+    tokens_matched: int
+    hits: int
+    looks: PageLooks | None = None
 
 
 def page_hits(winners: npt.NDArray[np.int64], regions: Sequence[npt.NDArray[np.int64]]) -> npt.NDArray[np.bool_]:
     """Find the heads that looked at the word being read, for each token.
 
     `winners`: (layers, heads, tokens), the prompt position with each head's highest attention when the model predicted
-    a token. `regions`: for each token, the positions of the visual tokens that show its word. Returns (layers, heads,
-    tokens).
+    a token. `regions`: for each token, the positions of the prompt's tokens that show its word. Returns (layers,
+    heads, tokens).
     """
     hits = np.zeros(winners.shape, dtype=np.bool_)
     for token, region in enumerate(regions):

@@ -57,6 +57,7 @@ def test_diff_tells_how_alike_two_maps_are(data_dir: Path) -> None:
     told = json.loads(run(data_dir, "maps", "diff", a, b[:8], "--json").stdout)
     assert (told["a"], told["b"], told["spearman"]) == (a, b, alike.spearman)
     assert told["top5pct_overlap"] == alike.top5pct_overlap == 0.25
+    assert (told["pearson"], told["top5pct_by_chance"]) == (alike.pearson, 0.05)
     assert [(head["layer"], head["head"]) for head in told["changes"][:3]] == [(0, 0), (0, 1), (0, 2)]
     shown = run(data_dir, "maps", "diff", a, b)
     assert "top 5 % in common     25 %" in shown.stdout

@@ -36,6 +36,7 @@ def test_start_answers_202_with_the_job_and_its_place(client: TestClient, broker
     assert job["state"] == "queued"
     assert job["progress"] == {"done": 0, "total": 10}
     assert job["params"] == {
+        "kind": "visual",
         "dataset": "synthetic",
         "pages": 10,
         "rule": "aligned",
@@ -58,9 +59,24 @@ def test_an_equal_request_answers_200_with_the_same_job(client: TestClient, star
     assert response.json()["id"] == job["id"]
 
 
-@pytest.mark.parametrize("changed", [{"pages": 11}, {"seed": 1}, {"rule": "paper"}, {"max_new_tokens": 9}])
+@pytest.mark.parametrize(
+    "changed", [{"pages": 11}, {"seed": 1}, {"rule": "paper"}, {"max_new_tokens": 9}, {"kind": "text-retrieval"}]
+)
 def test_another_request_gets_another_job(start: Start, changed: dict[str, Any]) -> None:
     assert start()["id"] != start(**changed)["id"]
+
+
+def test_a_profile_of_text_retrieval_tells_its_kind_and_its_map_is_found_by_it(
+    client: TestClient, start: Start, database: Database
+) -> None:
+    job = start(kind="text-retrieval")
+    assert (job["params"]["kind"], start(kind="text-retrieval")["id"]) == ("text-retrieval", job["id"])
+    finish(database, job["id"])
+    map_id = client.get(f"/score/{job['id']}").json()["map_id"]
+    found = client.get("/maps", params={"kind": "text-retrieval"}).json()["items"]
+    assert [(one["id"], one["kind"], one["aliases"]) for one in found] == [(map_id, "text-retrieval", [])]
+    assert_problem(client.put(f"/maps/{map_id}/aliases/stable"), 409, "map_mismatch", "text-retrieval")
+    assert client.get(f"/maps/{map_id}/export").json()["kind"] == "text-retrieval"
 
 
 def test_a_job_that_reads_on_until_the_map_is_steady(client: TestClient, start: Start, database: Database) -> None:
@@ -177,6 +193,8 @@ def test_an_unknown_dataset_is_not_found(refusing: TestClient) -> None:
         ({"seed": -1}, "seed"),
         ({"seed": 2**63}, "seed"),
         ({"rule": "other"}, "rule"),
+        ({"kind": "audio"}, "kind"),
+        ({"kind": "text-retrieval", "promote": True}, "promote"),
         ({"dataset": ""}, "dataset"),
         ({"dataset": "../pages"}, "dataset"),
         ({"max_new_tokens": 0}, "max_new_tokens"),

@@ -93,6 +93,21 @@ def test_an_equal_request_with_promote_true_counts_while_the_job_runs(database: 
     assert served(database) == steps.read_job(database, job).map_id
 
 
+def test_a_profile_of_text_retrieval_files_its_kind_and_leaves_default(database: Database) -> None:
+    imported(database, promote=True, by=PACKAGE)
+    before = served(database)
+    params = replace(steps.PARAMS, map_kind="text-retrieval")
+    job = steps.make_job(database, params=params, force=False)
+    for number in range(steps.SHARDS):
+        found = steps.held(database, job, number)
+        assert found.spec.parameters["kind"] == "text-retrieval"
+        steps.finish(database, found)
+    made = steps.read_job(database, job)
+    with database.read() as session:
+        assert maps.get_map(session, made.map_id or "").kind == made.params.map_kind == "text-retrieval"
+    assert served(database) == before
+
+
 def test_a_deleted_map_is_made_again_by_an_equal_request(database: Database) -> None:
     first = profiled(database, False, force=False)
     with database.write() as session:

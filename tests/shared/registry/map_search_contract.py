@@ -34,6 +34,8 @@ FOUND: list[tuple[dict[str, Any], list[int]]] = [
     ({"dataset": "receipts", "min_pages": 1}, [4, 2]),
     ({"model": "other", "min_pages": 0}, [1]),
     ({"rule": "aligned", "model": "org/reader"}, [4, 2, 1]),
+    ({"kind": "text-retrieval"}, [4]),
+    ({"kind": "visual", "model": "org/reader"}, [3, 2, 1]),
     ({"alias": "default"}, [1, 1]),
     ({"alias": "default", "model": "other"}, [1]),
     ({"revision": "r2"}, []),
@@ -49,9 +51,15 @@ FOUND: list[tuple[dict[str, Any], list[int]]] = [
 def file_known(database: Database) -> None:
     scores = HeadScores(np.ones((2, 4)), 2)
     for model, dataset, pages, tags, notes in KNOWN:
-        rule = None if pages is None else "aligned"
         provenance = Provenance(
-            model=model, revision="r1", architecture=None, dataset=dataset, pages=pages, hits=pages, rule=rule
+            model=model,
+            revision="r1",
+            architecture=None,
+            kind="text-retrieval" if "émile" in tags else "visual",
+            dataset=dataset,
+            pages=pages,
+            hits=pages,
+            rule=None if pages is None else "aligned",
         )
         with database.write() as session:
             maps.add_map(session, provenance, scores, tags=tags, notes=notes, promote="auto", by=None)

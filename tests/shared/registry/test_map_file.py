@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 import headmap
 from headmap.errors import HeadmapError, InvalidParameter, InvalidScores
 from headmap.head_scores import HeadScores
+from headmap.map_kinds import MAP_KINDS
 from headmap.registry.map_file import MapFile, add_map_file, find_map_file, parse_map_file, read_map_file
 from headmap.registry.maps import Provenance, get_map
 from headmap.registry.session import Database
@@ -30,6 +31,7 @@ PROVENANCES = st.builds(
     model=NAMES,
     revision=st.none() | NAMES,
     architecture=st.none() | NAMES,
+    kind=st.sampled_from(MAP_KINDS),
     dataset=NAMES,
     pages=st.none() | COUNTS,
     hits=st.none() | st.integers(0, 2**63 - 1),
@@ -97,6 +99,7 @@ def test_a_bare_map_has_pages_of_unknown_number(database: Database) -> None:
     with database.write() as session:
         record = get_map(session, add_map_file(session, parse_map_file(bare), promote=False, by=None))
     assert (record.pages, record.dataset, record.origin_map_id) == (None, "import", None)
+    assert record.kind == "visual"
 
 
 GOOD: dict[str, Any] = {"model": "a/b", "num_kv_heads": 1, "scores": {"0-0": 1, "0-1": 2}}
@@ -109,6 +112,7 @@ GOOD: dict[str, Any] = {"model": "a/b", "num_kv_heads": 1, "scores": {"0-0": 1, 
         ({"checksum": "abc"}, "checksum: "),
         ({"name": "x"}, "name: unknown field"),
         ({"model": None}, "model: "),
+        ({"kind": "audio"}, "kind: "),
         ({"pages": "many"}, "pages: "),
         ({"pages": -1}, "pages: "),
         ({"pages": 2**31}, "pages: "),

@@ -5,17 +5,25 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from headmap.errors import InvalidParameter, MapNotFound
+from headmap.errors import InvalidParameter, MapMismatch, MapNotFound
 from headmap.head_scores import HeadScores
+from headmap.map_kinds import MapKind
 from headmap.registry import maps
 from headmap.registry.aliases import Promote
 from headmap.registry.maps import Provenance
 from headmap.registry.session import Database
 
 
-def add(database: Database, model: str = "m", revision: str | None = "r1", *, promote: Promote = "auto") -> str:
+def add(
+    database: Database,
+    model: str = "m",
+    revision: str | None = "r1",
+    *,
+    promote: Promote = "auto",
+    kind: MapKind = "visual",
+) -> str:
     scores = HeadScores(np.random.default_rng(0).random((2, 4)), 2)
-    provenance = Provenance(model=model, revision=revision, architecture=None, dataset="import")
+    provenance = Provenance(model=model, revision=revision, architecture=None, kind=kind, dataset="import")
     with database.write() as session:
         return maps.add_map(session, provenance, scores, promote=promote, by=None)
 
@@ -61,6 +69,22 @@ def test_a_map_of_the_asked_revision_goes_before_the_default_of_another(database
     add(database, revision="r2")
     newest = add(database, revision="r2")
     assert resolve(database, "r2") == (newest, "exact")
+
+
+def test_a_map_of_text_retrieval_serves_only_where_it_is_named_by_its_id(database: Database) -> None:
+    text = add(database, kind="text-retrieval")
+    with pytest.raises(MapNotFound):
+        resolve(database)
+    default, visual = add(database), add(database, revision="r2")
+    assert resolve(database) == (default, "exact")
+    of_revision = add(database, revision="r2", kind="text-retrieval")
+    assert resolve(database, "r2") == (visual, "exact")
+    with pytest.raises(InvalidParameter, match="promote"):
+        add(database, kind="text-retrieval", promote=True)
+    with database.write() as session:
+        with pytest.raises(MapMismatch, match="text-retrieval"):
+            maps.set_alias(session, text, "stable", by=None)
+        assert maps.find_map(session, "m", of_revision, "r2")[0].id == of_revision
 
 
 def test_another_revisions_default_is_better_than_none(database: Database) -> None:

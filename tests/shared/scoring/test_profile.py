@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from headmap.families.loading import LoadedModel
+from headmap.scoring.answers import token_texts
 from headmap.scoring.pages import make_page
-from headmap.scoring.profile import Profiler, score_pages, token_texts
+from headmap.scoring.profile import Profiler, score_pages
 from headmap.scoring.visual_heads import page_hits, page_scores
 
 

@@ -5,7 +5,7 @@ import { count, counted, percent } from "../lib/format.js";
 export const profile = {
   path: "/score",
   progress: "Pages read",
-  asked: ({ params }) => `${pagesOf(params)} of ${params.dataset}, rule ${params.rule}, seed ${params.seed}, at most ${counted(params.max_new_tokens, "token")} each`,
+  asked: ({ params }) => `${params.kind === "visual" ? "" : `${params.kind}: `}${pagesOf(params)} of ${params.dataset}, rule ${params.rule}, seed ${params.seed}, at most ${counted(params.max_new_tokens, "token")} each`,
   isOpenEnded: ({ params }) => params.pages === "auto",
   again({ model, params: { dataset_checksum, ...params } }) {
     return { model, ...params, force: true }; // the checksum is told, not asked

@@ -5,6 +5,7 @@ import { percent } from "../lib/format.js";
 import { Grid, legend } from "../lib/grid.js";
 import { notice } from "../lib/problems.js";
 import { ranked } from "../lib/scores.js";
+import { nameOf } from "./name.js";
 
 const LISTED = 8;
 
@@ -19,7 +20,7 @@ export class Comparison {
       "select",
       { id: "other-map", onchange: () => this.#compare() },
       h("option", { value: "" }, "Choose a map"),
-      others.map((other) => h("option", { value: other.id }, `${other.model}, version ${other.version}${other.aliases.length ? ` (${other.aliases.join(", ")})` : ""}`)),
+      others.map((other) => h("option", { value: other.id }, nameOf(other))),
     );
     this.element = h(
       "section",
@@ -50,8 +51,9 @@ export class Comparison {
     const peak = Math.max(...this.matrix.flat(), ...theirs.flat());
     const facts = [
       ["Rank correlation", figures.spearman.toFixed(3)],
-      ["Same top 5 %", percent(figures.top5pct_overlap)],
-      ["Same top 10 %", percent(figures.top10pct_overlap)],
+      ["Correlation", figures.pearson.toFixed(3)],
+      ["Same top 5 %", `${percent(figures.top5pct_overlap)}, by chance ${percent(figures.top5pct_by_chance)}`],
+      ["Same top 10 %", `${percent(figures.top10pct_overlap)}, by chance ${percent(figures.top10pct_by_chance)}`],
       ["Score elsewhere", percent(figures.total_variation)],
     ];
     this.shown.replaceChildren(

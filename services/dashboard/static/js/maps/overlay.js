@@ -52,7 +52,7 @@ export class HeadPages {
       if (this.wanted !== wanted) return;
       this.picture.hidden = true;
       this.turning.hidden = true;
-      if (error instanceof Problem && error.status === 404) this.text.textContent = "This map keeps no pages: an imported one has none, nor has one of an older profile.";
+      if (error instanceof Problem && error.status === 404) this.text.textContent = "This map keeps no pages: an imported one has none, nor has one of text or of an older profile.";
       else {
         this.text.textContent = "";
         this.problem.replaceChildren(notice(error, { text: "Try again", run: () => this.#show() }));

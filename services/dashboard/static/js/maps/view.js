@@ -40,6 +40,7 @@ export class MapView {
 
   #about(map) {
     const facts = [
+      ["Kind", map.kind === "visual" ? "visual: heads that look at the picture" : "text-retrieval: heads that look at the asked part of a text"],
       ["Shape", `${map.num_layers} layers × ${map.num_heads} heads, ${map.num_kv_heads} KV heads`],
       ["From", source(map)],
       ["Origin", map.origin_map_id && `version ${map.origin_version ?? "?"} of another registry${map.origin_repo ? `, pulled from ${map.origin_repo}` : ""}`],
@@ -59,7 +60,7 @@ export class MapView {
         "div",
         { class: "row between" },
         h("div", { class: "row" }, h("h2", { id: "map-title" }, `${map.model}, version ${map.version}`), map.aliases.map((alias) => h("span", { class: "tag accent" }, alias))),
-        h("div", { class: "row" }, move, h("a", { class: "button", href: address(`/maps/${map.id}/export`), download: "" }, "Export")),
+        h("div", { class: "row" }, map.kind === "visual" ? move : null, h("a", { class: "button", href: address(`/maps/${map.id}/export`), download: "" }, "Export")),
       ),
       h("dl", { class: "facts" }, facts.flatMap(([name, value]) => [h("dt", {}, name), h("dd", {}, value)])),
     );

@@ -10,6 +10,7 @@ import { sample } from "../lib/pictures.js";
 import { Policies } from "../lib/policies.js";
 import { notice } from "../lib/problems.js";
 import { newestCurve } from "../evaluations/newest.js";
+import { nameOf, otherKind } from "../maps/name.js";
 
 const GIB = 2 ** 30;
 const WAIT_MS = 120;
@@ -224,11 +225,11 @@ async function promptTokens(model) {
 
 async function start() {
   try {
-    maps = await list("/maps");
+    maps = (await list("/maps")).sort((one, other) => Boolean(otherKind(one)) - Boolean(otherKind(other))); // visual ones first
     byId("problem").replaceChildren();
     byId("empty").hidden = maps.length > 0;
     byId("budgets").hidden = maps.length === 0;
-    setOptions(field("map"), maps.map((map) => [map.id, `${map.model}, version ${map.version}${map.aliases.length ? ` (${map.aliases.join(", ")})` : ""}`]));
+    setOptions(field("map"), maps.map((map) => [map.id, nameOf(map)]));
     if (!maps.length) return;
     await beginHere();
     await offerSelectors();

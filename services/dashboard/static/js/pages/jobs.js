@@ -28,6 +28,7 @@ form.addEventListener("submit", (event) => {
       jobs.start({
         model: byId("model").value.trim(),
         revision: byId("revision").value.trim() || null,
+        kind: byId("kind").value,
         dataset: byId("dataset").value.trim(),
         ...pages(),
         rule: byId("rule").value,

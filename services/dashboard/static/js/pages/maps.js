@@ -4,6 +4,7 @@ import { byId, h } from "../lib/dom.js";
 import { time } from "../lib/format.js";
 import { notice } from "../lib/problems.js";
 import { importDialog } from "../maps/import.js";
+import { otherKind } from "../maps/name.js";
 import { MapView } from "../maps/view.js";
 
 /** @type {any[]} */
@@ -56,7 +57,7 @@ function version(map, current) {
     h(
       "a",
       { href: `?map=${map.id}`, class: "version", "aria-current": map.id === current ? "true" : null, onclick: open },
-      h("span", { class: "row between" }, h("span", { class: "strong" }, `Version ${map.version}`), h("span", { class: "chips" }, map.aliases.map((alias) => h("span", { class: "tag accent" }, alias)), map.tags.map((tag) => h("span", { class: "tag" }, tag)))),
+      h("span", { class: "row between" }, h("span", { class: "strong" }, `Version ${map.version}`), h("span", { class: "chips" }, otherKind(map) && h("span", { class: "tag" }, otherKind(map)), map.aliases.map((alias) => h("span", { class: "tag accent" }, alias)), map.tags.map((tag) => h("span", { class: "tag" }, tag)))),
       h("span", { class: "hint" }, `${map.pages ? `${map.pages} pages` : map.dataset}, ${time(map.created_at)}`),
     ),
   );
