@@ -1,7 +1,7 @@
-"""Accuracy against memory on the bundled model: every method and selector at equal bytes, lookups and transcription.
+"""Accuracy against memory: every method and selector at equal bytes, questions and transcription of made-up pages.
 
-The map comes from pages of one seed, the questions from pages of another; the model was trained on neither. Questions
-are asked and marked as `headmap evaluate` does it.
+The map comes from `synthetic` pages of one seed, the questions from pages of another; our models were trained on
+neither. Questions are asked and marked as `headmap evaluate` does it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.report import Recorder
-from headmap.datasets.sources import MadeUpPages
+from headmap.datasets.sources import DEFAULT, MADE_UP, MadeUpPages
 from headmap.evaluation.answers import AnswerRow
 from headmap.evaluation.cases import DEFAULT_SELECTORS, make_cases
 from headmap.evaluation.intervals import wilson
@@ -32,7 +32,7 @@ from headmap.settings import DEMO_MODEL, Settings
 
 RATIOS = (0.02, 0.05, 0.1, 0.2, 0.4, 1.0)
 MAP_SEED, QUESTION_SEED = 11, 12
-MAX_ANSWER_TOKENS = 16
+MAX_ANSWER_TOKENS = 24
 
 
 class CharactersFound(Metric):
@@ -48,21 +48,27 @@ class CharactersFound(Metric):
 def run(
     *,
     record: Recorder,
+    model: str = DEMO_MODEL,
+    dataset: str = DEFAULT,
     pages: int = 50,
+    read_pages: int | None = None,
     map_pages: int = 40,
     ratios: Sequence[float] = RATIOS,
     methods: Sequence[str] = tuple(METHODS),
     selectors: Sequence[str | Select] = DEFAULT_SELECTORS,
     batch: int = 8,
 ) -> dict[str, Any]:
-    """Measure; `pages` held-out pages give up to four lookups each and one transcription."""
-    loaded = load_model(find_model(DEMO_MODEL, Settings()))
+    """Measure; `pages` held-out pages give up to four questions each, `read_pages` a transcription each."""
+    loaded = load_model(find_model(model, Settings(models=(model,))))
     scores = profile(loaded, MAP_SEED, map_pages)
-    lookups, reading = (
-        lookups_of(pages),
-        list(PageQuestions(MadeUpPages(make_page), transcribe=True).questions(QUESTION_SEED, 0, pages)),
-    )
-    settings = {"model": loaded.info.revision, "pages": pages, "map_pages": map_pages, "question_seed": QUESTION_SEED}
+    read_pages = pages if read_pages is None else read_pages
+    made_up = MadeUpPages(MADE_UP[dataset])
+    lookups = lookups_of(pages, dataset)
+    reading = list(PageQuestions(made_up, transcribe=True).questions(QUESTION_SEED, 0, read_pages))
+    settings = {
+        "name": model, "model": loaded.info.revision, "dataset": dataset, "pages": pages, "read_pages": read_pages,
+        "map_pages": map_pages, "question_seed": QUESTION_SEED,
+    }  # fmt: skip
     record.begin("accuracy", settings)
     cases = make_cases(methods, [ratio for ratio in ratios if ratio < 1], selectors)
 
@@ -70,29 +76,32 @@ def run(
         return evaluate_questions(loaded, questions, cases, scores, metric, max_new_tokens=most, batch=batch)
 
     found = ask(lookups, get_metric("exact"), MAX_ANSWER_TOKENS)
-    read = ask(reading, CharactersFound(), max(len(one.answers[0]) for one in reading) + 16)
+    longest = max((len(one.answers[0]) for one in reading), default=0)
+    read = ask(reading, CharactersFound(), longest + 16)
     for case in cases:
         right = sum(row.score == 1 for row in found if row.case == case)
         alike = [row.score for row in read if row.case == case]
         low, high = wilson(right, len(lookups))
+        found_share = {"transcription": float(np.mean(alike))} if alike else {}
         record.add(
             {
                 **case.to_json(), "lookups": len(lookups), "right": right,
                 "accuracy": right / len(lookups), "accuracy_low": low, "accuracy_high": high,
-                "transcription": float(np.mean(alike)),
+                **found_share,
                 "transcription_se": float(np.std(alike, ddof=1) / len(alike) ** 0.5) if len(alike) > 1 else 0.0,
             },
-            f"{case!s:28} {case.ratio:5.0%}  lookups {right / len(lookups):6.1%}  "
-            f"characters {np.mean(alike):6.1%}",
+            f"{case!s:28} {case.ratio:5.0%}  lookups {right / len(lookups):6.1%}"
+            + "".join(f"  characters {share:6.1%}" for share in found_share.values()),
         )  # fmt: skip
     mean_prompt = float(np.mean([row.prompt_tokens for row in found]))
     return record.end(mean_prompt_tokens=mean_prompt, top5_share=scores.top_share(0.05))
 
 
-def lookups_of(pages: int) -> list[Question]:
+def lookups_of(pages: int, dataset: str = DEFAULT) -> list[Question]:
     """The questions of the first `pages` held-out pages."""
-    count = sum(len(make_page(QUESTION_SEED, index).questions) for index in range(pages))
-    return list(PageQuestions(MadeUpPages(make_page)).questions(QUESTION_SEED, 0, count))
+    make = MADE_UP[dataset]
+    count = sum(len(make(QUESTION_SEED, index).questions) for index in range(pages))
+    return list(PageQuestions(MadeUpPages(make)).questions(QUESTION_SEED, 0, count))
 
 
 def profile(loaded: LoadedModel, seed: int, pages: int, first: int = 0) -> HeadScores:

@@ -25,6 +25,22 @@ COLOURS = {
 CONTENDERS = {**{name: f"ours, {label}" for name, label in LABELS.items()}, **PEERS}
 
 
+def series(result: Result) -> dict[tuple[str, str | None], list[Result]]:
+    """The rows of each method and selector, in the order of LABELS, by the share of the prompt kept."""
+    found: dict[tuple[str, str | None], list[Result]] = {}
+    for method in LABELS:
+        for row in sorted(result["rows"], key=lambda row: float(row["ratio"])):
+            if row["method"] == method:
+                found.setdefault((method, row.get("select")), []).append(row)
+    return found
+
+
+def series_name(method: str, select: str | None, result: Result) -> str:
+    """A method's label, with its selector where the result has several."""
+    several = len({row.get("select") for row in result["rows"] if row["method"] != "full"}) > 1
+    return f"{LABELS[method]}, {select}" if several and select else LABELS[method]
+
+
 def native(rows: Sequence[Result]) -> list[Result]:
     """Those measured with all instructions that the machine has."""
     return [row for row in rows if row.get("isa", "native") == "native"]
@@ -32,26 +48,30 @@ def native(rows: Sequence[Result]) -> list[Result]:
 
 def accuracy(result: Result) -> Figure:
     """The paper's figure 5 in small: accuracy over the share kept, a line a method, with 95 % intervals."""
-    figure = Figure(figsize=(9, 3.8), layout="constrained")
-    axes = figure.subplots(1, 2, sharex=True)
-    for method, label in LABELS.items():
-        rows = sorted((r for r in result["rows"] if r["method"] == method), key=lambda r: r["ratio"])
+    panels = [("accuracy", "Answers exactly right"), ("transcription", "Characters of the page right")]
+    panels = [panel for panel in panels if panel[0] in result["rows"][0]]
+    figure = Figure(figsize=(4.5 * len(panels), 3.8), layout="constrained")
+    axes = list(figure.subplots(1, len(panels), sharex=True, squeeze=False)[0])
+    selectors = list(dict.fromkeys(row.get("select") for row in result["rows"] if row["method"] != "full"))
+    for (method, select), rows in series(result).items():
+        label = series_name(method, select, result)
         if method == "full":
-            for axis, key in zip(axes, ("accuracy", "transcription"), strict=True):
+            for axis, (key, _) in zip(axes, panels, strict=True):
                 axis.axhline(rows[0][key], color="0.4", linestyle="--", linewidth=1, label="full")
             continue
         x = [row["ratio"] * 100 for row in rows]
         width: dict[str, Any] = {"linewidth": 2.4 if method == "sparsemm" else 1.2, "marker": "o", "markersize": 3.5}
-        width["color"] = COLOURS[method]
+        width |= {"color": COLOURS[method], "linestyle": ("-", ":", "-.", "--")[selectors.index(select) % 4]}
         axes[0].plot(x, [row["accuracy"] for row in rows], label=label, **width)
         low, high = ([row[f"accuracy_{end}"] for row in rows] for end in ("low", "high"))
         axes[0].fill_between(x, low, high, color=COLOURS[method], alpha=0.12, linewidth=0)
-        axes[1].plot(x, [row["transcription"] for row in rows], label=label, **width)
+        if len(axes) > 1:
+            axes[1].plot(x, [row["transcription"] for row in rows], label=label, **width)
     ticks = sorted({row["ratio"] * 100 for row in result["rows"]} - {100.0})
-    for axis, title in zip(axes, ("Lookups exactly right", "Characters of the page right"), strict=True):
+    for axis, (_, title) in zip(axes, panels, strict=True):
         axis.set(xscale="log", ylim=(-0.02, 1.02), xlabel="share of the prompt kept, %", title=title)
         _finish(axis, ticks)
-    axes[1].legend(frameon=False, fontsize=8)
+    axes[-1].legend(frameon=False, fontsize=8)
     return figure
 
 

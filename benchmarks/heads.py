@@ -1,4 +1,4 @@
-"""The paper's findings on the bundled model: sparsity of the map, its stability, and the effect of masking heads."""
+"""The paper's findings: sparsity of the map, its stability, and the effect of masking heads."""
 
 from __future__ import annotations
 
@@ -28,13 +28,15 @@ Head = tuple[int, int]
 def run(
     *,
     record: Recorder,
+    model: str = DEMO_MODEL,
     pages: int = 50,
     map_pages: int = 40,
     masked_shares: Sequence[float] = (0.05, 0.1, 0.2),
     draws: int = 10,
 ) -> dict[str, Any]:
-    loaded = load_model(find_model(DEMO_MODEL, Settings()))
-    record.begin("heads", {"model": loaded.info.revision, "pages": pages, "map_pages": map_pages, "draws": draws})
+    loaded = load_model(find_model(model, Settings(models=(model,))))
+    settings = {"name": model, "model": loaded.info.revision, "pages": pages, "map_pages": map_pages, "draws": draws}
+    record.begin("heads", settings)
     halves = [page_matrices(loaded, MAP_SEED, map_pages, first=start) for start in (0, map_pages)]
     kv_heads = loaded.info.num_kv_heads
     scores = HeadScores(halves[0].sum(0), kv_heads)

@@ -17,7 +17,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from benchmarks import figures, overview
-from benchmarks.figures import CONTENDERS, LABELS, Result, native
+from benchmarks.figures import CONTENDERS, Result, native, series, series_name
 from benchmarks.report import ISAS, RESULTS
 
 ROOT = Path(__file__).parents[1]
@@ -75,18 +75,23 @@ def accuracy_table(result: Result) -> str:
         "| method | " + " | ".join(f"{ratio:.0%}" for ratio in ratios) + " |",
         "|---|" + "---|" * len(ratios),
     ]
-    for method in LABELS:
-        rows = {row["ratio"]: row for row in result["rows"] if row["method"] == method and method != "full"}
-        if rows:
-            cells = (f"{rows[r]['accuracy']:.0%} / {rows[r]['transcription']:.0%}" for r in ratios)
-            lines.append(f"| {LABELS[method]} | " + " | ".join(cells) + " |")
+    for (method, select), rows in series(result).items():
+        if method != "full":
+            cells = {row["ratio"]: _shares(row, ".0%") for row in rows}
+            name = series_name(method, select, result)
+            lines.append(f"| {name} | " + " | ".join(cells[ratio] for ratio in ratios) + " |")
+    read = " / characters of the page right" if "transcription" in full else ""
     head = (
-        f"Lookups exactly right / characters of the page right, by the share of the prompt kept; the full cache has "
-        f"{full['accuracy']:.1%} / {full['transcription']:.1%}. {full['lookups']} lookups on "
-        f"{result['settings']['pages']} held-out pages, {result['mean_prompt_tokens']:.0f} prompt tokens on average; "
+        f"Answers exactly right{read}, by the share of the prompt kept; the full cache has {_shares(full, '.1%')}. "
+        f"{full['lookups']} questions on {result['settings']['pages']} held-out pages, "
+        f"{result['mean_prompt_tokens']:.0f} prompt tokens on average; "
         f"95 % intervals are within {max(_half(row) for row in result['rows']):.0%} points.\n\n"
     )
     return head + "\n".join(lines) + "\n" + _where(result)
+
+
+def _shares(row: Result, form: str) -> str:
+    return " / ".join(f"{row[key]:{form}}" for key in ("accuracy", "transcription") if key in row)
 
 
 def _half(row: dict[str, float]) -> float:
@@ -358,6 +363,8 @@ def health_table(result: Result) -> str:
     return "\n".join(lines) + "\n" + _where(result)
 
 
+SMOL_ACCURACY = ("smol-accuracy", "smol-accuracy-long", "smol-accuracy-forms", "smol-accuracy-receipts")
+SELECTORS = ("selectors", "smol-selectors")
 Table = Callable[[Result], str]
 TABLES: dict[str, tuple[str, Table]] = {
     "accuracy": ("accuracy", accuracy_table),
@@ -372,6 +379,9 @@ TABLES: dict[str, tuple[str, Table]] = {
     "families": ("families", families_table),
     "scoring": ("scoring", scoring_table),
     "heads": ("heads", heads_table),
+    **{name.replace("-", "_"): (name, accuracy_table) for name in SMOL_ACCURACY},
+    "smol_heads": ("smol-heads", heads_table),
+    **{name.replace("-", "_"): (name, accuracy_table) for name in SELECTORS},
     "serving": ("serving", serving_table),
     "gaps": ("gaps", gaps_table),
     "soak": ("soak", soak_table),
@@ -381,6 +391,15 @@ TABLES: dict[str, tuple[str, Table]] = {
 PLOTS: dict[str, tuple[str, Callable[[Result], Figure | None], str]] = {
     "accuracy": (
         "accuracy", figures.accuracy, "Accuracy over the share of the prompt kept, a line for each method",
+    ),
+    "smol_accuracy": (
+        "smol-accuracy", figures.accuracy, "Accuracy of headmap/smol-ocr over the share of the prompt kept",
+    ),
+    "smol_accuracy_long": (
+        "smol-accuracy-long", figures.accuracy, "The same with prompts of about 1,070 tokens",
+    ),
+    "smol_heads": (
+        "smol-heads", figures.heads, "Answers of headmap/smol-ocr over the share of heads masked",
     ),
     "requests": (
         "requests", figures.requests, "Next token, first token and peak memory over the prompt's length",

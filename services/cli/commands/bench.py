@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from headmap.models import DEMO_MODEL
 from services.cli.common import console, fail, one_line_errors, quiet_libraries
 from services.cli.selectors import Selectors, parse_selector
 
@@ -24,6 +25,7 @@ app = typer.Typer(
 )
 
 JsonFile = Annotated[Path | None, typer.Option("--json", help="File for the result, written row by row.")]
+Model = Annotated[str, typer.Option(help="Model to measure: a Hub id or a folder.")]
 Short = Annotated[bool, typer.Option("--short", help="Use fewer pages and repeats: minutes instead of an hour.")]
 Part = Annotated[
     list[str] | None,
@@ -41,8 +43,19 @@ def bench() -> None:
 
 @app.command("accuracy")
 @one_line_errors
-def accuracy(json: JsonFile = None, short: Short = False, select: Selectors = None) -> None:
-    """Compare all methods at equal bytes on held-out pages: lookups and transcription.
+def accuracy(
+    json: JsonFile = None,
+    short: Short = False,
+    select: Selectors = None,
+    model: Model = DEMO_MODEL,
+    dataset: Annotated[str, typer.Option(help="Kind of made-up pages that the questions are about.")] = "synthetic",
+    pages: Annotated[int | None, typer.Option(min=1, help="Pages of questions.")] = None,
+    read_pages: Annotated[int | None, typer.Option(min=0, help="Pages to transcribe; all by default.")] = None,
+    map_pages: Annotated[int | None, typer.Option(min=1, help="Pages that the map is made of.")] = None,
+    method: Annotated[list[str] | None, typer.Option(help="Cache method; all by default. May be repeated.")] = None,
+    ratio: Annotated[list[float] | None, typer.Option(help="Share of the prompt kept. May be repeated.")] = None,
+) -> None:
+    """Compare methods at equal bytes on held-out pages: questions and transcription.
 
     \b
     Example:
@@ -51,9 +64,11 @@ def accuracy(json: JsonFile = None, short: Short = False, select: Selectors = No
     from benchmarks.accuracy import run
 
     chosen: dict[str, Any] = {"pages": 10, "map_pages": 16, "ratios": (0.1, 0.2, 0.4, 1.0)} if short else {}
+    told = {"pages": pages, "read_pages": read_pages, "map_pages": map_pages, "methods": method, "ratios": ratio}
+    chosen |= {name: value for name, value in told.items() if value not in (None, [])}
     if select:
         chosen["selectors"] = [parse_selector(text) for text in select]
-    _finish(run(record=_recorder(json), **chosen), json)
+    _finish(run(record=_recorder(json), model=model, dataset=dataset, **chosen), json)
 
 
 @app.command("efficiency")
@@ -144,7 +159,14 @@ def scoring(json: JsonFile = None, short: Short = False) -> None:
 
 @app.command("heads")
 @one_line_errors
-def heads(json: JsonFile = None, short: Short = False) -> None:
+def heads(
+    json: JsonFile = None,
+    short: Short = False,
+    model: Model = DEMO_MODEL,
+    pages: Annotated[int | None, typer.Option(min=1, help="Pages of lookups.")] = None,
+    map_pages: Annotated[int | None, typer.Option(min=1, help="Pages of each of two maps.")] = None,
+    draws: Annotated[int | None, typer.Option(min=1, help="Draws of random heads.")] = None,
+) -> None:
     """Measure the map's sparsity and stability, and the effect of masking heads.
 
     \b
@@ -154,7 +176,9 @@ def heads(json: JsonFile = None, short: Short = False) -> None:
     from benchmarks.heads import run
 
     fewer: dict[str, Any] = {"pages": 8, "map_pages": 16, "draws": 2} if short else {}
-    _finish(run(record=_recorder(json), **fewer), json)
+    told = {"pages": pages, "map_pages": map_pages, "draws": draws}
+    fewer |= {name: value for name, value in told.items() if value is not None}
+    _finish(run(record=_recorder(json), model=model, **fewer), json)
 
 
 @app.command("serving")
