@@ -77,6 +77,24 @@ def list_models(settings: Settings) -> list[ModelInfo]:
     return found
 
 
+def cached_models() -> list[ModelInfo]:
+    """Every model in the local Hub cache, at its revision `main`, that is of a family we serve, by name.
+
+    The settings decide which of them are served and profiled.
+    """
+    found = []
+    for repo in sorted(hub_cache().glob("models--*--*")):
+        name = repo.name.removeprefix("models--").replace("--", "/")
+        folder = _hub_snapshot(name, None)
+        if folder is None:
+            continue
+        try:
+            found.append(read_model(name, folder))
+        except UnsupportedModel:
+            continue
+    return found
+
+
 def models_here(settings: Settings) -> set[tuple[str, str]]:
     """Every model that this host can load, as (name, revision), by any name that a job may have for it.
 
@@ -182,7 +200,8 @@ def _folder(name: str, settings: Settings, revision: str | None) -> Path | None:
     return _hub_snapshot(name, revision)
 
 
-def _hub_cache() -> Path:
+def hub_cache() -> Path:
+    """The folder of the local Hub cache."""
     home = Path(os.environ.get("HF_HOME", "~/.cache/huggingface"))
     return Path(os.environ.get("HF_HUB_CACHE", home / "hub")).expanduser()
 
@@ -191,7 +210,7 @@ def _hub_repo(name: str) -> Path | None:
     """The folder of a Hub id in the local cache, whether it exists or not; None for a name that is no Hub id."""
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", name) or ".." in name:
         return None
-    return _hub_cache() / f"models--{name.replace('/', '--')}"
+    return hub_cache() / f"models--{name.replace('/', '--')}"
 
 
 def _hub_snapshot(name: str, revision: str | None) -> Path | None:

@@ -11,7 +11,7 @@ import pytest
 
 from headmap.errors import ModelNotFound, UnsupportedModel
 from headmap.families.registry import FAMILIES, TEXT_DEFAULTS
-from headmap.models import find_model, fingerprint, list_models, models_here
+from headmap.models import cached_models, find_model, fingerprint, list_models, models_here
 from headmap.settings import DEMO_MODEL, Settings
 
 CONFIG: dict[str, Any] = {
@@ -149,6 +149,7 @@ def test_hub_models_are_found_in_the_local_cache(tmp_path: Path, monkeypatch: py
     make(repo / "snapshots" / "older")
     settings = Settings(models=("some/model", "other/model"))
     assert models_here(settings) == {("some/model", "c0ffee"), ("some/model", "older")} | models_here(Settings())
+    assert [(info.name, info.revision) for info in cached_models()] == [("some/model", "c0ffee")]
     for revision in (None, "main", "c0ffee"):
         assert find_model("some/model", settings, revision).revision == "c0ffee"
     for name, revision in (("some/model", "v2"), ("some/model", "../x"), ("other/model", None)):

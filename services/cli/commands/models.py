@@ -15,7 +15,9 @@ def models(
     as_json: Annotated[bool, json_option(*_FIELDS, many=True)] = False,
     data_dir: DataDir = None,
 ) -> None:
-    """List the models on this machine: name, family and folder. With HEADMAP_URL, list those that the cluster serves.
+    """List the models on this machine: those of the settings, then others in the Hub cache.
+
+    With HEADMAP_URL, list those that the cluster serves.
 
     \b
     Example:
@@ -36,9 +38,12 @@ def models(
 
 
 def _here(data_dir: Path | None) -> list[dict[str, Any]]:
-    from headmap.models import list_models
+    from headmap.models import cached_models, list_models
 
-    return [{name: getattr(info, name) for name in _FIELDS} for info in list_models(load_settings(data_dir))]
+    known = list_models(load_settings(data_dir))
+    names = {info.name for info in known}
+    known += [info for info in cached_models() if info.name not in names]
+    return [{name: getattr(info, name) for name in _FIELDS} for info in known]
 
 
 def _there(url: str) -> list[dict[str, Any]]:

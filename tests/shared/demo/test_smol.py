@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from huggingface_hub.constants import HF_HUB_CACHE
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import LlamaConfig, LlamaModel, LlavaForConditionalGeneration
@@ -27,7 +26,7 @@ from headmap.evaluation.metrics import get_metric
 from headmap.evaluation.questions import PageQuestions
 from headmap.evaluation.runner import evaluate_questions
 from headmap.families.loading import load_model
-from headmap.models import find_model, read_model
+from headmap.models import find_model, hub_cache, read_model
 from headmap.scoring.pages import CELL, Page, make_page
 from headmap.settings import Settings
 
@@ -193,7 +192,7 @@ def test_what_was_trained_is_small_and_fits() -> None:
 
 
 def test_the_built_model_reads(tmp_path: Path) -> None:
-    folder = Path(HF_HUB_CACHE) / "models--headmap--smol-ocr" / "snapshots" / built.revision(built.TRAINED)
+    folder = hub_cache() / "models--headmap--smol-ocr" / "snapshots" / built.revision(built.TRAINED)
     if not (folder / "config.json").is_file():
         pytest.skip("headmap/smol-ocr is not built here: make smol")
     info = find_model(built.NAME, Settings(data_dir=tmp_path, models=(built.NAME,)))

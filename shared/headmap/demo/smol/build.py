@@ -8,15 +8,15 @@ import tempfile
 from pathlib import Path
 
 import torch
-from huggingface_hub.constants import HF_HUB_CACHE
 from safetensors.torch import load_file, save_file
 
 from headmap.demo.smol.assets import build_config, write_assets
 from headmap.demo.smol.language_model import SHA256, download, read_gguf
 from headmap.demo.smol.model import merge, with_picture_tokens
+from headmap.models import hub_cache
 
 NAME = "headmap/smol-ocr"
-PLAIN_NAME = "headmap/smollm2-with-untrained-eyes"
+PLAIN_NAME = "headmap/smol-ocr-plain"
 TRAINED = Path(__file__).parent / "trained.safetensors"
 """The vision tower, its projector and the low-rank updates."""
 
@@ -27,7 +27,7 @@ def build(cache: Path | None = None, *, trained: Path = TRAINED, updated: bool =
     Weights have the same bytes on every machine. `updated`: whether the language model has its low-rank updates;
     without them it is SmolLM2 itself. Raises RuntimeError as `download` does.
     """
-    cache = cache or Path(HF_HUB_CACHE)
+    cache = cache or hub_cache()
     name = NAME if updated else PLAIN_NAME
     repo = cache / f"models--{name.replace('/', '--')}"
     commit = revision(trained, updated=updated)

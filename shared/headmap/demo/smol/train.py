@@ -101,13 +101,11 @@ class Run:
         lookup, transcription = _mean(losses[~whole]), _mean(losses[whole])
         total = lookup + recipe.transcription_weight * transcription + recipe.cell_weight * cells
         self._apply(total, self.optimizer)
-        return {
-            "lookup": float(lookup.detach()),
-            "lookup_accuracy": float(_mean(right[~whole].float())),
-            "transcription": float(transcription.detach()),
-            "transcription_accuracy": float(_mean(right[whole].float())),
-            "cell_accuracy": accuracy,
-        }
+        figures = {"lookup": float(lookup.detach()), "lookup_accuracy": float(_mean(right[~whole].float()))}
+        if whole.any():
+            figures["transcription"] = float(transcription.detach())
+            figures["transcription_accuracy"] = float(right[whole].float().mean())
+        return {**figures, "cell_accuracy": accuracy}
 
     def _see(self, batch: Batch) -> Tensor:
         """What the tower emits for each cell, [N, hidden]. It sees pictures one by one: attention is quadratic."""
