@@ -7,7 +7,6 @@ from dataclasses import asdict
 
 import numpy as np
 
-from headmap.budgets import resolve_recent
 from headmap.engine.messages import Finished
 from headmap.families.base import VisualTokens
 from headmap.kvcache.methods import get_method
@@ -42,7 +41,7 @@ def _select_details(kv: KVRequest, budget: int) -> tuple[int | None, SelectDetai
     """How many recent tokens are kept, and what chooses the others; None for a method that keeps all."""
     if not get_method(kv.method).needs_budget:
         return None, None
-    recent, window = resolve_recent(budget, kv.window, kv.keep_recent)
+    recent, window = kv.recent(budget)
     used = kv.select.settled(window)
     return recent, SelectDetails(name=selector_name(kv.select), **asdict(used))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from headmap.budgets import DEFAULT_UNIFORM, Allocation, Ints
+from headmap.budgets import DEFAULT_UNIFORM, Allocation, Ints, resolve_recent
 from headmap.kvcache.select import SNAPKV, Select
 
 
@@ -14,8 +14,9 @@ class KVRequest:
 
     `method`: a name in `headmap.kvcache.methods.METHODS`. Every method except `full` needs either `budget`, the average
     number of tokens per KV head, or `ratio`, a share of the prompt in (0, 1]. `window`: how many of the prompt's last
-    tokens observe, and are kept by every head; min(32, budget // 2) when None. `keep_recent`: how many are kept, if
-    other than observe. `select`: which of the others are kept. `uniform` and `allocation`: see BudgetRule.
+    tokens observe, and are kept by every head; when None, as many as the selector says, else min(32, budget // 2).
+    `keep_recent`: how many are kept, if other than observe. `select`: which of the others are kept. `uniform` and
+    `allocation`: see BudgetRule.
 
     This class checks nothing; `check_request` and `plan_cache` validate a request.
     """
@@ -28,6 +29,16 @@ class KVRequest:
     uniform: float = DEFAULT_UNIFORM
     keep_recent: int | None = None
     select: Select = SNAPKV
+
+    def recent(self, budget: int) -> tuple[int, int]:
+        """How many of the prompt's last tokens every head keeps, and how many observe unless the selector says.
+
+        Raises InvalidParameter and BudgetTooSmall, as `resolve_recent` does.
+        """
+        keeps = self.select.keeps
+        if self.window is None and self.keep_recent is None and keeps is not None:
+            return resolve_recent(budget, None, min(keeps, budget // 2))
+        return resolve_recent(budget, self.window, self.keep_recent)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from headmap.budgets import BudgetRule, resolve_budget, resolve_recent
+from headmap.budgets import BudgetRule, resolve_budget
 from headmap.errors import InvalidParameter, MapMismatch
 from headmap.head_scores import HeadScores
 from headmap.kvcache.methods import get_method
@@ -33,7 +33,7 @@ def plan_cache(request: KVRequest, shape: CacheShape, prompt_tokens: int, scores
         budget = resolve_budget(prompt_tokens, request.budget, request.ratio)
     request.select.check()
     beyond = not method.needs_budget and request.window is not None and request.window >= budget
-    recent, window = resolve_recent(budget, None if beyond else request.window, request.keep_recent)
+    recent, window = (replace(request, window=None) if beyond else request).recent(budget)
     rule = BudgetRule(budget, recent, request.uniform, request.allocation)
     most = shape.layer_tokens(prompt_tokens)
     tokens = np.repeat(most[:, None], shape.num_kv_heads, axis=1)
@@ -70,7 +70,7 @@ def check_request(request: KVRequest, map: str | None = None) -> None:
     if method.needs_budget:
         resolve_budget(1, request.budget, request.ratio)
         if request.budget is not None:
-            resolve_recent(request.budget, request.window, request.keep_recent)
+            request.recent(request.budget)
         return
     for name, value in (("budget", request.budget), ("ratio", request.ratio)):
         if value is not None and (name, value) != ("ratio", 1):

@@ -10,6 +10,7 @@ from headmap.errors import InvalidParameter
 Observe = Literal["window", "last"]
 
 MOST_POOL = 15
+FEWEST_RECENT = 8
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,17 @@ class Select:
             )
         if not 0 <= self.mix <= 1:  # NaN fails the comparison too
             raise InvalidParameter(f"kv.select.mix: must be from 0 to 1, got {self.mix}", param="kv.select.mix")
+
+    @property
+    def keeps(self) -> int | None:
+        """How many recent tokens are kept where a request leaves it open: as many as observe, but at least 8.
+
+        None for a selector that leaves open how many observe, as SnapKV does: then it is the request's window. A larger
+        number takes slots from the tokens that the scores choose, and from heads with few slots it takes half of them.
+        """
+        if self.observe == "window" and self.window is None:
+            return None
+        return max(FEWEST_RECENT, self.window or 1)
 
     def settled(self, window: int) -> Select:
         """This selector with the number of tokens that observe; at least one does."""

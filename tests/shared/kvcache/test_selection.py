@@ -121,6 +121,24 @@ def test_a_wrong_selector_is_refused_by_name(select: Select, param: str) -> None
     assert caught.value.param == param
 
 
+@pytest.mark.parametrize(
+    ("request_", "recent", "window"),
+    [
+        (KVRequest("snapkv"), 32, 32),
+        (KVRequest("snapkv", select=Select(window=8)), 8, 32),
+        (KVRequest("snapkv", select=Select(window=12)), 12, 32),
+        (KVRequest("snapkv", select=Select("last")), 8, 32),
+        (KVRequest("snapkv", window=6, select=Select(window=12)), 6, 6),
+        (KVRequest("snapkv", keep_recent=2, select=Select(window=12)), 2, 32),
+    ],
+)
+def test_a_selector_keeps_as_many_recent_tokens_as_observe(request_: KVRequest, recent: int, window: int) -> None:
+    assert request_.recent(100) == (recent, window)
+    assert request_.recent(9)[0] == min(
+        recent, 4 if request_.keep_recent is None and request_.window is None else recent
+    )
+
+
 def test_an_unknown_name_is_refused() -> None:
     with pytest.raises(InvalidParameter, match=r"kv\.select: 'best' is not one of snapkv"):
         get_selector("best")

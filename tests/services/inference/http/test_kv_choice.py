@@ -110,22 +110,29 @@ def test_what_is_broken_or_contradicts_is_refused(
 
 
 @pytest.mark.parametrize(
-    ("kv", "used"),
+    ("kv", "used", "recent"),
     [
-        ({}, {"name": "snapkv", "observe": "window", "window": 16, "pool": 5, "mix": 0.0}),
-        ({"select": "last-query"}, {"name": "last-query", "observe": "last", "window": 1, "pool": 7, "mix": 0.0}),
+        ({}, {"name": "snapkv", "observe": "window", "window": 16, "pool": 5, "mix": 0.0}, 16),
+        ({"select": "last-query"}, {"name": "last-query", "observe": "last", "window": 1, "pool": 7, "mix": 0.0}, 8),
         (
             {"select": {"window": 4, "mix": 0.5}},
             {"name": None, "observe": "window", "window": 4, "pool": 5, "mix": 0.5},
+            8,
         ),
-        ({"window": 6, "keep_recent": 2}, {"name": "snapkv", "observe": "window", "window": 6, "pool": 5, "mix": 0.0}),
+        (
+            {"window": 6, "keep_recent": 2},
+            {"name": "snapkv", "observe": "window", "window": 6, "pool": 5, "mix": 0.0},
+            2,
+        ),
     ],
 )
-def test_an_answer_tells_what_chose_its_tokens(client: TestClient, kv: dict[str, Any], used: dict[str, Any]) -> None:
+def test_an_answer_tells_what_chose_its_tokens(
+    client: TestClient, kv: dict[str, Any], used: dict[str, Any], recent: int
+) -> None:
     body = PATHS["/generate"] | {"parameters": {"details": True, "kv": {"method": "snapkv", "budget": 32, **kv}}}
     told = client.post("/generate", json=body).json()["details"]["kv"]
     assert told["select"] == used
-    assert told["keep_recent"] == kv.get("keep_recent", kv.get("window", 16))
+    assert told["keep_recent"] == recent
 
 
 def test_a_selector_stands_in_the_header_too(client: TestClient, models: FakeModels) -> None:
