@@ -148,6 +148,19 @@ def ways_table(result: Result) -> str:
     return "\n".join(lines) + "\n" + _where(result)
 
 
+def selection_table(result: Result) -> str:
+    rows = native([row for row in result["rows"] if row["what"] == "selection"])
+    if not rows:
+        return ""
+    lines = ["| | prompt | selector | choosing | share of the layer's prefill (quartiles) |", "|---|---|---|---|---|"]
+    lines += [
+        f"| {row['dtype']}, {row['shape']} | {row['prompt_tokens']} | {row['select']} | {row['selection_ms']:.2f} ms "
+        f"| {row['ratio']:.1%} ({row['ratio_q1']:.1%} to {row['ratio_q3']:.1%}) |"
+        for row in rows
+    ]
+    return "\n".join(lines) + "\n" + _where(result)
+
+
 def requests_table(result: Result) -> str:
     """A line for each contender, a group of columns for each prompt length and batch size."""
     rows = {(row["contender"], row["prompt_tokens"], row["batch"]): row for row in native(result["rows"])
@@ -369,6 +382,7 @@ Table = Callable[[Result], str]
 TABLES: dict[str, tuple[str, Table]] = {
     "accuracy": ("accuracy", accuracy_table),
     "efficiency": ("efficiency", efficiency_table),
+    "selection": ("efficiency", selection_table),
     "ways": ("efficiency", ways_table),
     "requests": ("requests", requests_table),
     "requests_overview": ("requests", overview.requests),

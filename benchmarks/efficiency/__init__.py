@@ -1,4 +1,4 @@
-"""What a request costs: steps at equal bytes, ways to attend, and whole requests through every method and peer.
+"""What a request costs: steps at equal bytes, choosing tokens, ways to attend, and whole requests.
 
 `decode`, `prefill` and `filled_ragged` are for trials by hand.
 """
@@ -12,15 +12,16 @@ from benchmarks.efficiency.equal_bytes import decode, filled_dense, filled_ragge
 from benchmarks.efficiency.equal_bytes import measure as measure_equal_bytes
 from benchmarks.efficiency.grid import Grid
 from benchmarks.efficiency.grid import measure as measure_requests
+from benchmarks.efficiency.selection import measure as measure_selection
 from benchmarks.efficiency.ways import measure as measure_ways
 from benchmarks.report import Recorder, isa
 from benchmarks.shapes import GQA, MHA, Shape, build
 from benchmarks.skew import published_skew
 from headmap.kvcache.pool.paging import PAGE_TOKENS
 
-Part = Literal["equal-bytes", "ways", "requests"]
-PARTS: tuple[Part, ...] = ("equal-bytes", "ways", "requests")
-ROWS = {"equal-bytes": ("decode", "prefill"), "ways": ("ways",), "requests": ("request",)}
+Part = Literal["equal-bytes", "selection", "ways", "requests"]
+PARTS: tuple[Part, ...] = ("equal-bytes", "selection", "ways", "requests")
+ROWS = {"equal-bytes": ("decode", "prefill"), "selection": ("selection",), "ways": ("ways",), "requests": ("request",)}
 """What the rows of a part are called."""
 
 
@@ -44,6 +45,8 @@ def run(
     )
     if "equal-bytes" in parts:
         measure_equal_bytes(record, budgets=budgets, repeats=repeats)
+    if "selection" in parts:
+        measure_selection(record, repeats=repeats)
     if "ways" in parts:
         measure_ways(record, budgets=budgets, repeats=repeats)
     if "requests" in parts:

@@ -30,7 +30,7 @@ Short = Annotated[bool, typer.Option("--short", help="Use fewer pages and repeat
 Part = Annotated[
     list[str] | None,
     typer.Option(
-        "--part", help="equal-bytes, ways or requests; all three by default. Rows of other parts stay in the file."
+        "--part", help="equal-bytes, selection, ways or requests; all by default. Rows of other parts stay in the file."
     ),
 ]
 
@@ -82,7 +82,7 @@ def efficiency(
         str, typer.Option(help="native, or avx2 for a machine without AVX-512 and AMX. Other rows stay in the file.")
     ] = "native",
 ) -> None:
-    """Time decode steps at equal bytes, ways to attend, and whole requests, beside transformers' caches and kvpress.
+    """Time decode steps at equal bytes, choosing tokens, ways to attend, and whole requests, beside the peers' caches.
 
     \b
     Example:
