@@ -31,7 +31,7 @@ from headmap.scoring.pages import CELL, Page, make_page
 from headmap.settings import Settings
 
 SMALL = Stage("small", 1.0, 200, 400, 2)
-TINY = Recipe(glyph_steps=2, steps=2, warmup_steps=1, glyphs=SMALL, stages=(SMALL,))
+TINY = Recipe(glyph_steps=2, cycles=(1, 1), warmup_steps=1, glyphs=SMALL, stages=(SMALL,))
 CPU = torch.device("cpu")
 
 
@@ -165,6 +165,17 @@ def test_the_cells_spell_the_page(draw: object) -> None:
     rows = [text[start : start + cols] for start in range(0, len(text), cols)]
     assert [" ".join(row.split()) for row in rows if row.strip()] == page.text.split("\n")
     assert text.count(NEWLINE) == 1
+
+
+def test_each_cycle_goes_through_all_stages_and_ends_with_the_smallest_steps() -> None:
+    recipe = Recipe(cycles=(100, 50))
+    shares = [recipe.lr_share(step) for step in range(recipe.steps)]
+    assert max(shares[:100]) == max(shares[:40]) > 0.8
+    assert shares[99] == pytest.approx(0.01)
+    assert shares[149] == pytest.approx(0.02)
+    assert [recipe.stage_at(step).name for step in (0, 99, 100, 149)] == ["small", "both", "small", "both"]
+    with pytest.raises(ValueError, match="step 150 is beyond the recipe's 150"):
+        recipe.stage_at(150)
 
 
 def test_a_model_is_named_by_what_it_is_made_of(tmp_path: Path) -> None:

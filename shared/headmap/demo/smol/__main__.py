@@ -19,6 +19,7 @@ from headmap.demo.smol.recipe import Recipe
 
 app = typer.Typer(help=__doc__, add_completion=False, no_args_is_help=True)
 
+_CYCLES = Recipe().cycles
 HeldOutSeed = Annotated[int, typer.Option(help="Seed of the pages.")]
 
 
@@ -38,7 +39,7 @@ def build(
 def train(
     run_dir: Annotated[Path, typer.Option(help="Folder of checkpoints and log; an unfinished run goes on from there.")],
     out: Annotated[Path | None, typer.Option(help="The file to write; RUN_DIR/trained.safetensors by default.")] = None,
-    steps: Annotated[int, typer.Option(min=1, help="Optimizer steps on answers.")] = Recipe().steps,
+    cycles: Annotated[int, typer.Option(min=1, max=len(_CYCLES), help="Cycles of training on answers.")] = len(_CYCLES),
     seed: Annotated[int, typer.Option(help="Seed of weights and pages.")] = Recipe().seed,
 ) -> None:
     """Train the eyes and the low-rank updates: an hour on two CPU cores."""
@@ -50,7 +51,8 @@ def train(
     from headmap.demo.smol.train import Run, run_training
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    run = Run(replace(Recipe(), steps=steps, seed=seed), run_dir, read_gguf(download(run_dir)), device)
+    recipe = replace(Recipe(), cycles=_CYCLES[:cycles], seed=seed)
+    run = Run(recipe, run_dir, read_gguf(download(run_dir)), device)
     columns = (TextColumn("{task.percentage:>3.0f} %"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     with Progress(*columns) as progress:
         task = progress.add_task("training", total=run.steps, completed=run.step)

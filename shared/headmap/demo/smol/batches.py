@@ -160,7 +160,7 @@ def _draw(rng: random.Random, stage: Stage, stream: str) -> Page:
         return draw_note(stream, size)
     if large:
         return draw_lookups(stream, (16, 36), size)
-    return draw_page(stream, 6, 14, stage.min_cells, stage.max_cells)
+    return draw_page(stream, 6, 14, min(stage.min_cells, 200), stage.max_cells)  # six lines cannot fill 300 cells
 
 
 def _questions(page: Page, rng: random.Random) -> list[tuple[str, str, bool]]:

@@ -11,7 +11,7 @@ class Stage:
 
     name: str
     until: float
-    """The stage ends at this share of the run, 0 to 1."""
+    """The stage ends at this share of a cycle, 0 to 1."""
     min_cells: int
     max_cells: int
     pages: int
@@ -20,13 +20,18 @@ class Stage:
 
 @dataclass(frozen=True)
 class Recipe:
-    """First the vision tower alone, for `glyph_steps` optimizer steps, then all for `steps`."""
+    """First the vision tower alone, for `glyph_steps` optimizer steps, then all, for some cycles of steps.
+
+    Each cycle goes through all stages and lets the learning rates fall to 0, so each ends with a model to measure
+    (SGDR, arXiv 1608.03983).
+    """
 
     seed: int = 1
     glyph_steps: int = 600
     glyph_lr: float = 2e-3
     glyphs: Stage = Stage("glyphs", 1.0, 200, 500, 8)
-    steps: int = 330
+    cycles: tuple[int, ...] = (330, 400)
+    """Optimizer steps of each cycle."""
     update_lr: float = 1e-3
     vision_lr: float = 1e-4
     warmup_steps: int = 20
@@ -40,10 +45,25 @@ class Recipe:
         Stage("both", 1.0, 300, 1100, 3),
     )
 
+    @property
+    def steps(self) -> int:
+        """Steps of all cycles."""
+        return sum(self.cycles)
+
     def stage_at(self, step: int) -> Stage:
-        """The stage of optimizer step `step`, counted from 0."""
-        return next((stage for stage in self.stages if step < stage.until * self.steps), self.stages[-1])
+        """The stage of step `step` of all cycles, counted from 0."""
+        step, length = self._in_cycle(step)
+        return next((stage for stage in self.stages if step < stage.until * length), self.stages[-1])
 
     def lr_share(self, step: int) -> float:
         """The learning rates of a step as a share of their highest values: they rise, then fall linearly to 0."""
-        return min(1.0, (step + 1) / self.warmup_steps) * (1 - step / self.steps)
+        step, length = self._in_cycle(step)
+        return min(1.0, (step + 1) / self.warmup_steps) * (1 - step / length)
+
+    def _in_cycle(self, step: int) -> tuple[int, int]:
+        """The step counted from the start of its cycle, and the cycle's length."""
+        for length in self.cycles:
+            if step < length:
+                return step, length
+            step -= length
+        raise ValueError(f"step {self.steps + step} is beyond the recipe's {self.steps}")
