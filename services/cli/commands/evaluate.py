@@ -74,7 +74,7 @@ def evaluate(
     require: Annotated[
         list[str] | None,
         typer.Option(
-            help='End with exit code 3 unless it holds: "sparsemm@0.2 within 0.01". Of several selectors, name one: '
+            help='End with exit code 3 unless it holds: "sparsemm@0.2 within 0.01", or for one of several selectors '
             '"sparsemm@0.2/last-query within 0.01".'
         ),
     ] = None,

@@ -15,7 +15,7 @@ def models(
     as_json: Annotated[bool, json_option(*_FIELDS, many=True)] = False,
     data_dir: DataDir = None,
 ) -> None:
-    """List the models on this machine: those of the settings, then others in the Hub cache.
+    """List the models on this machine: first what the settings name, then what else lies in the Hub cache.
 
     With HEADMAP_URL, list those that the cluster serves.
 

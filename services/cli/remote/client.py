@@ -92,10 +92,10 @@ class Client:
             self._check(answer)
         return answer
 
-    def get(self, kind: type[T], path: str, **query: Any) -> T:
+    def get(self, kind: type[T], path: str, /, **query: Any) -> T:
         return self.read(kind, self.call("GET", path, query=query))
 
-    def items(self, kind: type[T], path: str, most: int | None = None, **query: Any) -> list[T]:
+    def items(self, kind: type[T], path: str, /, most: int | None = None, **query: Any) -> list[T]:
         """The items of a paged list, or its first `most`."""
         found: list[T] = []
         cursor = None

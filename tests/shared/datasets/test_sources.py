@@ -25,7 +25,7 @@ def test_the_default_is_the_pages_of_the_bundled_model() -> None:
 
 
 def test_an_unknown_name_is_told_with_those_there_are() -> None:
-    with pytest.raises(DatasetNotFound, match=r"'nope' is not one of synthetic, documents"):
+    with pytest.raises(DatasetNotFound, match=r"'nope' is not one of synthetic, synthetic-long"):
         open_dataset("nope", Settings())
 
 

@@ -6,6 +6,13 @@ import { percent, time } from "./format.js";
 
 const COLUMNS = ["Name", "Version", "Keeps", "Written", "By", ""];
 
+/** A field for a policy's name, and its input. @param {string} model */
+export function nameField(model) {
+  const name = h("input", { id: "policy-name", required: true, maxlength: 64, pattern: "[A-Za-z0-9][A-Za-z0-9._\\-]*", value: "documents", autocomplete: "off", spellcheck: "false", "aria-describedby": "policy-hint" });
+  const hint = h("p", { class: "hint", id: "policy-hint" }, `Any client then asks for ${model}@NAME. A policy that has this name gets another version.`);
+  return { name, field: h("div", { class: "field" }, h("label", { for: "policy-name" }, "Name of the policy"), name, hint) };
+}
+
 export class Policies {
   constructor() {
     this.model = "";
@@ -28,10 +35,10 @@ export class Policies {
 
   /** Ask for a name, and write a policy of the model that is shown. @param {any} kv */
   write(kv) {
-    const name = h("input", { id: "policy-name", required: true, maxlength: 64, pattern: "[A-Za-z0-9][A-Za-z0-9._\\-]*", value: "documents", autocomplete: "off", spellcheck: "false", "aria-describedby": "policy-hint" });
+    const { name, field } = nameField(this.model);
     formDialog({
       title: `Serve ${keeps(kv)}`,
-      fields: [h("div", { class: "field" }, h("label", { for: "policy-name" }, "Name of the policy"), name, h("p", { class: "hint", id: "policy-hint" }, `Any client then asks for ${this.model}@NAME. A policy that has this name gets another version.`))],
+      fields: [field],
       action: "Serve it",
       work: async () => {
         await put(pathOf(this.model, name.value.trim()), { body: { kv } });

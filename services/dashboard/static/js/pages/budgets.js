@@ -68,7 +68,7 @@ function showChoice() {
   field("share-shown").textContent = `${share} %, ${count(budget)} tokens a head`;
   field("share").setAttribute("aria-valuetext", field("share-shown").textContent);
   field("uniform-shown").textContent = `${field("uniform").value} %`;
-  byId("quality").replaceChildren(drawCurve(share / 100));
+  byId("quality").replaceChildren(drawCurve(share / 100, field("selector").value));
 }
 
 async function ask() {
