@@ -8,6 +8,8 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from headmap.evaluation.selectors import selector_from_json, selector_label
+
 Result = dict[str, Any]
 LABELS = {
     "full": "full", "sparsemm": "SparseMM", "snapkv": "SnapKV", "pyramidkv": "PyramidKV", "adakv": "AdaKV",
@@ -25,20 +27,29 @@ COLOURS = {
 CONTENDERS = {**{name: f"ours, {label}" for name, label in LABELS.items()}, **PEERS}
 
 
-def series(result: Result) -> dict[tuple[str, str | None], list[Result]]:
+def selector_of(row: Result) -> str:
+    """A row's selector in one word; `full` has none, and results may say nothing where it is `snapkv`."""
+    return selector_label(selector_from_json(row.get("select")))
+
+
+def series(result: Result) -> dict[tuple[str, str], list[Result]]:
     """The rows of each method and selector, in the order of LABELS, by the share of the prompt kept."""
-    found: dict[tuple[str, str | None], list[Result]] = {}
+    found: dict[tuple[str, str], list[Result]] = {}
     for method in LABELS:
         for row in sorted(result["rows"], key=lambda row: float(row["ratio"])):
             if row["method"] == method:
-                found.setdefault((method, row.get("select")), []).append(row)
+                found.setdefault((method, selector_of(row)), []).append(row)
     return found
 
 
-def series_name(method: str, select: str | None, result: Result) -> str:
+def series_name(method: str, select: str, result: Result) -> str:
     """A method's label, with its selector where the result has several."""
-    several = len({row.get("select") for row in result["rows"] if row["method"] != "full"}) > 1
-    return f"{LABELS[method]}, {select}" if several and select else LABELS[method]
+    several = len(_selectors(result)) > 1 and method != "full"
+    return f"{LABELS[method]}, {select}" if several else LABELS[method]
+
+
+def _selectors(result: Result) -> list[str]:
+    return list(dict.fromkeys(selector_of(row) for row in result["rows"] if row["method"] != "full"))
 
 
 def native(rows: Sequence[Result]) -> list[Result]:
@@ -52,7 +63,7 @@ def accuracy(result: Result) -> Figure:
     panels = [panel for panel in panels if panel[0] in result["rows"][0]]
     figure = Figure(figsize=(4.5 * len(panels), 3.8), layout="constrained")
     axes = list(figure.subplots(1, len(panels), sharex=True, squeeze=False)[0])
-    selectors = list(dict.fromkeys(row.get("select") for row in result["rows"] if row["method"] != "full"))
+    selectors = _selectors(result)
     for (method, select), rows in series(result).items():
         label = series_name(method, select, result)
         if method == "full":

@@ -84,7 +84,8 @@ def accuracy_table(result: Result) -> str:
     head = (
         f"Answers exactly right{read}, by the share of the prompt kept; the full cache has {_shares(full, '.1%')}. "
         f"{full['lookups']} questions on {result['settings']['pages']} held-out pages, "
-        f"{result['mean_prompt_tokens']:.0f} prompt tokens on average; "
+        f"{result['mean_prompt_tokens']:.0f} prompt tokens on average; the top 5 % of the heads hold "
+        f"{result['top5_share']:.0%} of the map's score; "
         f"95 % intervals are within {max(_half(row) for row in result['rows']):.0%} points.\n\n"
     )
     return head + "\n".join(lines) + "\n" + _where(result)
