@@ -236,7 +236,7 @@ def _numbers(text: str) -> list[float]:
 
 def _requirement(text: str, cases: tuple[Case, ...]) -> _Required:
     from headmap.errors import InvalidParameter
-    from headmap.evaluation.cases import find_case
+    from headmap.evaluation.cases import FULL, find_case
     from headmap.evaluation.curve import check_margin
     from headmap.evaluation.selectors import selector_label
 
@@ -248,7 +248,7 @@ def _requirement(text: str, cases: tuple[Case, ...]) -> _Required:
     except ValueError:
         fail(f"--require: must read like 'sparsemm@0.2 within 0.01', got {text!r}", code=2)
     check_margin(margin)
-    selectors = {selector_label(case.select): case.select for case in cases}
+    selectors = {selector_label(case.select): case.select for case in cases if case.method != FULL}
     if label is not None and label not in selectors:
         fail(f"--require: {label!r} is none of {', '.join(selectors)}; add it with --select", code=2)
     try:

@@ -46,14 +46,15 @@ class KVBody(Body):
         None,
         ge=0,
         le=MAX_TOKENS,
-        description="last tokens of the prompt, which observe and are kept; min(32, budget // 2) by default",
+        description="last tokens of the prompt, which observe and are kept; as the selector says by default",
     )
     keep_recent: int | None = Field(
         None, ge=0, le=MAX_TOKENS, description="last tokens of the prompt that are kept, if other than kv.window"
     )
     select: SelectBody | str | None = Field(
         None,
-        description=f"which other tokens are kept: {', '.join(SELECTORS)}, or an object; {DEFAULT_SELECTOR} by default",
+        description=f"which other tokens are kept: {', '.join(SELECTORS)}, or an object; "
+        f"{DEFAULT_SELECTOR} by default, and snapkv for a request with kv.window",
     )
     uniform: float = Field(DEFAULT_UNIFORM, ge=0, le=1, description="share of the budget that all heads get equally")
     map: str | None = Field(None, min_length=1, max_length=64, description="id or alias of a map of this model")
@@ -75,4 +76,4 @@ class KVBody(Body):
         """Raises InvalidParameter for a name that is no selector's."""
         if isinstance(self.select, SelectBody):
             return self.select.asked()
-        return get_selector(self.select or DEFAULT_SELECTOR)
+        return get_selector(self.select or (DEFAULT_SELECTOR if self.window is None else "snapkv"))

@@ -53,6 +53,8 @@ NOT_RUN = {
     ("docs/operations.md", "docker"): _NO_DOCKER,
     ("docs/scoring.md", "headmap score headmap/demo-ocr --pages auto"): _MINUTES,
     ("docs/scoring.md", "export HF_TOKEN"): _HUB_ON_DISK,
+    ("docs/smol-model.md", "make smol"): "fetches 93 MB; test_smol.py builds such a folder and asks the built model",
+    ("docs/smol-model.md", ".venv/bin/python -m headmap.demo.smol train"): _MINUTES,
 }
 """Page and beginning of a block, which may be that of several -> why it is not run."""
 

@@ -33,12 +33,15 @@ ASK = ("evaluate", DEMO_MODEL, "--dataset", "synthetic")
             ("--require", "sparsemm@0.3 within 0.1"),
             "--require: ratio: 0.3 is none of the measured ones: full, sparsemm@0.05",
         ),
-        (("--require", "sparsemm@0.2/mixkv within 0.1"), "--require: 'mixkv' is none of snapkv; add it with --select"),
+        (
+            ("--require", "sparsemm@0.2/last-query within 0.1"),
+            "--require: 'last-query' is none of mixkv; add it with --select",
+        ),
         (("--select", "h2o"), "--select: 'h2o' is not one of snapkv"),
         (("--select", '{"pool": 99}'), "--select.pool: input should be less than or equal to 15"),
         (("--select", '{"observe": "last", "window": 2}'), "--select.window"),
         (("--select", "{"), "--select: not valid JSON"),
-        (("--select", "mixkv", "--select", '{"window": 8, "mix": 1}'), "selectors: 'mixkv' is named twice"),
+        (("--select", "mixkv", "--select", '{"window": 8, "pool": 11, "mix": 1}'), "selectors: 'mixkv' is named twice"),
         (
             ("--select", "snapkv", "--select", "mixkv", "--require", "sparsemm@0.2 within 0.1"),
             "--require: select: missing",

@@ -29,7 +29,7 @@ from tests.services.inference.http.test_clients_leave import send
 KVS: list[dict[str, Any] | None] = [
     None,
     {"method": "sparsemm", "ratio": 0.4},
-    {"method": "sparsemm", "budget": 40, "allocation": "paper"},
+    {"method": "sparsemm", "budget": 40, "allocation": "paper", "window": 20},
     {"method": "snapkv", "ratio": 0.2},
     {"method": "pyramidkv", "ratio": 0.3},
     {"method": "adakv", "budget": 50},

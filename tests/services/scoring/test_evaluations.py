@@ -33,7 +33,7 @@ from tests.shared.jobs.fake_answers import fake_answer
 from tests.shared.jobs.fakes import CountingBroker
 
 NOBODY = "0" * 32
-SNAPKV = {"methods": ["snapkv"], "ratios": [0.1, 0.4], "questions": 10, "margin": 0.9}
+SNAPKV = {"methods": ["snapkv"], "selectors": ["snapkv"], "ratios": [0.1, 0.4], "questions": 10, "margin": 0.9}
 
 Ask = Callable[..., httpx.Response]
 
@@ -214,7 +214,7 @@ def test_a_map_is_held_until_the_evaluation_has_ended(ask: Ask, client: TestClie
         ({"selectors": []}, "selectors"),
         ({"selectors": "snapkv"}, "selectors"),
         ({"selectors": ["h2o"]}, "selectors.0"),
-        ({"selectors": ["mixkv", {"window": 8, "mix": 1}]}, "selectors"),
+        ({"selectors": ["mixkv", {"window": 8, "pool": 11, "mix": 1}]}, "selectors"),
         ({"selectors": ["snapkv", {"pool": 99}]}, "selectors.1.pool"),
         ({"selectors": [{"observe": "last", "window": 2}]}, "selectors.0.window"),
         ({"metric": "bleu"}, "metric"),
@@ -314,7 +314,7 @@ def test_open_evaluations_count_against_the_callers_limits(ask: Ask, client: Tes
 
 
 def test_the_result_is_the_curve_of_all_answers(done: dict[str, Any]) -> None:
-    cases = make_cases(["snapkv"], [0.1, 0.4])
+    cases = make_cases(["snapkv"], [0.1, 0.4], ["snapkv"])
     curve = make_curve([fake_answer(number, case) for number in range(10) for case in cases], get_metric("exact"), 0.9)
     expected = json.loads(json.dumps(curve.to_json()))
     assert done["result"] == {"points": expected["points"], "recommended": expected["recommended"]}
@@ -327,7 +327,7 @@ def test_every_answer_can_be_read_and_those_that_differ_alone(client: TestClient
     answer = client.get(place)
     assert answer.headers["content-type"] == "application/x-ndjson"
     rows = [json.loads(line) for line in answer.text.split("\n")[:-1]]
-    cases = make_cases(["snapkv"], [0.1, 0.4])
+    cases = make_cases(["snapkv"], [0.1, 0.4], ["snapkv"])
     assert rows == [
         json.loads(json.dumps(fake_answer(number, case).to_json())) for number in range(10) for case in cases
     ]

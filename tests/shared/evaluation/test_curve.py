@@ -112,12 +112,13 @@ def test_results_name_their_selectors_and_without_one_it_was_snapkv() -> None:
     own = {"observe": "window", "window": 6, "pool": 3, "mix": 0.0}
     assert [point["select"] for point in told["points"]] == [None, "last-query", own]
     assert told["recommended"] == {"method": "sparsemm", "ratio": 0.4, "select": "last-query"}
-    curve = make_curve(rows(marks, THREE), EXACT, 0.3)
+    cases = make_cases(["sparsemm"], [0.1, 0.4], ["snapkv"])
+    curve = make_curve(rows(marks, cases), EXACT, 0.3)
     without = curve.to_json()
     for one in (*without["points"], without["recommended"]):
         assert one.pop("select") == (None if one["method"] == "full" else "snapkv")
     assert Curve.from_json(without) == curve
-    row = rows(marks, THREE)[1]
+    row = rows(marks, cases)[1]
     assert AnswerRow.from_json({name: value for name, value in row.to_json().items() if name != "select"}) == row
 
 
@@ -157,7 +158,7 @@ def test_what_is_recommended_holds_and_so_do_larger_ratios(marks: list[tuple[boo
 def test_equal_answers_are_proof_only_in_number(metric: Metric) -> None:
     few, many = (make_curve(rows([(1, 1, 1)] * count, THREE), metric, 0.01) for count in (50, 300))
     assert few.recommended is None
-    assert many.recommended == Case("sparsemm", 0.1)
+    assert many.recommended == THREE[1]
 
 
 def test_of_two_methods_at_a_ratio_the_better_is_recommended() -> None:
@@ -239,7 +240,7 @@ def test_a_case_is_found_by_what_distinguishes_it() -> None:
         (("sparsemm", None), "ratio: None is none"),
         (("sparsemm", 0.2), "ratio: 0.2 is none"),
         (("sparsemm", 0.1, OWN), "select: 'window=6,pool=3' is none"),
-        (("sparsemm", 0.4), "select: missing, where several were measured: snapkv, last-query, window=6,pool=3"),
+        (("sparsemm", 0.4), "select: missing, where several were measured: mixkv, last-query, window=6,pool=3"),
     ):
         with pytest.raises(InvalidParameter, match=named):
             find_case(cases, *wrong)  # type: ignore[arg-type]

@@ -35,7 +35,7 @@ from tests.shared.jobs import steps
 from tests.shared.jobs.fake_answers import FakeEvaluator, fake_answer
 from tests.shared.jobs.fakes import INFO
 
-ASKED = make_params(["snapkv"], [0.1, 0.4], metric="exact", margin=0.9, questions=None)
+ASKED = make_params(["snapkv"], [0.1, 0.4], ["snapkv"], metric="exact", margin=0.9, questions=None)
 PARAMS = JobParams(dataset="forms", pages=10, rule=None, seed=0, max_new_tokens=32, evaluation=ASKED)
 
 
@@ -136,7 +136,7 @@ def test_the_curve_is_that_of_the_same_questions_without_a_registry(database: Da
     rows = evaluate_questions(
         load_model(find_model(DEMO_MODEL, settings)),
         PageQuestions(MadeUpPages(MADE_UP["synthetic"])).questions(4, 0, 5),
-        make_cases(["snapkv"], [0.1]),
+        make_cases(["snapkv"], [0.1], ["snapkv"]),
         None,
         get_metric("exact"),
         max_new_tokens=8,

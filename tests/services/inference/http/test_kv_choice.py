@@ -112,7 +112,8 @@ def test_what_is_broken_or_contradicts_is_refused(
 @pytest.mark.parametrize(
     ("kv", "used", "recent"),
     [
-        ({}, {"name": "snapkv", "observe": "window", "window": 16, "pool": 5, "mix": 0.0}, 16),
+        ({}, {"name": "mixkv", "observe": "window", "window": 8, "pool": 11, "mix": 1.0}, 8),
+        ({"select": "snapkv"}, {"name": "snapkv", "observe": "window", "window": 16, "pool": 5, "mix": 0.0}, 16),
         ({"select": "last-query"}, {"name": "last-query", "observe": "last", "window": 1, "pool": 7, "mix": 0.0}, 8),
         (
             {"select": {"window": 4, "mix": 0.5}},
