@@ -17,7 +17,7 @@ Selectors = Annotated[
     typer.Option(
         "--select",
         help="What selects the tokens: snapkv, last-query, mixkv, or JSON as in kv.select. Repeat it to compare "
-        "several. [default: snapkv]",
+        "several. [default: mixkv]",
     ),
 ]
 

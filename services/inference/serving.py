@@ -27,6 +27,7 @@ from headmap.http.receiving import RequestBytes
 from headmap.kvcache.methods import get_method
 from headmap.kvcache.plan import KVRequest
 from headmap.kvcache.planning import check_request
+from headmap.kvcache.select import default_selector
 from headmap.models import find_model
 from headmap.registry.session import Database
 from headmap.settings import Settings
@@ -193,7 +194,7 @@ class Serving:
         if asked.kv is not None or (name is None and ratio is None):
             return asked
         if name is None:
-            return replace(asked, kv=KVRequest("sparsemm", ratio=ratio))
+            return replace(asked, kv=KVRequest("sparsemm", ratio=ratio, select=default_selector(None)))
         policy = await served.policies.named(name, "HEADMAP_DEFAULT_POLICY")
         return replace(asked, kv=policy.kv, map=policy.map, policy=policy)
 

@@ -138,7 +138,11 @@ Budget = Annotated[int, Query(ge=1, le=1_000_000, description="tokens kept per K
 PromptTokens = Annotated[int, Query(ge=1, le=10_000_000)]
 Window = Annotated[
     int | None,
-    Query(ge=0, le=1_000_000, description="last tokens of the prompt, always kept; min(32, budget // 2) by default"),
+    Query(
+        ge=0,
+        le=1_000_000,
+        description="last tokens of the prompt, always kept; 8 by default, or half of the budget",
+    ),
 ]
 Uniform = Annotated[float, Query(ge=0, le=1, allow_inf_nan=False)]
 

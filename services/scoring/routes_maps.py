@@ -8,9 +8,11 @@ from typing import Annotated, Any
 import numpy as np
 from fastapi import APIRouter, Depends, Request, Response
 
-from headmap.budgets import DEFAULT_UNIFORM, Allocation, BudgetRule, allocate_budgets, resolve_window
+from headmap.budgets import DEFAULT_UNIFORM, Allocation, BudgetRule, allocate_budgets
 from headmap.errors import BudgetTooSmall, MapMismatch, ModelNotFound, UnsupportedModel
 from headmap.head_scores import HeadScores
+from headmap.kvcache.plan import KVRequest
+from headmap.kvcache.select import default_selector
 from headmap.models import ModelInfo, find_model
 from headmap.registry import maps
 from headmap.registry.map_file import MapBody, add_map_file, read_map_file
@@ -136,7 +138,8 @@ def budgets(
     if window is not None and window >= budget:
         raise BudgetTooSmall(f"window: must be below the budget of {budget} tokens, got {window}", param="window")
     record, found = maps.get_map(session, map_id), maps.get_scores(session, map_id)
-    rule = BudgetRule(budget, resolve_window(budget, window), uniform, allocation)
+    recent, _ = KVRequest(window=window, select=default_selector(window)).recent(budget)
+    rule = BudgetRule(budget, recent, uniform, allocation)
     info = _model_here(record.model, state.settings)
     sliding_window, sliding = sliding_layers(info) if info and info.num_layers == found.num_layers else (None, ())
     most = np.full((found.num_layers, found.num_kv_heads), prompt_tokens)

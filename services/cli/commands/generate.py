@@ -68,7 +68,7 @@ def generate(
         float | None, typer.Option(callback=share_of_prompt, help="Share of the prompt to keep: 0.2 for 20 %.")
     ] = None,
     select: Annotated[
-        str | None, typer.Option(help="Which tokens are kept: snapkv, last-query or mixkv. [default: snapkv]")
+        str | None, typer.Option(help="Which tokens are kept: snapkv, last-query or mixkv. [default: mixkv]")
     ] = None,
     map_name: Annotated[str | None, typer.Option("--map", help="Id or alias of a map. [default: default]")] = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Most tokens of the answer.")] = 128,

@@ -65,13 +65,13 @@ def set_(
     ] = None,
     window: Annotated[
         int | None,
-        typer.Option(min=0, help="Last tokens that observe, and are kept. [default: min(32, budget // 2)]"),
+        typer.Option(min=0, help="Last tokens that observe, and are kept. [default: as the selector says]"),
     ] = None,
     keep_recent: Annotated[
         int | None, typer.Option(min=0, help="Last tokens that are kept. [default: those that observe]")
     ] = None,
     select: Annotated[
-        str | None, typer.Option(help="Which tokens are kept: snapkv, last-query or mixkv. [default: snapkv]")
+        str | None, typer.Option(help="Which tokens are kept: snapkv, last-query or mixkv. [default: mixkv]")
     ] = None,
     uniform: Annotated[
         float | None, typer.Option(min=0, max=1, help="Share of the budget that all heads get equally. [default: 0.1]")

@@ -8,7 +8,15 @@ from headmap.budgets import DEFAULT_UNIFORM, Allocation
 from headmap.http.request_body import MAX_TOKENS, Body
 from headmap.kvcache.methods import METHODS
 from headmap.kvcache.plan import KVRequest
-from headmap.kvcache.select import DEFAULT_SELECTOR, MOST_POOL, SELECTORS, Observe, Select, get_selector
+from headmap.kvcache.select import (
+    DEFAULT_SELECTOR,
+    MOST_POOL,
+    SELECTORS,
+    Observe,
+    Select,
+    default_selector,
+    get_selector,
+)
 
 
 class SelectBody(Body):
@@ -76,4 +84,4 @@ class KVBody(Body):
         """Raises InvalidParameter for a name that is no selector's."""
         if isinstance(self.select, SelectBody):
             return self.select.asked()
-        return get_selector(self.select or (DEFAULT_SELECTOR if self.window is None else "snapkv"))
+        return default_selector(self.window) if self.select is None else get_selector(self.select)

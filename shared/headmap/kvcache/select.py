@@ -73,6 +73,11 @@ DEFAULT_SELECTOR = "mixkv"
 """The best on average of what was measured (docs/findings.md), on each of two models."""
 
 
+def default_selector(window: int | None) -> Select:
+    """The selector of a request that names none. `window` is SnapKV's number, so a request with it means SnapKV."""
+    return SELECTORS[DEFAULT_SELECTOR] if window is None else SNAPKV
+
+
 def get_selector(name: str) -> Select:
     """Return the selector `name`. Raises InvalidParameter, which lists the known names."""
     if name not in SELECTORS:
