@@ -84,11 +84,14 @@ def accuracy_table(result: Result) -> str:
     head = (
         f"Answers exactly right{read}, by the share of the prompt kept; the full cache has {_shares(full, '.1%')}. "
         f"{full['lookups']} questions on {result['settings']['pages']} held-out pages, "
-        f"{result['mean_prompt_tokens']:.0f} prompt tokens on average; the top 5 % of the heads hold "
-        f"{result['top5_share']:.0%} of the map's score; "
+        f"{result['mean_prompt_tokens']:.0f} prompt tokens on average; "
         f"95 % intervals are within {max(_half(row) for row in result['rows']):.0%} points.\n\n"
     )
     return head + "\n".join(lines) + "\n" + _where(result)
+
+
+def sparsity_line(result: Result) -> str:
+    return f"- The top 5 % of the heads hold {result['top5_share']:.0%} of the map's score.\n"
 
 
 def _shares(row: Result, form: str) -> str:
@@ -395,6 +398,7 @@ TABLES: dict[str, tuple[str, Table]] = {
     "scoring": ("scoring", scoring_table),
     "heads": ("heads", heads_table),
     **{name.replace("-", "_"): (name, accuracy_table) for name in SMOL_ACCURACY},
+    "smol_sparsity": ("smol-accuracy", sparsity_line),
     "smol_heads": ("smol-heads", heads_table),
     **{name.replace("-", "_"): (name, accuracy_table) for name in SELECTORS},
     "serving": ("serving", serving_table),
