@@ -386,7 +386,7 @@ Table = Callable[[Result], str]
 TABLES: dict[str, tuple[str, Table]] = {
     "accuracy": ("accuracy", accuracy_table),
     "efficiency": ("efficiency", efficiency_table),
-    "selection": ("efficiency", selection_table),
+    "selection": ("selection", selection_table),
     "ways": ("efficiency", ways_table),
     "requests": ("requests", requests_table),
     "requests_overview": ("requests", overview.requests),
