@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -65,16 +65,7 @@ def find_model(name: str, settings: Settings, revision: str | None = None) -> Mo
 
 def list_models(settings: Settings) -> list[ModelInfo]:
     """Every model that is here and of a family we serve, by name."""
-    found = []
-    for name in sorted(_names(settings)):
-        folder = _folder(name, settings, None)
-        if folder is None:
-            continue
-        try:
-            found.append(read_model(name, folder))
-        except UnsupportedModel:
-            continue
-    return found
+    return _served((name, _folder(name, settings, None)) for name in sorted(_names(settings)))
 
 
 def cached_models() -> list[ModelInfo]:
@@ -82,10 +73,15 @@ def cached_models() -> list[ModelInfo]:
 
     The settings decide which of them are served and profiled.
     """
+    repos = sorted(hub_cache().glob("models--*--*"))
+    names = [repo.name.removeprefix("models--").replace("--", "/") for repo in repos]
+    return _served((name, _hub_snapshot(name, None)) for name in names)
+
+
+def _served(places: Iterable[tuple[str, Path | None]]) -> list[ModelInfo]:
+    """The models among some folders, without those that are missing or of a family we do not serve."""
     found = []
-    for repo in sorted(hub_cache().glob("models--*--*")):
-        name = repo.name.removeprefix("models--").replace("--", "/")
-        folder = _hub_snapshot(name, None)
+    for name, folder in places:
         if folder is None:
             continue
         try:
