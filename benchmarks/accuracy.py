@@ -58,9 +58,10 @@ def run(
     selectors: Sequence[str | Select] = ("snapkv",),
     batch: int = 8,
 ) -> dict[str, Any]:
-    """Measure, by default with the papers' own selector, so that methods differ in budgets alone.
+    """Measure methods at equal bytes. All have SnapKV's selector unless told, so they differ in budgets alone.
 
-    `pages` held-out pages give up to four questions each, `read_pages` a transcription each."""
+    `pages` held-out pages give up to four questions each, `read_pages` one transcription each.
+    """
     loaded = load_model(find_model(model, Settings(models=(model,))))
     scores = profile(loaded, MAP_SEED, map_pages)
     read_pages = pages if read_pages is None else read_pages

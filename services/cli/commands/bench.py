@@ -82,7 +82,7 @@ def efficiency(
         str, typer.Option(help="native, or avx2 for a machine without AVX-512 and AMX. Other rows stay in the file.")
     ] = "native",
 ) -> None:
-    """Time decode steps at equal bytes, choosing tokens, ways to attend, and whole requests, beside the peers' caches.
+    """Time decode steps at equal bytes, the choice of tokens, ways to attend, and whole requests, beside other caches.
 
     \b
     Example:

@@ -15,7 +15,7 @@ def models(
     as_json: Annotated[bool, json_option(*_FIELDS, many=True)] = False,
     data_dir: DataDir = None,
 ) -> None:
-    """List the models on this machine: first what the settings name, then what else lies in the Hub cache.
+    """List the models that the settings name, then the other models in the Hub cache.
 
     With HEADMAP_URL, list those that the cluster serves.
 

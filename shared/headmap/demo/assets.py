@@ -127,13 +127,14 @@ def write_assets(folder: Path) -> None:
         "image_std": [0.5, 0.5, 0.5],
         "resample": 3,
     }
-    _write_json(folder / "preprocessor_config.json", images)
+    write_json(folder / "preprocessor_config.json", images)
     # This expands the image token like `Qwen2VLProcessor`, which needs torchvision (for videos).
-    _write_json(folder / "processor_config.json", {"processor_class": "PaddleOCRVLProcessor"})
+    write_json(folder / "processor_config.json", {"processor_class": "PaddleOCRVLProcessor"})
     ids = {token: tokenizer.convert_tokens_to_ids(token) for token in (END, PAD)}
     generation = {"do_sample": False, "eos_token_id": ids[END], "pad_token_id": ids[PAD], "max_new_tokens": 512}
-    _write_json(folder / "generation_config.json", generation)
+    write_json(folder / "generation_config.json", generation)
 
 
-def _write_json(path: Path, value: object) -> None:
+def write_json(path: Path, value: object) -> None:
+    """Write a readable JSON file."""
     path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")

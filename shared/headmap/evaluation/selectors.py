@@ -40,7 +40,7 @@ def selector_from_json(value: str | Mapping[str, Any] | None) -> Select:
 
 
 def selector_label(select: Select) -> str:
-    """Describe a selector in one word: `last-query`, or what differs from `snapkv`, such as `window=8,pool=7`."""
+    """Return a selector's name, or the numbers in which it differs from `snapkv`, such as `window=8,pool=7`."""
     usual = asdict(SNAPKV)
     numbers = (f"{name}={value}" for name, value in asdict(select).items() if value != usual[name])
     return selector_name(select) or ",".join(numbers)

@@ -135,9 +135,14 @@ def _entries(draw: Draw, count: int) -> list[tuple[str, str]]:
 
 
 def _layout(draw: Draw, texts: list[str], min_cells: int, max_cells: int) -> _Layout:
-    """Draw margins until the page has the wanted size and density."""
+    """Draw margins until the page has the wanted size and density.
+
+    Raises ValueError for too few characters to fill the smallest page.
+    """
     longest = max(map(len, texts))
     inked = sum(map(len, texts))
+    if inked < MIN_TEXT_SHARE * min_cells:
+        raise ValueError(f"min_cells: {inked} characters cannot fill {min_cells} cells by {MIN_TEXT_SHARE:.0%}")
     while True:
         pitch = draw.integer(1, 2)
         top, bottom, left, right = draw.integer(0, 4), draw.integer(0, 4), draw.integer(0, 8), draw.integer(1, 8)

@@ -13,9 +13,9 @@ from transformers import LlamaConfig, LlamaModel, LlavaForConditionalGeneration
 
 from headmap.datasets.made_up.plain import draw_form, draw_note, draw_receipt
 from headmap.datasets.sources import MADE_UP, MadeUpPages
-from headmap.demo.assets import build_tokenizer
+from headmap.demo.assets import END, build_tokenizer
 from headmap.demo.smol import build as built
-from headmap.demo.smol.assets import END, NEWLINE, build_config, write_assets
+from headmap.demo.smol.assets import NEWLINE, build_config, write_assets
 from headmap.demo.smol.batches import CELL_CHARACTERS, IGNORE, Batch, BatchMaker, cell_characters
 from headmap.demo.smol.language_model import LanguageModel, check
 from headmap.demo.smol.model import merge, with_picture_tokens
@@ -157,9 +157,10 @@ def test_training_leaves_the_language_model_as_it_was(tmp_path: Path) -> None:
     assert {name.rsplit(".", 1)[1] for name in changed if "parametrizations" in name} == {"down", "up"}
 
 
-@pytest.mark.parametrize("draw", [make_page, draw_form, draw_receipt, draw_note])
-def test_the_cells_spell_the_page(draw: object) -> None:
-    page: Page = make_page(1, 2) if draw is make_page else draw("test/cells", (300, 500))  # type: ignore[operator]
+@pytest.mark.parametrize(
+    "page", [make_page(1, 2), *(draw("test/cells", (300, 500)) for draw in (draw_form, draw_receipt, draw_note))]
+)
+def test_the_cells_spell_the_page(page: Page) -> None:
     cols = page.image.width // CELL
     text = "".join(CELL_CHARACTERS[index] for index in cell_characters(page).tolist())
     rows = [text[start : start + cols] for start in range(0, len(text), cols)]
@@ -205,7 +206,7 @@ def test_what_was_trained_is_small_and_fits() -> None:
 def test_the_built_model_reads(tmp_path: Path) -> None:
     folder = hub_cache() / "models--headmap--smol-ocr" / "snapshots" / built.revision(built.TRAINED)
     if not (folder / "config.json").is_file():
-        pytest.skip("headmap/smol-ocr is not built here: make smol")
+        pytest.skip("`make smol` has not built it here: that fetches 93 MB, and tests use no network")
     info = find_model(built.NAME, Settings(data_dir=tmp_path, models=(built.NAME,)))
     assert (info.num_layers, info.num_heads, info.num_kv_heads) == (30, 9, 3)
     loaded = load_model(info, device="cpu", dtype="float32")

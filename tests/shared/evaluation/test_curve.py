@@ -243,4 +243,4 @@ def test_a_case_is_found_by_what_distinguishes_it() -> None:
         (("sparsemm", 0.4), "select: missing, where several were measured: mixkv, last-query, window=6,pool=3"),
     ):
         with pytest.raises(InvalidParameter, match=named):
-            find_case(cases, *wrong)  # type: ignore[arg-type]
+            find_case(cases, *wrong)  # type: ignore[arg-type]  # tuples of several lengths

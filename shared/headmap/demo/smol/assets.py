@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from transformers import (
@@ -12,9 +11,9 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from headmap.demo.assets import END, PAD, write_json
 from headmap.scoring.pages import CELL
 
-START, END, PAD = "<|im_start|>", "<|im_end|>", "<|endoftext|>"
 IMAGE, BREAK, IMAGE_END = "[IMG]", "[IMG_BREAK]", "[IMG_END]"
 NEWLINE = "\n"
 LONGEST_EDGE = 80 * CELL
@@ -80,13 +79,9 @@ def write_assets(folder: Path, tokenizer: PreTrainedTokenizerBase) -> None:
         "image_std": [0.5, 0.5, 0.5],
         "resample": 3,
     }
-    _write_json(folder / "preprocessor_config.json", images)
+    write_json(folder / "preprocessor_config.json", images)
     processor = {"processor_class": "PixtralProcessor", "patch_size": CELL, "image_token": IMAGE}
-    _write_json(folder / "processor_config.json", processor)
+    write_json(folder / "processor_config.json", processor)
     ids = {token: tokenizer.convert_tokens_to_ids(token) for token in (END, PAD)}
     generation = {"do_sample": False, "eos_token_id": ids[END], "pad_token_id": ids[PAD], "max_new_tokens": 512}
-    _write_json(folder / "generation_config.json", generation)
-
-
-def _write_json(path: Path, value: object) -> None:
-    path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+    write_json(folder / "generation_config.json", generation)

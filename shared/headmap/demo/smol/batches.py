@@ -19,7 +19,8 @@ from transformers import PreTrainedTokenizerBase
 
 from headmap.datasets.made_up.plain import draw_form, draw_lookups, draw_note, draw_receipt
 from headmap.demo import phrases
-from headmap.demo.smol.assets import BREAK, END, IMAGE, IMAGE_END, NEWLINE, START
+from headmap.demo.assets import END, START
+from headmap.demo.smol.assets import BREAK, IMAGE, IMAGE_END, NEWLINE
 from headmap.demo.smol.recipe import Stage
 from headmap.scoring.pages import ATLAS_CHARACTERS, CELL, Page, draw_page
 
@@ -116,7 +117,7 @@ class BatchMaker:
         )
 
     def _sequence(self, page: Page, rng: random.Random) -> tuple[list[int], list[_Turn]]:
-        """The tokens up to the picture's last one, and the turns after them."""
+        """Return the token ids up to the end of the picture, and the turns that follow."""
         asked = _questions(page, rng)
         system = f"{START}system\n{phrases.system(rng)}{END}\n" if rng.random() < SYSTEM_SHARE else ""
         rows, cols = page.image.height // CELL, page.image.width // CELL
@@ -136,7 +137,7 @@ class BatchMaker:
 
 
 def cell_characters(page: Page) -> npt.NDArray[np.int64]:
-    """Index of each cell's character in CELL_CHARACTERS, (cells,), row after row."""
+    """Return the character of each cell as an index of CELL_CHARACTERS: (cells,) int64, row by row."""
     rows, cols = page.image.height // CELL, page.image.width // CELL
     cells = np.zeros((rows, cols), dtype=np.int64)
     for word in page.words:

@@ -62,7 +62,7 @@ def add_updates(model: LlavaForConditionalGeneration) -> nn.ModuleDict:
 
 
 def merge(weights: Mapping[str, Tensor], trained: Mapping[str, Tensor], *, updated: bool = True) -> dict[str, Tensor]:
-    """The whole model's weights in bfloat16, by transformers' names.
+    """Return the weights of the whole model in bfloat16, under the names that transformers gives them.
 
     `weights`: of the language model, in float32. `trained`: of what `add_updates` returns. Sums are in float64, so that
     every machine rounds them to the same bits. `updated`: whether the language model is updated, or SmolLM2's own.

@@ -108,7 +108,7 @@ class Run:
         return {**figures, "cell_accuracy": accuracy}
 
     def _see(self, batch: Batch) -> Tensor:
-        """What the tower emits for each cell, [N, hidden]. It sees pictures one by one: attention is quadratic."""
+        """Run the tower on one picture after the other: the embedding of each cell, [N, hidden]."""
         model = self.model.model
         features = []
         for pixels, (height, width) in zip(batch.pixel_values, batch.image_sizes.tolist(), strict=True):
@@ -117,7 +117,7 @@ class Run:
         return model.multi_modal_projector(torch.cat(features))
 
     def _cell_loss(self, seen: Tensor, batch: Batch) -> tuple[Tensor, float]:
-        """How far each cell is from its character's embedding, and the share of cells that are nearest to it."""
+        """The distance of cells to their characters' embeddings, and the share of characters that are told right."""
         distances = torch.cdist(seen, self.glyphs).square()
         scale = self.glyphs.var(0).sum()
         own = distances.gather(1, batch.cells[:, None]).mean() / scale
@@ -153,7 +153,7 @@ def export_trained(trained: nn.Module, path: Path) -> None:
 
 
 def run_training(run: Run, out: Path, show: Callable[[int, str], None]) -> None:
-    """Train to the end of the recipe: checkpoints and `log.jsonl` in the run's folder, the trained weights in `out`.
+    """Train to the end of the recipe. Writes checkpoints and `log.jsonl` to the run's folder, trained weights to `out`.
 
     `show` receives the step and a readable line.
     """
