@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import render, report
+from benchmarks import render, report, tables
 from benchmarks.report import Recorder, document, in_turn, ratios, save
 
 
@@ -51,7 +51,7 @@ MEASURED = {
 
 def test_a_request_that_could_not_be_measured_says_why() -> None:
     rows = [request("sparsemm", **MEASURED), request("kvpress adakv", missing="no network")]
-    table = render.requests_table(document("efficiency", {}, rows))
+    table = tables.requests_table(document("efficiency", {}, rows))
     assert "Prompts of 2,048 tokens, batch 1, B = 256, bfloat16:" in table
     assert "| ours, SparseMM | 100 ms (90 to 120) | 11.0 s | 3 MiB | 2.50 GiB |" in table
     assert "| kvpress AdaKV | no network | | | |" in table
@@ -59,14 +59,14 @@ def test_a_request_that_could_not_be_measured_says_why() -> None:
 
 def test_a_result_without_rows_of_a_table_leaves_it_out() -> None:
     result = document("efficiency", {}, [request("full", **MEASURED)])
-    assert render.efficiency_table(result) == ""
-    assert render.requests_table(document("efficiency", {}, [])) == ""
+    assert tables.efficiency_table(result) == ""
+    assert tables.requests_table(document("efficiency", {}, [])) == ""
 
 
 def test_a_result_cut_short_says_so() -> None:
     rows = [request("full", **MEASURED)]
-    assert "Cut short" in render.requests_table(document("efficiency", {}, rows) | {"complete": False})
-    assert "Cut short" not in render.requests_table(document("efficiency", {}, rows) | {"complete": True})
+    assert "Cut short" in tables.requests_table(document("efficiency", {}, rows) | {"complete": False})
+    assert "Cut short" not in tables.requests_table(document("efficiency", {}, rows) | {"complete": True})
 
 
 def test_the_gpus_bars_are_shown() -> None:
@@ -76,7 +76,7 @@ def test_the_gpus_bars_are_shown() -> None:
         {"what": "concurrent", "method": "sparsemm", "requests": 60},
     ]
     settings = {"concurrent_prompt": 16_384, "memory_bytes": 80 * 10**9}
-    table = render.gpu_table(document("gpu", settings, rows) | {"bars": {"times_floor": 1.25}})
+    table = tables.gpu_table(document("gpu", settings, rows) | {"bars": {"times_floor": 1.25}})
     assert "| 2,048 | ours, SparseMM | 100.40 ms | 4.50 ms | 11000 ms | 2.7 GB |" in table
     assert "60 with sparsemm. times floor 1.25" in table
 
@@ -144,11 +144,11 @@ def test_what_was_measured_on_either_set_of_instructions_stands_side_by_side() -
     took = {"ours_ms": 9.0, "dense_ms": 10.0, "ratio_q1": 0.8, "ratio_q3": 1.0}
     rows = [place | took | {"ratio": 0.9}, place | took | {"ratio": 0.95, "isa": "avx2"}]
     rows.append({**place, "batch": 8} | took | {"ratio": 0.7, "isa": "avx2"})
-    text = render.efficiency_table(document("efficiency", {}, rows))
+    text = tables.efficiency_table(document("efficiency", {}, rows))
     assert "| 1 | 256 | 9 ms | 10 ms | 0.90 (0.80 to 1.00) | 0.95 (0.80 to 1.00) |" in text
     assert "| 8 | 256 | - | - | - | 0.70 (0.80 to 1.00) |" in text
     ways = {"what": "ways", "padding": 1.5, "ms": {"each row": 4.0, "torch": 3.0, "native": 1.0}}
-    text = render.ways_table(document("efficiency", {}, [place | ways, place | ways | {"batch": 2, "isa": "avx2"}]))
+    text = tables.ways_table(document("efficiency", {}, [place | ways, place | ways | {"batch": 2, "isa": "avx2"}]))
     assert "| 1 | 256 | 4.0 ms | - | - | x 1.5 | 3.0 ms | 1.0 ms |" in text
     assert "| 2 |" not in text
 
@@ -156,14 +156,14 @@ def test_what_was_measured_on_either_set_of_instructions_stands_side_by_side() -
 def test_results_of_the_first_design_can_be_read() -> None:
     ended = {"ended": {"answered": 5}, "growth_kib_per_request": 0.0, "rss_mib_first": 1.0, "rss_mib_last": 1.0}
     old = document("soak", {"methods": ["full"], "clients": 1}, [{"requests": 5, "rss_mib": 1.0}], **ended, exit_code=0)
-    assert "KV bytes held at the end: 7;" in render.soak_table(old | {"kv_reserved_bytes_after": 7.0})
-    told = render.soak_table(old | {"kv_held_bytes_after": 0.0, "preempted": 12.0})
+    assert "KV bytes held at the end: 7;" in tables.soak_table(old | {"kv_reserved_bytes_after": 7.0})
+    told = tables.soak_table(old | {"kv_held_bytes_after": 0.0, "preempted": 12.0})
     assert "12 were preempted. KV bytes held at the end: 0;" in told
 
 
 def test_a_missed_bar_shows() -> None:
     row = {"figure": "release", "shape": "small", "value": 1.5, "unit": "ms", "bar": 1.0, "holds": False}
-    text = render.books_table(document("books", {}, [row, row | {"value": 3, "unit": "x", "bar": None, "holds": True}]))
+    text = tables.books_table(document("books", {}, [row, row | {"value": 3, "unit": "x", "bar": None, "holds": True}]))
     assert "| release | small | 1.500 ms | 1, **missed** |" in text
     assert "| release | small | 3 x | - |" in text
 
