@@ -12,7 +12,6 @@ from headmap.budgets import DEFAULT_UNIFORM, Allocation, BudgetRule, allocate_bu
 from headmap.errors import BudgetTooSmall, MapMismatch, ModelNotFound, UnsupportedModel
 from headmap.head_scores import HeadScores
 from headmap.kvcache.plan import KVRequest
-from headmap.kvcache.select import default_selector
 from headmap.models import ModelInfo, find_model
 from headmap.registry import maps
 from headmap.registry.map_file import MapBody, add_map_file, read_map_file
@@ -138,7 +137,7 @@ def budgets(
     if window is not None and window >= budget:
         raise BudgetTooSmall(f"window: must be below the budget of {budget} tokens, got {window}", param="window")
     record, found = maps.get_map(session, map_id), maps.get_scores(session, map_id)
-    recent, _ = KVRequest(window=window, select=default_selector(window)).recent(budget)
+    recent, _ = KVRequest(window=window).recent(budget)
     rule = BudgetRule(budget, recent, uniform, allocation)
     info = _model_here(record.model, state.settings)
     sliding_window, sliding = sliding_layers(info) if info and info.num_layers == found.num_layers else (None, ())

@@ -18,7 +18,6 @@ from headmap.families.loading import LoadedModel
 from headmap.head_scores import HeadScores
 from headmap.kvcache.plan import KVRequest
 from headmap.kvcache.planning import plan_cache
-from headmap.kvcache.select import default_selector
 from headmap.kvcache.transformers.generate import cache_shape
 from headmap.models import read_model
 from headmap.registry.migrations import migrate
@@ -66,9 +65,7 @@ def test_budgets_count_windows_as_the_engine_does(
         for budget, prompt_tokens in ((20, 100), (64, 100), (150, 100), (10, 20)):
             query = {"budget": budget, "prompt_tokens": prompt_tokens}
             found = client.get(f"/maps/{map_id}/budgets", params=query).json()
-            plan = plan_cache(
-                KVRequest("sparsemm", budget, select=default_selector(None)), shape, prompt_tokens, scores
-            )
+            plan = plan_cache(KVRequest("sparsemm", budget), shape, prompt_tokens, scores)
             assert found["budgets"] == plan.tokens.tolist()
             assert (found["kept_tokens"], found["full_tokens"]) == (plan.kept_tokens, shape.full_tokens(prompt_tokens))
             assert (found.get("sliding_window"), found["sliding_layers"]) == (shape.window, [*shape.sliding_layers])

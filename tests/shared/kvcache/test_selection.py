@@ -9,10 +9,11 @@ from hypothesis import strategies as st
 from torch.nn.functional import normalize
 
 from headmap.errors import InvalidParameter
+from headmap.http.kv_body import KVBody
 from headmap.kvcache.methods import get_method
 from headmap.kvcache.plan import KVRequest
 from headmap.kvcache.planning import check_request
-from headmap.kvcache.select import SELECTORS, Select, get_selector
+from headmap.kvcache.select import DEFAULT_SELECTOR, SELECTORS, SNAPKV, Select, get_selector
 from headmap.kvcache.selection import Observed, highest, keep_tokens
 from headmap.kvcache.selectors.mixkv import likeness, mixed
 
@@ -124,7 +125,8 @@ def test_a_wrong_selector_is_refused_by_name(select: Select, param: str) -> None
 @pytest.mark.parametrize(
     ("request_", "recent", "window"),
     [
-        (KVRequest("snapkv"), 32, 32),
+        (KVRequest("snapkv", select=SNAPKV), 32, 32),
+        (KVRequest("snapkv"), 8, 32),
         (KVRequest("snapkv", select=Select(window=8)), 8, 32),
         (KVRequest("snapkv", select=Select(window=12)), 12, 32),
         (KVRequest("snapkv", select=Select("last")), 8, 32),
@@ -137,6 +139,13 @@ def test_a_selector_keeps_as_many_recent_tokens_as_observe(request_: KVRequest, 
     assert request_.recent(9)[0] == min(
         recent, 4 if request_.keep_recent is None and request_.window is None else recent
     )
+
+
+def test_a_request_without_a_selector_has_the_one_that_every_route_takes() -> None:
+    """SnapKV's for a request with its window."""
+    assert KVRequest("sparsemm").selector == KVBody(method="sparsemm").asked().selector == SELECTORS[DEFAULT_SELECTOR]
+    assert KVRequest("sparsemm", window=16).selector == SNAPKV
+    assert KVRequest("sparsemm", window=16, select=Select("last")).selector == Select("last")
 
 
 def test_an_unknown_name_is_refused() -> None:
