@@ -104,6 +104,21 @@ def test_the_likeness_of_keys_is_the_mean_cosine_of_all_pairs() -> None:
     torch.testing.assert_close(likeness(keys.mean(1), 9), expected)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_mixkv_is_its_definition(dtype: torch.dtype) -> None:
+    """Token by token, in float64; a key of zeros has no direction."""
+    torch.manual_seed(4)
+    keys, importance = (torch.randn(2, 30, 8) + 0.4).to(dtype), torch.rand(2, 30)
+    keys[0, 5] = 0
+    directions = normalize(keys.double(), dim=-1)
+    diversity = -torch.einsum("htd,hsd->hts", directions, directions).mean(2)
+    diversity -= diversity.amin(1, keepdim=True)
+    diversity /= diversity.amax(1, keepdim=True)
+    diversity *= importance.mean(1, keepdim=True) / diversity.mean(1, keepdim=True)
+    weight = 0.5 * likeness(directions.mean(1), 30)[:, None]
+    torch.testing.assert_close(mixed(importance, keys, 0.5).double(), (1 - weight) * importance + weight * diversity)
+
+
 @pytest.mark.parametrize(
     ("select", "param"),
     [
