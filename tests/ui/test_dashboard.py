@@ -279,6 +279,8 @@ def test_a_smaller_budget_lets_more_requests_fit(page: Page) -> None:
 def test_a_policy_is_asked_in_the_playground_and_deleted_with_the_budgets(page: Page, cluster: Cluster) -> None:
     where = f"{cluster.url}/policies/{DEMO_MODEL}/documents"
     httpx.put(where, json={"kv": {"method": "snapkv", "ratio": 0.3}}).raise_for_status()
+    # Who asks for a policy by its name has it at once; the list of models follows the registry seconds later.
+    httpx.get(f"{cluster.url}/v1/models/{DEMO_MODEL}@documents").raise_for_status()
     fill_playground(page)
     right = column(page, "Right")
     right.get_by_label("Method").select_option(label="documents")
