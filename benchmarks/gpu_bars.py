@@ -8,6 +8,18 @@ from pathlib import Path
 from typing import Any
 
 Row = dict[str, Any]
+Parts = dict[str, dict[str, Any]]
+"""Results by the names of their files: the session on a GPU writes one for each part."""
+
+
+def parts_of(folder: Path) -> Parts:
+    """Empty where there is no such folder."""
+    return {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))}
+
+
+def rows_of(parts: Parts) -> list[Row]:
+    """Of all parts that `benchmarks.gpu` measured; attention by itself has rows of its own."""
+    return [row for part in parts.values() if part["benchmark"] == "gpu" for row in part["rows"]]
 
 
 def bars(rows: Sequence[Row]) -> list[Row]:
@@ -76,12 +88,11 @@ def _by_case(rows: Sequence[Row], shape: str, method: str) -> dict[tuple[int, in
 
 def summary(folder: Path) -> str:
     """One screen of what a folder's results say: rows of every part, what is missing, and the bars."""
-    rows: list[Row] = []
-    lines = []
-    for path in sorted(folder.glob("*.json")):
-        result = json.loads(path.read_text(encoding="utf-8"))
-        rows += result["rows"] if result["benchmark"] == "gpu" else []
-        lines.append(f"{path.stem}: {len(result['rows'])} rows{'' if result['complete'] else ', cut short'}")
+    parts = parts_of(folder)
+    rows = rows_of(parts)
+    lines = [
+        f"{name}: {len(part['rows'])} rows{'' if part['complete'] else ', cut short'}" for name, part in parts.items()
+    ]
     lines += [
         f"  missing: {r['shape']} {r['method']} {r['prompt_tokens']} x {r['batch']}: {r['missing']}"
         for r in rows

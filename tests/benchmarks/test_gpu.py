@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks import gpu
+from benchmarks import gpu, gpu_tables
 from benchmarks.gpu_bars import bars, summary
 from benchmarks.random_model import (
     QWEN2_VL_7B,
@@ -70,6 +70,14 @@ def test_every_bar_is_told_with_whether_it_holds(result: dict[str, Any]) -> None
     for bar in result["bars"]:
         assert set(bar) == {"figure", "shape", "value", "unit", "bar", "holds"}
         assert (bar["bar"] is None) == (bar["holds"] is None)
+
+
+def test_the_docs_have_tables_of_what_it_writes(result: dict[str, Any]) -> None:
+    found = {"rehearsal": result}
+    assert gpu_tables.bars_table(found).count("\n| ") == 1 + len(result["bars"])
+    text = gpu_tables.decode_table(found)
+    assert text.count("| 64 | 1 |") == len(SETUP.shapes)
+    assert f"Requests of {SETUP.concurrent_prompt} tokens" in text
 
 
 def test_bars_compare_at_the_longest_prompt_and_the_smallest_batch() -> None:
