@@ -6,10 +6,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-from benchmarks.efficiency.equal_bytes import decode, filled_dense, filled_ragged, prefill
-from benchmarks.efficiency.equal_bytes import measure as measure_equal_bytes
+from benchmarks.efficiency.equal_bytes import (
+    decode,
+    filled_dense,
+    filled_ragged,
+    measure_decode,
+    measure_prefill,
+    prefill,
+)
 from benchmarks.efficiency.grid import Grid
 from benchmarks.efficiency.grid import measure as measure_requests
 from benchmarks.efficiency.selection import measure as measure_selection
@@ -19,10 +25,8 @@ from benchmarks.shapes import GQA, MHA, Shape, build
 from benchmarks.skew import published_skew
 from headmap.kvcache.pool.paging import PAGE_TOKENS
 
-Part = Literal["equal-bytes", "selection", "ways", "requests"]
-PARTS: tuple[Part, ...] = ("equal-bytes", "selection", "ways", "requests")
-ROWS = {"equal-bytes": ("decode", "prefill"), "selection": ("selection",), "ways": ("ways",), "requests": ("request",)}
-"""What the rows of a part are called."""
+Part = Literal["decode", "prefill", "selection", "ways", "requests"]
+PARTS: tuple[Part, ...] = get_args(Part)
 
 
 def run(
@@ -36,15 +40,17 @@ def run(
 ) -> dict[str, Any]:
     """Measure some parts; `earlier` has the rows of another run; its rows of other parts and instructions are kept."""
     grid = grid or Grid()
-    measured = {(what, isa()) for part in parts for what in ROWS[part]}
+    measured = {("request" if part == "requests" else part, isa()) for part in parts}
     kept = [row for row in earlier if (row["what"], row.get("isa", "native")) not in measured]
     record.begin(
         "efficiency",
         {"repeats": repeats, "page_tokens": PAGE_TOKENS, "grid": grid.settings},
         rows=kept,
     )
-    if "equal-bytes" in parts:
-        measure_equal_bytes(record, budgets=budgets, repeats=repeats)
+    if "decode" in parts:
+        measure_decode(record, budgets=budgets, repeats=repeats)
+    if "prefill" in parts:
+        measure_prefill(record, repeats=repeats)
     if "selection" in parts:
         measure_selection(record, repeats=repeats)
     if "ways" in parts:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from transformers import DynamicCache, PreTrainedModel
 
-from benchmarks.report import Recorder, fast_bfloat16, in_turn, isa, milliseconds, ratios
+from benchmarks.report import Recorder, bfloat16_unit, in_turn, isa, milliseconds, ratios
 from benchmarks.shapes import GQA, MHA, Shape, build
 from benchmarks.skew import published_skew
 from headmap.kvcache.plan import KVRequest
@@ -31,7 +31,7 @@ NEW_TOKENS = 64
 """Steps that a filled cache has pages for."""
 
 
-def measure(
+def measure_decode(
     record: Recorder,
     *,
     shapes: Sequence[Shape] = (GQA, MHA),
@@ -40,17 +40,25 @@ def measure(
     repeats: int = 15,
 ) -> None:
     for model, place in models(shapes):
-        said = f"{place['dtype']}  {place['shape']}"
         for batch, budget in product(batches, budgets):
             row = {"what": "decode", **place, "batch": batch, "budget": budget, **decode(model, batch, budget, repeats)}
-            record.add(row, f"{said}  batch {batch}  B {budget}  decode x{row['ratio']:.2f}")
+            record.add(row, f"{_said(place)}  batch {batch}  B {budget}  decode x{row['ratio']:.2f}")
+
+
+def measure_prefill(record: Recorder, *, shapes: Sequence[Shape] = (GQA, MHA), repeats: int = 15) -> None:
+    for model, place in models(shapes):
         row = {"what": "prefill", **place, "batch": 1, "budget": 256, **prefill(model, 1024, 256, max(5, repeats))}
-        record.add(row, f"{said}  1024 tokens  prefill x{row['ratio']:.2f}")
+        record.add(row, f"{_said(place)}  1024 tokens  prefill x{row['ratio']:.2f}")
+
+
+def _said(place: dict[str, str]) -> str:
+    return f"{place['dtype']}  {place['shape']}"
 
 
 def models(shapes: Sequence[Shape] = (GQA, MHA)) -> Iterator[tuple[PreTrainedModel, dict[str, str]]]:
-    """A model of each shape, and its description in the rows; in float32, and in bfloat16 where the CPU supports it."""
-    for dtype, shape in product(("float32", "bfloat16") if fast_bfloat16() else ("float32",), shapes):
+    """A model of each shape, and its description in the rows; also in bfloat16, where the CPU has a unit for it."""
+    has_bfloat16 = isa() == "native" and bfloat16_unit() is not None
+    for dtype, shape in product(("float32", "bfloat16") if has_bfloat16 else ("float32",), shapes):
         yield build(shape, getattr(torch, dtype)), {"shape": shape.name, "dtype": dtype, "isa": isa()}
 
 

@@ -30,7 +30,8 @@ Short = Annotated[bool, typer.Option("--short", help="Use fewer pages and repeat
 Part = Annotated[
     list[str] | None,
     typer.Option(
-        "--part", help="equal-bytes, selection, ways or requests; all by default. Rows of other parts stay in the file."
+        "--part",
+        help="decode, prefill, selection, ways or requests; all by default. Rows of other parts stay in the file.",
     ),
 ]
 
