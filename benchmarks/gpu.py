@@ -100,6 +100,7 @@ class Defaults:
     max_prompt_tokens: int = 131_072
     decode_backend: str = "auto"
     cuda_graphs: Literal["auto", "on", "off"] = "auto"
+    compile_layers: Literal["auto", "on", "off"] = "auto"
 
 
 def run(*, record: Recorder, setup: Setup | None = None, parts: Sequence[str] = PARTS) -> dict[str, Any]:
@@ -149,7 +150,7 @@ def copy_bandwidth(device: str, size: int, repeats: int = 10) -> float:
 
 
 def _parity(setup: Setup, add: Callable[[Row, str], None]) -> None:
-    """Every backend against float64, and steps with graphs against steps without."""
+    """Every backend against float64, graphs against steps without, and compiled layers against graphs without."""
     device = torch.device(setup.device)
     for name, shape, group in _parity_shapes(setup):
         for dtype in (torch.float32, torch.bfloat16, torch.float16):
@@ -165,9 +166,10 @@ def _parity(setup: Setup, add: Callable[[Row, str], None]) -> None:
             loaded = random_model(replace(model, num_layers=min(4, model.num_layers)), dtype, device)
             paging = Paging(loaded.cache_shape)
             room = 64 * paging.tail(1) * paging.page_bytes
-            graphs = Engine(loaded, Defaults(room, decode_backend=_own_backend(setup))).choice.graphs
-            tried = replace(graphs.tried[0], name="graphs")
-            add(*_told_parity(model.name, str(dtype).removeprefix("torch."), tried))
+            choice = Engine(loaded, Defaults(room, decode_backend=_own_backend(setup))).choice
+            for name, made in (("graphs", choice.graphs), ("compiled", choice.compiled)):
+                tried = replace(made.tried[0], name=name)
+                add(*_told_parity(model.name, str(dtype).removeprefix("torch."), tried))
             _free(setup.device)
 
 
@@ -185,7 +187,7 @@ def _told_parity(shape: str, dtype: str, tried: Tried) -> tuple[Row, str]:
     ran = tried.right or (tried.reason or "").startswith(("wrong by", "not a number", "it fails"))
     row = {"what": "parity", "shape": shape, "dtype": dtype, **vars(tried), "right": tried.right, "ran": ran}
     said = f"right, error {tried.error:.1e}" if tried.right and tried.error is not None else str(tried.reason)
-    return row, f"{shape:18} {dtype:9} {tried.name:7} {said}"
+    return row, f"{shape:18} {dtype:9} {tried.name:8} {said}"
 
 
 def _own_backend(setup: Setup) -> str:
@@ -237,6 +239,7 @@ def _measured(loaded: LoadedModel, shape: ModelShape, method: str, prompt_tokens
             "kv_bytes": batch * _kept_bytes(plan, loaded.cache_shape, setup),
             "attention": engine.choice.attention.chosen,
             "graphs": engine.choice.graphs.chosen,
+            "compiled": engine.choice.compiled.chosen,
         }
     except torch.OutOfMemoryError as error:
         return {"missing": str(error).partition("\n")[0]}
