@@ -32,9 +32,14 @@ class Observed:
     mask: PromptMask = CAUSAL
 
     @cached_property
+    def exact_keys(self) -> torch.Tensor:
+        """`keys` in float32, copied once for all that reads them."""
+        return self.keys.float()
+
+    @cached_property
     def attention(self) -> torch.Tensor:
         """Pooled attention to each token before the recent ones: (num_kv_heads, n - recent) float32."""
-        whole = observed_attention(self.queries, self.keys, self.scaling, self.mask)
+        whole = observed_attention(self.queries, self.exact_keys, self.scaling, self.mask)
         return pooled(whole[:, : self.keys.shape[1] - self.recent], self.select.pool)
 
     @cached_property
@@ -42,7 +47,7 @@ class Observed:
         """The selector's scores of the same tokens, (num_kv_heads, n - recent) float32; the highest are kept."""
         if not self.select.mix:
             return self.attention
-        return mixed(self.attention, self.keys[:, : self.attention.shape[1]], self.select.mix)
+        return mixed(self.attention, self.exact_keys[:, : self.attention.shape[1]], self.select.mix)
 
 
 def keep_tokens(method: Method, seen: Observed, budgets: torch.Tensor) -> torch.Tensor:
