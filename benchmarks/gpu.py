@@ -352,6 +352,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--part", action="append", choices=(*PARTS, *APART), help="all of PARTS without")
     parser.add_argument("--json", type=Path, help="the result, written after each row")
     parser.add_argument("--device", help="cuda, cuda:N or cpu")
+    parser.add_argument("--prompt", type=int, action="append", help="tokens of a prompt; some lengths without")
     parser.add_argument("--short", action="store_true", help="tiny models, for a rehearsal")
     parser.add_argument("--summary", type=Path, metavar="FOLDER", help="say what the results in a folder tell")
     given = parser.parse_args(arguments)
@@ -360,6 +361,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     setup = SHORT if given.short or os.environ.get("HEADMAP_GPU_SHORT") == "1" else Setup()
     setup = setup if given.device is None else replace(setup, device=given.device)
+    setup = replace(setup, prompts=tuple(given.prompt or setup.prompts))
     record, parts = Recorder(given.json, lambda line: print(line, flush=True)), given.part or PARTS
     if "step" in parts:
         one_step(setup)

@@ -29,6 +29,8 @@ _PROGRAM_BYTES = 44 * 1024
 """Shared memory of one program: a tile of keys, a tile of values, and the compiler's overhead."""
 _MOST_PROGRAMS_PER_PROCESSOR = 3
 """The registers suffice for this number. The tiles being loaded hide the memory latency."""
+_WARPS, _STAGES = 4, 3
+"""Warps of a program of `attend`, and the tiles it loads ahead, less one."""
 
 
 @dataclass(frozen=True)
@@ -134,7 +136,8 @@ class TritonBackend(DecodeBackend):
         )  # fmt: skip
         kernels.attend[(self._programs,)](
             slots, queries, pool.keys, pool.values, books.part_pages.device, books.part_starts.device, *held, *segments,
-            scaling, *numbers, **sizes, GROUP=group, WIDE_GROUP=_side(group), FACTORS=self._factors, num_stages=3,
+            scaling, *numbers, **sizes, GROUP=group, WIDE_GROUP=_side(group), FACTORS=self._factors, num_warps=_WARPS,
+            num_stages=_STAGES,
         )  # fmt: skip
         columns = -(-dim // kernels.COLUMNS_AT_ONCE.value)
         kernels.join[(rows * group, columns)](work.starts, work.share, *segments, output, GROUP=group, DIM=dim)
