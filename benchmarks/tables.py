@@ -57,7 +57,7 @@ def kinds_table(result: Result) -> str:
         f"{result['mean_prompt_tokens']:.0f} prompt tokens on average; 95 % intervals are within "
         f"{max(_half(row) for row in result['rows']):.0%} points.\n\n"
     )
-    return head + "\n".join(lines) + "\n" + _where(result)
+    return head + "\n".join(lines) + "\n" + where(result)
 
 
 def sparsity_line(result: Result) -> str:
