@@ -47,8 +47,8 @@ from headmap.kvcache.pool.paging import Paging
 from headmap.kvcache.shape import CacheShape
 
 PARTS = ("parity", "sparsemm", "full", "concurrent")
-APART = ("kernels", "step")
-"""Asked for by name: attention by itself, and one step for a sanitizer to watch."""
+APART = ("kernels", "settings", "step")
+"""Asked for by name: attention by itself, its settings compared, and one step for a sanitizer to watch."""
 
 
 @dataclass(frozen=True)
@@ -365,18 +365,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
     record, parts = Recorder(given.json, lambda line: print(line, flush=True)), given.part or PARTS
     if "step" in parts:
         one_step(setup)
-    if "kernels" in parts:
-        _kernels(record, setup)
+    for part in ("kernels", "settings"):
+        if part in parts:
+            _attention(part, record, setup)
     if rest := [part for part in parts if part in PARTS]:
         run(record=record, setup=setup, parts=rest)
 
 
-def _kernels(record: Recorder, setup: Setup) -> None:
-    kernels = import_module("benchmarks.kernels")
+def _attention(part: str, record: Recorder, setup: Setup) -> None:
+    kernels, kernel_settings = (import_module(f"benchmarks.{name}") for name in ("kernels", "kernel_settings"))
     own: Row = {"device": setup.device, "dtype": setup.dtype, "backend": _own_backend(setup)}
-    if setup.shapes == SHORT.shapes:
+    short = setup.shapes == SHORT.shapes
+    if short:
         own |= {"shape": TINY, "prompts": (64,), "batches": (1,), "repeats": 2, "budget": 32, "copied_bytes": 2**20}
-    kernels.run(record=record, setup=kernels.Setup(**own))
+    if part == "kernels":
+        kernels.run(record=record, setup=kernels.Setup(**own))
+    else:
+        least: Row = {"cases": (("full", 64, 1),), "settings": ({}, {"warps": 2})} if short else {}
+        kernel_settings.run(record=record, setup=kernels.Setup(**own), **least)
 
 
 if __name__ == "__main__":
