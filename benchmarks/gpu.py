@@ -47,8 +47,10 @@ from headmap.kvcache.pool.paging import Paging
 from headmap.kvcache.shape import CacheShape
 
 PARTS = ("parity", "sparsemm", "full", "concurrent")
-APART = ("kernels", "settings", "step")
-"""Asked for by name: attention by itself, its settings compared, and one step for a sanitizer to watch."""
+APART = ("kernels", "settings", "profile", "step")
+"""Asked for by name: attention by itself, its settings compared, where a step's time goes, and one step for a sanitizer
+to watch.
+"""
 
 
 @dataclass(frozen=True)
@@ -230,7 +232,7 @@ def _decode_rows(
 
 def _measured(loaded: LoadedModel, shape: ModelShape, method: str, prompt_tokens: int, batch: int, setup: Setup) -> Row:
     """A row's figures, or `missing`: the reason there are none. The pool is as large as the row needs."""
-    paging, plan = Paging(loaded.cache_shape), _plan(loaded, shape, method, prompt_tokens, setup)
+    paging, plan = Paging(loaded.cache_shape), make_plan(loaded, shape, method, prompt_tokens, setup)
     pages = batch * (paging.sequence(plan, setup.answer) + paging.tail(1))
     _free(setup.device)
     try:
@@ -297,7 +299,7 @@ def _kv(method: str, setup: Setup) -> KVRequest:
     return KVRequest(method, budget=None if method == "full" else setup.budget)
 
 
-def _plan(loaded: LoadedModel, shape: ModelShape, method: str, prompt_tokens: int, setup: Setup) -> KeepPlan:
+def make_plan(loaded: LoadedModel, shape: ModelShape, method: str, prompt_tokens: int, setup: Setup) -> KeepPlan:
     return plan_cache(_kv(method, setup), loaded.cache_shape, prompt_tokens, shape.scores)
 
 
@@ -314,7 +316,7 @@ def _concurrent(setup: Setup, add: Callable[[Row, str], None]) -> None:
         loaded = random_model(shape, setup.torch_dtype, torch.device("meta"))
         weights = sum(weight.nbytes for weight in loaded.model.parameters())
         for method in ("sparsemm", "full"):
-            plan, paging = _plan(loaded, shape, method, setup.concurrent_prompt, setup), Paging(loaded.cache_shape)
+            plan, paging = make_plan(loaded, shape, method, setup.concurrent_prompt, setup), Paging(loaded.cache_shape)
             room = max(0, setup.memory_bytes - weights - _working_bytes(shape, setup))
             fit = room // (paging.sequence(plan, setup.concurrent_answer) * paging.page_bytes)
             row = {"what": "concurrent", "shape": shape.name, "method": method, "requests": fit}
@@ -368,6 +370,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for part in ("kernels", "settings"):
         if part in parts:
             _attention(part, record, setup)
+    if "profile" in parts:
+        import_module("benchmarks.step_profile").run(record=record, setup=setup)
     if rest := [part for part in parts if part in PARTS]:
         run(record=record, setup=setup, parts=rest)
 

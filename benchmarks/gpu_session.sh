@@ -50,6 +50,7 @@ rows full 170
 rows concurrent 30
 rows kernels 60
 rows settings 110
+rows profile 90
 
 echo "== summary"
 "$PYTHON" -m benchmarks.gpu --summary "$OUT" || failed="$failed summary"
