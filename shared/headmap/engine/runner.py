@@ -26,7 +26,8 @@ OnHidden = Callable[[int, torch.Tensor], None]
 class ModelRunner:
     """Computes with tensors and decides nothing: the caller decides who runs, and with which budget.
 
-    capture: makes CUDA graphs of decode steps. compiled: torch compiles their layers; no head is masked then.
+    capture: makes CUDA graphs of decode steps. compiled: torch compiles their layers. Raises ValueError for compiled
+    layers with masked heads.
     """
 
     def __init__(
@@ -41,6 +42,8 @@ class ModelRunner:
         self.loaded = loaded
         self.cache = cache
         self._mask = mask or HeadMask(())
+        if compiled and self._mask.heads:
+            raise ValueError("compiled layers know no masked heads")
         self._text_model = loaded.family.text_model(loaded.model)
         self._compiled = compiled_text(self._text_model, cache.shape) if compiled else None
         self.graphed = GraphedDecoder(self._forward, cache.backend, capture) if capture else None

@@ -12,6 +12,7 @@ from headmap.engine import compiled
 from headmap.engine.runner import ModelRunner
 from headmap.families.loading import LoadedModel
 from headmap.kvcache.plan import KVRequest
+from headmap.kvcache.transformers.head_masks import HeadMask
 from tests.shared.kvcache.transformers.test_cache import ask, plan_of, ragged, start
 
 COUNTS = (3, 1, 2, 1, 4)
@@ -76,3 +77,9 @@ def test_a_text_model_without_a_list_of_its_layers_is_refused(small_model: Calla
     model = small_model("qwen2_vl")
     with pytest.raises(ValueError, match="Linear has 0 lists of 3 layers"):
         compiled.compiled_text(torch.nn.Linear(1, 1), model.cache_shape)
+
+
+def test_masked_heads_are_refused(small_model: Callable[[str], LoadedModel]) -> None:
+    model = small_model("qwen2_vl")
+    with pytest.raises(ValueError, match="masked heads"):
+        ModelRunner(model, ragged(model), HeadMask([(0, 0)]), compiled=True)
