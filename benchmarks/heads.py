@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
@@ -41,9 +42,10 @@ def run(
     kv_heads = loaded.info.num_kv_heads
     scores = HeadScores(halves[0].sum(0), kv_heads)
     for share in SHARES:
-        heads, held = len(scores.top_heads(share)), scores.top_share(share)
-        row = {"what": "sparsity", "share": share, "heads": heads, "held": held}
-        record.add(row, f"the top {share:.0%}, {heads} of {scores.matrix.size} heads, hold {held:.1%} of the score")
+        top, held = scores.top_heads(share), scores.top_share(share)
+        layers = dict(sorted(Counter(layer for layer, _ in top).items()))
+        row = {"what": "sparsity", "share": share, "heads": len(top), "held": held, "layers": layers}
+        record.add(row, f"the top {share:.0%}, {len(top)} of {scores.matrix.size} heads, hold {held:.1%} of the score")
     alike = {"what": "stability", **stability(halves[0], halves[1], kv_heads)}
     record.add(alike, f"two sets of {map_pages} pages: rank correlation {alike['spearman']:.3f}")
     prompts = [(question_prompt(loaded, one), one.answers[0]) for one in questions_of("lookup", pages)]

@@ -85,6 +85,7 @@ TABLES: dict[str, tuple[str, Table]] = {
     "scoring": ("scoring", tables.scoring_table),
     "heads": ("heads", tables.heads_table),
     **{name.replace("-", "_"): (name, tables.accuracy_table) for name in SMOL_ACCURACY},
+    "smol_reading": ("smol-reading", tables.reading_table),
     "smol_sparsity": ("smol-accuracy", tables.sparsity_line),
     "smol_heads": ("smol-heads", tables.heads_table),
     **{name.replace("-", "_"): (name, tables.accuracy_table) for name in SELECTORS},

@@ -64,6 +64,28 @@ def sparsity_line(result: Result) -> str:
     return f"- The top 5 % of the heads hold {result['top5_share']:.0%} of the map's score.\n"
 
 
+READING = {
+    "synthetic": "lines of key and value", "synthetic-long": "the same, longer", "plain-forms": "forms",
+    "plain-receipts": "receipts", "plain-notes": "notes",
+}  # fmt: skip
+
+
+def reading_table(result: Result) -> str:
+    """How well `headmap/smol-ocr` reads, as `headmap.demo.smol evaluate` writes it."""
+
+    def share(found: Result) -> str:
+        return f"{found['value']:.0%} ({found['interval'][0]:.0%} to {found['interval'][1]:.0%}) of {found['n']}"
+
+    lines = ["| pages | visual tokens | question after the picture | question before it |", "|---|---|---|---|"]
+    lines += [
+        f"| {name} | {result[kind]['visual_tokens']:,} | {share(result[kind]['picture_first'])} "
+        f"| {share(result[kind]['text_first'])} |"
+        for kind, name in READING.items()
+        if kind in result
+    ]
+    return "\n".join(lines) + f"\n\nExactly right, with 95 % intervals; pages of seed {result['seed']}.\n"
+
+
 def _shares(row: Result, form: str) -> str:
     return " / ".join(f"{row[key]:{form}}" for key in ("accuracy", "transcription") if key in row)
 
@@ -196,7 +218,7 @@ def scoring_table(result: Result) -> str:
 def heads_table(result: Result) -> str:
     settings = result["settings"]
     lines = [
-        f"- The top {row['share']:.0%} of the heads ({row['heads']}) hold {row['held']:.1%} of the score."
+        f"- The top {row['share']:.0%} of the heads ({row['heads']}) hold {row['held']:.1%} of the score{_layers(row)}."
         for row in result["rows"]
         if row["what"] == "sparsity"
     ]
@@ -222,6 +244,12 @@ def heads_table(result: Result) -> str:
             f"| {none - row['accuracy']:.0%} | {draws} |"
         )
     return "\n".join(lines) + "\n" + where(result)
+
+
+def _layers(row: Result) -> str:
+    """Layers counted from 0, with the number of such heads in each."""
+    layers: dict[str, int] = row.get("layers", {})
+    return " and lie in layers " + ", ".join(f"{layer} ({count})" for layer, count in layers.items()) if layers else ""
 
 
 def _interval(row: Result, key: str, form: str) -> str:

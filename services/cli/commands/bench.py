@@ -177,6 +177,9 @@ def heads(
     pages: Annotated[int | None, typer.Option(min=1, help="Pages of lookups.")] = None,
     map_pages: Annotated[int | None, typer.Option(min=1, help="Pages of each of two maps.")] = None,
     draws: Annotated[int | None, typer.Option(min=1, help="Draws of random heads.")] = None,
+    share: Annotated[
+        list[float] | None, typer.Option(min=0.001, max=0.9, help="Share of the heads that is masked; give it again.")
+    ] = None,
 ) -> None:
     """Measure the map's sparsity and stability, and the effect of masking heads.
 
@@ -187,7 +190,7 @@ def heads(
     from benchmarks.heads import run
 
     fewer: dict[str, Any] = {"pages": 8, "map_pages": 16, "draws": 2} if short else {}
-    told = {"pages": pages, "map_pages": map_pages, "draws": draws}
+    told = {"pages": pages, "map_pages": map_pages, "draws": draws, "masked_shares": share}
     fewer |= {name: value for name, value in told.items() if value is not None}
     _finish(run(record=_recorder(json), model=model, **fewer), json)
 

@@ -19,7 +19,7 @@ import torch
 
 from headmap.device_errors import is_broken_device
 from headmap.devices import use_device
-from headmap.engine.decode_choice import DecodeChoice, choose_attention, choose_graphs
+from headmap.engine.decode_choice import DecodeChoice, choose_attention, choose_compiled, choose_graphs
 from headmap.engine.engine_settings import EngineSettings
 from headmap.engine.failures import as_headmap_error
 from headmap.engine.graphs import CudaCapture
@@ -28,6 +28,7 @@ from headmap.engine.messages import Cancelled, EngineRequest, EngineStats, Faile
 from headmap.engine.prompt_logprobs import prompt_logprobs
 from headmap.engine.reuse.sessions import Sessions
 from headmap.engine.roster import Roster
+from headmap.engine.runner import ModelRunner
 from headmap.engine.sampling.sampler import LogProbabilities, sample
 from headmap.engine.sequence import Sequence, make_sequence
 from headmap.engine.telling import Telling
@@ -70,8 +71,9 @@ class Engine:
         )
         self._cache = RaggedCache(pool, attention.chosen)
         capture = CudaCapture if loaded.device.type == "cuda" else None
-        graphs, self._runner = choose_graphs(settings.cuda_graphs, loaded, self._cache, capture)
-        self.choice = DecodeChoice(attention, graphs)
+        graphs, runner = choose_graphs(settings.cuda_graphs, ModelRunner(loaded, self._cache), capture)
+        compiled, self._runner = choose_compiled(settings.compile_layers, runner, capture)
+        self.choice = DecodeChoice(attention, graphs, compiled)
         log.info("%s: %s", loaded.info.name, self.choice)
         self.sessions = Sessions(settings.session_memory_bytes)
         self._roster = Roster(

@@ -47,6 +47,19 @@ def test_attention_is_the_dense_computation(num_heads: int, num_kv_heads: int, n
     torch.testing.assert_close(ours.double(), dense_attention(queries, keys, window, pool), atol=1e-6, rtol=1e-4)
 
 
+@pytest.mark.parametrize("most", [1, 2 * 40 * 16, 3 * 40 * 16])
+@pytest.mark.parametrize("name", list(SELECTORS))
+def test_some_heads_at_a_time_are_all_heads_at_once(name: str, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    select = SELECTORS[name]
+    queries, keys = torch.randn(10, select.window or 1, 16), torch.randn(5, 40, 16)
+    whole = Observed(queries, keys, 0.25, 8, select)
+    monkeypatch.setattr("headmap.kvcache.selection.MAX_FLOATS", most)
+    pieces = Observed(queries, keys, 0.25, 8, select)
+    torch.testing.assert_close(pieces.attention, whole.attention)
+    torch.testing.assert_close(pieces.scores, whole.scores)
+
+
 @settings(deadline=None, max_examples=60)
 @given(st.data())
 def test_each_head_keeps_its_budget_its_window_and_the_highest_scores(data: st.DataObject) -> None:
