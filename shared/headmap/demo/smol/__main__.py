@@ -42,7 +42,7 @@ def train(
     cycles: Annotated[int, typer.Option(min=1, max=len(_CYCLES), help="Cycles of training on answers.")] = len(_CYCLES),
     seed: Annotated[int, typer.Option(help="Seed of weights and pages.")] = Recipe().seed,
 ) -> None:
-    """Train the eyes and the low-rank updates: an hour on two CPU cores."""
+    """Train the eyes and the low-rank updates: minutes on a GPU, an hour a cycle or more on two CPU cores."""
     for name in ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "MALLOC_TOP_PAD_"):
         os.environ.setdefault(name, str(1 << 30))
     import torch
