@@ -8,6 +8,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from benchmarks.gpu_bars import Parts, rows_of
 from headmap.evaluation.selectors import selector_from_json, selector_label
 
 Result = dict[str, Any]
@@ -113,6 +114,32 @@ def requests(result: Result) -> Figure | None:
         axis.set(xscale="log", xlabel="prompt, tokens", title=title, ylim=(0, None))
         _finish(axis, prompts, [f"{prompt // 1024}K" for prompt in prompts])
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right center", frameon=False, fontsize=8)
+    return figure
+
+
+def gpu(parts: Parts) -> Figure | None:
+    """A step's time and its floor over the prompt, a panel for each batch, for the shape without grouped heads.
+
+    None for prompts of one length: they make no line.
+    """
+    rows = [row for row in rows_of(parts) if row["what"] == "decode" and not row["grouped"] and "missing" not in row]
+    prompts = sorted({row["prompt_tokens"] for row in rows})
+    if len(prompts) < 2:
+        return None
+    batches = sorted({row["batch"] for row in rows})
+    figure = Figure(figsize=(4.5 * len(batches), 3.6), layout="constrained")
+    axes = figure.subplots(1, len(batches), sharex=True, squeeze=False)[0]
+    for axis, batch in zip(axes, batches, strict=True):
+        for method in ("sparsemm", "full"):
+            own = sorted((row["prompt_tokens"], row["token_ms"], row["floor_ms"]) for row in rows
+                         if (row["method"], row["batch"]) == (method, batch))  # fmt: skip
+            x, measured, floor = zip(*own, strict=True) if own else ((), (), ())
+            style: dict[str, Any] = {"color": COLOURS[method], "linewidth": 2.4 if method == "sparsemm" else 1.2}
+            axis.plot(x, measured, label=LABELS[method], marker="o", markersize=3.5, **style)
+            axis.plot(x, floor, label=f"{LABELS[method]}, floor", linestyle=":", **style)
+        axis.set(xscale="log", xlabel="prompt, tokens", title=f"Next token, ms, batch {batch}", ylim=(0, None))
+        _finish(axis, prompts, [f"{prompt // 1024}K" for prompt in prompts])
+    axes[0].legend(frameon=False, fontsize=8)
     return figure
 
 

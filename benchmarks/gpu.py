@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import gc
-import json
 import os
 import resource
 from collections.abc import Callable, Sequence
@@ -22,6 +21,7 @@ from typing import Any, Literal
 
 import torch
 
+from benchmarks.gpu_bars import Row, bars, summary
 from benchmarks.random_model import (
     QWEN2_VL_7B,
     TINY_GQA,
@@ -46,7 +46,6 @@ from headmap.kvcache.planning import plan_cache
 from headmap.kvcache.pool.paging import Paging
 from headmap.kvcache.shape import CacheShape
 
-Row = dict[str, Any]
 PARTS = ("parity", "sparsemm", "full", "concurrent")
 APART = ("kernels", "step")
 """Asked for by name: attention by itself, and one step for a sanitizer to watch."""
@@ -323,99 +322,6 @@ def _working_bytes(shape: ModelShape, setup: Setup) -> int:
     """Working memory of a prefill of such a prompt, beside the cache: a layer's hidden states and MLP."""
     per_token = 4 * shape.num_heads * shape.head_dim + 3 * shape.intermediate
     return setup.concurrent_prompt * per_token * setup.torch_dtype.itemsize
-
-
-# ---- bars
-
-
-def bars(rows: Sequence[Row]) -> list[Row]:
-    """The bars for a GPU that the given rows decide: {figure, shape, value, unit, bar, holds}.
-
-    Bars of memory and speed against `full` use the shape without grouped heads: grouped heads keep so little of 32K
-    tokens that weights decide.
-    """
-    found: list[Row] = []
-
-    def bar(figure: str, shape: str, value: float, unit: str, asked: tuple[str, float] | None) -> None:
-        holds = None if asked is None else (value <= asked[1] if asked[0] == "<=" else value >= asked[1])
-        told = None if asked is None else f"{asked[0]} {asked[1]}"
-        found.append({"figure": figure, "shape": shape, "value": value, "unit": unit, "bar": told, "holds": holds})
-
-    parity = [row for row in rows if row["what"] == "parity" and row["ran"]]
-    if parity:
-        bar("wrong or failing", "all", sum(not row["right"] for row in parity), "of the backends and graphs", ("<=", 0))
-    decode = [row for row in rows if row["what"] == "decode" and "token_ms" in row]
-    for shape in dict.fromkeys(row["shape"] for row in decode):
-        own = {method: _by_case(decode, shape, method) for method in ("sparsemm", "full")}
-        ours, full = own["sparsemm"], own["full"]
-        if ours:
-            bar(
-                "decode over its floor, at worst",
-                shape,
-                max(row["token_ms"] / row["floor_ms"] for row in ours.values()),
-                "times",
-                ("<=", 1.3),
-            )
-            ends = {batch: sorted(p for p, b in ours if b == batch) for _, batch in ours}
-            bar(
-                "longest over shortest prompt, at worst",
-                shape,
-                max(ours[p[-1], b]["token_ms"] / ours[p[0], b]["token_ms"] for b, p in ends.items()),
-                "times",
-                ("<=", 1.1),
-            )
-        if both := sorted((prompt, -batch) for prompt, batch in set(ours) & set(full)):
-            longest = both[-1][0], -both[-1][1]
-            asked = not ours[longest]["grouped"]
-            bar(
-                "peak memory saved",
-                shape,
-                1 - ours[longest]["peak_bytes"] / full[longest]["peak_bytes"],
-                "of full",
-                (">=", 0.52) if asked else None,
-            )
-            bar(
-                "as fast as full",
-                shape,
-                full[longest]["token_ms"] / ours[longest]["token_ms"],
-                "times",
-                (">=", 2.0) if asked else None,
-            )
-    fit = {(row["shape"], row["method"]): row["requests"] for row in rows if row["what"] == "concurrent"}
-    for shape in dict.fromkeys(shape for shape, _ in fit):
-        if fit.get((shape, "full")):
-            bar("requests at once", shape, fit[shape, "sparsemm"] / fit[shape, "full"], "times", (">=", 5.0))
-    return found
-
-
-def _by_case(rows: Sequence[Row], shape: str, method: str) -> dict[tuple[int, int], Row]:
-    return {(r["prompt_tokens"], r["batch"]): r for r in rows if (r["shape"], r["method"]) == (shape, method)}
-
-
-def summary(folder: Path) -> str:
-    """One screen of what a folder's results say: rows of every part, what is missing, and the bars."""
-    rows: list[Row] = []
-    lines = []
-    for path in sorted(folder.glob("*.json")):
-        result = json.loads(path.read_text(encoding="utf-8"))
-        rows += result["rows"] if result["benchmark"] == "gpu" else []
-        lines.append(f"{path.stem}: {len(result['rows'])} rows{'' if result['complete'] else ', cut short'}")
-    lines += [
-        f"  missing: {r['shape']} {r['method']} {r['prompt_tokens']} x {r['batch']}: {r['missing']}"
-        for r in rows
-        if "missing" in r
-    ][:8]
-    lines += [
-        f"  wrong: {r['shape']} {r['dtype']} {r['name']}: {r['reason']}"
-        for r in rows
-        if r["what"] == "parity" and r["ran"] and not r["right"]
-    ][:8]
-    told = {True: "holds", False: "MISSED", None: ""}
-    lines += [
-        f"{told[b['holds']]:7} {b['shape']:18} {b['figure']:40} {b['value']:8.2f} {b['unit']} ({b['bar']})"
-        for b in bars(rows)
-    ]
-    return "\n".join(lines)
 
 
 # ---- a device

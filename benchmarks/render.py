@@ -1,5 +1,7 @@
 """Tables and plots of the README and docs, made from benchmarks/results/*.json: `headmap bench render`.
 
+benchmarks/results/gpu is one result, in a file for each part.
+
 A table stands between `<!-- bench NAME -->` and `<!-- /bench -->`; whatever is between them is replaced.
 """
 
@@ -16,8 +18,9 @@ from pathlib import Path
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from benchmarks import figures, overview, tables
+from benchmarks import figures, gpu_tables, overview, tables
 from benchmarks.figures import Result
+from benchmarks.gpu_bars import parts_of
 from benchmarks.report import RESULTS
 
 ROOT = Path(__file__).parents[1]
@@ -29,6 +32,7 @@ _BLOCK = re.compile(r"(<!-- bench (\w+) -->\n).*?(<!-- /bench -->)", re.DOTALL)
 
 def main() -> int:
     results = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.glob("*.json"))}
+    results |= {"gpu": parts} if (parts := parts_of(RESULTS / "gpu")) else {}
     written, outdated = dict[str, str](), list[str]()
     for name, (of, table) in TABLES.items():
         try:
@@ -73,7 +77,9 @@ TABLES: dict[str, tuple[str, Table]] = {
     "steps_overview": ("efficiency", overview.steps),
     "scoring_overview": ("scoring", overview.scoring),
     "books": ("books", tables.books_table),
-    "gpu": ("gpu", tables.gpu_table),
+    "gpu": ("gpu", gpu_tables.bars_table),
+    "gpu_decode": ("gpu", gpu_tables.decode_table),
+    "gpu_attention": ("gpu", gpu_tables.attention_table),
     "families": ("families", tables.families_table),
     "scoring": ("scoring", tables.scoring_table),
     "heads": ("heads", tables.heads_table),
@@ -102,6 +108,9 @@ PLOTS: dict[str, tuple[str, Callable[[Result], Figure | None], str]] = {
     ),
     "requests": (
         "requests", figures.requests, "Next token, first token and peak memory over the prompt's length",
+    ),
+    "gpu_decode": (
+        "gpu", figures.gpu, "Next token of LLaVA-Vicuna's shape on one GPU over the prompt's length, with its floor",
     ),
     "heads": (
         "heads", figures.heads, "Lookups right over the share masked: top heads, random ones, of the same layers",

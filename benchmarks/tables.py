@@ -6,7 +6,8 @@ from benchmarks.figures import CONTENDERS, Result, native, series, series_name
 from benchmarks.report import ISAS
 
 
-def _where(result: Result) -> str:
+def where(result: Result) -> str:
+    """The machine and the versions, the last line under a table."""
     machine, versions = result["machine"], result["versions"]
     place = f"{machine['cpu']}, {machine['cores']} cores" + (f", {machine['gpu']}" if "gpu" in machine else "")
     note = "" if "gpu" in machine else "; not measured on a GPU"
@@ -33,7 +34,7 @@ def accuracy_table(result: Result) -> str:
         f"{result['mean_prompt_tokens']:.0f} prompt tokens on average; "
         f"95 % intervals are within {max(_half(row) for row in result['rows']):.0%} points.\n\n"
     )
-    return head + "\n".join(lines) + "\n" + _where(result)
+    return head + "\n".join(lines) + "\n" + where(result)
 
 
 def sparsity_line(result: Result) -> str:
@@ -64,7 +65,7 @@ def efficiency_table(result: Result) -> str:
         cells = [_took(of.get("native"), "ours_ms"), _took(of.get("native"), "dense_ms")]
         cells += [_spread(of.get(isa)) for isa in ISAS]
         lines.append(f"| {head} | " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n" + _where(result) if rows else ""
+    return "\n".join(lines) + "\n" + where(result) if rows else ""
 
 
 def _took(row: Result | None, key: str) -> str:
@@ -95,7 +96,7 @@ def ways_table(result: Result) -> str:
         lines.append(
             f"| {row['dtype']}, {row['shape']} | {row['batch']} | {row['budget']} | " + " | ".join(cells) + " |"
         )
-    return "\n".join(lines) + "\n" + _where(result)
+    return "\n".join(lines) + "\n" + where(result)
 
 
 def selection_table(result: Result) -> str:
@@ -108,7 +109,7 @@ def selection_table(result: Result) -> str:
         f"| {row['ratio']:.1%} ({row['ratio_q1']:.1%} to {row['ratio_q3']:.1%}) |"
         for row in rows
     ]
-    return "\n".join(lines) + "\n" + _where(result)
+    return "\n".join(lines) + "\n" + where(result)
 
 
 def requests_table(result: Result) -> str:
@@ -128,7 +129,7 @@ def requests_table(result: Result) -> str:
             row = rows.get((contender, prompt, batch))
             if row is not None:
                 lines.append(f"| {label} | {_request(row)} |")
-    return "\n".join(lines).lstrip("\n") + "\n" + _where(result) if rows else ""
+    return "\n".join(lines).lstrip("\n") + "\n" + where(result) if rows else ""
 
 
 def _request(row: Result) -> str:
@@ -141,36 +142,13 @@ def _request(row: Result) -> str:
     )
 
 
-def gpu_table(result: Result) -> str:
-    floor = next(row for row in result["rows"] if row["what"] == "floor")
-    lines = ["| prompt | cache | next token | floor | first token | peak memory |", "|---|---|---|---|---|---|"]
-    requests = [row for row in result["rows"] if row["what"] == "request"]
-    for row in sorted(requests, key=lambda row: (row["prompt_tokens"], list(CONTENDERS).index(row["contender"]))):
-        head = f"| {row['prompt_tokens']:,} | {CONTENDERS[row['contender']]} "
-        if "missing" in row:
-            lines.append(f"{head}| {row['missing']} | | | |")
-            continue
-        lines.append(
-            f"{head}| {row['token_ms']:.2f} ms | {row['floor_ms']:.2f} ms | {row['first_token_ms']:.0f} ms "
-            f"| {row['peak_bytes'] / 1e9:.1f} GB |"
-        )
-    fit = [f"{row['requests']} with {row['method']}" for row in result["rows"] if row["what"] == "concurrent"]
-    bars = ", ".join(f"{name.replace('_', ' ')} {value:.2f}" for name, value in result.get("bars", {}).items())
-    after = (
-        f"\nMemory moves {floor['bytes_per_second'] / 1e9:,.0f} GB/s; a step reads {floor['weights_bytes'] / 1e9:.2f} "
-    )
-    after += f"GB of weights. Requests of {result['settings']['concurrent_prompt']:,} tokens in "
-    after += f"{result['settings']['memory_bytes'] / 1e9:.0f} GB: {', '.join(fit) or '-'}. {bars}\n"
-    return "\n".join(lines) + "\n" + after + _where(result)
-
-
 def books_table(result: Result) -> str:
     lines = ["| figure | shape | value | bar |", "|---|---|---|---|"]
     for row in result["rows"]:
         bar = "-" if row["bar"] is None else f"{row['bar']:g}{'' if row['holds'] else ', **missed**'}"
         value = f"{row['value']:,.0f}" if float(row["value"]).is_integer() else f"{row['value']:,.3f}"
         lines.append(f"| {row['figure']} | {row['shape']} | {value} {row['unit']} | {bar} |".replace("  |", " |"))
-    return "\n".join(lines) + "\n" + _where(result)
+    return "\n".join(lines) + "\n" + where(result)
 
 
 def scoring_table(result: Result) -> str:
@@ -189,7 +167,7 @@ def scoring_table(result: Result) -> str:
     lines += ["", "| workers | pages | seconds | share of one worker's |", "|---|---|---|---|"]
     for row in result["workers"]:
         lines.append(f"| {row['workers']} | {row['pages']} | {row['seconds']:.1f} | {row['share']:.2f} |")
-    return "\n".join(lines) + "\n" + _where(result)
+    return "\n".join(lines) + "\n" + where(result)
 
 
 def heads_table(result: Result) -> str:
@@ -220,7 +198,7 @@ def heads_table(result: Result) -> str:
             f"| {row['masked']} | {row['heads']} | {_interval(row, 'accuracy', '.0%')} "
             f"| {none - row['accuracy']:.0%} | {draws} |"
         )
-    return "\n".join(lines) + "\n" + _where(result)
+    return "\n".join(lines) + "\n" + where(result)
 
 
 def _interval(row: Result, key: str, form: str) -> str:
@@ -246,7 +224,7 @@ def serving_table(result: Result) -> str:
         f"\n{settings['requests']} pages a variant and round, {min(settings['max_new_tokens'])} to "
         f"{max(settings['max_new_tokens'])} new tokens, median of {result['rows'][0]['rounds']} rounds in turn.\n"
     )
-    return "\n".join(lines) + "\n" + after + _where(result)
+    return "\n".join(lines) + "\n" + after + where(result)
 
 
 def gaps_table(result: Result) -> str:
@@ -265,7 +243,7 @@ def gaps_table(result: Result) -> str:
         f"\n{setting['prompts']} prompts of {setting['pictures']} pictures one after the other beside one running "
         f"answer, {setting['rounds']} rounds in turn.\n"
     )
-    return "\n".join(lines) + "\n" + after + _where(result)
+    return "\n".join(lines) + "\n" + after + where(result)
 
 
 FAMILY_CHECKS = {
@@ -285,7 +263,7 @@ def families_table(result: Result) -> str:
             failed = f", **{count['failed']} failed**" if count["failed"] else ""
             cells.append(f"{count['passed']} passed{failed}" if count["passed"] or failed else "-")
         lines.append(f"| {row['model']} | " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n" + _where(result)
+    return "\n".join(lines) + "\n" + where(result)
 
 
 def soak_table(result: Result) -> str:
@@ -304,7 +282,7 @@ def soak_table(result: Result) -> str:
         f"and last quarter: {result['rss_mib_first']:.0f} and {result['rss_mib_last']:.0f} MiB). {_preempted(result)}"
         f"KV bytes held at the end: {_held_after(result):.0f}; exit code after SIGTERM: {result['exit_code']}.\n"
     )
-    return "\n".join(lines) + "\n" + after + _where(result)
+    return "\n".join(lines) + "\n" + after + where(result)
 
 
 def _held_after(result: Result) -> float:
@@ -323,4 +301,4 @@ def health_table(result: Result) -> str:
         lines.append(
             f"| {what} | {row['looks']} | {row['p50_ms']:.0f} ms | {row['p99_ms']:.0f} ms | {row['max_ms']:.0f} ms |"
         )
-    return "\n".join(lines) + "\n" + _where(result)
+    return "\n".join(lines) + "\n" + where(result)

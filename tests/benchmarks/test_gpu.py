@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks import gpu
+from benchmarks import gpu, gpu_tables
+from benchmarks.gpu_bars import bars, summary
 from benchmarks.random_model import (
     QWEN2_VL_7B,
     TINY_GQA,
@@ -34,7 +35,7 @@ def result(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     path = tmp_path_factory.mktemp("gpu") / "rows.json"
     found = gpu.run(record=Recorder(path), setup=SETUP, parts=("sparsemm", "full", "concurrent"))
     assert found["rows"] == json.loads(path.read_text())["rows"]
-    assert "cut short" not in gpu.summary(path.parent)
+    assert "cut short" not in summary(path.parent)
     return found
 
 
@@ -71,6 +72,14 @@ def test_every_bar_is_told_with_whether_it_holds(result: dict[str, Any]) -> None
         assert (bar["bar"] is None) == (bar["holds"] is None)
 
 
+def test_the_docs_have_tables_of_what_it_writes(result: dict[str, Any]) -> None:
+    found = {"rehearsal": result}
+    assert gpu_tables.bars_table(found).count("\n| ") == 1 + len(result["bars"])
+    text = gpu_tables.decode_table(found)
+    assert text.count("| 64 | 1 |") == len(SETUP.shapes)
+    assert f"Requests of {SETUP.concurrent_prompt} tokens" in text
+
+
 def test_bars_compare_at_the_longest_prompt_and_the_smallest_batch() -> None:
     def row(method: str, prompt: int, token: float, floor: float, peak: float, batch: int = 1) -> dict[str, Any]:
         figures = {"token_ms": token, "floor_ms": floor, "peak_bytes": peak, "grouped": False}
@@ -84,7 +93,7 @@ def test_bars_compare_at_the_longest_prompt_and_the_smallest_batch() -> None:
         {"what": "concurrent", "shape": "7 B", "method": "sparsemm", "requests": 60},
         {"what": "concurrent", "shape": "7 B", "method": "full", "requests": 6},
     ]  # fmt: skip
-    assert {bar["figure"]: (bar["value"], bar["holds"]) for bar in gpu.bars(rows)} == {
+    assert {bar["figure"]: (bar["value"], bar["holds"]) for bar in bars(rows)} == {
         "decode over its floor, at worst": (1.25, True),
         "longest over shortest prompt, at worst": (1.1, True),
         "peak memory saved": (0.5, False),
@@ -93,7 +102,7 @@ def test_bars_compare_at_the_longest_prompt_and_the_smallest_batch() -> None:
     }
     missing = {**rows[3], "missing": "out of memory"}
     del missing["token_ms"]
-    longest = [bar for bar in gpu.bars([*rows[:2], missing]) if "full" in bar["figure"] or "saved" in bar["figure"]]
+    longest = [bar for bar in bars([*rows[:2], missing]) if "full" in bar["figure"] or "saved" in bar["figure"]]
     assert longest == []
 
 
@@ -108,7 +117,7 @@ def test_parity_holds_every_backend_that_is_made_for_the_machine(tmp_path: Path)
     }
     assert [row for row in rows if row["ran"] and not row["right"]] == []
     assert all(not row["ran"] for row in rows if row["name"] == "graphs")
-    (bar,) = gpu.bars(rows)
+    (bar,) = bars(rows)
     assert (bar["value"], bar["holds"]) == (0, True)
 
 

@@ -69,18 +69,6 @@ def test_a_result_cut_short_says_so() -> None:
     assert "Cut short" not in tables.requests_table(document("efficiency", {}, rows) | {"complete": True})
 
 
-def test_the_gpus_bars_are_shown() -> None:
-    rows = [
-        {"what": "floor", "bytes_per_second": 3e12, "weights_bytes": 13e9},
-        request("sparsemm", **MEASURED, floor_ms=4.5),
-        {"what": "concurrent", "method": "sparsemm", "requests": 60},
-    ]
-    settings = {"concurrent_prompt": 16_384, "memory_bytes": 80 * 10**9}
-    table = tables.gpu_table(document("gpu", settings, rows) | {"bars": {"times_floor": 1.25}})
-    assert "| 2,048 | ours, SparseMM | 100.40 ms | 4.50 ms | 11000 ms | 2.7 GB |" in table
-    assert "60 with sparsemm. times floor 1.25" in table
-
-
 def test_tables_stand_between_their_marks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     row = {
         "model": "small", "pages": 8, "prompt_tokens": 300, "answer_tokens": 100, "ours_pages_per_minute": 60.0,
