@@ -32,11 +32,11 @@ def save(figure: Figure, form: PictureForm, dpi: int) -> bytes:
     return buffer.getvalue()
 
 
-def entitle(axes: Axes, title: str, note: str, *, note_colour: str = INK) -> None:
-    """Write a title above the left end of the axes, and a note in small letters between both."""
+def entitle(axes: Axes, title: str, note: str, *, colour: str = INK) -> None:
+    """Write a title above the left end of the axes, and a note in small letters of that colour between both."""
     axes.set_title(title, loc="left", fontsize=11, fontweight="bold", color=INK, pad=20, parse_math=False)
     axes.annotate(
-        note, (0, 1), xytext=(0, 6), xycoords="axes fraction", textcoords="offset points", fontsize=8.5, color=note_colour
+        note, (0, 1), xytext=(0, 6), xycoords="axes fraction", textcoords="offset points", fontsize=8.5, color=colour
     )
 
 

@@ -83,7 +83,7 @@ def _figure(scores: HeadScores, picture: Picture, view: HeatmapView) -> Figure:
     held = sum(float(matrix[place]) for place in top)
     what = "heads" if view == "heads" else "KV heads"
     note = f"outlined: top {TOP_SHARE:.0%} of {what} ({len(top)}), {held:.0%} of the score"
-    entitle(axes, _title(picture), note, note_colour=MARK)
+    entitle(axes, _title(picture), note, colour=MARK)
     return figure
 
 
