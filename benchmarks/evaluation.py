@@ -8,7 +8,7 @@ from __future__ import annotations
 from statistics import median
 from typing import Any
 
-from benchmarks.accuracy import MAP_SEED, MAX_ANSWER_TOKENS, lookups_of, profile
+from benchmarks.accuracy import MAP_SEED, MAX_ANSWER_TOKENS, profile, questions_of
 from benchmarks.report import Recorder, in_turn, ratios
 from headmap.evaluation.cases import make_cases
 from headmap.evaluation.metrics import get_metric
@@ -25,7 +25,7 @@ def run(*, record: Recorder, pages: int = 8, map_pages: int = 8, repeats: int = 
     """Measure on `pages` held-out pages, up to four questions each; the three ways take turns."""
     loaded = load_model(find_model(DEMO_MODEL, Settings()))
     scores = profile(loaded, MAP_SEED, map_pages)
-    questions, exact, cases = lookups_of(pages), get_metric("exact"), make_cases(METHODS)
+    questions, exact, cases = questions_of("lookup", pages), get_metric("exact"), make_cases(METHODS)
     record.begin("evaluation", {"model": loaded.info.revision, "questions": len(questions), "cases": len(cases)})
 
     def ask(*chosen: Any) -> object:

@@ -47,8 +47,10 @@ from headmap.kvcache.pool.paging import Paging
 from headmap.kvcache.shape import CacheShape
 
 PARTS = ("parity", "sparsemm", "full", "concurrent")
-APART = ("kernels", "step")
-"""Asked for by name: attention by itself, and one step for a sanitizer to watch."""
+APART = ("kernels", "settings", "profile", "step")
+"""Asked for by name: attention by itself, its settings compared, where a step's time goes, and one step for a sanitizer
+to watch.
+"""
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,7 @@ class Defaults:
     max_prompt_tokens: int = 131_072
     decode_backend: str = "auto"
     cuda_graphs: Literal["auto", "on", "off"] = "auto"
+    compile_layers: Literal["auto", "on", "off"] = "auto"
 
 
 def run(*, record: Recorder, setup: Setup | None = None, parts: Sequence[str] = PARTS) -> dict[str, Any]:
@@ -149,7 +152,7 @@ def copy_bandwidth(device: str, size: int, repeats: int = 10) -> float:
 
 
 def _parity(setup: Setup, add: Callable[[Row, str], None]) -> None:
-    """Every backend against float64, and steps with graphs against steps without."""
+    """Every backend against float64, graphs against steps without, and compiled layers against graphs without."""
     device = torch.device(setup.device)
     for name, shape, group in _parity_shapes(setup):
         for dtype in (torch.float32, torch.bfloat16, torch.float16):
@@ -165,9 +168,10 @@ def _parity(setup: Setup, add: Callable[[Row, str], None]) -> None:
             loaded = random_model(replace(model, num_layers=min(4, model.num_layers)), dtype, device)
             paging = Paging(loaded.cache_shape)
             room = 64 * paging.tail(1) * paging.page_bytes
-            graphs = Engine(loaded, Defaults(room, decode_backend=_own_backend(setup))).choice.graphs
-            tried = replace(graphs.tried[0], name="graphs")
-            add(*_told_parity(model.name, str(dtype).removeprefix("torch."), tried))
+            choice = Engine(loaded, Defaults(room, decode_backend=_own_backend(setup))).choice
+            for name, made in (("graphs", choice.graphs), ("compiled", choice.compiled)):
+                tried = replace(made.tried[0], name=name)
+                add(*_told_parity(model.name, str(dtype).removeprefix("torch."), tried))
             _free(setup.device)
 
 
@@ -185,7 +189,7 @@ def _told_parity(shape: str, dtype: str, tried: Tried) -> tuple[Row, str]:
     ran = tried.right or (tried.reason or "").startswith(("wrong by", "not a number", "it fails"))
     row = {"what": "parity", "shape": shape, "dtype": dtype, **vars(tried), "right": tried.right, "ran": ran}
     said = f"right, error {tried.error:.1e}" if tried.right and tried.error is not None else str(tried.reason)
-    return row, f"{shape:18} {dtype:9} {tried.name:7} {said}"
+    return row, f"{shape:18} {dtype:9} {tried.name:8} {said}"
 
 
 def _own_backend(setup: Setup) -> str:
@@ -228,7 +232,7 @@ def _decode_rows(
 
 def _measured(loaded: LoadedModel, shape: ModelShape, method: str, prompt_tokens: int, batch: int, setup: Setup) -> Row:
     """A row's figures, or `missing`: the reason there are none. The pool is as large as the row needs."""
-    paging, plan = Paging(loaded.cache_shape), _plan(loaded, shape, method, prompt_tokens, setup)
+    paging, plan = Paging(loaded.cache_shape), make_plan(loaded, shape, method, prompt_tokens, setup)
     pages = batch * (paging.sequence(plan, setup.answer) + paging.tail(1))
     _free(setup.device)
     try:
@@ -237,6 +241,7 @@ def _measured(loaded: LoadedModel, shape: ModelShape, method: str, prompt_tokens
             "kv_bytes": batch * _kept_bytes(plan, loaded.cache_shape, setup),
             "attention": engine.choice.attention.chosen,
             "graphs": engine.choice.graphs.chosen,
+            "compiled": engine.choice.compiled.chosen,
         }
     except torch.OutOfMemoryError as error:
         return {"missing": str(error).partition("\n")[0]}
@@ -294,7 +299,7 @@ def _kv(method: str, setup: Setup) -> KVRequest:
     return KVRequest(method, budget=None if method == "full" else setup.budget)
 
 
-def _plan(loaded: LoadedModel, shape: ModelShape, method: str, prompt_tokens: int, setup: Setup) -> KeepPlan:
+def make_plan(loaded: LoadedModel, shape: ModelShape, method: str, prompt_tokens: int, setup: Setup) -> KeepPlan:
     return plan_cache(_kv(method, setup), loaded.cache_shape, prompt_tokens, shape.scores)
 
 
@@ -311,7 +316,7 @@ def _concurrent(setup: Setup, add: Callable[[Row, str], None]) -> None:
         loaded = random_model(shape, setup.torch_dtype, torch.device("meta"))
         weights = sum(weight.nbytes for weight in loaded.model.parameters())
         for method in ("sparsemm", "full"):
-            plan, paging = _plan(loaded, shape, method, setup.concurrent_prompt, setup), Paging(loaded.cache_shape)
+            plan, paging = make_plan(loaded, shape, method, setup.concurrent_prompt, setup), Paging(loaded.cache_shape)
             room = max(0, setup.memory_bytes - weights - _working_bytes(shape, setup))
             fit = room // (paging.sequence(plan, setup.concurrent_answer) * paging.page_bytes)
             row = {"what": "concurrent", "shape": shape.name, "method": method, "requests": fit}
@@ -349,6 +354,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--part", action="append", choices=(*PARTS, *APART), help="all of PARTS without")
     parser.add_argument("--json", type=Path, help="the result, written after each row")
     parser.add_argument("--device", help="cuda, cuda:N or cpu")
+    parser.add_argument("--prompt", type=int, action="append", help="tokens of a prompt; some lengths without")
     parser.add_argument("--short", action="store_true", help="tiny models, for a rehearsal")
     parser.add_argument("--summary", type=Path, metavar="FOLDER", help="say what the results in a folder tell")
     given = parser.parse_args(arguments)
@@ -357,21 +363,30 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     setup = SHORT if given.short or os.environ.get("HEADMAP_GPU_SHORT") == "1" else Setup()
     setup = setup if given.device is None else replace(setup, device=given.device)
+    setup = replace(setup, prompts=tuple(given.prompt or setup.prompts))
     record, parts = Recorder(given.json, lambda line: print(line, flush=True)), given.part or PARTS
     if "step" in parts:
         one_step(setup)
-    if "kernels" in parts:
-        _kernels(record, setup)
+    for part in ("kernels", "settings"):
+        if part in parts:
+            _attention(part, record, setup)
+    if "profile" in parts:
+        import_module("benchmarks.step_profile").run(record=record, setup=setup)
     if rest := [part for part in parts if part in PARTS]:
         run(record=record, setup=setup, parts=rest)
 
 
-def _kernels(record: Recorder, setup: Setup) -> None:
-    kernels = import_module("benchmarks.kernels")
+def _attention(part: str, record: Recorder, setup: Setup) -> None:
+    kernels, kernel_settings = (import_module(f"benchmarks.{name}") for name in ("kernels", "kernel_settings"))
     own: Row = {"device": setup.device, "dtype": setup.dtype, "backend": _own_backend(setup)}
-    if setup.shapes == SHORT.shapes:
+    short = setup.shapes == SHORT.shapes
+    if short:
         own |= {"shape": TINY, "prompts": (64,), "batches": (1,), "repeats": 2, "budget": 32, "copied_bytes": 2**20}
-    kernels.run(record=record, setup=kernels.Setup(**own))
+    if part == "kernels":
+        kernels.run(record=record, setup=kernels.Setup(**own))
+    else:
+        least: Row = {"cases": (("full", 64, 1),), "settings": ({}, {"warps": 2})} if short else {}
+        kernel_settings.run(record=record, setup=kernels.Setup(**own), **least)
 
 
 if __name__ == "__main__":

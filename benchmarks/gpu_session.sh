@@ -1,5 +1,5 @@
 #!/bin/sh
-# All that a GPU can tell, in under ten minutes, on a bare machine: torch, transformers, Triton and numpy are all it needs.
+# All that a GPU can tell, in about eight minutes, on a bare machine: torch, transformers, Triton and numpy are all it needs.
 #
 #   OUT=results sh benchmarks/gpu_session.sh            a folder for the results; benchmarks/results/gpu without
 #   HEADMAP_GPU_SHORT=1 sh benchmarks/gpu_session.sh    a rehearsal on a CPU: tiny models, Triton in its interpreter
@@ -45,14 +45,12 @@ if command -v compute-sanitizer > /dev/null && [ "$device" = cuda ]; then
 else
     echo "== sanitizer: compute-sanitizer is not on this machine"
 fi
-rows sparsemm 170
-rows full 150
+rows sparsemm 200
+rows full 170
 rows concurrent 30
-if [ -f benchmarks/kernels.py ]; then
-    rows kernels 60
-else
-    echo "== kernels: benchmarks/kernels.py is not here"
-fi
+rows kernels 60
+rows settings 110
+rows profile 90
 
 echo "== summary"
 "$PYTHON" -m benchmarks.gpu --summary "$OUT" || failed="$failed summary"

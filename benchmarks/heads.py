@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.accuracy import MAX_ANSWER_TOKENS, lookups_of, page_matrices
+from benchmarks.accuracy import MAX_ANSWER_TOKENS, page_matrices, questions_of
 from benchmarks.report import Recorder
 from headmap.engine.greedy import generate_greedy
 from headmap.evaluation.intervals import wilson
@@ -46,7 +46,7 @@ def run(
         record.add(row, f"the top {share:.0%}, {heads} of {scores.matrix.size} heads, hold {held:.1%} of the score")
     alike = {"what": "stability", **stability(halves[0], halves[1], kv_heads)}
     record.add(alike, f"two sets of {map_pages} pages: rank correlation {alike['spearman']:.3f}")
-    prompts = [(question_prompt(loaded, one), one.answers[0]) for one in lookups_of(pages)]
+    prompts = [(question_prompt(loaded, one), one.answers[0]) for one in questions_of("lookup", pages)]
     for share in (0.0, *masked_shares):
         for name, masks in choices(scores, share, draws).items():
             right = [_right(loaded, prompts, mask) for mask in masks]

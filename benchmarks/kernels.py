@@ -21,8 +21,9 @@ from benchmarks.shapes import VICUNA, Shape
 from benchmarks.skew import published_skew
 from headmap.engine.graphs import CudaCapture
 from headmap.errors import OutOfMemory
+from headmap.kvcache.backends.base import DecodeBackend
 from headmap.kvcache.backends.choice import make_backend
-from headmap.kvcache.backends.trial import make_trial
+from headmap.kvcache.backends.trial import Trial, make_trial
 from headmap.kvcache.plan import KeepPlan, KVRequest
 from headmap.kvcache.planning import plan_cache
 from headmap.kvcache.pool.paging import Paging
@@ -101,6 +102,21 @@ def _measured(setup: Setup, method: str, prompt: int, batch: int, bandwidth: flo
 
 @torch.inference_mode()
 def _over_pool(setup: Setup, method: str, prompt: int, batch: int) -> dict[str, Any]:
+    filled = fill_pool(setup, method, prompt, batch)
+    return {"kv_bytes": filled.kv_bytes} | time_backend(filled, make_backend(setup.backend, filled.trial.pool), setup)
+
+
+@dataclass(frozen=True)
+class Filled:
+    """A pool of sequences that a step reads; `expected`: what its first layer has to answer."""
+
+    trial: Trial
+    kv_bytes: int
+    expected: torch.Tensor
+
+
+def fill_pool(setup: Setup, method: str, prompt: int, batch: int) -> Filled:
+    """Raises OutOfMemory."""
     plan, shape = _plan(setup, method, prompt), setup.cache_shape
     paging = Paging(shape)
     pool = Pool(
@@ -108,14 +124,19 @@ def _over_pool(setup: Setup, method: str, prompt: int, batch: int) -> dict[str, 
         max_tokens=_GENERATED, dtype=setup.torch_dtype, device=torch.device(setup.device),
     )  # fmt: skip
     trial = make_trial(pool, [plan.tokens] * batch, [_GENERATED] * batch, setup.group)
-    backend = make_backend(setup.backend, pool)
+    tokens = int(plan.tokens.sum()) + shape.num_layers * shape.num_kv_heads * _GENERATED
+    return Filled(trial, tokens * shape.token_bytes * batch, trial.expected(0))
+
+
+@torch.inference_mode()
+def time_backend(filled: Filled, backend: DecodeBackend, setup: Setup) -> dict[str, float]:
+    """Milliseconds of a step of all layers, and the error of its first."""
 
     def step() -> torch.Tensor:
-        return torch.stack([trial.run(backend, layer_idx) for layer_idx in range(shape.num_layers)])
+        return torch.stack([filled.trial.run(backend, layer_idx) for layer_idx in range(setup.shape.num_layers)])
 
-    error = float((step()[0].double() - trial.expected(0)).abs().max())
-    tokens = int(plan.tokens.sum()) + shape.num_layers * shape.num_kv_heads * _GENERATED
-    return {"kv_bytes": tokens * shape.token_bytes * batch, "error": error} | _timed(step, setup)
+    error = float((step()[0].double() - filled.expected).abs().max())
+    return {"error": error} | _timed(step, setup)
 
 
 def _plan(setup: Setup, method: str, prompt: int) -> KeepPlan:

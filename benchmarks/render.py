@@ -66,6 +66,7 @@ def _filled(blocks: dict[str, str], block: re.Match[str]) -> str:
 
 SMOL_ACCURACY = ("smol-accuracy", "smol-accuracy-long", "smol-accuracy-forms", "smol-accuracy-receipts")
 SELECTORS = ("selectors", "smol-selectors")
+SELECTOR_KINDS = ("selector-kinds", "smol-selector-kinds")
 Table = Callable[[Result], str]
 TABLES: dict[str, tuple[str, Table]] = {
     "accuracy": ("accuracy", tables.accuracy_table),
@@ -87,6 +88,7 @@ TABLES: dict[str, tuple[str, Table]] = {
     "smol_sparsity": ("smol-accuracy", tables.sparsity_line),
     "smol_heads": ("smol-heads", tables.heads_table),
     **{name.replace("-", "_"): (name, tables.accuracy_table) for name in SELECTORS},
+    **{name.replace("-", "_"): (name, tables.kinds_table) for name in SELECTOR_KINDS},
     "serving": ("serving", tables.serving_table),
     "gaps": ("gaps", tables.gaps_table),
     "soak": ("soak", tables.soak_table),

@@ -37,6 +37,29 @@ def accuracy_table(result: Result) -> str:
     return head + "\n".join(lines) + "\n" + where(result)
 
 
+def kinds_table(result: Result) -> str:
+    """A line for each kind of question and selector."""
+    settings, lines = result["settings"], list[str]()
+    for kind in dict.fromkeys(row["kind"] for row in result["rows"]):
+        rows = [row for row in result["rows"] if row["kind"] == kind]
+        for (method, select), of in series({"rows": rows}).items():
+            if method == "full":
+                full = _shares(of[0], ".0%")
+                continue
+            if not lines:
+                ratios = " | ".join(f"{row['ratio']:.0%}" for row in of)
+                lines = [f"| question | number | full cache | selector | {ratios} |", "|---" * (4 + len(of)) + "|"]
+            cells = " | ".join(_shares(row, ".0%") for row in of)
+            lines.append(f"| {kind} | {of[0]['lookups']} | {full} | {select} | {cells} |")
+    head = (
+        "Answers exactly right, and after a slash characters of the page right, by the share of the prompt kept. "
+        f"SparseMM's budgets, {settings['pages']} held-out pages of seed {settings['question_seed']}, "
+        f"{result['mean_prompt_tokens']:.0f} prompt tokens on average; 95 % intervals are within "
+        f"{max(_half(row) for row in result['rows']):.0%} points.\n\n"
+    )
+    return head + "\n".join(lines) + "\n" + where(result)
+
+
 def sparsity_line(result: Result) -> str:
     return f"- The top 5 % of the heads hold {result['top5_share']:.0%} of the map's score.\n"
 

@@ -27,7 +27,6 @@ from headmap.http.receiving import RequestBytes
 from headmap.kvcache.methods import get_method
 from headmap.kvcache.plan import KVRequest
 from headmap.kvcache.planning import check_request
-from headmap.kvcache.select import default_selector
 from headmap.models import find_model
 from headmap.registry.session import Database
 from headmap.settings import Settings
@@ -174,6 +173,7 @@ class Serving:
         method = get_method(kv.method)
         if method.needs_budget and kv.budget is None and kv.ratio is None:
             kv = replace(kv, ratio=self.settings.default_kv_ratio)
+        kv = replace(kv, select=kv.selector)  # a session's turns are alike, whether they name the default or not
         check_request(kv, name)  # refuse before any picture is decoded
         if not method.needs_scores:
             return kv, None
@@ -194,7 +194,7 @@ class Serving:
         if asked.kv is not None or (name is None and ratio is None):
             return asked
         if name is None:
-            return replace(asked, kv=KVRequest("sparsemm", ratio=ratio, select=default_selector(None)))
+            return replace(asked, kv=KVRequest("sparsemm", ratio=ratio))
         policy = await served.policies.named(name, "HEADMAP_DEFAULT_POLICY")
         return replace(asked, kv=policy.kv, map=policy.map, policy=policy)
 

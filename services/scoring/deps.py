@@ -17,6 +17,7 @@ from headmap.blobs.store import BlobStore
 from headmap.http.auth import check_scope, key_name
 from headmap.jobs.broker import Broker
 from headmap.keys import Scope
+from headmap.kvcache.select import DEFAULT_SELECTOR, SELECTORS
 from headmap.map_kinds import MapKind
 from headmap.registry.aliases import Promote
 from headmap.registry.job_limits import OpenLimits
@@ -135,8 +136,15 @@ Window = Annotated[
     Query(
         ge=0,
         le=1_000_000,
-        description="last tokens of the prompt, always kept; 8 by default, or half of the budget",
+        description="last tokens of the prompt, which observe and are kept; as the selector says by default",
     ),
+]
+KeepRecent = Annotated[
+    int | None, Query(ge=0, le=1_000_000, description="last tokens of the prompt that are kept, if other than window")
+]
+Selector = Annotated[
+    ShortName | None,
+    Query(description=f"{', '.join(SELECTORS)}; {DEFAULT_SELECTOR} by default, and snapkv for a request with window"),
 ]
 Uniform = Annotated[float, Query(ge=0, le=1, allow_inf_nan=False)]
 

@@ -10,9 +10,9 @@ from fastapi import APIRouter, Depends, Request, Response
 
 from headmap.budgets import DEFAULT_UNIFORM, Allocation, BudgetRule, allocate_budgets
 from headmap.errors import BudgetTooSmall, MapMismatch, ModelNotFound, UnsupportedModel
+from headmap.evaluation.selectors import check_selector
 from headmap.head_scores import HeadScores
 from headmap.kvcache.plan import KVRequest
-from headmap.kvcache.select import default_selector
 from headmap.models import ModelInfo, find_model
 from headmap.registry import maps
 from headmap.registry.map_file import MapBody, add_map_file, read_map_file
@@ -132,13 +132,18 @@ def budgets(
     prompt_tokens: deps.PromptTokens = 2880,
     allocation: Allocation = "exact",
     window: deps.Window = None,
+    keep_recent: deps.KeepRecent = None,
+    select: deps.Selector = None,
     uniform: deps.Uniform = DEFAULT_UNIFORM,
 ) -> Budgets:
     """Sliding layers always hold their window; the budget is for the heads of the other layers."""
-    if window is not None and window >= budget:
-        raise BudgetTooSmall(f"window: must be below the budget of {budget} tokens, got {window}", param="window")
+    name, kept = ("window", window) if keep_recent is None else ("keep_recent", keep_recent)
+    if kept is not None and kept >= budget:
+        raise BudgetTooSmall(f"{name}: must be below the budget of {budget} tokens, got {kept}", param=name)
+    selector = None if select is None else check_selector(select, "select")
+    request = KVRequest(window=window, keep_recent=keep_recent, select=selector)
     record, found = maps.get_map(session, map_id), maps.get_scores(session, map_id)
-    recent, _ = KVRequest(window=window, select=default_selector(window)).recent(budget)
+    recent, observe = request.recent(budget)
     rule = BudgetRule(budget, recent, uniform, allocation)
     info = _model_here(record.model, state.settings)
     sliding_window, sliding = sliding_layers(info) if info and info.num_layers == found.num_layers else (None, ())
@@ -155,7 +160,8 @@ def budgets(
         budget=budget,
         prompt_tokens=prompt_tokens,
         allocation=allocation,
-        window=rule.window,
+        window=request.selector.settled(observe).window,
+        keep_recent=recent,
         uniform=uniform,
         sliding_window=sliding_window,
         sliding_layers=list(sliding),

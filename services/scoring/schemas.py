@@ -203,7 +203,8 @@ class Budgets(BaseModel):
     budget: int
     prompt_tokens: int
     allocation: Literal["exact", "paper"]
-    window: int
+    window: int = Field(description="last tokens of the prompt that observe")
+    keep_recent: int = Field(description="last tokens of the prompt that every head keeps")
     uniform: float
     sliding_window: int | None = Field(
         None,

@@ -111,12 +111,12 @@ def test_parity_holds_every_backend_that_is_made_for_the_machine(tmp_path: Path)
     setup = replace(SETUP, shapes=(TINY_GQA,))
     gpu._parity(setup, lambda row, line: told.append((row, line)))
     rows = [row for row, _ in told]
-    assert {row["name"] for row in rows} == {*BACKENDS, "graphs"}
+    assert {row["name"] for row in rows} == {*BACKENDS, "graphs", "compiled"}
     assert {(row["shape"], row["dtype"]) for row in rows if row["name"] == "torch"} == {
         (shape, dtype) for shape in (TINY_GQA.name, "sliding") for dtype in ("float32", "bfloat16", "float16")
     }
     assert [row for row in rows if row["ran"] and not row["right"]] == []
-    assert all(not row["ran"] for row in rows if row["name"] == "graphs")
+    assert all(not row["ran"] for row in rows if row["name"] in ("graphs", "compiled"))
     (bar,) = bars(rows)
     assert (bar["value"], bar["holds"]) == (0, True)
 

@@ -279,6 +279,8 @@ def test_a_smaller_budget_lets_more_requests_fit(page: Page) -> None:
 def test_a_policy_is_asked_in_the_playground_and_deleted_with_the_budgets(page: Page, cluster: Cluster) -> None:
     where = f"{cluster.url}/policies/{DEMO_MODEL}/documents"
     httpx.put(where, json={"kv": {"method": "snapkv", "ratio": 0.3}}).raise_for_status()
+    # Who asks for a policy by its name has it at once; the list of models follows the registry seconds later.
+    httpx.get(f"{cluster.url}/v1/models/{DEMO_MODEL}@documents").raise_for_status()
     fill_playground(page)
     right = column(page, "Right")
     right.get_by_label("Method").select_option(label="documents")
@@ -302,6 +304,10 @@ def test_a_policy_is_asked_in_the_playground_and_deleted_with_the_budgets(page: 
 def test_a_budget_goes_on_to_a_head_and_to_a_policy_with_its_selector(page: Page, cluster: Cluster) -> None:
     show(page, "budgets")
     page.get_by_label("Which tokens", exact=True).select_option("last-query")
+    told = page.locator("#recent-hint")
+    expect(told).to_contain_text("the last 8 tokens of the prompt. The last token says")
+    page.get_by_label("Recent tokens, always kept").fill("2")
+    expect(told).to_contain_text("the last 2 tokens of the prompt. The last token says")
     page.get_by_label("Beside the chosen tokens").select_option("mixkv")
     asked: list[dict[str, Any]] = []
     page.on("request", lambda sent: asked.append(sent.post_data_json) if "/generate" in sent.url else None)
@@ -319,7 +325,8 @@ def test_a_budget_goes_on_to_a_head_and_to_a_policy_with_its_selector(page: Page
     expect(page.locator("[data-policy=looked-at]")).to_contain_text("last-query")
     where = f"{cluster.url}/policies/{DEMO_MODEL}/looked-at"
     kv = asked[0]["parameters"]["kv"]
-    assert httpx.get(where).json()["kv"].items() >= {"select": "last-query", "ratio": 0.1, "map": kv["map"]}.items()
+    written = {"select": "last-query", "ratio": 0.1, "map": kv["map"], "keep_recent": 2}
+    assert httpx.get(where).json()["kv"].items() >= written.items()
     httpx.delete(where).raise_for_status()
 
 

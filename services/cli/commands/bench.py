@@ -54,6 +54,13 @@ def accuracy(
     map_pages: Annotated[int | None, typer.Option(min=1, help="Pages that the map is made of.")] = None,
     method: Annotated[list[str] | None, typer.Option(help="Cache method; all by default. May be repeated.")] = None,
     ratio: Annotated[list[float] | None, typer.Option(help="Share of the prompt kept. May be repeated.")] = None,
+    kind: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Kind of question: lookup, suffix, text-first or counting. May be repeated. [default: lookup]"
+        ),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of the pages of questions.")] = None,
 ) -> None:
     """Compare methods at equal bytes on held-out pages: questions and transcription.
 
@@ -61,10 +68,13 @@ def accuracy(
     Example:
       headmap bench accuracy --short --json bench-out/accuracy.json
     """
-    from benchmarks.accuracy import run
+    from benchmarks.accuracy import KINDS, run
 
+    if kind and (unknown := set(kind) - set(KINDS)):
+        fail(f"--kind: {', '.join(sorted(unknown))} is none of {', '.join(KINDS)}", code=2)
     chosen: dict[str, Any] = {"pages": 10, "map_pages": 16, "ratios": (0.1, 0.2, 0.4, 1.0)} if short else {}
     told = {"pages": pages, "read_pages": read_pages, "map_pages": map_pages, "methods": method, "ratios": ratio}
+    told |= {"kinds": kind, "seed": seed}
     chosen |= {name: value for name, value in told.items() if value not in (None, [])}
     if select:
         chosen["selectors"] = [parse_selector(text) for text in select]

@@ -85,7 +85,7 @@ def generate(
     from headmap.kvcache.methods import METHODS
     from headmap.kvcache.plan import KVRequest
     from headmap.kvcache.planning import check_request
-    from headmap.kvcache.select import DEFAULT_SELECTOR, get_selector
+    from headmap.kvcache.select import get_selector
 
     if not question.strip():
         raise EmptyPrompt("question: is empty")
@@ -94,7 +94,7 @@ def generate(
         fail("--budget and --ratio: give one of them", code=2)
     if chosen not in METHODS:
         fail(f"--method: {chosen!r} is none of {', '.join(METHODS)}", code=2)
-    kv = KVRequest(chosen, budget=budget, ratio=ratio, select=get_selector(select or DEFAULT_SELECTOR))
+    kv = KVRequest(chosen, budget=budget, ratio=ratio, select=None if select is None else get_selector(select))
     check_request(kv)  # refuse before anything is loaded
     if map_name is not None and chosen != "sparsemm":
         fail(f"--map: only sparsemm reads a map, got {map_name!r} with {chosen}; give a --budget or --ratio", code=2)

@@ -42,8 +42,8 @@ def _select_details(kv: KVRequest, budget: int) -> tuple[int | None, SelectDetai
     if not get_method(kv.method).needs_budget:
         return None, None
     recent, window = kv.recent(budget)
-    used = kv.select.settled(window)
-    return recent, SelectDetails(name=selector_name(kv.select), **asdict(used))
+    used = kv.selector.settled(window)
+    return recent, SelectDetails(name=selector_name(kv.selector), **asdict(used))
 
 
 def session_details(generation: Generation, finished: Finished) -> SessionDetails | None:

@@ -1,10 +1,13 @@
-"""How decode steps run: which backend attends, and whether CUDA graphs replay them. A trial decides both when the
-engine is made, against results known to be right."""
+"""How decode steps run: which backend attends, whether CUDA graphs replay them, whether torch compiles their layers.
+
+Trials decide when the engine is made, each against results known to be right.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
@@ -13,7 +16,6 @@ from headmap.device_errors import is_broken_device
 from headmap.engine.graphs import Capture
 from headmap.engine.runner import ModelRunner
 from headmap.errors import DeviceFailed, Unavailable
-from headmap.families.base import PreparedPrompt
 from headmap.families.loading import LoadedModel
 from headmap.kvcache.backends.choice import (
     Choice,
@@ -26,29 +28,31 @@ from headmap.kvcache.backends.choice import (
 )
 from headmap.kvcache.plan import KVRequest
 from headmap.kvcache.planning import plan_cache
-from headmap.kvcache.transformers.cache import RaggedCache
 from headmap.kvcache.transformers.prefill import Prompt
 
-GraphMode = Literal["auto", "on", "off"]
+Mode = Literal["auto", "on", "off"]
 ON, OFF = "on", "off"
 
 _PROMPT = "A made-up prompt, for steps that are looked at and forgotten."
 _STEPS = 3
-_SEQUENCES = 3
-"""Not a power of two: the graph is filled up with the idle slot."""
-_GRAPH_ERROR = 16
+_SEQUENCES = (1, 3)
+"""One sequence has code of its own. Three are not a power of two: their graph is filled up with the idle slot."""
+_STEP_ERROR = 16
 """Times what rounding may cost one layer: it grows from layer to layer."""
 
 
 @dataclass(frozen=True)
 class DecodeChoice:
-    """Trial results: `attention` of decode backends, `graphs` of steps with graphs ("on") and without ("off")."""
+    """Trial results: `attention` of decode backends; `graphs` of steps with CUDA graphs ("on") and without ("off");
+    `compiled` of graphs of compiled layers and of graphs without.
+    """
 
     attention: Choice
     graphs: Choice
+    compiled: Choice
 
     def __str__(self) -> str:
-        return f"attention by {self.attention}; CUDA graphs {self.graphs}"
+        return f"attention by {self.attention}; CUDA graphs {self.graphs}; compiled layers {self.compiled}"
 
 
 def choose_attention(name: str, loaded: LoadedModel) -> Choice:
@@ -62,60 +66,74 @@ def choose_attention(name: str, loaded: LoadedModel) -> Choice:
 
 
 def choose_graphs(
-    mode: GraphMode, loaded: LoadedModel, cache: RaggedCache, make_capture: Callable[[], Capture] | None
+    mode: Mode, plain: ModelRunner, make_capture: Callable[[], Capture] | None
 ) -> tuple[Choice, ModelRunner]:
     """Whether graphs replay steps, and the runner for them. `make_capture`: None if the device has no graphs.
 
-    "auto" replays if that is right and faster; "on" raises Unavailable if it is not right.
+    "auto" replays if that is right and faster than `plain`; "on" raises Unavailable if it is not right.
     """
-    plain = ModelRunner(loaded, cache)
-    tried: tuple[Tried, ...]
-    reason = "not asked for" if mode == OFF else _missing(cache, make_capture)
-    if reason is None and make_capture is not None:
-        graphed = ModelRunner(loaded, cache, capture=make_capture())
-        tried = _try_graphs(plain, graphed)
-        choice = Choice(ON, tried)
-        if tried[0].right and (mode == ON or (choice.gain or 0.0) > 1):
-            return choice, graphed
-        reason = tried[0].reason
-    else:
-        tried = (Tried(ON, reason=reason),)
-    if mode == ON:
-        raise Unavailable(f"HEADMAP_CUDA_GRAPHS=on: {reason}")
-    return Choice(OFF, tried), plain
-
-
-def _missing(cache: RaggedCache, make_capture: Callable[[], Capture] | None) -> str | None:
+    backend = plain.cache.backend
+    missing = None if backend.capturable else f"backend {backend.name} cannot be captured"
     if make_capture is None:
-        return f"{cache.pool.device.type} has none"
-    return None if cache.backend.capturable else f"backend {cache.backend.name} cannot be captured"
+        missing = f"{plain.cache.pool.device.type} has none"
+    make = partial(_graphed, plain, make_capture)
+    return _choose("HEADMAP_CUDA_GRAPHS", mode, missing, plain, make)
 
 
-def _try_graphs(plain: ModelRunner, graphed: ModelRunner) -> tuple[Tried, Tried]:
-    """The same few steps on made-up sequences, with and without graphs: (with, without)."""
-    prompt = plain.loaded.prepare_text(_PROMPT)
-    cache, device = plain.cache, plain.loaded.device
-    count = min(_SEQUENCES, cache.books.slots)
+def choose_compiled(
+    mode: Mode, graphed: ModelRunner, make_capture: Callable[[], Capture] | None
+) -> tuple[Choice, ModelRunner]:
+    """Whether torch compiles the layers of replayed steps, and the runner for them; see `choose_graphs`."""
+    missing = "steps are no graphs" if graphed.graphed is None else None
+    make = partial(_graphed, graphed, make_capture, compiled=True)
+    return _choose("HEADMAP_COMPILE_LAYERS", mode, missing, graphed, make)
+
+
+def _graphed(like: ModelRunner, make_capture: Callable[[], Capture] | None, *, compiled: bool = False) -> ModelRunner:
+    return ModelRunner(like.loaded, like.cache, capture=make_capture and make_capture(), compiled=compiled)
+
+
+def _choose(
+    setting: str, mode: Mode, missing: str | None, before: ModelRunner, make: Callable[[], ModelRunner]
+) -> tuple[Choice, ModelRunner]:
+    """Choose between the runner `before` and the one that `make` makes, unless it is `missing`, for that reason."""
+    reason = "not asked for" if mode == OFF else missing
+    tried: tuple[Tried, ...] = (Tried(ON, reason=reason),)
+    if reason is None:
+        tried, runner = _try(before, make)
+        choice = Choice(ON, tried)
+        if runner is not None and tried[0].right and (mode == ON or (choice.gain or 0.0) > 1):
+            return choice, runner
+        reason = tried[0].reason
+    if mode == ON:
+        raise Unavailable(f"{setting}=on: {reason}")
+    return Choice(OFF, tried), before
+
+
+def _try(before: ModelRunner, make: Callable[[], ModelRunner]) -> tuple[tuple[Tried, Tried], ModelRunner | None]:
+    """The same few steps on made-up sequences by both runners: (of the made one, of the one before)."""
+    error, before_ms, own_ms = 0.0, 0.0, 0.0
     try:
-        expected, plain_ms = _run_steps(plain, prompt, count, device)
-        logits, graphed_ms = _run_steps(graphed, prompt, count, device)
-    except Exception as error:
-        if is_broken_device(error):
-            raise DeviceFailed("a made-up step broke the device") from error
-        return Tried(ON, reason=failure(error)), Tried(OFF)
-    error_of = worst_error(logits, expected.double())
-    bound = _GRAPH_ERROR * error_bound(plain.loaded.model.dtype)
-    reason = None if error_of <= bound else f"wrong by {error_of:.1e}, at most {bound:.1e} is right"
-    if graphed.graphed is not None and not graphed.graphed.replayed:
+        runner = make()
+        for count in _SEQUENCES:
+            if count <= before.cache.books.slots:
+                expected, before_ms = _run_steps(before, count)
+                logits, own_ms = _run_steps(runner, count)
+                error = max(error, worst_error(logits, expected.double()))
+    except Exception as raised:
+        if is_broken_device(raised):
+            raise DeviceFailed("a made-up step broke the device") from raised
+        return (Tried(ON, reason=failure(raised)), Tried(OFF)), None
+    bound = _STEP_ERROR * error_bound(before.loaded.model.dtype)
+    reason = None if error <= bound else f"wrong by {error:.1e}, at most {bound:.1e} is right"
+    if runner.graphed is not None and not runner.graphed.replayed:
         reason = "no memory for a graph"
-    return Tried(ON, error_of, graphed_ms, reason), Tried(OFF, 0.0, plain_ms)
+    return (Tried(ON, error, own_ms, reason), Tried(OFF, 0.0, before_ms)), runner
 
 
-def _run_steps(
-    runner: ModelRunner, prompt: PreparedPrompt, count: int, device: torch.device
-) -> tuple[torch.Tensor, float]:
+def _run_steps(runner: ModelRunner, count: int) -> tuple[torch.Tensor, float]:
     """Logits (steps, count, vocab) of steps with given tokens, and milliseconds of one more step, run many times."""
-    cache = runner.cache
+    cache, prompt = runner.cache, runner.loaded.prepare_text(_PROMPT)
     plan = plan_cache(KVRequest("full"), cache.shape, prompt.prompt_tokens, None)
     slots: list[int] = []
     try:
@@ -133,7 +151,7 @@ def _run_steps(
 
         for _ in range(_STEPS):
             seen.append(step().clone())
-        return torch.stack(seen), step_milliseconds(step, device)
+        return torch.stack(seen), step_milliseconds(step, runner.loaded.device)
     finally:
         for slot in slots:
             cache.release(slot)

@@ -14,7 +14,7 @@ from collections.abc import Hashable
 from contextlib import suppress
 
 from headmap.devices import use_device
-from headmap.engine.decode_choice import DecodeChoice, choose_attention, choose_graphs
+from headmap.engine.decode_choice import DecodeChoice, choose_attention, choose_compiled, choose_graphs
 from headmap.engine.ends import Ends
 from headmap.engine.engine_settings import EngineSettings
 from headmap.engine.graphs import CudaCapture
@@ -23,6 +23,7 @@ from headmap.engine.messages import EngineRequest, EngineStats, OnEvent
 from headmap.engine.prompts import Prompts
 from headmap.engine.reuse.sessions import Sessions
 from headmap.engine.roster import Roster
+from headmap.engine.runner import ModelRunner
 from headmap.engine.sequence import make_sequence
 from headmap.engine.steps import Steps
 from headmap.errors import DeviceFailed, HeadmapError, ShuttingDown, Unavailable
@@ -55,8 +56,9 @@ class Engine:
         )
         self._cache = RaggedCache(pool, attention.chosen)
         capture = CudaCapture if loaded.device.type == "cuda" else None
-        graphs, self._runner = choose_graphs(settings.cuda_graphs, loaded, self._cache, capture)
-        self.choice = DecodeChoice(attention, graphs)
+        graphs, runner = choose_graphs(settings.cuda_graphs, ModelRunner(loaded, self._cache), capture)
+        compiled, self._runner = choose_compiled(settings.compile_layers, runner, capture)
+        self.choice = DecodeChoice(attention, graphs, compiled)
         log.info("%s: %s", loaded.info.name, self.choice)
         self.sessions = Sessions(settings.session_memory_bytes)
         self._roster = Roster(

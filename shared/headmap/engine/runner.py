@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from headmap.device_errors import told_as_out_of_memory
+from headmap.engine.compiled import compiled_text, running
 from headmap.engine.graphs import Capture, GraphedDecoder
 from headmap.families.base import PreparedPrompt
 from headmap.families.loading import LoadedModel
@@ -23,14 +24,25 @@ OnHidden = Callable[[int, torch.Tensor], None]
 
 
 class ModelRunner:
-    """Computes with tensors and decides nothing: the caller decides who runs, and with which budget."""
+    """Computes with tensors and decides nothing: the caller decides who runs, and with which budget.
+
+    capture: makes CUDA graphs of decode steps. compiled: torch compiles their layers; no head is masked then.
+    """
 
     def __init__(
-        self, loaded: LoadedModel, cache: RaggedCache, mask: HeadMask | None = None, capture: Capture | None = None
+        self,
+        loaded: LoadedModel,
+        cache: RaggedCache,
+        mask: HeadMask | None = None,
+        capture: Capture | None = None,
+        *,
+        compiled: bool = False,
     ) -> None:
         self.loaded = loaded
         self.cache = cache
         self._mask = mask or HeadMask(())
+        self._text_model = loaded.family.text_model(loaded.model)
+        self._compiled = compiled_text(self._text_model, cache.shape) if compiled else None
         self.graphed = GraphedDecoder(self._forward, cache.backend, capture) if capture else None
 
     @told_as_out_of_memory()
@@ -79,7 +91,7 @@ class ModelRunner:
             yield
             return
         whole = self.loaded.model.model
-        text = set(self.loaded.family.text_model(self.loaded.model).modules())
+        text = set(self._text_model.modules())
         lists = [part for part in whole.modules() if isinstance(part, nn.ModuleList) and part not in text]
         hooks = [layer.register_forward_pre_hook(lambda *_: call()) for one in lists for layer in one]
         try:
@@ -119,15 +131,18 @@ class ModelRunner:
             return self._forward(ids, places, step)
 
     def _forward(self, tokens: torch.Tensor, positions: torch.Tensor, cache: DecodeCache) -> torch.Tensor:
-        hidden = self._text(tokens, self.loaded.family.decode_positions(positions), cache)
+        places = self.loaded.family.decode_positions(positions)
+        if self._compiled is None:
+            hidden = self._text(tokens, places, cache)
+        else:
+            with running(cache) as held:
+                hidden = _last_states(self._compiled, tokens, places, held)
         return self.loaded.model.lm_head(hidden[:, -1]).float()
 
     def _text(self, tokens: torch.Tensor, positions: torch.Tensor, cache: Cache) -> torch.Tensor:
-        text_model = self.loaded.family.text_model(self.loaded.model)
-        output = text_model(
-            input_ids=tokens,
-            position_ids=positions,
-            use_cache=True,
-            **with_cache(text_model, self._mask.over(cache)),
-        )
-        return output.last_hidden_state
+        return _last_states(self._text_model, tokens, positions, self._mask.over(cache))
+
+
+def _last_states(text_model: nn.Module, tokens: torch.Tensor, positions: torch.Tensor, cache: object) -> torch.Tensor:
+    held = with_cache(text_model, cache)
+    return text_model(input_ids=tokens, position_ids=positions, use_cache=True, **held).last_hidden_state

@@ -21,12 +21,16 @@ PAGE_METRIC, TRANSCRIPTION_METRIC = "exact", "cer"
 
 @dataclass(frozen=True)
 class Question:
-    """A question about pictures (RGB, in order), with all its right answers. `id` is unique in its set."""
+    """A question about pictures (RGB, in order), with all its right answers. `id` is unique in its set.
+
+    `text_first`: the text is sent before the pictures, not after them. Some chat templates write pictures first anyway.
+    """
 
     id: str
     text: str
     pictures: tuple[Image.Image, ...]
     answers: tuple[str, ...]
+    text_first: bool = False
 
 
 class QuestionSet(Protocol):

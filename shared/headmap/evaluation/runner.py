@@ -80,8 +80,9 @@ class _Prepared:
 
 
 def question_prompt(loaded: LoadedModel, question: Question) -> PreparedPrompt:
-    """Build the prompt: the question's pictures, then its text, as one user turn."""
-    content = [*({"type": "image"} for _ in question.pictures), {"type": "text", "text": question.text}]
+    """Build the prompt: the question's pictures and its text, as one user turn."""
+    pictures, text = [{"type": "image"}] * len(question.pictures), [{"type": "text", "text": question.text}]
+    content = text + pictures if question.text_first else pictures + text
     return loaded.prepare([{"role": "user", "content": content}], question.pictures)
 
 

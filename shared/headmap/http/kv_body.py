@@ -14,7 +14,6 @@ from headmap.kvcache.select import (
     SELECTORS,
     Observe,
     Select,
-    default_selector,
     get_selector,
 )
 
@@ -80,8 +79,8 @@ class KVBody(Body):
             select=self.selector(),
         )
 
-    def selector(self) -> Select:
+    def selector(self) -> Select | None:
         """Raises InvalidParameter for a name that is no selector's."""
         if isinstance(self.select, SelectBody):
             return self.select.asked()
-        return default_selector(self.window) if self.select is None else get_selector(self.select)
+        return None if self.select is None else get_selector(self.select)

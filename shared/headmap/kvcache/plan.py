@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from headmap.budgets import DEFAULT_UNIFORM, Allocation, Ints, resolve_recent
-from headmap.kvcache.select import SNAPKV, Select
+from headmap.kvcache.select import SNAPKV, Select, default_selector
 
 
 @dataclass(frozen=True)
@@ -15,8 +15,8 @@ class KVRequest:
     `method`: a name in `headmap.kvcache.methods.METHODS`. Every method except `full` needs either `budget`, the average
     number of tokens per KV head, or `ratio`, a share of the prompt in (0, 1]. `window`: how many of the prompt's last
     tokens observe, and are kept by every head; when None, as many as the selector says, else min(32, budget // 2).
-    `keep_recent`: how many are kept, if other than observe. `select`: which of the others are kept. `uniform` and
-    `allocation`: see BudgetRule.
+    `keep_recent`: how many are kept, if other than observe. `select`: which of the others are kept; None stands for
+    `selector`. `uniform` and `allocation`: see BudgetRule.
 
     This class checks nothing; `check_request` and `plan_cache` validate a request.
     """
@@ -28,14 +28,19 @@ class KVRequest:
     window: int | None = None
     uniform: float = DEFAULT_UNIFORM
     keep_recent: int | None = None
-    select: Select = SNAPKV
+    select: Select | None = None
+
+    @property
+    def selector(self) -> Select:
+        """What chooses: `select`, or else what every route takes for a request that names none."""
+        return default_selector(self.window) if self.select is None else self.select
 
     def recent(self, budget: int) -> tuple[int, int]:
         """How many of the prompt's last tokens every head keeps, and how many observe unless the selector says.
 
         Raises InvalidParameter and BudgetTooSmall, as `resolve_recent` does.
         """
-        keeps = self.select.keeps
+        keeps = self.selector.keeps
         if self.window is None and self.keep_recent is None and keeps is not None:
             return resolve_recent(budget, None, min(keeps, budget // 2))
         return resolve_recent(budget, self.window, self.keep_recent)

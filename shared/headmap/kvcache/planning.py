@@ -31,7 +31,7 @@ def plan_cache(request: KVRequest, shape: CacheShape, prompt_tokens: int, scores
         budget = _unneeded_budget(request, prompt_tokens)
     else:
         budget = resolve_budget(prompt_tokens, request.budget, request.ratio)
-    request.select.check()
+    request.selector.check()
     beyond = not method.needs_budget and request.window is not None and request.window >= budget
     recent, window = (replace(request, window=None) if beyond else request).recent(budget)
     rule = BudgetRule(budget, recent, request.uniform, request.allocation)
@@ -48,7 +48,7 @@ def plan_cache(request: KVRequest, shape: CacheShape, prompt_tokens: int, scores
         prompt_tokens=prompt_tokens,
         budget=budget,
         recent=recent,
-        select=request.select.settled(window),
+        select=request.selector.settled(window),
         allocation=request.allocation,
         tokens=tokens,
         most=most,
@@ -64,7 +64,7 @@ def check_request(request: KVRequest, map: str | None = None) -> None:
     accepts a ratio of 1, which means the same.
     """
     method = get_method(request.method)
-    request.select.check()
+    request.selector.check()
     if map is not None and not method.needs_scores:
         raise InvalidParameter(f"kv.map: method {request.method!r} reads no map, got {map!r}", param="kv.map")
     if method.needs_budget:

@@ -14,6 +14,9 @@ from headmap.kvcache.selectors.attention import observed_attention, pooled
 from headmap.kvcache.selectors.mixkv import mixed
 from headmap.kvcache.transformers.attention import CAUSAL, PromptMask
 
+MAX_FLOATS = 2**24
+"""Numbers of keys that are copied to float32 at a time, unless one head has more: those of 4K tokens of 32 heads."""
+
 
 @dataclass(frozen=True)
 class Observed:
@@ -31,18 +34,35 @@ class Observed:
     select: Select = SNAPKV
     mask: PromptMask = CAUSAL
 
-    @cached_property
+    @property
     def attention(self) -> torch.Tensor:
         """Pooled attention to each token before the recent ones: (num_kv_heads, n - recent) float32."""
-        whole = observed_attention(self.queries, self.keys, self.scaling, self.mask)
-        return pooled(whole[:, : self.keys.shape[1] - self.recent], self.select.pool)
+        return self._attention_and_scores[0]
 
-    @cached_property
+    @property
     def scores(self) -> torch.Tensor:
         """The selector's scores of the same tokens, (num_kv_heads, n - recent) float32; the highest are kept."""
+        return self._attention_and_scores[1]
+
+    @cached_property
+    def _attention_and_scores(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Some heads at a time, which bounds the float32 copies of a long prompt's keys."""
+        num_kv_heads, n, d = self.keys.shape
+        at_once = max(1, MAX_FLOATS // (n * d))
+        if at_once >= num_kv_heads:
+            return self._of_heads(self.queries, self.keys)
+        queries = self.queries.split(at_once * len(self.queries) // num_kv_heads)
+        parts = [self._of_heads(*heads) for heads in zip(queries, self.keys.split(at_once), strict=True)]
+        attention, scores = zip(*parts, strict=True)
+        return torch.cat(attention), torch.cat(scores)
+
+    def _of_heads(self, queries: torch.Tensor, keys: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        exact_keys, before = keys.float(), keys.shape[1] - self.recent
+        whole = observed_attention(queries, exact_keys, self.scaling, self.mask)
+        attention = pooled(whole[:, :before], self.select.pool)
         if not self.select.mix:
-            return self.attention
-        return mixed(self.attention, self.keys[:, : self.attention.shape[1]], self.select.mix)
+            return attention, attention
+        return attention, mixed(attention, exact_keys[:, :before], self.select.mix)
 
 
 def keep_tokens(method: Method, seen: Observed, budgets: torch.Tensor) -> torch.Tensor:

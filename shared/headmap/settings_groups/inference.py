@@ -144,6 +144,12 @@ class Engine(BaseModel):
         "whether decode steps are replayed as CUDA graphs; `auto` does so if it is right and faster",
         change="you look for a fault on a GPU (`off`)",
     )
+    compile_layers: Literal["auto", "on", "off"] = setting(
+        "auto",
+        "whether torch compiles the layers of steps that are CUDA graphs, at the start; `auto` does so if it is right "
+        "and faster",
+        change="a server has to start half a minute sooner, or you look for a fault on a GPU (`off`)",
+    )
     prepare_workers: int = setting(
         2,
         "threads that prepare prompts, and processes that decode pictures for one key or address",

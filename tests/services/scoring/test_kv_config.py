@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,7 +19,7 @@ from headmap.families.loading import LoadedModel
 from headmap.head_scores import HeadScores
 from headmap.kvcache.plan import KVRequest
 from headmap.kvcache.planning import plan_cache
-from headmap.kvcache.select import default_selector
+from headmap.kvcache.select import SNAPKV
 from headmap.kvcache.transformers.generate import cache_shape
 from headmap.models import read_model
 from headmap.registry.migrations import migrate
@@ -63,12 +64,16 @@ def test_budgets_count_windows_as_the_engine_does(
     with TestClient(create_app(settings)) as client:
         body = {"model": settings.models[0], "num_kv_heads": shape.num_kv_heads, "scores": scores.to_sparsemm()}
         map_id = client.post("/maps", json=body).json()["id"]
-        for budget, prompt_tokens in ((20, 100), (64, 100), (150, 100), (10, 20)):
-            query = {"budget": budget, "prompt_tokens": prompt_tokens}
+        few = {"keep_recent": 3, "select": "snapkv"}
+        sizes = ((20, 100), (64, 100), (150, 100), (10, 20))
+        for more, (budget, prompt_tokens) in product(({}, few), sizes):
+            query = {"budget": budget, "prompt_tokens": prompt_tokens, **more}
             found = client.get(f"/maps/{map_id}/budgets", params=query).json()
-            plan = plan_cache(
-                KVRequest("sparsemm", budget, select=default_selector(None)), shape, prompt_tokens, scores
+            request = (
+                KVRequest("sparsemm", budget, keep_recent=3, select=SNAPKV) if more else KVRequest("sparsemm", budget)
             )
+            plan = plan_cache(request, shape, prompt_tokens, scores)
             assert found["budgets"] == plan.tokens.tolist()
+            assert (found["window"], found["keep_recent"]) == (plan.select.window, plan.recent)
             assert (found["kept_tokens"], found["full_tokens"]) == (plan.kept_tokens, shape.full_tokens(prompt_tokens))
             assert (found.get("sliding_window"), found["sliding_layers"]) == (shape.window, [*shape.sliding_layers])

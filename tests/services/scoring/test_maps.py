@@ -155,7 +155,7 @@ def test_budgets_are_exact_by_default(client: TestClient, upload: Upload) -> Non
     assert budgets.shape == (3, 2)
     assert budgets.sum() == found["total"] == found["kept_tokens"] == 600
     assert budgets.max() <= 120
-    assert found["window"] == 8
+    assert (found["window"], found["keep_recent"]) == (8, 8)
     assert "bytes_per_token_per_head" not in found
 
 
@@ -170,13 +170,32 @@ def test_paper_budgets_are_the_formulas_and_tell_what_is_kept(client: TestClient
     assert found["kept_tokens"] == np.minimum(expected, 120).sum() < found["total"]
 
 
-@pytest.mark.parametrize(("budget", "window"), [(1, 0), (5, 2), (15, 7), (16, 8), (1000, 8)])
-def test_the_default_window_is_that_of_requests(
-    refusing: TestClient, refusing_map: str, budget: int, window: int
+@pytest.mark.parametrize(("budget", "recent"), [(1, 0), (5, 2), (15, 7), (16, 8), (1000, 8)])
+def test_as_many_recent_tokens_are_kept_as_requests_keep(
+    refusing: TestClient, refusing_map: str, budget: int, recent: int
 ) -> None:
     found = refusing.get(f"/maps/{refusing_map}/budgets", params={"budget": budget})
     assert found.status_code == 200, found.text
-    assert found.json()["window"] == window
+    assert (found.json()["window"], found.json()["keep_recent"]) == (8, recent)
+
+
+@pytest.mark.parametrize(
+    ("query", "window", "recent"),
+    [
+        ({"select": "snapkv"}, 32, 32),
+        ({"select": "last-query"}, 1, 8),
+        ({"window": 10}, 10, 10),
+        ({"window": 10, "select": "mixkv"}, 8, 10),
+        ({"keep_recent": 2}, 8, 2),
+        ({"keep_recent": 2, "window": 200}, 200, 2),
+    ],
+)
+def test_how_many_observe_and_how_many_are_kept_are_two_numbers(
+    refusing: TestClient, refusing_map: str, query: dict[str, Any], window: int, recent: int
+) -> None:
+    asked = {"budget": 100, "prompt_tokens": 300, **query}
+    found = refusing.get(f"/maps/{refusing_map}/budgets", params=asked).json()
+    assert (found["window"], found["keep_recent"]) == (window, recent)
 
 
 def test_bytes_are_told_where_the_model_is_here(client: TestClient, settings: Settings) -> None:
@@ -202,6 +221,9 @@ def test_bytes_are_told_where_the_model_is_here(client: TestClient, settings: Se
         ({"prompt_tokens": 10**30}, "invalid_parameter", "prompt_tokens"),
         ({"window": -1}, "invalid_parameter", "window"),
         ({"window": 10, "budget": 10}, "budget_too_small", "window"),
+        ({"keep_recent": 10, "budget": 10}, "budget_too_small", "keep_recent"),
+        ({"keep_recent": -1}, "invalid_parameter", "keep_recent"),
+        ({"select": "best"}, "invalid_parameter", "select"),
         ({"uniform": 1.1}, "invalid_parameter", "uniform"),
         ({"uniform": "nan"}, "invalid_parameter", "uniform"),
         ({"allocation": "other"}, "invalid_parameter", "allocation"),

@@ -8,13 +8,15 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from headmap.engine.decode_choice import choose_graphs
+from headmap.engine.decode_choice import choose_compiled, choose_graphs
 from headmap.engine.engine import Engine
+from headmap.engine.runner import ModelRunner
 from headmap.errors import DeviceFailed, Unavailable
 from headmap.families.loading import LoadedModel
 from headmap.kvcache.backends.torch_ops import TorchBackend
 from headmap.kvcache.transformers.cache import RaggedCache
 from headmap.settings import Settings
+from tests.shared.engine.test_graphs import record
 from tests.shared.kvcache.transformers.test_cache import ragged
 
 Step = Callable[[], torch.Tensor]
@@ -60,7 +62,8 @@ def choose(model: LoadedModel, mode: str, *, plain: float = 0.0, graphed: float 
     backend.seconds = plain
     cache = RaggedCache(pool, backend)
     try:
-        return choose_graphs(mode, model, cache, lambda: lambda step: replayed(step, backend, change, graphed))
+        plain = ModelRunner(model, cache)
+        return choose_graphs(mode, plain, lambda: lambda step: replayed(step, backend, change, graphed))
     finally:
         assert pool.held_bytes == 0  # nothing is left of the made-up sequences
 
@@ -105,15 +108,38 @@ def test_a_capture_that_fails_is_told_and_steps_run_without(model: LoadedModel) 
 
 
 def test_a_device_or_a_backend_without_graphs_says_so(model: LoadedModel) -> None:
-    cache = ragged(model)
-    choice, _ = choose_graphs("auto", model, cache, None)
+    pool = ragged(model).pool
+    plain = ModelRunner(model, RaggedCache(pool, TorchBackend(pool)))
+    choice, _ = choose_graphs("auto", plain, None)
     assert (choice.chosen, choice.tried[0].reason) == ("off", "cpu has none")
-    choice, _ = choose_graphs(
-        "auto", model, RaggedCache(cache.pool, TorchBackend(cache.pool)), lambda: pytest.fail("asked")
-    )
+    choice, _ = choose_graphs("auto", plain, lambda: pytest.fail("asked"))
     assert choice.tried[0].reason == "backend torch cannot be captured"
     with pytest.raises(Unavailable, match="HEADMAP_CUDA_GRAPHS=on: cpu has none"):
-        choose_graphs("on", model, cache, None)
+        choose_graphs("on", plain, None)
+
+
+def test_only_replayed_steps_have_compiled_layers(model: LoadedModel) -> None:
+    plain = ModelRunner(model, ragged(model))
+    choice, runner = choose_compiled("auto", plain, lambda: pytest.fail("asked"))
+    assert (choice.chosen, choice.tried[0].reason) == ("off", "steps are no graphs")
+    assert runner is plain
+    with pytest.raises(Unavailable, match="HEADMAP_COMPILE_LAYERS=on: steps are no graphs"):
+        choose_compiled("on", plain, None)
+
+
+def test_layers_that_cannot_be_compiled_are_told_and_steps_run_without(
+    model: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise RuntimeError("no compiler here")
+
+    monkeypatch.setattr("headmap.engine.compiled.compiled", refuse)
+    _, graphed = choose(model, "on")
+    choice, runner = choose_compiled("auto", graphed, lambda: record)
+    assert (choice.chosen, runner) == ("off", graphed)
+    assert choice.tried[0].reason == "it fails: RuntimeError: no compiler here"
+    choice, runner = choose_compiled("off", graphed, lambda: record)
+    assert (choice.tried[0].reason, runner) == ("not asked for", graphed)
 
 
 def test_an_engine_tells_what_it_found_out(model: LoadedModel, caplog: pytest.LogCaptureFixture) -> None:
@@ -121,7 +147,7 @@ def test_an_engine_tells_what_it_found_out(model: LoadedModel, caplog: pytest.Lo
         engine = Engine(model, Settings(kv_memory_bytes=8_000_000))
     assert engine.choice.attention.chosen in ("torch", "native")
     assert {one.name for one in engine.choice.attention.tried} == {"native", "torch"}
-    assert engine.choice.graphs.chosen == "off"
+    assert (engine.choice.graphs.chosen, engine.choice.compiled.chosen) == ("off", "off")
     assert [record.getMessage() for record in caplog.records] == [f"{model.info.name}: {engine.choice}"]
 
 

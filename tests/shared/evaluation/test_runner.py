@@ -71,6 +71,13 @@ def test_a_prompt_runs_once_for_all_selectors_and_each_has_its_own_answer(
     are_those_of_single_requests(model, rows)
 
 
+def test_a_text_may_be_sent_before_its_picture(small_model: Callable[[str], LoadedModel]) -> None:
+    model = small_model("qwen2_vl")
+    after, before = (question_prompt(model, replace(QUESTIONS[0], text_first=first)) for first in (False, True))
+    assert before.image_starts > after.image_starts
+    assert before.prompt_tokens == after.prompt_tokens
+
+
 def are_those_of_single_requests(model: LoadedModel, rows: list[AnswerRow]) -> None:
     for row in rows:
         prompt = question_prompt(model, next(one for one in QUESTIONS if one.id == row.question_id))

@@ -9,10 +9,11 @@ from hypothesis import strategies as st
 from torch.nn.functional import normalize
 
 from headmap.errors import InvalidParameter
+from headmap.http.kv_body import KVBody
 from headmap.kvcache.methods import get_method
 from headmap.kvcache.plan import KVRequest
 from headmap.kvcache.planning import check_request
-from headmap.kvcache.select import SELECTORS, Select, get_selector
+from headmap.kvcache.select import DEFAULT_SELECTOR, SELECTORS, SNAPKV, Select, get_selector
 from headmap.kvcache.selection import Observed, highest, keep_tokens
 from headmap.kvcache.selectors.mixkv import likeness, mixed
 
@@ -44,6 +45,19 @@ def test_attention_is_the_dense_computation(num_heads: int, num_kv_heads: int, n
     keys = torch.randn(num_kv_heads, n, 16)
     ours = Observed(queries, keys, 16**-0.5, window, Select(pool=pool)).attention
     torch.testing.assert_close(ours.double(), dense_attention(queries, keys, window, pool), atol=1e-6, rtol=1e-4)
+
+
+@pytest.mark.parametrize("most", [1, 2 * 40 * 16, 3 * 40 * 16])
+@pytest.mark.parametrize("name", list(SELECTORS))
+def test_some_heads_at_a_time_are_all_heads_at_once(name: str, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    select = SELECTORS[name]
+    queries, keys = torch.randn(10, select.window or 1, 16), torch.randn(5, 40, 16)
+    whole = Observed(queries, keys, 0.25, 8, select)
+    monkeypatch.setattr("headmap.kvcache.selection.MAX_FLOATS", most)
+    pieces = Observed(queries, keys, 0.25, 8, select)
+    torch.testing.assert_close(pieces.attention, whole.attention)
+    torch.testing.assert_close(pieces.scores, whole.scores)
 
 
 @settings(deadline=None, max_examples=60)
@@ -103,6 +117,21 @@ def test_the_likeness_of_keys_is_the_mean_cosine_of_all_pairs() -> None:
     torch.testing.assert_close(likeness(keys.mean(1), 9), expected)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_mixkv_is_its_definition(dtype: torch.dtype) -> None:
+    """Token by token, in float64; a key of zeros has no direction."""
+    torch.manual_seed(4)
+    keys, importance = (torch.randn(2, 30, 8) + 0.4).to(dtype), torch.rand(2, 30)
+    keys[0, 5] = 0
+    directions = normalize(keys.double(), dim=-1)
+    diversity = -torch.einsum("htd,hsd->hts", directions, directions).mean(2)
+    diversity -= diversity.amin(1, keepdim=True)
+    diversity /= diversity.amax(1, keepdim=True)
+    diversity *= importance.mean(1, keepdim=True) / diversity.mean(1, keepdim=True)
+    weight = 0.5 * likeness(directions.mean(1), 30)[:, None]
+    torch.testing.assert_close(mixed(importance, keys, 0.5).double(), (1 - weight) * importance + weight * diversity)
+
+
 @pytest.mark.parametrize(
     ("select", "param"),
     [
@@ -124,7 +153,8 @@ def test_a_wrong_selector_is_refused_by_name(select: Select, param: str) -> None
 @pytest.mark.parametrize(
     ("request_", "recent", "window"),
     [
-        (KVRequest("snapkv"), 32, 32),
+        (KVRequest("snapkv", select=SNAPKV), 32, 32),
+        (KVRequest("snapkv"), 8, 32),
         (KVRequest("snapkv", select=Select(window=8)), 8, 32),
         (KVRequest("snapkv", select=Select(window=12)), 12, 32),
         (KVRequest("snapkv", select=Select("last")), 8, 32),
@@ -137,6 +167,13 @@ def test_a_selector_keeps_as_many_recent_tokens_as_observe(request_: KVRequest, 
     assert request_.recent(9)[0] == min(
         recent, 4 if request_.keep_recent is None and request_.window is None else recent
     )
+
+
+def test_a_request_without_a_selector_has_the_one_that_every_route_takes() -> None:
+    """SnapKV's for a request with its window."""
+    assert KVRequest("sparsemm").selector == KVBody(method="sparsemm").asked().selector == SELECTORS[DEFAULT_SELECTOR]
+    assert KVRequest("sparsemm", window=16).selector == SNAPKV
+    assert KVRequest("sparsemm", window=16, select=Select("last")).selector == Select("last")
 
 
 def test_an_unknown_name_is_refused() -> None:

@@ -36,12 +36,13 @@ class ChoiceBody(BaseModel):
 
 
 class DecodeBody(BaseModel):
-    """How decode steps run: the backend of attention, and whether CUDA graphs replay them."""
+    """How decode steps run: the backend of attention, whether CUDA graphs replay them, whether layers are compiled."""
 
     model_config = ConfigDict(from_attributes=True)
 
     attention: ChoiceBody
     graphs: ChoiceBody
+    compiled: ChoiceBody
 
 
 class CacheBody(BaseModel):

@@ -30,8 +30,8 @@ class Recipe:
     glyph_steps: int = 600
     glyph_lr: float = 2e-3
     glyphs: Stage = Stage("glyphs", 1.0, 200, 500, 8)
-    cycles: tuple[int, ...] = (330, 900, 2700)
-    """Optimizer steps of each cycle. Two CPU cores take an hour for the first; a GPU takes minutes for all."""
+    cycles: tuple[int, ...] = (330, 900)
+    """Optimizer steps of each cycle. Two CPU cores take an hour for the first; a GPU takes minutes for both."""
     update_lr: float = 1e-3
     vision_lr: float = 1e-4
     warmup_steps: int = 20

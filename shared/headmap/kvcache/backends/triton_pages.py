@@ -54,7 +54,8 @@ class TritonBackend(DecodeBackend):
 
     split_tokens: the minimum number of tokens per program; large batches give each program more. programs: the number
     of programs, by default two or three per multiprocessor. tile_tokens: the number of tokens that are processed at
-    once, a power of two, at least 16; the default depends on head_dim and dtype.
+    once, a power of two, at least 16; the default depends on head_dim and dtype. warps: of each program. stages: of the
+    pipeline that loads tiles while others are processed. `benchmarks/kernel_settings.py` compares them.
 
     The first step determines the number of query heads per KV head and allocates the permanent workspace
     (`workspace_bytes`). Therefore one step must run before a step is captured.
@@ -64,7 +65,14 @@ class TritonBackend(DecodeBackend):
     capturable = True
 
     def __init__(
-        self, pool: Pool, *, split_tokens: int = 256, programs: int | None = None, tile_tokens: int | None = None
+        self,
+        pool: Pool,
+        *,
+        split_tokens: int = 256,
+        programs: int | None = None,
+        tile_tokens: int | None = None,
+        warps: int = 4,
+        stages: int = 3,
     ) -> None:
         super().__init__(pool)
         self._kernels = _kernels()
@@ -72,6 +80,7 @@ class TritonBackend(DecodeBackend):
         self._least = max(1, split_tokens // self._tile)
         self._programs = programs or default_programs(pool.device)
         self._factors = self._kernels.factors(pool.keys.dtype)
+        self._launch = {"num_warps": warps, "num_stages": stages}
         self._workspaces: dict[tuple[int, int], _Workspace] = {}
 
     @staticmethod
@@ -134,7 +143,7 @@ class TritonBackend(DecodeBackend):
         )  # fmt: skip
         kernels.attend[(self._programs,)](
             slots, queries, pool.keys, pool.values, books.part_pages.device, books.part_starts.device, *held, *segments,
-            scaling, *numbers, **sizes, GROUP=group, WIDE_GROUP=_side(group), FACTORS=self._factors, num_stages=3,
+            scaling, *numbers, **sizes, GROUP=group, WIDE_GROUP=_side(group), FACTORS=self._factors, **self._launch,
         )  # fmt: skip
         columns = -(-dim // kernels.COLUMNS_AT_ONCE.value)
         kernels.join[(rows * group, columns)](work.starts, work.share, *segments, output, GROUP=group, DIM=dim)

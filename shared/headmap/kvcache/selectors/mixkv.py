@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch.nn.functional import normalize
+from torch.linalg import vector_norm
 
 
 def mixed(importance: torch.Tensor, keys: torch.Tensor, mix: float) -> torch.Tensor:
@@ -14,11 +14,12 @@ def mixed(importance: torch.Tensor, keys: torch.Tensor, mix: float) -> torch.Ten
     importance, so that a few tokens of great importance stay ahead. `mix`: 0 to 1, times the head's own likeness, is
     the weight of diversity.
     """
-    directions = normalize(keys.float(), dim=-1)
-    mean = directions.mean(1, keepdim=True)
-    diversity = -(directions * mean).sum(-1)
-    diversity = _from_0_to_1(diversity)
-    tiny = torch.finfo(diversity.dtype).tiny
+    keys = keys.float()
+    tiny = torch.finfo(keys.dtype).tiny
+    # Products with the lengths apart: a tensor of directions is as large as the keys, and takes longer than all else.
+    lengths = vector_norm(keys, dim=-1).clamp_min(tiny)
+    mean = torch.bmm(lengths.reciprocal()[:, None], keys) / keys.shape[1]
+    diversity = _from_0_to_1(-torch.bmm(keys, mean.transpose(1, 2)).squeeze(-1) / lengths)
     diversity *= importance.mean(1, keepdim=True) / diversity.mean(1, keepdim=True).clamp_min(tiny)
     weight = mix * likeness(mean.squeeze(1), keys.shape[1])[:, None]
     return (1 - weight) * importance + weight * diversity

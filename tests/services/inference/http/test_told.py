@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
@@ -68,12 +70,14 @@ def test_models_and_info(client: TestClient, settings: Settings) -> None:
 
 def test_info_tells_how_decode_steps_run_and_what_was_left_out(app: FastAPI, models: FakeModels) -> None:
     tried = (Tried("native", reason="no compiler"), Tried("torch", 2e-7, 1.5))
-    found = DecodeChoice(Choice("torch", tried), Choice("off", (Tried("on", reason="cpu has none"),)))
+    off = Choice("off", (Tried("on", reason="cpu has none"),))
+    found = DecodeChoice(Choice("torch", tried), off, replace(off, tried=(Tried("on", reason="steps are no graphs"),)))
     models.decode = found
     with TestClient(app) as client:
         (model,) = client.get("/info").json()["models"]
     attention, graphs = model["decode"]["attention"], model["decode"]["graphs"]
     assert (attention["chosen"], attention["gain"], graphs["chosen"]) == ("torch", None, "off")
+    assert model["decode"]["compiled"]["tried"][0]["reason"] == "steps are no graphs"
     assert attention["tried"] == [
         {"name": "native", "right": False, "error": None, "milliseconds": None, "reason": "no compiler"},
         {"name": "torch", "right": True, "error": 2e-7, "milliseconds": 1.5, "reason": None},

@@ -15,7 +15,7 @@ import { nameOf, otherKind } from "../maps/name.js";
 const GIB = 2 ** 30;
 const WAIT_MS = 120;
 /** Fields that say what is kept. */
-const OF_KV = ["share", "selector", "allocation", "window", "uniform"];
+const OF_KV = ["share", "selector", "keep-recent", "allocation", "window", "uniform"];
 
 const form = byId("form");
 const field = (name) => byId(name);
@@ -52,14 +52,17 @@ function tile(name) {
   return { value, note, element: h("dl", { class: "panel tile" }, h("dt", {}, name), value, note) };
 }
 
+const lastTokens = (number) => (number === 1 ? "last token" : `last ${count(number)} tokens`);
+
 /** The share of the prompt as tokens, rounded down as the service does. */
 const budgetOf = (prompt, share) => Math.max(1, Math.floor((prompt * share) / 100 + 1e-9));
 
 /** The `kv` of a request or a policy: what the form says, with a selector. @param {string} select */
 function kvOf(select) {
-  const window = field("window").value;
+  const recent = { window: field("window").value, keep_recent: field("keep-recent").value };
+  const given = Object.entries(recent).filter(([, tokens]) => tokens).map(([name, tokens]) => [name, Number(tokens)]);
   const asked = { method: "sparsemm", ratio: Number(field("share").value) / 100, allocation: field("allocation").value, uniform: Number(field("uniform").value) / 100, map: field("map").value };
-  return { ...asked, ...(window && { window: Number(window) }), ...(select && { select }) };
+  return { ...asked, ...Object.fromEntries(given), ...(select && { select }) };
 }
 
 function showChoice() {
@@ -82,6 +85,8 @@ async function ask() {
       prompt_tokens: prompt,
       allocation: field("allocation").value,
       window: field("window").value,
+      keep_recent: field("keep-recent").value,
+      select: field("selector").value,
       uniform: Number(field("uniform").value) / 100,
     });
     if (number !== asked) return;
@@ -106,6 +111,7 @@ function show(found) {
   );
   if (onPage.looks) grid.mark(...onPage.head);
   scale.replaceChildren(legend("0 tokens", `${count(peak)} tokens`));
+  byId("recent-hint").textContent = `Every head keeps the ${lastTokens(found.keep_recent)} of the prompt. The ${lastTokens(found.window)} ${found.window === 1 ? "says" : "say"} which others it keeps.`;
   byId("spread").textContent = `from ${count(Math.min(...all))} to ${count(peak)} tokens`;
   tiles["Prompt kept"].value.textContent = percent(kept / full);
   meters.tokens.show(kept / full, `${count(kept)} of ${count(full)}`);

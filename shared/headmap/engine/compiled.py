@@ -1,0 +1,136 @@
+"""A decode step whose layers torch compiles: fewer kernels, and products of one row that read weights at full speed.
+
+The layers of a model share one compiled function, so that it takes seconds to make, not minutes. To the compiler,
+attention is one operation whose inside it does not see; the operation finds the step's cache in a context variable. A
+compiled text model shares all weights with the loaded one, which stays as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from copy import copy
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import torch
+from torch import nn
+
+from headmap.kvcache.shape import CacheShape
+from headmap.kvcache.transformers.attention import LayerAttention
+from headmap.kvcache.transformers.decode import DecodeCache
+
+_STEP: ContextVar[DecodeCache] = ContextVar("step")
+
+# With the first setting, a layer's number is a variable, not a reason to compile the layer again. Its default allows
+# too few sizes and models in one process.
+_DYNAMO: dict[str, Any] = {"allow_unspec_int_on_nn_module": True, "recompile_limit": 128}
+# Products of one row become reductions, which are fused with what is before and after them.
+_ONE_ROW: dict[str, Any] = {"coordinate_descent_tuning": True, "max_autotune_pointwise": True}
+
+
+@torch.library.custom_op("headmap::decode_attention", mutates_args=())
+def _attention(
+    queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, layer_idx: int, scaling: float
+) -> torch.Tensor:
+    """`DecodeBackend.attend` of the running step. It writes to the pool, which no compiled code reads."""
+    step = _STEP.get()
+    return step.backend.attend(layer_idx, step.slots, queries, keys, values, scaling)
+
+
+@_attention.register_fake
+def _(queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, layer_idx: int, scaling: float) -> torch.Tensor:
+    del keys, values, layer_idx, scaling
+    return torch.empty_like(queries)
+
+
+def compiled_text(text_model: nn.Module, shape: CacheShape) -> nn.Module:
+    """A twin of `text_model` for decode steps, with the same weights. Run it within `running`.
+
+    Raises ValueError if the model's layers are not in a list of that length.
+    """
+    lists = [
+        (name, part)
+        for name, part in text_model.named_children()
+        if isinstance(part, nn.ModuleList) and len(part) == shape.num_layers
+    ]
+    if len(lists) != 1:
+        raise ValueError(f"{type(text_model).__name__} has {len(lists)} lists of {shape.num_layers} layers")
+    ((name, layers),) = lists
+    compiled = nn.ModuleList(_Layer(layer, shape.window_of(layer_idx)) for layer_idx, layer in enumerate(layers))
+    twin = copy(text_model)
+    twin._modules = {**text_model._modules, name: compiled}
+    return twin
+
+
+@contextmanager
+def running(step: DecodeCache) -> Iterator[object]:
+    """What a compiled text model takes as its cache, while `step` runs on it."""
+    token = _STEP.set(step)
+    try:
+        with torch._dynamo.config.patch(_DYNAMO):
+            yield _LayerCache(None)
+    finally:
+        _STEP.reset(token)
+
+
+class _Layer(nn.Module):
+    """A decoder layer that runs compiled. `window`: its sliding window."""
+
+    def __init__(self, layer: nn.Module, window: int | None) -> None:
+        super().__init__()
+        self.layer, self.cache = layer, _LayerCache(window)
+
+    def forward(self, hidden: torch.Tensor, **kwargs: Any) -> Any:
+        own = {name: self.cache if isinstance(value, _LayerCache) else value for name, value in kwargs.items()}
+        return compiled(one_row=len(hidden) == 1)(self.layer, hidden, own)
+
+    def __getattr__(self, name: str) -> Any:
+        """What the model's own loop over its layers asks them, such as their kind of attention."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(super().__getattr__("layer"), name)
+
+
+@dataclass(frozen=True)
+class _LayerCache:
+    """The cache of one layer as the compiler sees it: it has no state that would differ between layers."""
+
+    window: int | None
+
+    def update(
+        self, keys: torch.Tensor, values: torch.Tensor, layer_idx: int, *_: object, **__: object
+    ) -> tuple[LayerAttention, LayerAttention]:
+        """`keys`, `values`: (S, num_kv_heads, 1, head_dim)."""
+        layer = _Attending(keys[:, :, 0], values[:, :, 0], layer_idx, self.window)
+        return layer, layer
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        raise NotImplementedError("sequences differ in length; decoding gives every token its position")
+
+
+@dataclass(frozen=True)
+class _Attending(LayerAttention):
+    keys: torch.Tensor
+    values: torch.Tensor
+    layer_idx: int
+    window: int | None = None
+
+    def attend(self, queries: torch.Tensor, scaling: float) -> torch.Tensor:
+        sequences, num_heads, _, d = queries.shape
+        own = queries.reshape(sequences, self.keys.shape[1], -1, d)
+        output = _attention(own.contiguous(), self.keys.contiguous(), self.values.contiguous(), self.layer_idx, scaling)
+        return output.view(sequences, 1, num_heads, d)
+
+
+def _run(layer: nn.Module, hidden: torch.Tensor, kwargs: Mapping[str, Any]) -> Any:
+    return layer(hidden, **kwargs)
+
+
+@cache
+def compiled(*, one_row: bool) -> Callable[[nn.Module, torch.Tensor, Mapping[str, Any]], Any]:
+    """The compiled `_run`, made at its first use: the compiler takes a second to import."""
+    return torch.compile(_run, fullgraph=True, **({"options": _ONE_ROW} if one_row else {"dynamic": True}))
