@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from typer.main import get_command
 
+from services.cli.generated import rewrite, with_part
 from services.cli.main import app
-
-BEGIN, END = "<!-- commands: begin -->", "<!-- commands: end -->"
 
 Words = tuple[str, ...]
 
@@ -37,10 +34,8 @@ def reference() -> str:
 
 
 def with_reference(text: str) -> str:
-    """`text` with the reference between its two marks."""
-    head, rest = text.split(BEGIN)
-    _, tail = rest.split(END)
-    return f"{head}{BEGIN}\n\n{reference()}\n\n{END}{tail}"
+    """The document with the reference in it."""
+    return with_part(text, "commands", f"\n{reference()}\n")
 
 
 def _section(path: Words, command: Any) -> str:
@@ -72,5 +67,4 @@ def _bounds(param: Any) -> str:
 
 
 if __name__ == "__main__":
-    page = Path(sys.argv[1] if len(sys.argv) > 1 else "docs/command-line.md")
-    page.write_text(with_reference(page.read_text(encoding="utf-8")), encoding="utf-8")
+    rewrite("docs/command-line.md", with_reference)

@@ -5,12 +5,11 @@ They are made from the classes that requests are checked against.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
-from pathlib import Path
 
 from pydantic.fields import FieldInfo
 
+from services.cli.generated import rewrite, with_part
 from services.inference.http.schemas.fields import Body, Only, mark_of
 from services.inference.http.schemas.openai_chat import (
     AssistantMessage,
@@ -24,8 +23,6 @@ from services.inference.http.schemas.openai_chat import (
 from services.inference.http.schemas.openai_completions import CompletionRequest
 from services.inference.http.schemas.responses import ResponsesRequest
 from services.inference.http.schemas.tgi import Parameters
-
-BEGIN, END = "<!-- fields: begin -->", "<!-- fields: end -->"
 
 _REQUESTS: Mapping[str, type[Body]] = {
     "chat": ChatRequest,
@@ -49,10 +46,8 @@ def tables() -> str:
 
 
 def with_tables(text: str) -> str:
-    """`text` with the tables between their marks."""
-    head, rest = text.split(BEGIN)
-    _, tail = rest.split(END)
-    return f"{head}{BEGIN}\n{tables()}\n{END}{tail}"
+    """The document with the tables in it."""
+    return with_part(text, "fields", tables())
 
 
 def _table(first: str, bodies: Mapping[str, type[Body]]) -> str:
@@ -78,5 +73,4 @@ def _fate(field: FieldInfo | None) -> str:
 
 
 if __name__ == "__main__":
-    document = Path(sys.argv[1] if len(sys.argv) > 1 else "docs/serving.md")
-    document.write_text(with_tables(document.read_text(encoding="utf-8")), encoding="utf-8")
+    rewrite("docs/serving.md", with_tables)

@@ -12,14 +12,10 @@ from services.cli.common import fail
 if TYPE_CHECKING:
     from headmap.kvcache.select import Select
 
-Selectors = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--select",
-        help="What selects the tokens: snapkv, last-query, mixkv, or JSON as in kv.select. Repeat it to compare "
-        "several. [default: mixkv]",
-    ),
-]
+_HELP = "What selects the tokens: snapkv, last-query, mixkv, or JSON as in kv.select. Repeat it to compare several."
+Selectors = Annotated[list[str] | None, typer.Option("--select", help=f"{_HELP} [default: mixkv]")]
+SelectorsOfMethods = Annotated[list[str] | None, typer.Option("--select", help=f"{_HELP} [default: snapkv]")]
+"""For a comparison of methods, which then differ from SnapKV in budgets alone."""
 
 
 def parse_selector(text: str) -> Select:

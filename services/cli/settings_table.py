@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import inspect
-import sys
 from collections.abc import Mapping
-from pathlib import Path
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from headmap.settings_groups import GROUPS
-
-BEGIN, END = "<!-- settings: begin -->", "<!-- settings: end -->"
+from services.cli.generated import rewrite, with_part
 
 
 def tables() -> str:
@@ -22,10 +19,8 @@ def tables() -> str:
 
 
 def with_tables(text: str) -> str:
-    """`text` with the sections between its two marks."""
-    head, rest = text.split(BEGIN)
-    _, tail = rest.split(END)
-    return f"{head}{BEGIN}\n{tables()}\n{END}{tail}"
+    """The document with the sections in it."""
+    return with_part(text, "settings", tables())
 
 
 def _section(group: type[BaseModel]) -> str:
@@ -48,5 +43,4 @@ def _plain(value: object) -> str:
 
 
 if __name__ == "__main__":
-    page = Path(sys.argv[1] if len(sys.argv) > 1 else "docs/settings.md")
-    page.write_text(with_tables(page.read_text(encoding="utf-8")), encoding="utf-8")
+    rewrite("docs/settings.md", with_tables)

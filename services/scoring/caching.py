@@ -11,7 +11,7 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.routing import APIRoute
 
 import headmap
-from headmap.http.auth import KEY_NAME
+from headmap.http.auth import key_name
 from headmap.registry.maps import get_map
 from services.scoring.deps import scoring_state
 from services.scoring.preconditions import is_listed
@@ -88,5 +88,5 @@ def _tagged(request: Request, response: Response, tag: str, control: str) -> Res
         response = Response(status_code=304, headers=vary)
     response.headers["ETag"] = tag
     # What only keys may read, no shared cache may keep.
-    response.headers["Cache-Control"] = f"{'public' if request.scope.get(KEY_NAME) is None else 'private'}, {control}"
+    response.headers["Cache-Control"] = f"{'public' if key_name(request) is None else 'private'}, {control}"
     return response

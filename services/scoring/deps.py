@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 
 from headmap.blobs.location import open_blobs
 from headmap.blobs.store import BlobStore
-from headmap.http.auth import KEY_NAME, check_scope
+from headmap.http.auth import check_scope, key_name
 from headmap.jobs.broker import Broker
 from headmap.keys import Scope
 from headmap.kvcache.select import DEFAULT_SELECTOR, SELECTORS
@@ -64,19 +64,13 @@ class ScoringState:
 
 
 def _caller(request: Request) -> str | None:
-    name = request.scope.get(KEY_NAME)
+    name = key_name(request)
     return None if name is None else f"key {name}"
 
 
 def scoring_state(request: Request) -> ScoringState:
     state: ScoringState = request.app.state.scoring
     return state
-
-
-def key_name(request: Request) -> str | None:
-    """Return the name of the caller's API key; None if calls need no key."""
-    name: str | None = request.scope.get(KEY_NAME)
-    return name
 
 
 def check_promotion(request: Request, promote: Promote) -> None:

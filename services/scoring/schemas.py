@@ -11,12 +11,13 @@ from pydantic import BaseModel, ConfigDict, Field
 from headmap.datasets.limits import MAX_PAGES
 from headmap.datasets.sources import DEFAULT
 from headmap.datasets.uploads import MAX_NAME, NAME
+from headmap.json_numbers import Integer
 from headmap.map_kinds import VISUAL, MapKind
 from headmap.registry.aliases import ALIAS_PATTERN, MAX_ALIAS, Promote
 from headmap.registry.datasets import DatasetRecord
 from headmap.registry.job_params import AUTO_MAX_PAGES, AUTO_MIN_PAGES, AUTO_OVERLAP
 from headmap.registry.jobs import JobRecord
-from headmap.registry.map_file import KIND, Integer, MapBody, ModelName, Notes, Revision, Tags
+from headmap.registry.map_file import KIND, MapBody, ModelName, Notes, Revision, Tags
 from headmap.registry.maps import MapRecord, Match
 from headmap.registry.policies import PolicyRecord
 from headmap.registry.tables import JobState

@@ -16,7 +16,7 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -26,7 +26,9 @@ _ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # each thre
 _LENGTHS = struct.Struct("!IQ")  # of the head and of the body
 _NICE = 5  # the event loop and the model come first
 _CPU_GRACE_SECONDS = 10
-_END_SECONDS = 0.2  # in which a process that nobody talks to any more ends by itself
+_END_SECONDS = 1  # in which a process that nobody talks to any more ends by itself
+
+Head = dict[str, Any]
 
 
 class Channel:
@@ -37,31 +39,44 @@ class Channel:
         self._end = end
         self._deadline = None if seconds is None else time.monotonic() + seconds
 
-    def send(self, head: dict[str, Any], body: bytes | bytearray = b"") -> None:
+    def send(self, head: Head, body: bytes | bytearray = b"") -> None:
         """Raises OSError if the other end is closed, and TimeoutError past the deadline."""
         encoded = json.dumps(head).encode()
         self._hurry()
         self._end.sendall(_LENGTHS.pack(len(encoded), len(body)) + encoded)
         self._end.sendall(body)
 
-    def receive(self) -> tuple[dict[str, Any], bytes]:
+    def receive(self) -> tuple[Head, bytearray]:
         """A message's head and body. Raises EOFError if the other end is closed, and TimeoutError."""
+        head, length = self.receive_head()
+        return head, self._exactly(length)
+
+    def receive_head(self) -> tuple[Head, int]:
+        """A message's head, and the length of its body, which is to be received next. Raises as `receive`."""
         head_length, length = _LENGTHS.unpack(self._exactly(_LENGTHS.size))
-        return json.loads(self._exactly(head_length)), self._exactly(length)
+        return json.loads(self._exactly(head_length)), length
+
+    def receive_into(self, view: memoryview) -> None:
+        """Fill `view` with the next bytes of a body. Raises as `receive`."""
+        while view:
+            self._hurry()
+            count = self._end.recv_into(view)
+            if not count:
+                raise EOFError("the other end is closed")
+            view = view[count:]
+
+    def wake(self) -> None:
+        """Nothing more comes or goes, and a thread that waits for it gets EOFError or OSError. From any thread."""
+        with contextlib.suppress(OSError):  # it may be closed already
+            self._end.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         self._end.close()
 
-    def _exactly(self, count: int) -> bytes:
+    def _exactly(self, count: int) -> bytearray:
         data = bytearray(count)
-        view = memoryview(data)
-        while view:
-            self._hurry()
-            received = self._end.recv_into(view)
-            if not received:
-                raise EOFError("the other end is closed")
-            view = view[received:]
-        return bytes(data)
+        self.receive_into(memoryview(data))
+        return data
 
     def _hurry(self) -> None:
         if self._deadline is not None:
@@ -72,14 +87,14 @@ class Channel:
 
 
 class Sandbox:
-    """A module of ours that runs as a process for the length of a `with` block.
+    """A module of ours that runs as a process until `end`, or for the length of a `with` block.
 
-    `files`: descriptors that it inherits under their own numbers. It calls `confine` first of all. Raises OSError if
-    no process can be started.
+    It calls `confine` or `serve` first of all. `seconds`: how long we may talk to it; without end when None. `files`:
+    descriptors that it inherits under their own numbers. Raises OSError if no process can be started.
     """
 
     def __init__(
-        self, module: str, arguments: Sequence[str] = (), *, seconds: float, files: Sequence[int] = ()
+        self, module: str, arguments: Sequence[str] = (), *, seconds: float | None = None, files: Sequence[int] = ()
     ) -> None:
         own, other = socket.socketpair()
         self.channel = Channel(own, seconds=seconds)
@@ -102,9 +117,14 @@ class Sandbox:
     ) -> None:
         self.end()
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     def kill(self) -> None:
         """End it at once, from any thread; whoever talks to it gets EOFError or OSError."""
         self._process.kill()
+        self.channel.wake()
 
     def end(self) -> int:
         """End it if it still runs. Returns its exit code, negative for a signal."""
@@ -120,17 +140,17 @@ def _environment() -> dict[str, str]:
     return {**known, **_ONE_THREAD, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
 
 
-def confine(*, memory_bytes: int, seconds: float) -> Channel:
+def confine(*, memory_bytes: int, seconds: float | None = None) -> Channel:
     """Drop the rights that a process with untrusted data must not have, and return its end of the socket.
 
     `memory_bytes`: of address space. `seconds`: of processor time, after which the kernel kills it; that also ends a
-    process whose parent was killed.
+    process whose parent was killed. Without end when None.
     """
     for number in (signal.SIGINT, signal.SIGTERM):  # sent to a whole group; the parent finishes what it accepted
         signal.signal(number, signal.SIG_IGN)
     os.nice(_NICE)
     _mute_libraries()
-    processor = int(seconds) + _CPU_GRACE_SECONDS
+    processor = resource.RLIM_INFINITY if seconds is None else int(seconds) + _CPU_GRACE_SECONDS
     for limit, most in (
         (resource.RLIMIT_AS, memory_bytes),
         (resource.RLIMIT_CPU, processor),
@@ -139,6 +159,14 @@ def confine(*, memory_bytes: int, seconds: float) -> Channel:
         with contextlib.suppress(ValueError, OSError):  # not every system has them all
             resource.setrlimit(limit, (most, most))
     return Channel(socket.socket(fileno=sys.stdin.fileno()))
+
+
+def serve(answer: Callable[[Channel, Head, bytearray], None], *, memory_bytes: int) -> None:
+    """The whole work of a process that answers message by message, until the other end is closed. As `confine`."""
+    channel = confine(memory_bytes=memory_bytes)
+    with contextlib.closing(channel), contextlib.suppress(EOFError, ConnectionError):
+        while True:
+            answer(channel, *channel.receive())
 
 
 def _mute_libraries() -> None:

@@ -13,7 +13,7 @@ import typer
 
 from headmap.models import DEMO_MODEL
 from services.cli.common import console, fail, one_line_errors, quiet_libraries
-from services.cli.selectors import Selectors, parse_selector
+from services.cli.selectors import SelectorsOfMethods, parse_selector
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -47,7 +47,7 @@ def bench() -> None:
 def accuracy(
     json: JsonFile = None,
     short: Short = False,
-    select: Selectors = None,
+    select: SelectorsOfMethods = None,
     model: Model = DEMO_MODEL,
     dataset: Annotated[str, typer.Option(help="Kind of made-up pages that the questions are about.")] = "synthetic",
     pages: Annotated[int | None, typer.Option(min=1, help="Pages of questions.")] = None,

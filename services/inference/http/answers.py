@@ -10,7 +10,6 @@ from starlette.requests import Request
 
 from headmap.engine.messages import Cancelled, Finished, Token
 from headmap.errors import HeadmapError
-from headmap.http.auth import KEY_NAME
 from headmap.http.receiving import request_bytes
 from services.inference.asked import AskedRequest
 from services.inference.bridge import Answer, Generation
@@ -18,12 +17,6 @@ from services.inference.http.kv_choice import Chosen
 from services.inference.serving import Serving
 
 T = TypeVar("T")
-
-
-def caller(request: Request) -> str | None:
-    """The name of the request's key: each caller has its own sessions."""
-    name: str | None = request.scope.get(KEY_NAME)
-    return name
 
 
 class Answers:

@@ -69,7 +69,7 @@ def _begin(helper: Helper, name: str, model: OpenedModel) -> None:
     }
     try:
         helper.send(head, b"".join(pieces))
-        helper.receive()
+        helper.channel.receive()
         helper.answered()
     except (EOFError, OSError) as error:
         code = helper.lost(error)
@@ -82,7 +82,7 @@ def _try(helper: Helper, name: str, form: AnswerForm) -> str:
     try:
         head = {"model": name, "kind": form.kind, "field": form.field}
         helper.send(head, json.dumps(form.value).encode())
-        answer, described = helper.receive()
+        answer, described = helper.channel.receive()
     except (EOFError, OSError) as error:
         code = helper.lost(error)
         if code is not None:

@@ -10,7 +10,6 @@ compiles with it, or a refusal.
 from __future__ import annotations
 
 import json
-import socket
 from itertools import accumulate, pairwise
 
 from llguidance import LLTokenizer
@@ -19,7 +18,7 @@ from headmap.engine.sampling.grammar_forms import GrammarForms
 from headmap.engine.sampling.matching import compiled, tokenizer_of
 from headmap.engine.vocabulary import Vocabulary
 from headmap.errors import HeadmapError
-from services.inference.intake.messages import Head, send, serve
+from headmap.sandbox import Channel, Head, serve
 
 MOST_BYTES = 2**30
 _TOO_MUCH = "compiling its grammar takes more memory than is allowed"
@@ -29,28 +28,28 @@ class _Trier:
     def __init__(self) -> None:
         self._models: dict[str, tuple[GrammarForms, LLTokenizer]] = {}
 
-    def answer(self, server: socket.socket, head: Head, body: bytearray) -> None:
+    def answer(self, server: Channel, head: Head, body: bytearray) -> None:
         if "lengths" in head:
             ends = [0, *accumulate(head["lengths"])]
             controls = {int(token): name for token, name in head["controls"].items()}
             vocabulary = Vocabulary(tuple(bytes(body[a:b]) for a, b in pairwise(ends)), controls)
             tokenizer = tokenizer_of(vocabulary, frozenset(head["eos"]))
             self._models[head["model"]] = GrammarForms(vocabulary), tokenizer
-            send(server, {})
+            server.send({})
             return
         forms, tokenizer = self._models[head["model"]]
         try:
             described = forms.describe(head["kind"], json.loads(body), head["field"])
             compiled(tokenizer, described, head["field"])
-            send(server, {}, described.encode())
+            server.send({}, described.encode())
         except HeadmapError as error:
-            send(server, {"detail": error.detail})
+            server.send({"detail": error.detail})
         except MemoryError:
-            send(server, {"detail": f"{head['field']}: {_TOO_MUCH}"})
+            server.send({"detail": f"{head['field']}: {_TOO_MUCH}"})
 
 
 def main() -> None:
-    serve(_Trier().answer, MOST_BYTES)
+    serve(_Trier().answer, memory_bytes=MOST_BYTES)
 
 
 if __name__ == "__main__":

@@ -102,7 +102,7 @@ def _decode(helper: Helper, source: Source) -> Image.Image:
 
 
 def _size(helper: Helper, source: Source) -> tuple[int, int]:
-    head, length = helper.receive_head()
+    head, length = helper.channel.receive_head()
     if not length:
         helper.answered()
     if "code" in head:
@@ -128,6 +128,6 @@ def _receive_picture(helper: Helper, width: int, height: int) -> Image.Image:
     for top in range(0, height, rows):
         count = min(rows, height - top)
         view = strip[: BYTES_PER_PIXEL * width * count]
-        helper.receive_into(view)
+        helper.channel.receive_into(view)
         image.paste(Image.frombytes("RGB", (width, count), bytes(view)), (0, top))
     return image

@@ -9,13 +9,12 @@ there may be a refusal.
 
 from __future__ import annotations
 
-import socket
 import sys
 
 from headmap.errors import HeadmapError, ImageTooLarge
 from headmap.pictures.decode import TOO_MUCH_MEMORY, OpenedPicture, open_picture
+from headmap.sandbox import Channel, Head, serve
 from services.inference.intake.images import EncodedImage, ImageSource, Limits, name_of, read_inline
-from services.inference.intake.messages import Head, send, serve
 
 _BASE_BYTES = 2**29
 _BYTES_PER_PIXEL = 24  # copies of a picture, 4 bytes a pixel: decoded, turned, converted, and its pixels being sent
@@ -24,7 +23,7 @@ _BYTES_PER_PIXEL = 24  # copies of a picture, 4 bytes a pixel: decoded, turned, 
 def main(arguments: list[str]) -> None:
     limits = Limits(*map(int, arguments))
     most = _BASE_BYTES + _BYTES_PER_PIXEL * limits.max_image_pixels + 4 * limits.max_image_bytes
-    serve(Decoder(limits).answer, most)
+    serve(Decoder(limits).answer, memory_bytes=most)
 
 
 class Decoder:
@@ -35,20 +34,20 @@ class Decoder:
         self._opened: OpenedPicture | None = None
         self._name = ""
 
-    def answer(self, server: socket.socket, head: Head, body: bytearray) -> None:
+    def answer(self, server: Channel, head: Head, body: bytearray) -> None:
         try:
             if "field" in head:
                 self._opened = self._open(head, body)
                 width, height = self._opened.size
-                send(server, {"width": width, "height": height})
+                server.send({"width": width, "height": height})
             elif self._opened is not None:
                 opened, self._opened = self._opened, None
                 image = opened.decode()
-                send(server, {"width": image.width, "height": image.height}, image.tobytes())
+                server.send({"width": image.width, "height": image.height}, image.tobytes())
         except HeadmapError as error:
-            send(server, {"code": error.code, "detail": error.detail})
+            server.send({"code": error.code, "detail": error.detail})
         except MemoryError:
-            send(server, {"code": ImageTooLarge.code, "detail": f"{self._name}: {TOO_MUCH_MEMORY}"})
+            server.send({"code": ImageTooLarge.code, "detail": f"{self._name}: {TOO_MUCH_MEMORY}"})
 
     def _open(self, head: Head, body: bytearray) -> OpenedPicture:
         self._opened = None

@@ -9,11 +9,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from headmap.datasets.checking import MAX_INDEX_BYTES, Upload, UploadLimits, check_archive
 from headmap.errors import DatasetTooLarge, HeadmapError, InvalidDataset, Unavailable
-from headmap.sandbox import Channel, Sandbox, confine
+from headmap.sandbox import Channel, Head, Sandbox, confine
 
 _BASE_BYTES = 2**29
 _BYTES_PER_PIXEL = 24  # copies of a picture, 4 bytes a pixel: decoded, turned, converted
@@ -70,15 +70,15 @@ class ArchiveCheck:
             head, body = self._receive()
             if "record" not in head:
                 return
-            yield head["record"], body
+            yield head["record"], bytes(body)
 
-    def _send(self, head: dict[str, bool]) -> None:
+    def _send(self, head: Head) -> None:
         try:
             self._sandbox.channel.send(head)
         except OSError as error:
             raise self._ended() from error
 
-    def _receive(self) -> tuple[dict[str, Any], bytes]:
+    def _receive(self) -> tuple[Head, bytearray]:
         try:
             head, body = self._sandbox.channel.receive()
         except TimeoutError as error:

@@ -8,13 +8,11 @@ Other columns are not read.
 from __future__ import annotations
 
 import math
-from bisect import bisect_right
 from collections.abc import Sequence
-from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from headmap.datasets.pictures import page_picture
+from headmap.datasets.parquet import ParquetRows, picture_of
 from headmap.errors import DatasetUnavailable, InvalidDataset
 from headmap.scoring.pages import Page, Word
 
@@ -60,64 +58,24 @@ def _from_hub(repo: str) -> Path:
 
 
 class ParquetPages:
-    """Pages in rows of parquet files. Holds one row group, the one of the last requested page."""
+    """Pages in rows of parquet files."""
 
     def __init__(self, files: Sequence[Path], *, max_pixels: int) -> None:
+        self._rows = ParquetRows(files, _COLUMNS)
         self._max_pixels = max_pixels
-        self._groups: list[tuple[Any, Path, int]] = []
-        """Reader, file and number of each row group."""
-        counts: list[int] = []
-        for file in files:
-            reader = _open(file)
-            for number in range(reader.metadata.num_row_groups):
-                self._groups.append((reader, file, number))
-                counts.append(reader.metadata.row_group(number).num_rows)
-        self._ends = list(accumulate(counts))
-        self._held: tuple[int, list[dict[str, Any]]] = (-1, [])
 
     @property
     def size(self) -> int:
-        return self._ends[-1] if self._ends else 0
+        return len(self._rows)
 
     def page(self, index: int) -> Page:
         """Raises InvalidDataset, naming the file, the page and the column, for a row that holds no page."""
-        group = bisect_right(self._ends, index)
-        reader, file, number = self._groups[group]
-        if self._held[0] != group:
-            self._held = (group, reader.read_row_group(number, columns=_COLUMNS).to_pylist())
-        rows = self._held[1]
-        row = index - (self._ends[group] - len(rows))
-        return _page(rows[row], f"{file.name}, page {index}", self._max_pixels)
-
-
-def _open(file: Path) -> Any:
-    """A pyarrow ParquetFile with the two columns of the schema."""
-    try:
-        import pyarrow
-        from pyarrow import parquet
-    except ImportError as error:
-        raise DatasetUnavailable(
-            f"dataset: {SYNTHDOG!r} needs pyarrow, which is not installed", param="dataset"
-        ) from error
-    try:
-        reader = parquet.ParquetFile(file)
-    except (OSError, pyarrow.ArrowException) as error:
-        raise InvalidDataset(f"{file.name}: is not a readable parquet file ({error})", param="dataset") from error
-    schema = reader.schema_arrow
-    for column in _COLUMNS:
-        if column not in schema.names:
-            raise InvalidDataset(
-                f"{file.name}: column {column!r} is missing; there are {', '.join(schema.names)}", param="dataset"
-            )
-    return reader
+        file, row = self._rows.row(index)
+        return _page(row, f"{file}, page {index}", self._max_pixels)
 
 
 def _page(row: dict[str, Any], where: str, max_pixels: int) -> Page:
-    image = row["image"]
-    data = image.get("bytes") if isinstance(image, dict) else image
-    if not isinstance(data, bytes):
-        raise InvalidDataset(f"{where}: column 'image' must hold the picture's bytes, not {type(data).__name__}")
-    picture = page_picture(data, f"{where}: column 'image'", max_pixels=max_pixels)
+    picture = picture_of(row, where, max_pixels=max_pixels)
     chunks = _chunks(row["2_coord"], f"{where}: column '2_coord'")
     words = [_word(chunk, picture.size, f"{where}: column '2_coord', item {n}") for n, chunk in enumerate(chunks)]
     return Page(picture, tuple(word for word in words if word is not None), ())

@@ -20,7 +20,6 @@ from typing import Annotated, Any
 
 import torch
 import typer
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from safetensors.torch import save_file
 from torch import Tensor, distributed, nn
 from torch.multiprocessing.spawn import spawn
@@ -34,6 +33,7 @@ from headmap.demo.evaluate import HELD_OUT_SEED, evaluate, load
 from headmap.demo.losses import CellHead, Losses, compute_losses, prepare
 from headmap.demo.optim import build_optimizers, set_lr
 from headmap.demo.recipe import Recipe
+from headmap.demo.training import keep_freed_memory, shown_progress
 from headmap.scoring.pages import make_page
 
 LOG_EVERY = 25
@@ -195,14 +195,7 @@ def _worker(rank: int, world: int, port: int, recipe: Recipe, run_dir: Path, out
         distributed.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=world)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     run = Run(recipe, run_dir, device, rank=rank, world=world)
-    columns = (TextColumn("{task.percentage:>3.0f} %"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    with Progress(*columns, disable=rank > 0) as progress:
-        task = progress.add_task("training", total=recipe.steps, completed=run.step)
-
-        def show(step: int, line: str) -> None:
-            progress.update(task, completed=step)
-            progress.console.print(f"step {step}/{recipe.steps}  {line}", highlight=False, soft_wrap=True)
-
+    with shown_progress(recipe.steps, run.step, silent=rank > 0) as show:
         run_training(run, out, every, pages, show)
     if world > 1:
         distributed.destroy_process_group()
@@ -220,8 +213,7 @@ def main(
     recipe = replace(Recipe(), steps=steps, seed=seed)
     # On a CPU one process per core is faster than one process on all cores. A GPU runs all shares in one process.
     world = 1 if torch.cuda.is_available() else min(recipe.shares, os.cpu_count() or 1)
-    for name in ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "MALLOC_TOP_PAD_"):
-        os.environ.setdefault(name, str(1 << 30))  # keep freed memory, because page faults take up to half of the time
+    keep_freed_memory()
     arguments = (world, _free_port(), recipe, run_dir, out or run_dir / "model", evaluate_every, pages)
     spawn(_worker, arguments, nprocs=world)
 

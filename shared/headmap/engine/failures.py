@@ -1,4 +1,4 @@
-"""The errors that callers get for failures inside the engine."""
+"""What becomes of failures inside the engine: errors for callers, or the engine's end."""
 
 from __future__ import annotations
 
@@ -19,3 +19,11 @@ def as_headmap_error(error: BaseException) -> HeadmapError:
         wrapped = HeadmapError("the model failed on this request")
     wrapped.__cause__ = error
     return wrapped
+
+
+def raise_if_broken(error: BaseException) -> None:
+    """Raises DeviceFailed, which ends the engine, if the device will not work again in this process."""
+    if isinstance(error, DeviceFailed):
+        raise error
+    if is_broken_device(error):
+        raise DeviceFailed("the device failed; the server has to start again") from error

@@ -7,14 +7,12 @@ are comparable with lmms-eval's. `image` is a struct of `bytes` and `path`, or t
 from __future__ import annotations
 
 import re
-from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from headmap.datasets.pictures import page_picture
+from headmap.datasets.parquet import ParquetRows, column_names, picture_of
 from headmap.datasets.sources import page_order
 from headmap.errors import DatasetUnavailable, InvalidDataset, InvalidParameter
 from headmap.evaluation.questions import SHORT_ANSWER_TOKENS, Question
@@ -110,48 +108,29 @@ def open_public_set(place: str, files: Sequence[Path], *, max_pixels: int) -> Pu
 
 
 class PublicSet:
-    """The questions in parquet files of one schema. Keeps the row group of the last question in memory."""
+    """The questions in parquet files of one schema."""
 
     def __init__(self, files: Sequence[Path], *, max_pixels: int) -> None:
-        readers = [(file, _reader(file)) for file in files]
-        self.schema = _schema(files[0], readers[0][1].schema_arrow.names)
-        self.metric, self.max_new_tokens = self.schema.metric, self.schema.max_new_tokens
+        self.schema = schema = _schema(files[0], column_names(files[0]))
+        self.metric, self.max_new_tokens = schema.metric, schema.max_new_tokens
         self._max_pixels = max_pixels
-        self._columns = [*{"question", "image", self.schema.answers, *([self.schema.id] if self.schema.id else [])}]
-        self._groups: list[tuple[Path, Any, int]] = []
-        counts: list[int] = []
-        for file, reader in readers:
-            if missing := self.schema.columns - set(reader.schema_arrow.names):
-                raise InvalidDataset(f"{file.name}: column {min(missing)!r} is missing", param="dataset")
-            for group in range(reader.metadata.num_row_groups):
-                self._groups.append((file, reader, group))
-                counts.append(reader.metadata.row_group(group).num_rows)
-        self._ends = list(accumulate(counts))
-        self._held: tuple[int, list[dict[str, Any]]] = (-1, [])
+        self._rows = ParquetRows(files, list(filter(None, ("question", "image", schema.answers, schema.id))))
 
     @property
     def size(self) -> int:
-        return self._ends[-1] if self._ends else 0
+        return len(self._rows)
 
     def questions(self, seed: int, first: int, count: int) -> Iterator[Question]:
         order = page_order(self.size, seed)
         return (self._question(order[index]) for index in range(first, min(first + count, self.size)))
 
     def _question(self, row: int) -> Question:
-        group = bisect_right(self._ends, row)
-        file, reader, number = self._groups[group]
-        if self._held[0] != group:
-            self._held = (group, reader.read_row_group(number, columns=self._columns).to_pylist())
-        values = self._held[1][row - (self._ends[group] - len(self._held[1]))]
-        where, schema = f"{file.name}, row {row}", self.schema
+        file, values = self._rows.row(row)
+        where, schema = f"{file}, row {row}", self.schema
         text = values["question"]
         if not isinstance(text, str) or not text.strip():
             raise InvalidDataset(f"{where}: column 'question' must be a text, not {text!r:.80}", param="dataset")
-        image = values["image"]
-        data = image.get("bytes") if isinstance(image, dict) else image
-        if not isinstance(data, bytes):
-            raise InvalidDataset(f"{where}: column 'image' must hold the picture's bytes", param="dataset")
-        picture = page_picture(data, f"{where}: column 'image'", max_pixels=self._max_pixels)
+        picture = picture_of(values, where, max_pixels=self._max_pixels)
         answers = _answers(values[schema.answers], f"{where}: column {schema.answers!r}")
         return Question(str(values.get(schema.id, row)), f"{text}{schema.suffix}", (picture,), answers)
 
@@ -171,19 +150,6 @@ def _schema(file: Path, columns: Sequence[str]) -> Schema:
         f"{file.name}: has the columns of none of {', '.join(one.name for one in SCHEMAS)}: {', '.join(columns)}",
         param="dataset",
     )
-
-
-def _reader(file: Path) -> Any:
-    """A pyarrow ParquetFile."""
-    try:
-        import pyarrow
-        from pyarrow import parquet
-    except ImportError as error:
-        raise DatasetUnavailable("dataset: parquet files need pyarrow, which is not here", param="dataset") from error
-    try:
-        return parquet.ParquetFile(file)
-    except (OSError, pyarrow.ArrowException) as error:
-        raise InvalidDataset(f"{file.name}: no readable parquet file ({error})", param="dataset") from error
 
 
 def _cached(repo: str) -> Path:

@@ -135,8 +135,7 @@ class PackedPrompts:
 class Family(ABC):
     """The behaviour of one model family. It has no state, so one instance serves every model of the family.
 
-    A subclass sets its name, overrides `image_inputs` and `skip_images`, and overrides any other method whose default
-    does not fit.
+    A subclass sets its name, overrides `image_inputs`, and overrides any other method whose default does not fit.
     """
 
     name: ClassVar[str]
@@ -165,11 +164,15 @@ class Family(ABC):
         """The text of the picture token."""
         return str(tokenizer.convert_ids_to_tokens(self.image_token_id(config)))
 
-    @abstractmethod
     def skip_images(
         self, config: PretrainedConfig, inputs: Mapping[str, torch.Tensor], skipped: Sequence[VisualTokens]
     ) -> dict[str, torch.Tensor]:
-        """Remove the first pictures, `skipped`, from the tensors of `image_inputs`. At least one picture is left."""
+        """Remove the first pictures, `skipped`, from the tensors of `image_inputs`. At least one picture is left.
+
+        The default is for tensors whose first dimension counts pictures.
+        """
+        del config
+        return {key: value[len(skipped) :] for key, value in _without_ids(inputs).items()}
 
     def packs(self, prompt: PreparedPrompt) -> bool:
         """Whether `prompt` can share a row with other prompts. By default every prompt can."""

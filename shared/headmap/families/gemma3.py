@@ -6,7 +6,7 @@ pan and scan is not used; it is off by default.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -28,11 +28,6 @@ class Gemma3(Family):
         side = int(config.mm_tokens_per_image**0.5)
         tokens = tuple(row_major(image.width, image.height, rows=side, cols=side) for image in images)
         return {"pixel_values": features["pixel_values"]}, tokens
-
-    def skip_images(
-        self, config: PretrainedConfig, inputs: Mapping[str, torch.Tensor], skipped: Sequence[VisualTokens]
-    ) -> dict[str, torch.Tensor]:
-        return {"pixel_values": inputs["pixel_values"][len(skipped) :]}
 
     def place(self, config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase) -> str:
         return str(tokenizer.convert_ids_to_tokens(config.boi_token_id))

@@ -32,15 +32,9 @@ class LlavaNext(Family):
         tokens = tuple(visual_tokens(config, image.width, image.height) for image in images)
         return {key: features[key] for key in ("pixel_values", "image_sizes")}, tokens
 
-    def skip_images(
-        self, config: PretrainedConfig, inputs: Mapping[str, torch.Tensor], skipped: Sequence[VisualTokens]
-    ) -> dict[str, torch.Tensor]:
-        return {key: inputs[key][len(skipped) :] for key in ("pixel_values", "image_sizes")}
-
     def join_images(self, parts: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
         """Join pixels (images, tiles, channels, side, side), padded to the most tiles, and image_sizes (images, 2)."""
-        pixels = stacked([part["pixel_values"] for part in parts])
-        return {"pixel_values": pixels, "image_sizes": torch.cat([part["image_sizes"] for part in parts])}
+        return {key: stacked([part[key] for part in parts]) for key in parts[0]}
 
 
 def visual_tokens(config: PretrainedConfig, width: int, height: int) -> VisualTokens:

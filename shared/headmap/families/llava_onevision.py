@@ -37,7 +37,7 @@ class LlavaOnevision(Family):
     def skip_images(
         self, config: PretrainedConfig, inputs: Mapping[str, torch.Tensor], skipped: Sequence[VisualTokens]
     ) -> dict[str, torch.Tensor]:
-        rest = {key: inputs[key][len(skipped) :] for key in ("pixel_values", "image_sizes")}
+        rest = super().skip_images(config, inputs, skipped)
         # The count of the whole prompt: a picture that was one of several stays one tile, even if it is left alone.
         return {**rest, "batch_num_images": inputs["batch_num_images"]}
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
 from starlette.datastructures import Headers
+from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from headmap.errors import Forbidden, HeadmapError
@@ -35,6 +36,12 @@ SCOPES: Mapping[str, Mapping[str, KeyScope]] = {
     "policies": {"PUT": KeyScope.ADMIN, "DELETE": KeyScope.ADMIN},
 }
 """First part of a path -> method -> the scope that a key needs. Any key may read; what is not here needs `admin`."""
+
+
+def key_name(request: Request) -> str | None:
+    """The name of the caller's API key; None if calls need no key."""
+    name: str | None = request.scope.get(KEY_NAME)
+    return name
 
 
 def needed_scope(method: str, path: str) -> KeyScope | None:

@@ -1,4 +1,4 @@
-"""The base class of request bodies. Clients of other servers send such bodies too. It imports only pydantic."""
+"""The base class of request bodies. Clients of other servers send such bodies too. It imports no model code."""
 
 from __future__ import annotations
 
@@ -12,13 +12,9 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
 from headmap.http.costs import MAX_ERRORS
+from headmap.json_numbers import whole
 
 MAX_TOKENS = 1_000_000
-
-
-def whole(value: object) -> object:
-    """Accept 17.0 as the integer 17, because JSON has one number type. Strings and booleans are not numbers."""
-    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 class Body(BaseModel):

@@ -7,6 +7,7 @@ import re
 from typing import Any, Literal
 
 import matplotlib
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
@@ -29,6 +30,14 @@ def save(figure: Figure, form: PictureForm, dpi: int) -> bytes:
     metadata: dict[str, Any] = {"Creator": "headmap", "Date": None} if form == "svg" else {"Software": "headmap"}
     canvas.print_figure(buffer, format=form, dpi=dpi, metadata=metadata, facecolor="white", bbox_inches="tight")
     return buffer.getvalue()
+
+
+def entitle(axes: Axes, title: str, note: str, *, colour: str = INK) -> None:
+    """Write a title above the left end of the axes, and a note in small letters of that colour between both."""
+    axes.set_title(title, loc="left", fontsize=11, fontweight="bold", color=INK, pad=20, parse_math=False)
+    axes.annotate(
+        note, (0, 1), xytext=(0, 6), xycoords="axes fraction", textcoords="offset points", fontsize=8.5, color=colour
+    )
 
 
 def short(name: str) -> str:

@@ -14,7 +14,7 @@ from matplotlib.ticker import MaxNLocator
 
 from headmap.head_scores import HeadScores
 from headmap.page_sums import Floats
-from headmap.pictures.drawing import INK, MARK, PictureForm, save, short
+from headmap.pictures.drawing import INK, MARK, PictureForm, entitle, save, short
 
 TOP_SHARE = 0.05
 HeatmapView = Literal["heads", "kv_heads"]
@@ -80,18 +80,10 @@ def _figure(scores: HeadScores, picture: Picture, view: HeatmapView) -> Figure:
     bar.set_label("share of the score, %", color=INK)
     bar.outline.set_visible(False)
     bar.ax.tick_params(length=2, colors=INK, labelsize=8)
-    axes.set_title(_title(picture), loc="left", fontsize=11, fontweight="bold", color=INK, pad=20, parse_math=False)
     held = sum(float(matrix[place]) for place in top)
     what = "heads" if view == "heads" else "KV heads"
-    axes.annotate(
-        f"outlined: top {TOP_SHARE:.0%} of {what} ({len(top)}), {held:.0%} of the score",
-        (0, 1),
-        xytext=(0, 6),
-        xycoords="axes fraction",
-        textcoords="offset points",
-        fontsize=8.5,
-        color=MARK,
-    )
+    note = f"outlined: top {TOP_SHARE:.0%} of {what} ({len(top)}), {held:.0%} of the score"
+    entitle(axes, _title(picture), note, colour=MARK)
     return figure
 
 

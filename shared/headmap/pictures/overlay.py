@@ -13,7 +13,7 @@ from matplotlib.patches import Patch
 from PIL import Image
 
 from headmap.looks import Look, PageLooks
-from headmap.pictures.drawing import INK, PictureForm, save, short
+from headmap.pictures.drawing import PictureForm, entitle, save, short
 
 # Tableau's ten colours without grey: most people can distinguish them, on paper of any tint
 _COLOURS = ("#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd", "#8c564b", "#e377c2", "#bcbd22", "#17becf")
@@ -53,18 +53,12 @@ def draw_overlay(looks: PageLooks, caption: Caption, form: PictureForm = "png", 
     axes.set_ylim(looks.height, 0)
     hits = [look for look in found if look.hit]
     title = f"Layer {caption.layer}, head {caption.head} of {short(caption.model)}, map {caption.version}"
-    axes.set_title(title, loc="left", fontsize=11, fontweight="bold", color=INK, pad=20, parse_math=False)
     words = len({look.word for look in hits})
-    axes.annotate(
+    note = (
         f"page {caption.page}: looked at the word being written for {len(hits)} of {len(found)} tokens, "
-        f"at {words} of {len(looks.words)} words",
-        (0, 1),
-        xytext=(0, 6),
-        xycoords="axes fraction",
-        textcoords="offset points",
-        fontsize=8.5,
-        color=INK,
+        f"at {words} of {len(looks.words)} words"
     )
+    entitle(axes, title, note)
     figure.legend(
         handles=[
             Patch(facecolor="none", edgecolor=_COLOURS[0], linewidth=1.4, label="word it hit"),

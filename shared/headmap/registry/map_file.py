@@ -22,6 +22,7 @@ from sqlalchemy.orm import Session
 
 from headmap.errors import InvalidParameter, InvalidScores, shown
 from headmap.head_scores import HEAD_PATTERN, MAX_HEADS, HeadScores
+from headmap.json_numbers import Integer
 from headmap.map_kinds import VISUAL, MapKind
 from headmap.registry.aliases import Promote
 from headmap.registry.maps import (
@@ -43,11 +44,6 @@ _HIGHEST_ERROR = 1e300
 _SHOWN = 80
 
 
-def _whole(value: object) -> object:
-    """JSON knows one kind of number: 10.0 is the integer 10. Strings and booleans are none."""
-    return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
 def _time(value: object) -> object:
     if not isinstance(value, str):
         return value
@@ -60,7 +56,6 @@ def _time(value: object) -> object:
         raise ValueError("must be a time with its zone, as 2026-11-29T12:00:00Z") from None
 
 
-Integer = Annotated[int, BeforeValidator(_whole)]
 Count = Annotated[Integer, Field(ge=0, le=_MOST)]
 Time = Annotated[datetime, BeforeValidator(_time)]
 ModelName = Annotated[str, Field(min_length=1, max_length=MAX_MODEL, pattern=NAME_PATTERN)]

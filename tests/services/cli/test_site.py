@@ -28,7 +28,7 @@ BLOCKS = re.compile(r"<(h[1-6]|li|ol|ul|pre|table|td|blockquote|a|img|em|strong|
         ("CONTRIBUTING.md", "[the rooms](docs/design.md)", "[the rooms](design.md)"),
         ("README.md", "[glossary.md](glossary.md)", "[Glossary](glossary.md)"),
         ("design.md", "![a plot](figures/heads.svg)", "![a plot](figures/heads.svg)"),
-        ("design.md", "[the errors](../shared/headmap/errors.py)", "the errors (`shared/headmap/errors.py`)"),
+        ("design.md", "[the settings](../shared/headmap/settings.py)", "the settings (`shared/headmap/settings.py`)"),
         ("CONTRIBUTING.md", "[LICENSE](LICENSE)", "`LICENSE`"),
         ("design.md", "[the paper](https://arxiv.org/abs/2506.05344)", "[the paper](https://arxiv.org/abs/2506.05344)"),
         ("design.md", "`METHODS[name](shape)`", "`METHODS[name](shape)`"),

@@ -104,11 +104,11 @@ async def test_a_stream_tells_what_the_whole_answer_tells(served: ServedModel, h
     request = await ending(served, how)
     answer = await whole(served, request)
     assert isinstance(served.opened.engine, Engine)
-    served.opened.engine._telling.later = later
+    served.opened.engine._ends.telling.later = later
     try:
         told = await streamed(served, replace(request, id="streamed"))
     finally:
-        served.opened.engine._telling.later = False
+        served.opened.engine._ends.telling.later = False
     result = told[-1][1]
     assert result is not None
     assert all(finished is None for _, finished in told[:-1])

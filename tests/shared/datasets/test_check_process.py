@@ -36,7 +36,7 @@ def waiting() -> bytes:
 
 
 def process(check: ArchiveCheck) -> int:
-    return check._sandbox._process.pid
+    return check._sandbox.pid
 
 
 def test_it_finds_what_is_found_in_this_process_and_hands_out_the_same_rows_twice() -> None:

@@ -296,7 +296,7 @@ def test_tokens_that_are_told_while_the_next_step_runs_come_in_order(engine: Eng
         told_before.append(len(lone.events))
         return inner(*args)
 
-    engine._telling.later, engine._runner.decode = True, decode
+    engine._ends.telling.later, engine._runner.decode = True, decode
     lone = Call()
     engine.submit(replace(requests[0], id="lone"), lone)
     assert lone.result().token_ids == alone[0].token_ids

@@ -106,15 +106,15 @@ def test_a_faulty_listener_does_not_harm_the_engine(engine: Engine, model: Loade
 
 def test_a_token_that_cannot_be_told_fails_its_request_alone_and_once(engine: Engine, model: LoadedModel) -> None:
     """Also where tokens are told while the next step runs, and that step fails."""
-    engine._telling.later = True
-    say = engine._telling._say
+    engine._ends.telling.later = True
+    say = engine._ends.telling._say
 
     def faulty(sequence: Sequence, *rest: Any) -> None:
         if sequence.id == "b" and len(sequence.tokens) == 3:
             raise RuntimeError("no text for it")
         say(sequence, *rest)
 
-    engine._telling._say = faulty
+    engine._ends.telling._say = faulty
     expected = submit(engine, make(model, "expected")).result().token_ids
     calls = at_once(engine, [make(model, name) for name in "abc"])
     assert calls[0].result().token_ids == calls[2].result().token_ids == expected
@@ -140,7 +140,7 @@ def test_stopping_does_not_wait_for_a_prefill(model: LoadedModel) -> None:
         hold.wait(SECONDS)
         inner()
 
-    inner, engine._between_layers = engine._between_layers, between_layers
+    inner, engine._prompts._between_layers = engine._prompts._between_layers, between_layers
     engine.start()
     call = submit(engine, make(model, "a"))
     begun.wait(SECONDS)

@@ -89,7 +89,7 @@ def test_who_has_to_wait_again_has_them_computed_once(model: LoadedModel, monkey
         computed.append(None)
         return prompt_logprobs(*args)
 
-    monkeypatch.setattr("headmap.engine.engine.prompt_logprobs", counted)
+    monkeypatch.setattr("headmap.engine.prompts.prompt_logprobs", counted)
     requests = [request(model, name, max_new_tokens=60) for name in "ab"]
     page_bytes = Paging(model.cache_shape).page_bytes
     plan = plan_cache(requests[0].kv, model.cache_shape, requests[0].prompt.prompt_tokens, None)
@@ -110,19 +110,19 @@ def test_running_requests_get_their_tokens_while_they_are_computed(
     engine: Engine, model: LoadedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("headmap.engine.prompt_logprobs._ROWS", 1)
-    monkeypatch.setattr(engine, "_max_decode_gap", 0.0)
+    monkeypatch.setattr(engine._prompts, "_max_decode_gap", 0.0)
     running = submit(engine, make(model, "running", max_new_tokens=300))
     while len(running.events) < 2:
         pass
     before: list[int] = []
-    inner = engine._tell_prompts
+    inner = engine._prompts._tell_prompts
 
     def watched(*args: Any) -> None:
         before.append(len(running.events))
         inner(*args)
         before.append(len(running.events))
 
-    monkeypatch.setattr(engine, "_tell_prompts", watched)
+    monkeypatch.setattr(engine._prompts, "_tell_prompts", watched)
     asked = request(model, "asked")
     submit(engine, asked).result()
     pieces = asked.prompt.prompt_tokens - 1 - asked.prompt.image_tokens

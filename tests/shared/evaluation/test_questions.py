@@ -193,7 +193,7 @@ def test_places_that_hold_no_set_are_named(tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(InvalidDataset, match="columns of none of DocVQA, TextVQA, ChartQA, OCRBench: text"):
         open_public(tmp_path)
     (tmp_path / "a.parquet").write_bytes(b"no parquet")
-    with pytest.raises(InvalidDataset, match="no readable parquet file"):
+    with pytest.raises(InvalidDataset, match="is not a readable parquet file"):
         open_public(tmp_path)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(DatasetUnavailable, match="'nobody/none' is not in the local Hub cache"):

@@ -19,11 +19,11 @@ from PIL.PngImagePlugin import PngInfo
 from headmap.datasets.page_folder import PageFolder
 from headmap.errors import ImageTooLarge, InvalidImage
 from headmap.pictures.decode import FORMATS, decode_picture
+from headmap.sandbox import Channel
 from headmap.settings import Settings
 from services.cli.commands.generate import _read
 from services.inference.intake.image_process import Decoder
 from services.inference.intake.images import Limits
-from services.inference.intake.messages import receive
 from tests.shared.pictures import files
 from tests.shared.pictures.files import LONG, SHORT, saved
 
@@ -279,11 +279,11 @@ def test_all_callers_see_the_same_upright_picture(form: str, orientation: int, t
     # serving
     server, helper = socket.socketpair()
     with server, helper:
-        decoder = Decoder(Limits(10**6, 10**6))
-        decoder.answer(helper, {"field": "images.0", "number": None, "inline": False}, bytearray(data))
-        receive(server)
-        decoder.answer(helper, {}, bytearray())
-        assert receive(server) == ({"width": upright.width, "height": upright.height}, upright.tobytes())
+        decoder, told, answers = Decoder(Limits(10**6, 10**6)), Channel(server), Channel(helper)
+        decoder.answer(answers, {"field": "images.0", "number": None, "inline": False}, bytearray(data))
+        told.receive()
+        decoder.answer(answers, {}, bytearray())
+        assert told.receive() == ({"width": upright.width, "height": upright.height}, upright.tobytes())
     # a data set
     (tmp_path / "0000.png").write_bytes(data)
     record = '{"file": "0000.png", "width": 48, "height": 32, "words": [], "questions": []}'

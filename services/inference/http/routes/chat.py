@@ -12,10 +12,11 @@ from sse_starlette import ServerSentEvent
 
 from headmap.engine.messages import Finished, Token
 from headmap.errors import InvalidParameter
+from headmap.http.auth import key_name
 from headmap.http.bodies import MeasuredRoute
 from services.inference.asked import FieldNames
 from services.inference.bridge import Answer, Generation
-from services.inference.http.answers import Answers, caller
+from services.inference.http.answers import Answers
 from services.inference.http.cache_details import kv_details, session_details
 from services.inference.http.chat_messages import conversation_of
 from services.inference.http.deps import TheServing
@@ -63,7 +64,7 @@ async def chat(body: ChatRequest, request: Request, serving: TheServing) -> Resp
     names = FieldNames("messages", body.new_tokens_field)
     asked = asked_of(body, chosen, conversation, names, body.new_tokens, top_logprobs)
     # A call that is forced is the whole answer: no other form can hold beside it.
-    asked = replace(asked, form=tools.form or asked.form, session=body.session, caller=caller(request))
+    asked = replace(asked, form=tools.form or asked.form, session=body.session, caller=key_name(request))
     answers = await Answers.prepare(request, serving, chosen, [asked], n)
     first = answers.generations[0]
     told = {} if tools.told is None else {TOOLS: tools.told}
@@ -100,7 +101,7 @@ async def drop_session(
     model: Annotated[str | None, Query(description="name of one of several served models")] = None,
 ) -> None:
     chosen = await choose(serving, model, None, None)
-    serving.drop_session(chosen.served, caller(request), session)
+    serving.drop_session(chosen.served, key_name(request), session)
 
 
 def _top_logprobs(body: ChatRequest) -> int | None:

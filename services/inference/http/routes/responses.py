@@ -12,9 +12,10 @@ from fastapi import APIRouter, Path, Request, Response
 from fastapi.responses import JSONResponse
 from sse_starlette import ServerSentEvent
 
+from headmap.http.auth import key_name
 from headmap.http.bodies import MeasuredRoute
 from services.inference.asked import AnswerForm, AskedRequest, FieldNames
-from services.inference.http.answers import Answers, caller
+from services.inference.http.answers import Answers
 from services.inference.http.deps import TheResponses, TheServing
 from services.inference.http.kv_choice import HEADER, choose
 from services.inference.http.openai_answers import sampling_of
@@ -49,7 +50,7 @@ ResponseId = Annotated[str, Path(max_length=512)]
     },
 )
 async def respond(body: ResponsesRequest, request: Request, serving: TheServing, kept: TheResponses) -> Response:
-    ignored, owner = ignored_fields(body, serving.settings), caller(request)
+    ignored, owner = ignored_fields(body, serving.settings), key_name(request)
     chosen = await choose(serving, body.model, request.headers.get(HEADER), body.kv)
     tools = settle_tools(chosen.served, body.tools or (), body.tool_choice, body.parallel_tool_calls)
     before = None
@@ -107,7 +108,7 @@ async def respond(body: ResponsesRequest, request: Request, serving: TheServing,
     responses={404: {"description": "No such response"}},
 )
 async def read_response(response_id: ResponseId, request: Request, kept: TheResponses) -> ResponseBody:
-    return ResponseBody.model_validate(kept.get(caller(request), response_id).document)
+    return ResponseBody.model_validate(kept.get(key_name(request), response_id).document)
 
 
 @router.delete(
@@ -116,7 +117,7 @@ async def read_response(response_id: ResponseId, request: Request, kept: TheResp
     responses={404: {"description": "No such response"}},
 )
 async def drop_response(response_id: ResponseId, request: Request, kept: TheResponses) -> dict[str, Any]:
-    kept.drop(caller(request), response_id)
+    kept.drop(key_name(request), response_id)
     return {"id": response_id, "object": "response", "deleted": True}
 
 

@@ -14,7 +14,6 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Discriminator,
     GetCoreSchemaHandler,
@@ -27,7 +26,6 @@ from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 from headmap.http.costs import MAX_SHOWN
 from headmap.http.request_body import MAX_TOKENS as MAX_TOKENS
 from headmap.http.request_body import Body as Body
-from headmap.http.request_body import whole
 
 MAX_SEED = 2**63 - 1
 MAX_TOP = 20
@@ -106,10 +104,6 @@ def _equal(value: Any, other: Any) -> bool:
 
 Nothing = Annotated[Any, Ignored()]
 NotServed = Annotated[Any, Refused()]
-
-
-Integer = Annotated[int, BeforeValidator(whole)]
-"""In lists."""
 
 
 class _FirstFault:

@@ -7,12 +7,12 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, Discriminator, Field, Tag
 from pydantic_core import PydanticCustomError
 
+from headmap.json_numbers import Integer
 from services.inference.http.schemas.fields import (
     MAX_SEED,
     MAX_STOPS,
     MAX_TOKENS,
     Body,
-    Integer,
     Items,
     Nothing,
     NotServed,

@@ -6,7 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Discriminator, Field, Tag
 
-from services.inference.http.schemas.fields import MAX_TOKENS, MAX_TOP, Integer, Items, Only
+from headmap.json_numbers import Integer
+from services.inference.http.schemas.fields import MAX_TOKENS, MAX_TOP, Items, Only
 from services.inference.http.schemas.kv import KVDetails
 from services.inference.http.schemas.openai import OpenAIRequest, Usage
 

@@ -6,7 +6,8 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, Field
 
-from services.inference.http.schemas.fields import MAX_TOKENS, Body, Integer, Items, Nothing, NotServed, Only
+from headmap.json_numbers import Integer
+from services.inference.http.schemas.fields import MAX_TOKENS, Body, Items, Nothing, NotServed, Only
 from services.inference.http.schemas.openai_chat import Messages
 
 

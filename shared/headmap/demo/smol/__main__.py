@@ -6,16 +6,15 @@ python -m headmap.demo.smol build
 from __future__ import annotations
 
 import json
-import os
 import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from headmap.demo.smol.recipe import Recipe
+from headmap.demo.training import keep_freed_memory, shown_progress
 
 app = typer.Typer(help=__doc__, add_completion=False, no_args_is_help=True)
 
@@ -43,8 +42,7 @@ def train(
     seed: Annotated[int, typer.Option(help="Seed of weights and pages.")] = Recipe().seed,
 ) -> None:
     """Train the eyes and the low-rank updates: minutes on a GPU, an hour a cycle or more on two CPU cores."""
-    for name in ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "MALLOC_TOP_PAD_"):
-        os.environ.setdefault(name, str(1 << 30))
+    keep_freed_memory()
     import torch
 
     from headmap.demo.smol.language_model import download, read_gguf
@@ -53,14 +51,7 @@ def train(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     recipe = replace(Recipe(), cycles=_CYCLES[:cycles], seed=seed)
     run = Run(recipe, run_dir, read_gguf(download(run_dir)), device)
-    columns = (TextColumn("{task.percentage:>3.0f} %"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    with Progress(*columns) as progress:
-        task = progress.add_task("training", total=run.steps, completed=run.step)
-
-        def show(step: int, line: str) -> None:
-            progress.update(task, completed=step)
-            progress.console.print(f"step {step}/{run.steps}  {line}", highlight=False, soft_wrap=True)
-
+    with shown_progress(run.steps, run.step) as show:
         run_training(run, out or run_dir / "trained.safetensors", show)
 
 
