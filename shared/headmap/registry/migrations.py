@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from alembic import command
 from alembic.config import Config
-from alembic.runtime.environment import EnvironmentContext
-from alembic.runtime.migration import MigrationContext, MigrationStep
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, inspect, text
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
@@ -24,8 +23,6 @@ from headmap.registry.session import broken, is_broken, open_database, open_engi
 from headmap.settings import Settings
 
 logger = logging.getLogger(__name__)
-
-MakeStep = Callable[..., MigrationStep]
 
 MIGRATION_LOCK = 0x6865_6164  # an arbitrary number, the same in every process that migrates
 
@@ -150,25 +147,13 @@ def _move(connection: Connection, revision: str) -> None:
     with _alone(connection):
         start = _position(connection, order)
     while start != goal:
-        up = start < goal
-        start += 1 if up else -1
+        move = command.upgrade if start < goal else command.downgrade
+        start += 1 if start < goal else -1
         with _alone(connection):
             here = _position(connection, order)
-            passed = order[here + 1 : start + 1] if up else order[start + 1 : here + 1][::-1]  # none: another process
-            _run(
-                config, script, passed, MigrationStep.upgrade_from_script if up else MigrationStep.downgrade_from_script
-            )
-
-
-def _run(config: Config, script: ScriptDirectory, revisions: list[str], step: MakeStep) -> None:
-    """Run the scripts of `revisions`. Alembic's own command would compile every script again for each step."""
-
-    def steps(heads: object, context: MigrationContext) -> list[MigrationStep]:
-        return [step(script.revision_map, script.get_revision(revision)) for revision in revisions]
-
-    if revisions:
-        with EnvironmentContext(config, script, fn=steps):
-            script.run_env()
+            done = here >= start if move is command.upgrade else here <= start  # by another process
+            if not done:
+                move(config, "base" if start < 0 else order[start])
 
 
 @contextmanager
