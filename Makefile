@@ -31,6 +31,8 @@ CHECKED := shared services tests migrations benchmarks tools
 # Test processes beside each other; a file's tests stay together, since they share what it sets up.
 TESTERS ?= 2
 PYTEST := $(BIN)/pytest -q -n $(TESTERS) --dist loadfile
+# Each process imports every file that it is given, which takes longer than most of their tests.
+SLOW = $(shell grep -rl --include='test_*.py' 'mark[.]slow' tests)
 
 .PHONY: help setup lock sbom demo up bench test test-fast test-slow test-integration test-latest test-clients test-compose test-ui smol chaos attack lint format site clean
 
@@ -117,10 +119,10 @@ test-fast: setup
 	$(PYTEST) -m 'not slow and not integration'
 
 test-slow: test-fast
-	$(PYTEST) -m 'slow and not integration' --ignore=tests/integration
+	$(PYTEST) -m 'slow and not integration' $(SLOW)
 
 test-integration: test-slow
-	$(PYTEST) -m integration
+	$(PYTEST) -m integration tests/integration
 
 test-latest:
 	@$(MAKE) VENV=.venv-latest LATEST=yes test

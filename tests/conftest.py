@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
@@ -31,6 +33,21 @@ with suppress(ImportError):  # the environments of tests/clients do without
     settings.load_profile("headmap")
 
 FAMILIES = ("qwen2_vl", "llava_next_llama", "llava_next_mistral")
+
+
+def pytest_collection_finish() -> None:
+    """Modules and collected tests stay: looking through a million objects in each collection takes a second."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_applications_of_other_files() -> Iterator[None]:
+    """FastAPI's caches hold the routes of every application, and with them all of it: ten thousand objects each."""
+    yield
+    for held in vars(sys.modules.get("fastapi.dependencies.models", object)).values():
+        if clear := getattr(held, "cache_clear", None):
+            clear()
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from fastapi import APIRouter, FastAPI, Request
+from fastapi import FastAPI, Request
 from sqlalchemy import text
 
 import headmap
@@ -31,6 +31,19 @@ from services.scoring import (
 )
 from services.scoring.deps import ScoringState
 from services.scoring.metrics import JobCollector
+
+ROUTES = (
+    routes_jobs,
+    routes_maps,
+    routes_scores,
+    routes_aliases,
+    routes_policies,
+    routes_evaluations,
+    routes_pictures,
+    routes_evaluation_pictures,
+    routes_datasets,
+)
+"""They need `app.state.scoring`. A router around them all would have FastAPI prepare each route twice."""
 
 
 def create_app(settings: Settings, *, broker: Broker | None = None) -> FastAPI:
@@ -65,23 +78,9 @@ def mount(app: FastAPI, settings: Settings, *, broker: Broker | None = None) -> 
     """Put the scoring routes on `app`, beside others'. The caller closes the state it returns when the app ends."""
     state = ScoringState(settings, open_database(settings), broker or CeleryBroker(create_celery(settings)))
     app.state.scoring = state
-    app.include_router(scoring_router())
+    for module in ROUTES:
+        app.include_router(module.router)
     return state
-
-
-def scoring_router() -> APIRouter:
-    """The routes; they need `app.state.scoring`, which `mount` sets."""
-    router = APIRouter()
-    router.include_router(routes_jobs.router)
-    router.include_router(routes_maps.router)
-    router.include_router(routes_scores.router)
-    router.include_router(routes_aliases.router)
-    router.include_router(routes_policies.router)
-    router.include_router(routes_evaluations.router)
-    router.include_router(routes_pictures.router)
-    router.include_router(routes_evaluation_pictures.router)
-    router.include_router(routes_datasets.router)
-    return router
 
 
 def checks(request: Request) -> Checks:

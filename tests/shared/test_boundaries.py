@@ -6,6 +6,7 @@ import ast
 import os
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ HTTP = ("fastapi", "starlette", "sse_starlette", "uvicorn", "httpx")
 JOBS = ("celery", "kombu", "redis")
 
 
+@cache
 def imports(path: Path, *, deferred: bool = True) -> set[str]:
     """Full names of all modules that a file imports; without `deferred`, only those it imports when it is imported."""
     tree = ast.parse(path.read_text())
@@ -130,9 +132,9 @@ def test_no_pickle_anywhere() -> None:
     assert offenders(files(LIBRARY, ROOT / "services"), ("pickle", "cloudpickle", "dill", "marshal", "shelve")) == []
 
 
-@pytest.mark.parametrize(
-    "module",
-    [
+def test_it_imports_without_torch() -> None:
+    """In one process: what fails to import ends it, and its traceback names the module."""
+    modules = (
         "services.scoring.app",
         "services.scoring.worker",
         "services.dashboard.app",
@@ -140,13 +142,11 @@ def test_no_pickle_anywhere() -> None:
         "headmap.families.registry",
         "headmap.evaluation.curve",
         "headmap.evaluation.sources",
-    ],
-)
-def test_it_imports_without_torch(module: str) -> None:
+    )
     program = (
         "import sys\n"
         f"for name in {MODEL_STACK!r}: sys.modules[name] = None\n"  # importing it now raises
-        f"import {module}\n"
+        f"import {', '.join(modules)}\n"
     )
     paths = os.pathsep.join([str(ROOT / "shared"), str(ROOT)])
     done = subprocess.run(

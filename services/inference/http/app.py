@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 
-from fastapi import APIRouter, FastAPI, Request
+from fastapi import FastAPI, Request
 
 import headmap
 from headmap.http.health import Check, Checks
@@ -22,6 +22,9 @@ from services.inference.metric_aliases import ALIASES
 from services.inference.metrics import EngineCollector, InferenceMetrics
 from services.inference.served_model import OpenModel, ServedModel, Stats, open_model
 from services.inference.serving import Serving
+
+ROUTES = (generate, chat, completions, responses, models, tokens, server)
+"""They need `app.state.inference`. A router around them all would have FastAPI prepare each route twice."""
 
 
 def create_app(
@@ -76,7 +79,8 @@ def mount(
     app.state.inference = serving
     app.state.responses = ResponseStore(settings.response_memory_bytes)
     app.state.give_up, app.state.failure = serving.give_up, serving.failure
-    app.include_router(inference_router())
+    for module in ROUTES:
+        app.include_router(module.router)
     return serving
 
 
@@ -88,14 +92,6 @@ async def running(serving: Serving) -> AsyncIterator[None]:
         yield
     finally:
         await serving.stop()
-
-
-def inference_router() -> APIRouter:
-    """The routes; they need `app.state.inference`, which `mount` sets."""
-    router = APIRouter()
-    for module in (generate, chat, completions, responses, models, tokens, server):
-        router.include_router(module.router)
-    return router
 
 
 def checks(request: Request) -> Checks:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,6 @@ from headmap.jobs.local import profile_here
 from headmap.registry import maps
 from headmap.registry.job_params import JobParams
 from headmap.registry.maps import Provenance, add_map
-from headmap.registry.migrations import migrate
 from headmap.registry.session import open_database
 from headmap.settings import Settings
 from services.cli.main import app
@@ -26,8 +26,8 @@ runner = CliRunner()
 
 
 @pytest.fixture
-def data_dir(tmp_path: Path) -> Path:
-    migrate(Settings(data_dir=tmp_path))
+def data_dir(tmp_path: Path, migrated: Callable[[Settings], None]) -> Path:
+    migrated(Settings(data_dir=tmp_path))
     return tmp_path
 
 

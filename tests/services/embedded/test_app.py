@@ -1,12 +1,12 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy import text
 
-from headmap.registry.migrations import migrate
 from headmap.settings import DEMO_MODEL, Settings
 from services.embedded.app import create_app
 from tests.services.inference.fakes import FakeModels
@@ -14,9 +14,9 @@ from tests.shared.jobs.fakes import CountingBroker
 
 
 @pytest.fixture
-def settings(tmp_path: Path) -> Settings:
+def settings(tmp_path: Path, migrated: Callable[[Settings], None]) -> Settings:
     settings = Settings(data_dir=tmp_path, map_refresh_seconds=0.05)
-    migrate(settings)
+    migrated(settings)
     return settings
 
 

@@ -6,15 +6,22 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
+from headmap.models import find_model
 from headmap.registry.migrations import migrate
 from headmap.registry.session import Database
 from headmap.settings import DEMO_MODEL, Settings
 from services.scoring.app import create_app
+from tests.services.scoring.work import finish
 from tests.shared.jobs.fakes import CountingBroker
+
+SNAPKV = {"methods": ["snapkv"], "selectors": ["snapkv"], "ratios": [0.1, 0.4], "questions": 10, "margin": 0.9}
+
+Ask = Callable[..., httpx.Response]
 
 
 @pytest.fixture
@@ -88,3 +95,31 @@ def upload(client: TestClient) -> Callable[..., dict[str, Any]]:
         return found
 
     return post
+
+
+@pytest.fixture
+def ask(client: TestClient) -> Ask:
+    """Ask for an evaluation that needs no map."""
+
+    def post(**fields: Any) -> httpx.Response:
+        body = {"model": DEMO_MODEL, "dataset": "synthetic", **SNAPKV, **fields}
+        return client.post("/evaluations", json=body)
+
+    return post
+
+
+@pytest.fixture
+def done(ask: Ask, database: Database, client: TestClient) -> dict[str, Any]:
+    """An evaluation that has succeeded."""
+    job_id = ask().json()["id"]
+    finish(database, job_id)
+    found: dict[str, Any] = client.get(f"/evaluations/{job_id}").json()
+    return found
+
+
+def add_map(client: TestClient, model: str = DEMO_MODEL, **fields: Any) -> dict[str, Any]:
+    info = find_model(DEMO_MODEL, Settings())
+    scores = {f"{la}-{h}": la + h + 1 for la in range(info.num_layers) for h in range(info.num_heads)}
+    body = {"model": model, "num_kv_heads": info.num_kv_heads, "scores": scores, **fields}
+    found: dict[str, Any] = client.post("/maps", json=body).json()
+    return found

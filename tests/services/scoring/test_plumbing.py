@@ -15,7 +15,6 @@ from fastapi.testclient import TestClient
 from sqlalchemy import delete
 
 from headmap.http.logs import JsonFormatter
-from headmap.registry.migrations import migrate
 from headmap.registry.session import Database
 from headmap.registry.tables import Job
 from headmap.settings import DEMO_MODEL, Settings
@@ -27,34 +26,32 @@ from tests.shared.datasets.archives import as_zip, files
 from tests.shared.jobs.fakes import CountingBroker
 
 
-def locked(settings: Settings) -> TestClient:
-    migrate(settings)
+@pytest.fixture
+def locked(settings: Settings, migrated: Callable[[Settings], None]) -> TestClient:
+    migrated(settings)
     keys = (SettingsKey("first-key"), SettingsKey("clé"))
     return TestClient(create_app(settings.model_copy(update={"api_keys": keys}), broker=CountingBroker()))
 
 
-def test_health_is_open_and_says_what_it_looked_at(settings: Settings) -> None:
-    client = locked(settings)
+def test_health_is_open_and_says_what_it_looked_at(locked: TestClient) -> None:
     for path in ("/health", "/health/live", "/health/ready"):
-        response = client.get(path)
+        response = locked.get(path)
         assert response.status_code == 200
         assert (response.json()["status"], response.json()["service"]) == ("ok", "scoring")
 
 
-def test_everything_else_needs_a_key(settings: Settings) -> None:
-    client = locked(settings)
+def test_everything_else_needs_a_key(locked: TestClient) -> None:
     for path in ("/maps", "/metrics", "/openapi.json", "/docs", "/nowhere"):
         for header in (None, "", "first-key", "Basic first-key", "Bearer", "Bearer wrong", "Bearer first-ke"):
-            response = client.get(path, headers={} if header is None else {"Authorization": header})
+            response = locked.get(path, headers={} if header is None else {"Authorization": header})
             assert_problem(response, 401, "unauthorized", "Bearer")
             assert response.headers["www-authenticate"] == "Bearer"
 
 
 @pytest.mark.parametrize("key", [b"Bearer first-key", b"bearer first-key"])
-def test_a_key_lets_in(settings: Settings, key: bytes) -> None:
-    client = locked(settings)
-    assert client.get("/maps", headers={"Authorization": key}).status_code == 200
-    document = client.get("/openapi.json", headers={"Authorization": key}).json()
+def test_a_key_lets_in(locked: TestClient, key: bytes) -> None:
+    assert locked.get("/maps", headers={"Authorization": key}).status_code == 200
+    document = locked.get("/openapi.json", headers={"Authorization": key}).json()
     assert document["paths"]["/maps"]["get"]["security"] == [{"key": []}]
     assert "security" not in document["paths"]["/health"]["get"]
 
@@ -63,9 +60,13 @@ def test_a_key_lets_in(settings: Settings, key: bytes) -> None:
     ("keys", "said"), [((), "open while there are no API keys"), ((SettingsKey("k"),), "calls need a key: one of 1 in")]
 )
 def test_the_start_up_log_says_whether_calls_need_a_key(
-    settings: Settings, caplog: pytest.LogCaptureFixture, keys: tuple[SettingsKey, ...], said: str
+    settings: Settings,
+    migrated: Callable[[Settings], None],
+    caplog: pytest.LogCaptureFixture,
+    keys: tuple[SettingsKey, ...],
+    said: str,
 ) -> None:
-    migrate(settings)
+    migrated(settings)
     app = create_app(settings.model_copy(update={"api_keys": keys}), broker=CountingBroker())
     with caplog.at_level(logging.INFO), TestClient(app):
         pass
