@@ -53,8 +53,8 @@ def kinds_table(result: Result) -> str:
             lines.append(f"| {kind} | {of[0]['lookups']} | {full} | {select} | {cells} |")
     head = (
         "Answers exactly right, and after a slash characters of the page right, by the share of the prompt kept. "
-        f"SparseMM's budgets, {settings['pages']} held-out pages of seed {settings['question_seed']}, "
-        f"{result['mean_prompt_tokens']:.0f} prompt tokens on average; 95 % intervals are within "
+        f"SparseMM's budgets, {settings['pages']} held-out pages of seed {settings['question_seed']}; "
+        f"95 % intervals are within "
         f"{max(_half(row) for row in result['rows']):.0%} points.\n\n"
     )
     return head + "\n".join(lines) + "\n" + where(result)
