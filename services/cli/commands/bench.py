@@ -101,7 +101,6 @@ def efficiency(
     \b
     Example:
       headmap bench efficiency --short --json bench-out/efficiency.json
-      headmap bench efficiency --part requests --model headmap/smol-ocr
     """
     _computes_with(isa)
     from benchmarks.efficiency import PARTS, Grid, PageGrid, run
