@@ -74,6 +74,7 @@ TABLES: dict[str, tuple[str, Table]] = {
     "selection": ("selection", tables.selection_table),
     "ways": ("efficiency", tables.ways_table),
     "requests": ("requests", tables.requests_table),
+    "smol_requests": ("smol-requests", tables.requests_table),
     "requests_overview": ("requests", overview.requests),
     "steps_overview": ("efficiency", overview.steps),
     "scoring_overview": ("scoring", overview.scoring),
@@ -111,6 +112,9 @@ PLOTS: dict[str, tuple[str, Callable[[Result], Figure | None], str]] = {
     ),
     "requests": (
         "requests", figures.requests, "Next token, first token and peak memory over the prompt's length",
+    ),
+    "smol_requests": (
+        "smol-requests", figures.requests, "The same of headmap/smol-ocr with prompts of many pages",
     ),
     "gpu_decode": (
         "gpu", figures.gpu, "Next token of LLaVA-Vicuna's shape on one GPU over the prompt's length, with its floor",

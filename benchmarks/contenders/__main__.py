@@ -7,14 +7,14 @@ import sys
 from importlib.metadata import version
 
 from benchmarks.contenders.case import Case
-from benchmarks.contenders.measure import KVPRESS, find, measure
-from benchmarks.shapes import build, weights_sum
+from benchmarks.contenders.measure import KVPRESS, find, load, measure
+from benchmarks.shapes import weights_sum
 
 
 def main(text: str) -> int:
     case = Case.from_json(text)
     open_contender = find(case.contender)
-    model = build(case.shape, case.torch_dtype, case.device)
+    model = load(case)
     found = measure(model, case, open_contender)
     packages = ("torch", "transformers", *(("kvpress",) if case.contender in KVPRESS else ()))
     found |= {"versions": {name: version(name) for name in packages}, "weights_sum": weights_sum(model)}

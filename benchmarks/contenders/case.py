@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Self
 
 import torch
 
+from benchmarks.contenders.checkpoint import Checkpoint
 from benchmarks.shapes import Shape
 
 
@@ -16,12 +18,13 @@ from benchmarks.shapes import Shape
 class Case:
     """Prompts of equal length through one contender: prefill, then `settle` steps that do not count, then `steps`.
 
+    model: random weights of a shape, prompted with random tokens, or a real model with its own prompt, for batch 1.
     budget: tokens a KV head keeps on average, for contenders that compress. graphs: decode steps as CUDA graphs, for
     ours; StaticCache is then compiled.
     """
 
     contender: str
-    shape: Shape
+    model: Shape | Checkpoint
     prompt_tokens: int
     batch: int = 1
     budget: int = 256
@@ -42,15 +45,19 @@ class Case:
     @classmethod
     def from_json(cls, text: str) -> Self:
         fields = json.loads(text)
-        return cls(**{**fields, "shape": Shape(**fields["shape"])})
+        kind = Checkpoint if "folder" in fields["model"] else Shape
+        return cls(**{**fields, "model": kind(**fields["model"])})
 
 
 class Contender(ABC):
     """A cache of one batch. Tokens in, the next ones out, greedily; all tensors on the case's device."""
 
     @abstractmethod
-    def prefill(self, tokens: torch.Tensor) -> torch.Tensor:
-        """The prompts, (batch, n) int64. Returns the tokens that follow, (batch,)."""
+    def prefill(self, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """The prompts as `input_ids`, (batch, n) int64, and the tensors of the pictures of one alone in its batch.
+
+        Returns the tokens that follow, (batch,).
+        """
 
     @abstractmethod
     def step(self, tokens: torch.Tensor, position: int) -> torch.Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import resource
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -15,9 +16,12 @@ import torch
 from transformers import PreTrainedModel
 
 from benchmarks.contenders.case import Case, Contender
+from benchmarks.shapes import Shape, build
 
 WARM_UP_TOKENS = 64
 SHOWN_TOKENS = 8
+_RESET = Path("/proc/self/clear_refs")
+"""Where Linux is told to count a process' peak anew."""
 Open = Callable[[PreTrainedModel, Case], Contender]
 
 OURS = ("full", "sparsemm", "snapkv", "pyramidkv", "adakv", "random")
@@ -38,17 +42,25 @@ def find(contender: str) -> Open:
     return getattr(import_module(f"benchmarks.contenders.{module}"), name)
 
 
+def load(case: Case) -> PreTrainedModel:
+    """The case's model as its contender runs it."""
+    if isinstance(case.model, Shape):
+        return build(case.model, case.torch_dtype, case.device)
+    if case.contender in OURS:
+        return import_module("benchmarks.contenders.ours").load(case.model, case)
+    return case.model.load(case.torch_dtype, case.device)
+
+
 @torch.inference_mode()
 def measure(model: PreTrainedModel, case: Case, open_contender: Open) -> dict[str, Any]:
     """Milliseconds and bytes. `tokens`: the first ones generated for the first prompt.
 
     Peak memory is the device's, or on a CPU the process' resident memory: `before_bytes` before the prompt came
-    and `peak_bytes` at its highest since the process began.
+    and `peak_bytes` at its highest afterwards, or where the kernel is no Linux since the process began.
     """
     _warm_up(model, case, open_contender)
     contender = open_contender(model, case)
-    generator = torch.Generator().manual_seed(1)
-    prompts = torch.randint(0, 1000, (case.batch, case.prompt_tokens), generator=generator).to(case.device)
+    prompts = _prompts(case)
     before = _begin_memory(case.device)
     started = perf_counter()
     token = contender.prefill(prompts)
@@ -67,10 +79,19 @@ def measure(model: PreTrainedModel, case: Case, open_contender: Open) -> dict[st
     }  # fmt: skip
 
 
+def _prompts(case: Case) -> dict[str, torch.Tensor]:
+    if not isinstance(case.model, Shape):
+        return case.model.inputs(case.torch_dtype, case.device)
+    generator = torch.Generator().manual_seed(1)
+    prompts = torch.randint(0, 1000, (case.batch, case.prompt_tokens), generator=generator)
+    return {"input_ids": prompts.to(case.device)}
+
+
 def _warm_up(model: PreTrainedModel, case: Case, open_contender: Open) -> None:
     short = replace(case, prompt_tokens=WARM_UP_TOKENS, settle=0, steps=2, graphs=False)
     contender = open_contender(model, short)
-    token = contender.prefill(torch.zeros((case.batch, WARM_UP_TOKENS), dtype=torch.int64, device=case.device))
+    zeros = torch.zeros((case.batch, WARM_UP_TOKENS), dtype=torch.int64, device=case.device)
+    token = contender.prefill({"input_ids": zeros})
     for number in range(short.steps):
         token = contender.step(token, WARM_UP_TOKENS + number)
 
@@ -80,6 +101,8 @@ def _begin_memory(device: str) -> int:
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
         return torch.cuda.memory_allocated()
+    with suppress(OSError):  # what loading took for a while is no part of a request
+        _RESET.write_text("5", encoding="utf-8")
     return _resident_peak()
 
 

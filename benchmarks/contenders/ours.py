@@ -1,16 +1,23 @@
 """Every method on the ragged cache: prompts one after the other, then all decoded at once, as the engine's runner does.
 
-The steps are those of `headmap.engine.runner.ModelRunner`, which takes whole multimodal models; these have text alone.
+The steps are those of `headmap.engine.runner.ModelRunner`, which takes whole multimodal models; most cases have text
+alone.
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
 
 import torch
 from transformers import PreTrainedModel
 
 from benchmarks.contenders.case import Case, Contender
+from benchmarks.contenders.checkpoint import Checkpoint
 from benchmarks.skew import published_skew
 from headmap.engine.graphs import Capture, CudaCapture, GraphedDecoder
+from headmap.families.loading import load_model
+from headmap.head_scores import HeadScores
 from headmap.kvcache.methods import get_method
 from headmap.kvcache.plan import KeepPlan, KVRequest
 from headmap.kvcache.planning import plan_cache
@@ -19,6 +26,7 @@ from headmap.kvcache.transformers.cache import RaggedCache
 from headmap.kvcache.transformers.decode import DecodeCache
 from headmap.kvcache.transformers.generate import cache_shape
 from headmap.kvcache.transformers.prefill import Prompt
+from headmap.models import read_model
 
 
 class Ours(Contender):
@@ -32,15 +40,18 @@ class Ours(Contender):
         self._graphed = GraphedDecoder(self._forward, self._cache.backend, capture) if capture else None
         self._slots: list[int] = []
 
-    def prefill(self, tokens: torch.Tensor) -> torch.Tensor:
+    def prefill(self, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        tokens = inputs["input_ids"]
+        pictures = {name: tensor for name, tensor in inputs.items() if name != "input_ids"}
         positions = torch.arange(tokens.shape[1], device=tokens.device)[None]
         last = []
         for prompt in tokens:
             slot = self._cache.admit(self._plan)
             view = self._cache.prefill([Prompt(slot, self._plan)])
             output = self._model.model(
-                input_ids=prompt[None], position_ids=positions, use_cache=True, **with_cache(self._model.model, view)
-            )
+                input_ids=prompt[None], **pictures, position_ids=positions, use_cache=True,
+                **with_cache(self._model.model, view),
+            )  # fmt: skip
             view.done()
             last.append(output.last_hidden_state[0, -1])
             self._slots.append(slot)
@@ -69,10 +80,19 @@ def ours(model: PreTrainedModel, case: Case) -> Contender:
     return Ours(model, case, CudaCapture() if case.graphs else None)
 
 
+def load(checkpoint: Checkpoint, case: Case) -> PreTrainedModel:
+    """The model as the engine runs it."""
+    info = read_model(checkpoint.name, Path(checkpoint.folder))
+    return load_model(info, device=case.device, dtype=case.dtype).model
+
+
 def plan_of(model: PreTrainedModel, case: Case) -> KeepPlan:
-    """The plan of the case's method for a prompt, with a map as concentrated as the published one."""
+    """The plan of the case's method for a prompt. Random weights have a map as concentrated as the published one."""
     shape = cache_shape(model)
-    scores = published_skew(shape.num_layers, model.config.num_attention_heads, shape.num_kv_heads)
+    if isinstance(case.model, Checkpoint):
+        scores = HeadScores(case.model.head_scores().numpy(), shape.num_kv_heads)
+    else:
+        scores = published_skew(shape.num_layers, model.config.num_attention_heads, shape.num_kv_heads)
     method = get_method(case.contender)
     request = KVRequest(case.contender, budget=case.budget if method.needs_budget else None)
     return plan_cache(request, shape, case.prompt_tokens, scores)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from kvpress import AdaKVPress, SnapKVPress
 from transformers import DynamicCache, PreTrainedModel
@@ -17,9 +19,9 @@ class Pressed(TransformersCache):
         super().__init__(model, DynamicCache())
         self._press = press
 
-    def prefill(self, tokens: torch.Tensor) -> torch.Tensor:
+    def prefill(self, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
         with self._press(self._model):
-            return super().prefill(tokens)
+            return super().prefill(inputs)
 
 
 def snapkv(model: PreTrainedModel, case: Case) -> Contender:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from inspect import signature
 from typing import Any
 
@@ -19,17 +19,18 @@ class TransformersCache(Contender):
         renamed = "cache" in signature(model.forward).parameters  # in transformers 5.24; kvpress requires an older one
         self._held = {"cache" if renamed else "past_key_values": cache}
 
-    def prefill(self, tokens: torch.Tensor) -> torch.Tensor:
-        return self._run(self._model.forward, tokens, torch.arange(tokens.shape[1], device=tokens.device))
+    def prefill(self, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        tokens = inputs["input_ids"]
+        return self._run(self._model.forward, inputs, torch.arange(tokens.shape[1], device=tokens.device))
 
     def step(self, tokens: torch.Tensor, position: int) -> torch.Tensor:
-        return self._run(self._decode, tokens[:, None], torch.tensor([position], device=tokens.device))
+        return self._run(self._decode, {"input_ids": tokens[:, None]}, torch.tensor([position], device=tokens.device))
 
-    def _run(self, forward: Callable[..., object], tokens: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
-        output = forward(
-            input_ids=tokens, position_ids=positions.expand(len(tokens), -1), use_cache=True,
-            logits_to_keep=1, **self._held,
-        )  # fmt: skip
+    def _run(
+        self, forward: Callable[..., object], inputs: Mapping[str, torch.Tensor], positions: torch.Tensor
+    ) -> torch.Tensor:
+        positions = positions.expand(len(inputs["input_ids"]), -1)
+        output = forward(**inputs, position_ids=positions, use_cache=True, logits_to_keep=1, **self._held)
         logits: torch.Tensor = output.logits  # type: ignore[attr-defined]  # ModelOutput's fields are untyped
         return logits[:, -1].argmax(-1)
 

@@ -16,8 +16,9 @@ from benchmarks.efficiency.equal_bytes import (
     measure_prefill,
     prefill,
 )
-from benchmarks.efficiency.grid import Grid
+from benchmarks.efficiency.grid import Grid, Requests
 from benchmarks.efficiency.grid import measure as measure_requests
+from benchmarks.efficiency.pages import PageGrid
 from benchmarks.efficiency.selection import measure as measure_selection
 from benchmarks.efficiency.ways import measure as measure_ways
 from benchmarks.report import Recorder, isa
@@ -33,18 +34,18 @@ def run(
     *,
     record: Recorder,
     parts: Sequence[Part] = PARTS,
-    grid: Grid | None = None,
+    requests: Requests | None = None,
     repeats: int = 15,
     budgets: Sequence[int] = (256, 1024),
     earlier: Sequence[dict[str, Any]] = (),
 ) -> dict[str, Any]:
     """Measure some parts; `earlier` has the rows of another run; its rows of other parts and instructions are kept."""
-    grid = grid or Grid()
+    requests = requests or Grid()
     measured = {("request" if part == "requests" else part, isa()) for part in parts}
     kept = [row for row in earlier if (row["what"], row.get("isa", "native")) not in measured]
     record.begin(
         "efficiency",
-        {"repeats": repeats, "page_tokens": PAGE_TOKENS, "grid": grid.settings},
+        {"repeats": repeats, "page_tokens": PAGE_TOKENS, "requests": requests.settings},
         rows=kept,
     )
     if "decode" in parts:
@@ -56,11 +57,11 @@ def run(
     if "ways" in parts:
         measure_ways(record, budgets=budgets, repeats=repeats)
     if "requests" in parts:
-        measure_requests(record, grid)
+        measure_requests(record, requests)
     return record.end()
 
 
 __all__ = [
-    "GQA", "MHA", "PARTS", "Grid", "Part", "Shape", "build", "decode", "filled_dense", "filled_ragged", "prefill",
-    "published_skew", "run",
+    "GQA", "MHA", "PARTS", "Grid", "PageGrid", "Part", "Shape", "build", "decode", "filled_dense", "filled_ragged",
+    "prefill", "published_skew", "run",
 ]  # fmt: skip

@@ -6,11 +6,11 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from statistics import median, quantiles
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import torch
 
@@ -25,16 +25,30 @@ REQUIREMENTS = ROOT / "benchmarks" / "contenders" / "requirements.txt"
 CASE_SECONDS = 3600
 
 
+class Requests(Protocol):
+    """What is measured, and how often."""
+
+    @property
+    def rounds(self) -> int:
+        """Processes of each case."""
+
+    @property
+    def settings(self) -> dict[str, Any]: ...
+
+    def cells(self) -> Iterator[list[Case]]:
+        """Cases that are measured in turn: the same prompts, a contender each."""
+
+
 @dataclass(frozen=True)
 class Grid:
-    """The measurements. cells: (prompt tokens, batch), in this order; `rounds` processes of each contender a cell.
+    """Random weights. prompts: (tokens, batch), in this order; `rounds` processes of each contender a prompt.
 
     In float32 on a CPU a prompt of 32K takes a model of half a billion parameters half an hour, so lengths stop
     earlier; a CPU with AMX goes through all of them in bfloat16.
     """
 
     shape: Shape = GQA
-    cells: tuple[tuple[int, int], ...] = ((2048, 1), (4096, 1), (2048, 4), (8192, 1))
+    prompts: tuple[tuple[int, int], ...] = ((2048, 1), (4096, 1), (2048, 4), (8192, 1))
     contenders: tuple[str, ...] = (*OURS, *TRANSFORMERS, *KVPRESS)
     budget: int = 256
     steps: int = 32
@@ -48,26 +62,34 @@ class Grid:
         if device.startswith("cuda"):
             prompts = (2048, 32_768) if short else (2048, 4096, 8192, 16_384, 32_768)
             cells = tuple((prompt, batch) for batch in (1, 8) for prompt in prompts)
-            return cls(device=device, dtype="bfloat16", cells=cells)
+            return cls(device=device, dtype="bfloat16", prompts=cells)
         dtype = "bfloat16" if fast_bfloat16() else "float32"
         if short:
             chosen = ("full", "sparsemm", *TRANSFORMERS, *KVPRESS)
-            return cls(cells=((1024, 1),), contenders=chosen, steps=16, dtype=dtype)
-        return cls(cells=(*cls.cells, (16_384, 1), (32_768, 1)), dtype=dtype) if fast_bfloat16() else cls()
+            return cls(prompts=((1024, 1),), contenders=chosen, steps=16, dtype=dtype)
+        return cls(prompts=(*cls.prompts, (16_384, 1), (32_768, 1)), dtype=dtype) if fast_bfloat16() else cls()
 
     @property
     def settings(self) -> dict[str, Any]:
         return asdict(self)
 
-    def case(self, contender: str, prompt_tokens: int, batch: int) -> Case:
-        case = Case(
-            contender, self.shape, prompt_tokens, batch, self.budget, steps=self.steps, device=self.device,
-            dtype=self.dtype,
-        )  # fmt: skip
-        if not self.device.startswith("cuda"):
-            return case
-        on_gpu: dict[str, Any] = {"backend": "triton", "graphs": True, "settle": 16}
-        return Case(**{**vars(case), **on_gpu})
+    def cells(self) -> Iterator[list[Case]]:
+        for prompt_tokens, batch in self.prompts:
+            yield [
+                on_device(
+                    Case(
+                        contender, self.shape, prompt_tokens, batch, self.budget, steps=self.steps, device=self.device,
+                        dtype=self.dtype,
+                    )
+                )
+                for contender in self.contenders
+            ]  # fmt: skip
+
+
+def on_device(case: Case) -> Case:
+    """The case with what a GPU has beside: our kernels, CUDA graphs, and steps until these are captured."""
+    on_gpu = case.device.startswith("cuda")
+    return replace(case, backend="triton", graphs=True, settle=16) if on_gpu else case
 
 
 @dataclass
@@ -90,20 +112,18 @@ class Pythons:
         return self._kvpress
 
 
-def measure(record: Recorder, grid: Grid, pythons: Pythons | None = None) -> None:
-    """A row for each cell and contender, put down again after every round."""
+def measure(record: Recorder, requests: Requests, pythons: Pythons | None = None) -> None:
+    """A row for each case, put down again after every round."""
     pythons = pythons or Pythons()
-    for prompt_tokens, batch in grid.cells:
-        found: dict[str, list[dict[str, Any]]] = {contender: [] for contender in grid.contenders}
-        for number in range(grid.rounds):
-            for contender in grid.contenders:
-                case = grid.case(contender, prompt_tokens, batch)
-                python = pythons.of(contender)
-                one = run_case(python, case) if isinstance(python, Path) else {"missing": python}
-                found[contender].append(one)
-                row = {"what": "request", "shape": grid.shape.name, **_row(case, found[contender])}
-                line = f"{prompt_tokens:6} x {batch}  {contender:16} {_said(row)}"
-                record.add(row, line if grid.rounds == 1 else f"{line}  round {number + 1}", (case.to_json(),))
+    for cell in requests.cells():
+        found: dict[Case, list[dict[str, Any]]] = {case: [] for case in cell}
+        for number in range(requests.rounds):
+            for case, results in found.items():
+                python = pythons.of(case.contender)
+                results.append(run_case(python, case) if isinstance(python, Path) else {"missing": python})
+                row = {"what": "request", "shape": case.model.name, **_row(case, results)}
+                line = f"{case.prompt_tokens:6} x {case.batch}  {case.contender:16} {_said(row)}"
+                record.add(row, line if requests.rounds == 1 else f"{line}  round {number + 1}", case)
 
 
 def run_case(python: Path, case: Case) -> dict[str, Any]:

@@ -57,7 +57,7 @@ def test_full_caches_decode_the_same() -> None:
                 parameter.mul_(8)  # at their first size, random weights repeat one token
             contender = find(name)(model, case(name))
             prompts = torch.randint(0, 1000, (BATCH, PROMPT), generator=torch.Generator().manual_seed(1))
-            out = [contender.prefill(prompts)]
+            out = [contender.prefill({"input_ids": prompts})]
             for number in range(4):
                 out.append(contender.step(out[-1], PROMPT + number))
         steps[name] = torch.stack(out).tolist()
@@ -98,7 +98,7 @@ def test_a_contender_that_cannot_run_leaves_its_reason_and_the_others_rows(tmp_p
     path = tmp_path / "efficiency.json"
     record = Recorder(path)
     record.begin("efficiency", {})
-    cells = Grid(shape=TINY, cells=((PROMPT, 1),), contenders=("kvpress snapkv", "nothing"), steps=2)
+    cells = Grid(shape=TINY, prompts=((PROMPT, 1),), contenders=("kvpress snapkv", "nothing"), steps=2)
     grid.measure(record, cells, NoKvpress())
     rows = json.loads(path.read_text())["rows"]
     assert [row["missing"] for row in rows] == ["no network"] * 2
@@ -124,7 +124,7 @@ def test_rounds_are_put_together_and_saved_after_each(tmp_path: Path, monkeypatc
     monkeypatch.setattr(grid, "run_case", canned)
     record = Recorder(path)
     record.begin("efficiency", {})
-    grid.measure(record, Grid(shape=TINY, cells=((PROMPT, 1),), contenders=("full",), rounds=3))
+    grid.measure(record, Grid(shape=TINY, prompts=((PROMPT, 1),), contenders=("full",), rounds=3))
     (row,) = record.end()["rows"]
     assert (row["rounds"], row["token_ms"], row["first_token_ms"]) == (2, 2.5, 20.0)
     assert (row["peak_bytes"], row["before_bytes"]) == (9, 2)

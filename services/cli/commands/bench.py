@@ -89,6 +89,10 @@ def efficiency(
     short: Short = False,
     part: Part = None,
     device: Annotated[str, typer.Option(help="Device for `requests`: cpu, cuda or cuda:N.")] = "cpu",
+    model: Annotated[
+        str | None,
+        typer.Option(help="Real model for `--part requests`, prompted with pages; random weights without it."),
+    ] = None,
     isa: Annotated[
         str, typer.Option(help="native, or avx2 for a machine without AVX-512 and AMX. Other rows stay in the file.")
     ] = "native",
@@ -100,14 +104,17 @@ def efficiency(
       headmap bench efficiency --short --json bench-out/efficiency.json
     """
     _computes_with(isa)
-    from benchmarks.efficiency import PARTS, Grid, run
+    from benchmarks.efficiency import PARTS, Grid, PageGrid, run
 
     if part and (unknown := set(part) - set(PARTS)):
         fail(f"--part: {', '.join(sorted(unknown))} is none of {', '.join(PARTS)}", code=2)
+    if model and part != ["requests"]:
+        fail("--model: only --part requests measures a real model", code=2)
     _needs(device)
+    requests = PageGrid.of(model, device, short) if model else Grid.of(device, short)
     chosen = tuple(name for name in PARTS if not part or name in part)
     fewer: dict[str, Any] = {"budgets": (256,), "repeats": 7} if short else {}
-    _finish(run(record=_recorder(json), parts=chosen, grid=Grid.of(device, short), earlier=_rows(json), **fewer), json)
+    _finish(run(record=_recorder(json), parts=chosen, requests=requests, earlier=_rows(json), **fewer), json)
 
 
 @app.command("books")

@@ -43,6 +43,7 @@ def test_wrong_values_end_with_2_and_name_the_option(tmp_path: Path) -> None:
     refused(run(*ask, "--budget", 9, "--ratio", 0.2), 2, "--budget and --ratio")
     refused(run(*ask, "--map", "stable"), 2, "--map", "'stable'")
     refused(run("score", DEMO_MODEL, "--pages", 5, "--min-pages", 3, *data_dir), 2, "min_pages")
+    refused(run("bench", "efficiency", "--model", DEMO_MODEL), 2, "--model", "--part requests")
     refused(run("maps", "list", "--data-dir", tmp_path / "a.png"), 2, "--data-dir", "a.png", "folder")
 
 
