@@ -64,7 +64,7 @@ def _filled(blocks: dict[str, str], block: re.Match[str]) -> str:
     return f"{block[1]}{blocks.get(block[2], NOTHING)}{block[3]}"
 
 
-SMOL_ACCURACY = ("smol-accuracy", "smol-accuracy-long", "smol-accuracy-forms", "smol-accuracy-receipts")
+SMOL_ACCURACY = ("smol-accuracy", "smol-accuracy-mixkv", "smol-accuracy-long")
 SELECTORS = ("selectors", "smol-selectors")
 SELECTOR_KINDS = ("selector-kinds", "smol-selector-kinds")
 Table = Callable[[Result], str]
