@@ -105,7 +105,7 @@ PLOTS: dict[str, tuple[str, Callable[[Result], Figure | None], str]] = {
         "smol-accuracy", figures.accuracy, "Accuracy of headmap/smol-ocr over the share of the prompt kept",
     ),
     "smol_accuracy_long": (
-        "smol-accuracy-long", figures.accuracy, "The same with prompts of about 1,070 tokens",
+        "smol-accuracy-long", figures.accuracy, "The same with prompts of about 1,100 tokens",
     ),
     "smol_heads": (
         "smol-heads", figures.heads, "Answers of headmap/smol-ocr over the share of heads masked",

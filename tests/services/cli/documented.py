@@ -48,6 +48,7 @@ NOT_RUN = {
     ("docs/getting-started.md", ".venv/bin/hf download"): _HUB,
     ("docs/library.md", "from headmap import GenerateCache"): "getting-started.md has the whole program, which is run",
     ("docs/backup.md", "docker"): _NO_DOCKER,
+    ("docs/findings.md", "headmap score headmap/smol-ocr"): "needs the model that `make smol` fetches",
     ("docs/kubernetes.md", "docker"): "needs Docker and a cluster; tests/deploy renders the chart",
     ("docs/monitoring.md", "docker"): _NO_DOCKER,
     ("docs/operations.md", "docker"): _NO_DOCKER,
