@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import httpx
 import pytest
@@ -22,11 +23,19 @@ from headmap.registry.migrations import migrate
 from headmap.settings import Settings
 from tests.integration.servers import find_or_install, free_port
 
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
 ROOT = Path(__file__).parents[2]
 OUT = ROOT / "ui-out"
 KEY = "a-key-that-nobody-guesses"
 # Chromium's own confinement needs rights that root in a container does not have
 CHROMIUM_FLAGS = ["--no-sandbox", "--disable-gpu", "--force-color-profile=srgb", "--font-render-hinting=none"]
+FILES = (
+    *("first_visit", "maps", "evaluations", "budgets", "jobs", "playground", "status", "keys", "docs", "looks"),
+    "outage",
+)
+"""The test files, as a newcomer goes through the dashboard: each finds the maps and jobs of those before it."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -36,6 +45,11 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     asked = re.search(r"\bui\b", config.option.markexpr or "")
     return None if asked or not collection_path.name.startswith("test_") else True
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    folder = Path(__file__).parent
+    items.sort(key=lambda item: FILES.index(item.path.stem[len("test_") :]) if item.path.parent == folder else -1)
 
 
 class Running:
@@ -152,7 +166,7 @@ def locked(tmp_path: Path) -> Iterator[tuple[str, Path]]:
 
 
 @pytest.fixture(scope="session")
-def browser() -> Iterator[object]:
+def browser() -> Iterator[Browser]:
     from playwright.sync_api import sync_playwright
 
     program = find_or_install("chromium", "chromium")
@@ -160,3 +174,17 @@ def browser() -> Iterator[object]:
         opened = playwright.chromium.launch(executable_path=program, args=CHROMIUM_FLAGS)
         yield opened
         opened.close()
+
+
+@pytest.fixture
+def page(browser: Browser, dashboard: str) -> Iterator[Page]:
+    """A page at the dashboard's address; a mistake in its scripts fails the test."""
+    context = browser.new_context(base_url=dashboard, viewport={"width": 1280, "height": 900})
+    opened = context.new_page()
+    opened.set_default_timeout(25_000)
+    mistakes: list[str] = []
+    opened.on("pageerror", lambda error: mistakes.append(str(error)))
+    opened.on("console", lambda message: mistakes.append(message.text) if "page_error" in message.text else None)
+    yield opened
+    context.close()
+    assert mistakes == []
