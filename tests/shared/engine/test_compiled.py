@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,12 +11,21 @@ from torch._dynamo.testing import CompileCounter
 
 from headmap.engine import compiled
 from headmap.engine.runner import ModelRunner
-from headmap.families.loading import LoadedModel
+from headmap.families.loading import LoadedModel, load_model
 from headmap.kvcache.plan import KVRequest
 from headmap.kvcache.transformers.head_masks import HeadMask
+from headmap.models import read_model
 from tests.shared.kvcache.transformers.test_cache import ask, plan_of, ragged, start
 
 COUNTS = (3, 1, 2, 1, 4)
+
+
+@pytest.fixture
+def small_model(model_folder: Callable[[str], Path]) -> Callable[[str], LoadedModel]:
+    """A model of this test's own: once a caller has asked a model for hidden states, transformers leaves hooks on its
+    layers, which cannot be compiled.
+    """
+    return lambda name: load_model(read_model(name, model_folder(name)), device="cpu")
 
 
 @pytest.fixture
