@@ -113,7 +113,7 @@ def run(
 
 
 def questions_of(kind: Kind, pages: int, seed: int = QUESTION_SEED, dataset: str = DEFAULT) -> list[Question]:
-    """The questions of a kind about the first `pages` held-out pages."""
+    """Return questions of one kind about the first `pages` held-out pages."""
     drawn = [MADE_UP[dataset](seed, index) for index in range(pages)]
     if kind == "counting":
         return [

@@ -1,4 +1,4 @@
-"""The tables about a GPU, from a folder of results: a part of the GPU benchmark in each file."""
+"""The tables of the GPU benchmark. Its results are a folder with one file for each part."""
 
 from __future__ import annotations
 

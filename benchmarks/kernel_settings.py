@@ -1,4 +1,4 @@
-"""Which settings of the Triton kernels are fastest: attention of all layers by tile, warps, stages and splits.
+"""Compare settings of the Triton kernels: the time of all layers' attention by tile, warps, stages and splits.
 
 The first settings are the backend's own defaults. Each is compared with float64, as a wrong one can be fast.
 """
@@ -46,7 +46,10 @@ def run(
     settings: Sequence[Settings] = SETTINGS,
     per_processor: Sequence[int] = PROGRAMS_PER_PROCESSOR,
 ) -> dict[str, Any]:
-    """A row for each case, settings and number of programs; `missing` where they do not fit the device."""
+    """Measure every setting with every number of programs in every case, a row each.
+
+    A row whose kernel fails has `missing` with the reason, and no time.
+    """
     setup = setup or Setup()
     record.begin("kernel-settings", {**vars(setup), "shape": setup.shape.name})
     bandwidth = copy_bandwidth(setup.device, setup.copied_bytes)
@@ -84,8 +87,9 @@ def _timed(filled: Filled, given: Settings, programs: int, setup: Setup) -> dict
 
 
 def fastest(rows: Sequence[dict[str, Any]]) -> list[tuple[float, dict[str, int]]]:
-    """Settings by their step times over those of the first row of each case, the geometric mean of the cases; the
-    smallest first. Settings that failed or are wrong in a case are left out.
+    """Return the settings with their step times relative to the first row of each case, the fastest first.
+
+    The figure is the geometric mean over the cases. Settings that fail or are wrong in any case are left out.
     """
     base: dict[tuple[Any, ...], float] = {}
     ratios: dict[tuple[tuple[str, int], ...], list[float]] = {}

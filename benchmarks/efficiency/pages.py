@@ -1,4 +1,4 @@
-"""Whole requests of a real model: pages beside each other, one question at the end, and a map of the model's own."""
+"""Requests to a real model. A prompt has several pages and then one question; the map is the model's own."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class PageGrid:
                 ]  # fmt: skip
 
     def _saved(self, folder: Path) -> list[tuple[int, Checkpoint]]:
-        """The tokens of each prompt, and its file; the model that made them is gone when a case begins."""
+        """Save the prompts, and return the tokens and the file of each. The model is freed before a case begins."""
         loaded = load_model(self.info)
         matrix = torch.from_numpy(profile(loaded, MAP_SEED, self.map_pages).matrix.copy())
         saved = []
@@ -86,10 +86,10 @@ class PageGrid:
 
 
 def page_prompts(loaded: LoadedModel, lengths: Sequence[int], dataset: str) -> list[PreparedPrompt]:
-    """For each length the prompt that comes nearest, with ROOM positions left for the steps; none comes twice.
+    """Return a prompt near each length, without repeats. Each leaves ROOM positions for the steps.
 
-    Each has the first pages of a series, and asks for a value on the first of them. Raises PromptTooLong where not even
-    one page fits, and UnsupportedModel for positions that do not count tokens and for pictures that see ahead.
+    A prompt has the first pages of the dataset, and asks for a value on the first page. Raises PromptTooLong if not
+    even one page fits. Raises UnsupportedModel if positions do not count tokens, or if a picture's tokens see later ones.
     """
     prompts: list[PreparedPrompt] = []
     for number in count(1):

@@ -43,7 +43,9 @@ ROUTES = (
     routes_evaluation_pictures,
     routes_datasets,
 )
-"""They need `app.state.scoring`. A router around them all would have FastAPI prepare each route twice."""
+"""The modules with the routes, which use `app.state.scoring`. The app includes each of them directly, because FastAPI
+would prepare every route twice if one router held them all.
+"""
 
 
 def create_app(settings: Settings, *, broker: Broker | None = None) -> FastAPI:

@@ -24,7 +24,9 @@ from services.inference.served_model import OpenModel, ServedModel, Stats, open_
 from services.inference.serving import Serving
 
 ROUTES = (generate, chat, completions, responses, models, tokens, server)
-"""They need `app.state.inference`. A router around them all would have FastAPI prepare each route twice."""
+"""The modules with the routes, which use `app.state.inference`. The app includes each of them directly, because FastAPI
+would prepare every route twice if one router held them all.
+"""
 
 
 def create_app(

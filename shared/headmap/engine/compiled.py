@@ -1,8 +1,8 @@
 """A decode step whose layers torch compiles: fewer kernels, and products of one row that read weights at full speed.
 
-The layers of a model share one compiled function, so that it takes seconds to make, not minutes. To the compiler,
-attention is one operation whose inside it does not see; the operation finds the step's cache in a context variable. A
-compiled text model shares all weights with the loaded one, which stays as it is.
+All layers share one compiled function, so compiling takes seconds instead of minutes. The compiler treats attention as
+one opaque operation, which gets the step's cache from a context variable. The compiled text model shares its weights
+with the loaded model, and the loaded model does not change.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from headmap.kvcache.transformers.decode import DecodeCache
 
 _STEP: ContextVar[DecodeCache] = ContextVar("step")
 
-# With the first setting, a layer's number is a variable, not a reason to compile the layer again. Its default allows
-# too few sizes and models in one process.
+# The first setting makes a layer's number a variable; otherwise every layer would be compiled again. The second allows
+# more sizes and models in one process than the default.
 _DYNAMO: dict[str, Any] = {"allow_unspec_int_on_nn_module": True, "recompile_limit": 128}
 # Products of one row become reductions, which are fused with what is before and after them.
 _ONE_ROW: dict[str, Any] = {"coordinate_descent_tuning": True, "max_autotune_pointwise": True}
@@ -67,7 +67,7 @@ def compiled_text(text_model: nn.Module, shape: CacheShape) -> nn.Module:
 
 @contextmanager
 def running(step: DecodeCache) -> Iterator[object]:
-    """What a compiled text model takes as its cache, while `step` runs on it."""
+    """Make `step` the running step, and yield the cache to pass to the compiled text model."""
     token = _STEP.set(step)
     try:
         with torch._dynamo.config.patch(_DYNAMO):
@@ -88,7 +88,7 @@ class _Layer(nn.Module):
         return compiled(one_row=len(hidden) == 1)(self.layer, hidden, own)
 
     def __getattr__(self, name: str) -> Any:
-        """What the model's own loop over its layers asks them, such as their kind of attention."""
+        """Pass on attributes of the layer, such as its kind of attention, which the model's own loop reads."""
         try:
             return super().__getattr__(name)
         except AttributeError:
@@ -97,7 +97,7 @@ class _Layer(nn.Module):
 
 @dataclass(frozen=True)
 class _LayerCache:
-    """The cache of one layer as the compiler sees it: it has no state that would differ between layers."""
+    """The cache that compiled code sees. It holds nothing that differs between layers, or each would be compiled."""
 
     window: int | None
 

@@ -36,7 +36,9 @@ ON, OFF = "on", "off"
 _PROMPT = "A made-up prompt, for steps that are looked at and forgotten."
 _STEPS = 3
 _SEQUENCES = (1, 3)
-"""One sequence has code of its own. Three are not a power of two: their graph is filled up with the idle slot."""
+"""Sequences in a trial step. Compiled layers have separate code for one sequence. A graph for three has four places,
+so the trial also covers the idle slot that fills the last place.
+"""
 _STEP_ERROR = 16
 """Times what rounding may cost one layer: it grows from layer to layer."""
 

@@ -19,7 +19,7 @@ from headmap.errors import ShuttingDown
 
 
 def _asks_of_prompt(sequence: Sequence) -> bool:
-    """Whether its prompt's log probabilities are still missing; a preempted sequence has them."""
+    """Whether it asks for its prompt's log probabilities and has none yet. A preempted sequence keeps its own."""
     return sequence.request.prompt_logprobs is not None and not sequence.prompt_logprobs
 
 
