@@ -89,7 +89,7 @@ def page_prompts(loaded: LoadedModel, lengths: Sequence[int], dataset: str) -> l
     """Return a prompt near each length, without repeats. Each leaves ROOM positions for the steps.
 
     A prompt has the first pages of the dataset, and asks for a value on the first page. Raises PromptTooLong if not
-    even one page fits. Raises UnsupportedModel if positions do not count tokens, or if a picture's tokens see later ones.
+    even one page fits. Raises UnsupportedModel if positions do not count tokens, or if picture tokens see later ones.
     """
     prompts: list[PreparedPrompt] = []
     for number in count(1):

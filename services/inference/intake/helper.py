@@ -39,7 +39,7 @@ class Helper:
 
     @property
     def channel(self) -> Channel:
-        """Send a message to the running process. Raises EOFError if no process runs."""
+        """The channel to the running process. Raises EOFError if no process runs."""
         running = self._running
         if running is None:
             raise EOFError("the process was ended")
