@@ -100,7 +100,7 @@ class MapFile:
 
     def text(self) -> str:
         """The file: JSON with a field on each line."""
-        known = {name: value for name, value in asdict(self.provenance).items() if name != "job_id"}
+        known = {name: _one_zero(value) for name, value in asdict(self.provenance).items() if name != "job_id"}
         made = self.provenance.origin_created_at
         body = {
             **known,
@@ -249,6 +249,11 @@ def _invalid(error: ErrorDetails) -> InvalidParameter:
     message = f"{error['msg'][:1].lower()}{error['msg'][1:]}, got {shown(error['input'])}"
     reason = reasons.get(error["type"], message)
     return InvalidParameter(f"{field}: {reason}", param=field)
+
+
+def _one_zero(value: object) -> object:
+    """-0.0 as 0.0: SQLite keeps no sign of a zero, and a file is the same before and after it was in a registry."""
+    return value + 0.0 if isinstance(value, float) else value
 
 
 def _read_errors(rows: Sequence[Any], scores: HeadScores) -> npt.NDArray[np.float64]:

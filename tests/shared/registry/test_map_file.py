@@ -77,6 +77,14 @@ def test_a_file_comes_back_to_the_byte_through_a_registry(database: Database, fi
     assert (record.checksum, record.tags) == (file.scores.checksum(), list(file.tags))
 
 
+def test_a_negative_zero_comes_back_to_the_byte(database: Database) -> None:
+    file = profiled(database)
+    file = replace(file, provenance=replace(file.provenance, halves_spearman=-0.0))
+    with database.write() as session:
+        map_id = add_map_file(session, parse_map_file(json.loads(file.text())), promote="auto", by=None)
+        assert read_map_file(session, map_id).text() == file.text()
+
+
 def profiled(database: Database) -> MapFile:
     job = steps.make_job(database)
     for number in range(steps.SHARDS):
