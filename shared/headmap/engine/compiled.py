@@ -19,8 +19,7 @@ import torch
 from torch import nn
 
 from headmap.kvcache.shape import CacheShape
-from headmap.kvcache.transformers.attention import LayerAttention
-from headmap.kvcache.transformers.decode import DecodeCache
+from headmap.kvcache.transformers.decode import DecodeCache, StepCache
 
 _STEP: ContextVar[DecodeCache] = ContextVar("step")
 
@@ -35,9 +34,8 @@ _ONE_ROW: dict[str, Any] = {"coordinate_descent_tuning": True, "max_autotune_poi
 def _attention(
     queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, layer_idx: int, scaling: float
 ) -> torch.Tensor:
-    """`DecodeBackend.attend` of the running step. It writes to the pool, which no compiled code reads."""
-    step = _STEP.get()
-    return step.backend.attend(layer_idx, step.slots, queries, keys, values, scaling)
+    """Attention of the running step. It writes to the pool, which no compiled code reads."""
+    return _STEP.get().attend(layer_idx, queries, keys, values, scaling)
 
 
 @_attention.register_fake
@@ -96,34 +94,18 @@ class _Layer(nn.Module):
 
 
 @dataclass(frozen=True)
-class _LayerCache:
+class _LayerCache(StepCache):
     """The cache that compiled code sees. It holds nothing that differs between layers, or each would be compiled."""
 
     window: int | None
 
-    def update(
-        self, keys: torch.Tensor, values: torch.Tensor, layer_idx: int, *_: object, **__: object
-    ) -> tuple[LayerAttention, LayerAttention]:
-        """`keys`, `values`: (S, num_kv_heads, 1, head_dim)."""
-        layer = _Attending(keys[:, :, 0], values[:, :, 0], layer_idx, self.window)
-        return layer, layer
+    def window_of(self, layer_idx: int) -> int | None:
+        return self.window
 
-    def get_seq_length(self, layer_idx: int = 0) -> int:
-        raise NotImplementedError("sequences differ in length; decoding gives every token its position")
-
-
-@dataclass(frozen=True)
-class _Attending(LayerAttention):
-    keys: torch.Tensor
-    values: torch.Tensor
-    layer_idx: int
-    window: int | None = None
-
-    def attend(self, queries: torch.Tensor, scaling: float) -> torch.Tensor:
-        sequences, num_heads, _, d = queries.shape
-        own = queries.reshape(sequences, self.keys.shape[1], -1, d)
-        output = _attention(own.contiguous(), self.keys.contiguous(), self.values.contiguous(), self.layer_idx, scaling)
-        return output.view(sequences, 1, num_heads, d)
+    def attend(
+        self, layer_idx: int, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, scaling: float
+    ) -> torch.Tensor:
+        return _attention(queries.contiguous(), keys.contiguous(), values.contiguous(), layer_idx, scaling)
 
 
 def _run(layer: nn.Module, hidden: torch.Tensor, kwargs: Mapping[str, Any]) -> Any:
