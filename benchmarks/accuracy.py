@@ -129,7 +129,7 @@ def questions_of(kind: Kind, pages: int, seed: int = QUESTION_SEED, dataset: str
 
 
 def readings_of(kind: Kind, pages: int, seed: int, dataset: str) -> list[Question]:
-    """The questions of a kind that ask for the whole text of a page; some kinds have none."""
+    """Return the questions of one kind that ask for a page's whole text; some kinds have none."""
     if kind not in ("lookup", "text-first"):
         return []
     made_up = PageQuestions(MadeUpPages(MADE_UP[dataset]), transcribe=True)

@@ -23,7 +23,7 @@ def rows_of(parts: Parts) -> list[Row]:
 
 
 def bars(rows: Sequence[Row]) -> list[Row]:
-    """The bars for a GPU that the given rows decide: {figure, shape, value, unit, bar, holds}.
+    """Return the bars that the given rows decide: {figure, shape, value, unit, bar, holds}.
 
     Bars of memory and speed against `full` use the shape without grouped heads: grouped heads keep so little of 32K
     tokens that weights decide.

@@ -12,7 +12,7 @@ METHODS = ("sparsemm", "full")
 
 
 def bars_table(found: Parts) -> str:
-    """Whether all is right, and what holds its bar."""
+    """The line on parity, and the table of bars."""
     lines = ["| | shape | value | bar | |", "|---|---|---|---|---|"]
     held = {True: "held", False: "**MISSED**", None: "-"}
     for bar in bars(rows_of(found)):
@@ -22,7 +22,7 @@ def bars_table(found: Parts) -> str:
 
 
 def _parity_line(found: Parts) -> str:
-    """Of what can run on a GPU: how much is right, and the largest error of each number format."""
+    """How many candidates are right, and the largest error in each number format."""
     ran = [row for row in rows_of(found) if row["what"] == "parity" and row["ran"]]
     if not ran:
         return ""
@@ -88,7 +88,7 @@ def _fit(settings: Row, fit: Sequence[Row]) -> str:
 
 
 def _took(row: Row | None, key: str) -> str:
-    """The time and its floor, or why there is none: torch says at length that memory ran out."""
+    """The time and its floor, or a short reason why there is none."""
     if row is None:
         return "-"
     if "missing" in row:

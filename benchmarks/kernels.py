@@ -108,7 +108,7 @@ def _over_pool(setup: Setup, method: str, prompt: int, batch: int) -> dict[str, 
 
 @dataclass(frozen=True)
 class Filled:
-    """A pool of sequences that a step reads; `expected`: what its first layer has to answer."""
+    """A pool filled with sequences. `expected`: the right output of its first layer."""
 
     trial: Trial
     kv_bytes: int

@@ -29,7 +29,7 @@ ATTENTION = ("begin", "attend", "join")
 PRODUCTS = ("nvjet", "gemm", "cublas", "splitk", "_mm_", "triton_tem")
 REPEATS, PROFILED = 40, 5
 _ROOM = 8
-"""Tokens that a sequence may get; every step here writes its token to the same place."""
+"""Room for a sequence's new tokens. Every step here writes to the same place."""
 
 
 def run(*, record: Recorder, setup: Setup | None = None, prompt: int = PROMPT) -> dict[str, Any]:

@@ -36,7 +36,7 @@ class Requests(Protocol):
     def settings(self) -> dict[str, Any]: ...
 
     def cells(self) -> Iterator[list[Case]]:
-        """Cases that are measured in turn: the same prompts, a contender each."""
+        """Cases measured in turn: every contender with the same prompts."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ class Pythons:
 
 
 def measure(record: Recorder, requests: Requests, pythons: Pythons | None = None) -> None:
-    """A row for each case, put down again after every round."""
+    """Record a row for each case, and record it again after every round."""
     pythons = pythons or Pythons()
     for cell in requests.cells():
         found: dict[Case, list[dict[str, Any]]] = {case: [] for case in cell}

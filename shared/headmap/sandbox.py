@@ -66,7 +66,7 @@ class Channel:
             view = view[count:]
 
     def wake(self) -> None:
-        """Nothing more comes or goes, and a thread that waits for it gets EOFError or OSError. From any thread."""
+        """Close the channel, from any thread. A thread that waits for a message gets EOFError or OSError."""
         with contextlib.suppress(OSError):  # it may be closed already
             self._end.shutdown(socket.SHUT_RDWR)
 
@@ -162,7 +162,7 @@ def confine(*, memory_bytes: int, seconds: float | None = None) -> Channel:
 
 
 def serve(answer: Callable[[Channel, Head, bytearray], None], *, memory_bytes: int) -> None:
-    """The whole work of a process that answers message by message, until the other end is closed. As `confine`."""
+    """Answer messages one by one until the other end closes the channel. Limits are those of `confine`."""
     channel = confine(memory_bytes=memory_bytes)
     with contextlib.closing(channel), contextlib.suppress(EOFError, ConnectionError):
         while True:

@@ -1,4 +1,4 @@
-"""Shared by the training of both models: a bar of progress, and memory that a run keeps. Knows no torch."""
+"""What both training programs share: a progress bar, and settings of memory. It does not import torch."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def keep_freed_memory() -> None:
 
 @contextmanager
 def shown_progress(total: int, done: int, *, silent: bool = False) -> Iterator[Callable[[int, str], None]]:
-    """A bar of `total` steps, of which `done` are finished. Yields what shows a step and a line about it."""
+    """Show a progress bar of `total` steps, `done` of them finished. Yields a function that shows a step and a line."""
     columns = (TextColumn("{task.percentage:>3.0f} %"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     with Progress(*columns, disable=silent) as progress:
         task = progress.add_task("training", total=total, completed=done)

@@ -98,7 +98,7 @@ def _graphed(like: ModelRunner, make_capture: Callable[[], Capture] | None, *, c
 def _choose(
     setting: str, mode: Mode, missing: str | None, before: ModelRunner, make: Callable[[], ModelRunner]
 ) -> tuple[Choice, ModelRunner]:
-    """Choose between the runner `before` and the one that `make` makes, unless it is `missing`, for that reason."""
+    """Choose between the runner `before` and one from `make`. `missing`: why there can be no other runner, or None."""
     reason = "not asked for" if mode == OFF else missing
     tried: tuple[Tried, ...] = (Tried(ON, reason=reason),)
     if reason is None:
@@ -113,7 +113,7 @@ def _choose(
 
 
 def _try(before: ModelRunner, make: Callable[[], ModelRunner]) -> tuple[tuple[Tried, Tried], ModelRunner | None]:
-    """The same few steps on made-up sequences by both runners: (of the made one, of the one before)."""
+    """Run the same few steps by both runners. Returns the results of the made runner and of `before`."""
     error, before_ms, own_ms = 0.0, 0.0, 0.0
     try:
         runner = make()

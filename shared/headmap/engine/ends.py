@@ -1,4 +1,4 @@
-"""How a request leaves: with its answer, with an error, or to wait again. Whichever it is, its memory is free."""
+"""How a request ends: with an answer, with an error, or by going back to the queue. Each way frees its memory."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 
 class Ends:
-    """Ends the requests of one engine, on its thread, each with one terminal event. `later`: as of `Telling`."""
+    """Ends the requests of one engine, on its thread. Each gets one terminal event. `later`: see `Telling`."""
 
     def __init__(self, cache: RaggedCache, roster: Roster, sessions: Sessions, *, later: bool) -> None:
         self.telling = Telling(later=later, fail=self.fail)
@@ -64,7 +64,7 @@ class Ends:
         self._leave(sequence)
 
     def fail_all(self, sequences: Iterable[Sequence], error: Exception) -> None:
-        """End sequences with an error of work that they shared. Raises DeviceFailed if it is the device's."""
+        """End sequences whose shared work failed. Raises DeviceFailed if the device itself failed."""
         raise_if_broken(error)
         for sequence in sequences:
             self.fail(sequence, error)

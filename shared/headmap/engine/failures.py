@@ -1,4 +1,4 @@
-"""What becomes of failures inside the engine: errors for callers, or the engine's end."""
+"""Turn failures inside the engine into errors for callers, or end the engine."""
 
 from __future__ import annotations
 

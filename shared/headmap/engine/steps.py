@@ -19,7 +19,7 @@ class Preempted(Exception):
 
 
 class Steps:
-    """Runs the sequences of one engine, on its thread. last: when a step ended. seconds: what all took."""
+    """Runs the decode steps of one engine, on its thread. last: when the last step ended. seconds: the total of all."""
 
     def __init__(self, runner: ModelRunner, roster: Roster, ends: Ends) -> None:
         self.last = self.seconds = 0.0

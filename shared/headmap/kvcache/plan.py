@@ -32,7 +32,7 @@ class KVRequest:
 
     @property
     def selector(self) -> Select:
-        """What chooses: `select`, or else what every route takes for a request that names none."""
+        """The selector: `select`, or the default of all routes if it is None."""
         return default_selector(self.window) if self.select is None else self.select
 
     def recent(self, budget: int) -> tuple[int, int]:

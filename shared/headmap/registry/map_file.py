@@ -252,7 +252,7 @@ def _invalid(error: ErrorDetails) -> InvalidParameter:
 
 
 def _one_zero(value: object) -> object:
-    """-0.0 as 0.0: SQLite keeps no sign of a zero, and a file is the same before and after it was in a registry."""
+    """Return 0.0 for -0.0. SQLite does not store the sign of a zero, so a registry would change the file."""
     return value + 0.0 if isinstance(value, float) else value
 
 

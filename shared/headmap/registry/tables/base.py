@@ -1,4 +1,4 @@
-"""What all tables have: their base, and times in UTC."""
+"""The base class of all tables, and the column type for times in UTC."""
 
 from __future__ import annotations
 
